@@ -1,0 +1,100 @@
+"""Checks of user input at the public boundary: one clear error each, no device sync in the training path.
+
+What can only be seen in the values (NaN, label range) is checked for CPU tensors outside of a trace: on an accelerator
+the look itself would stall the queue.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+
+def check_rows(embedding: Tensor, weight: Tensor) -> None:
+    """Raise unless `embedding` is a finite [B, d] and `weight` a finite [C, d] of floating point numbers."""
+    for name, rows, shape in (("embedding", embedding, "[B, d]"), ("weight", weight, "[C, d]")):
+        if not rows.is_floating_point():
+            raise TypeError(f"{name} is {rows.dtype}, expected a floating point tensor {shape}; call {name}.float()")
+        if rows.ndim != 2:
+            raise ValueError(f"{name} has shape {list(rows.shape)}, expected {shape}; reshape it to one row per vector")
+    if embedding.shape[1] != weight.shape[1]:
+        raise ValueError(
+            f"embedding has dimension {embedding.shape[1]} and weight {weight.shape[1]} (shapes {list(embedding.shape)}"
+            f" and {list(weight.shape)}), expected the same; build the head with in_features={embedding.shape[1]}"
+        )
+    check_finite(embedding, "embedding")
+    check_finite(weight, "weight")
+
+
+def check_finite(values: Tensor, name: str) -> None:
+    """Raise if a CPU tensor holds NaN or infinity."""
+    if values_visible(values) and not bool(values.isfinite().all()):
+        bad = int((~values.isfinite()).any(dim=-1).sum())
+        raise ValueError(
+            f"{name} holds NaN or infinity in {bad} of {values.numel() // max(values.shape[-1], 1)} rows, expected finite"
+            " features; lower the learning rate, warm it up, or clip gradients"
+        )
+
+
+def check_kappa(kappa: float | Tensor, num_rows: int) -> None:
+    """Raise unless `kappa` is a number or a tensor of shape [] or [1] or [B], finite and above zero."""
+    if isinstance(kappa, Tensor):
+        if kappa.shape not in ((), (1,), (num_rows,)):
+            raise ValueError(
+                f"kappa has shape {list(kappa.shape)}, expected [{num_rows}] (one value per row of embedding) or a"
+                " scalar; call kappa.reshape(-1)"
+            )
+        bad = values_visible(kappa) and not bool((kappa.isfinite() & (kappa > 0)).all())
+    else:
+        bad = not (math.isfinite(kappa) and kappa > 0)
+    if bad:
+        raise ValueError(
+            f"kappa is {kappa}, expected a finite number above 0 (kappa = 1 / temperature); the useful range starts at"
+            " kappa='ls' and ends near twice its mean"
+        )
+
+
+def check_grid(grid: Tensor) -> None:
+    """Raise unless `grid` is [K], K >= 1, of finite, positive, strictly increasing values."""
+    if grid.ndim != 1 or grid.numel() == 0:
+        raise ValueError(
+            f"grid has shape {list(grid.shape)}, expected [K] with K >= 1; see cosify.functional.kappa_grid"
+        )
+    if not bool(grid.isfinite().all()) or not bool((grid > 0).all()):
+        raise ValueError(f"grid is {grid.tolist()}, expected finite values above 0; see cosify.functional.kappa_grid")
+    if not bool((grid[1:] > grid[:-1]).all()):
+        raise ValueError(f"grid is not increasing: {grid.tolist()}; sort it and drop repeated values")
+
+
+def check_labels(labels: Tensor, num_rows: int, num_classes: int) -> None:
+    """Raise unless `labels` is [B] of indices in [0, C) or [B, C] of soft targets."""
+    if labels.is_floating_point():
+        if labels.shape != (num_rows, num_classes):
+            raise ValueError(
+                f"soft labels have shape {list(labels.shape)}, expected [{num_rows}, {num_classes}] (one weight per"
+                " class); pass class indices as int64 for hard labels"
+            )
+        return
+    if labels.shape != (num_rows,):
+        raise ValueError(f"labels have shape {list(labels.shape)}, expected [{num_rows}] class indices; flatten them")
+    if values_visible(labels) and labels.numel() > 0:
+        low, high = int(labels.min()), int(labels.max())
+        if low < 0 or high >= num_classes:
+            raise ValueError(
+                f"labels out of range: found {low} to {high}, expected 0 to {num_classes - 1} for {num_classes}"
+                " classes; re-index the labels or build the head with more classes"
+            )
+
+
+def check_num_classes(num_classes: int, least: int = 2) -> None:
+    """Raise unless there are at least `least` classes: a softmax over one class has nothing to learn."""
+    if num_classes < least:
+        raise ValueError(
+            f"num_classes is {num_classes}, expected at least {least}; features without a head are"
+            " num_classes=0 in timm"
+        )
+
+
+def values_visible(values: Tensor) -> bool:
+    """True if looking at the values is free of a device sync and of a graph break."""
+    return values.device.type == "cpu" and not torch.compiler.is_compiling() and not torch._C._get_tracing_state()

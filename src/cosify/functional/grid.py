@@ -1,0 +1,69 @@
+"""The candidate set of Eq. (14) and the closed forms that start or replace a search."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from cosify.functional.checks import check_grid, check_num_classes
+
+
+def kappa_grid(low: float = -2.0, high: float = 5.0, num: int = 20, *, device: torch.device | None = None) -> Tensor:
+    """Return log-spaced candidates for kappa.
+
+    Kobayashi, Eq. (14): 20 values on [e^-2, e^5], a ratio of 1.4455 between neighbours.
+
+    Args:
+        low: log of the smallest candidate.
+        high: log of the largest candidate, above `low`.
+        num: how many, at least 1.
+        device: where the grid lies.
+
+    Returns:
+        [K] float32, strictly increasing.
+
+    Raises:
+        ValueError: if the candidates are not finite and increasing.
+    """
+    if num < 1 or not (math.isfinite(low) and math.isfinite(high)) or (num > 1 and high <= low):
+        raise ValueError(
+            f"grid of {num} values from e^{low} to e^{high} is not increasing; expected num >= 1 and finite low < high"
+        )
+    return torch.linspace(low, high, num, dtype=torch.float64, device=device).exp().float()
+
+
+def grid_or_default(grid: Tensor | None, device: torch.device) -> Tensor:
+    """Return the caller's grid, checked and moved, or the paper's."""
+    if grid is None:
+        return kappa_grid(device=device)
+    check_grid(grid)
+    return grid.to(device)
+
+
+def adacos_kappa(num_classes: int) -> float:
+    """Return the fixed scale of AdaCos, sqrt(2) log(C - 1).
+
+    Zhang et al., AdaCos, CVPR 2019, Eq. (12).  A baseline; it is 0 for two classes.
+
+    Raises:
+        ValueError: for fewer than two classes.
+    """
+    check_num_classes(num_classes)
+    return math.sqrt(2.0) * math.log(num_classes - 1)
+
+
+def expected_kappa(num_classes: int, target_cosine: float = 0.75) -> float:
+    """Return what Eq. (11) gives for orthogonal classifiers and a feature at `target_cosine` from its own.
+
+    Closed form of Kobayashi's Eq. (11): log(1 + C c / (1 - c)) / c.  At c = 0.75 it lies within a tenth of its minimum
+    over c, which is where trained models end, so it serves as kappa before the first batch.
+
+    Args:
+        num_classes: C, at least 2.
+        target_cosine: c in (0, 1).
+
+    Raises:
+        ValueError: for fewer than two classes.
+    """
+    check_num_classes(num_classes)
+    return math.log1p(num_classes * target_cosine / (1.0 - target_cosine)) / target_cosine

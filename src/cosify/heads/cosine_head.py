@@ -1,0 +1,214 @@
+"""Classifier layers that return kappa times the cosine, with a kappa that a policy finds."""
+
+from typing import Any, ClassVar, Literal, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cosify.functional.checks import check_num_classes, check_rows
+from cosify.functional.similarity import full_precision, unit_rows
+from cosify.heads.policies import Geometry, resolve_policy
+
+EvalKappa = Literal["running", "sample"]
+
+
+class CosineHead(nn.Module):
+    """What `CosineLinear` and `CosineConv1x1` share: kappa, its running mean, loading of stock checkpoints.
+
+    Attributes:
+        kappa: buffer, scalar: the mean of the training batches' kappa, used in evaluation.
+        embedding_norm: buffer, scalar: the mean of ||x|| in training, used to export to a stock linear layer.
+        log_kappa: parameter of shape [1] under the policy `"trainable"`, else None.
+        last_kappa: kappa of the last training batch, [B], detached; None before the first.
+    """
+
+    weight: Tensor
+    kappa: Tensor
+    embedding_norm: Tensor
+    batch_seen: Tensor
+    log_kappa: nn.Parameter | None
+    last_kappa: Tensor | None
+
+    statistics: ClassVar[tuple[str, ...]] = ("kappa", "embedding_norm")
+
+    def _setup_kappa(
+        self,
+        num_classes: int,
+        in_features: int,
+        kappa: float | str,
+        eval_kappa: EvalKappa,
+        start_kappa: float | None,
+        start_norm: float | None,
+    ) -> None:
+        self.policy = resolve_policy(kappa)
+        check_num_classes(num_classes, self.policy.min_classes)
+        if eval_kappa not in get_args(EvalKappa):
+            raise ValueError(f"eval_kappa is {eval_kappa!r}, expected one of {get_args(EvalKappa)}")
+        self.num_classes = num_classes
+        self.kappa_spec: float | str = kappa
+        self.eval_kappa = eval_kappa
+        self.start_kappa = self.policy.start(num_classes) if start_kappa is None else start_kappa
+        # Features behind a layer norm have about this norm; the first training batch replaces it.
+        self.start_norm = in_features**0.5 if start_norm is None else start_norm
+        self.last_kappa = None
+        place: dict[str, Any] = {"device": self.weight.device, "dtype": torch.float32}
+        for name in self.statistics:
+            self.register_buffer(name, torch.empty((), **place))
+        self.register_buffer("batch_seen", torch.empty((), **place), persistent=False)
+        # Shape [1]: FSDP2 cannot shard a scalar, and timm keeps vectors out of weight decay.
+        self.register_parameter("log_kappa", nn.Parameter(torch.empty(1, **place)) if self.policy.trainable else None)
+        self.init_non_persistent_buffers()
+
+    def init_non_persistent_buffers(self) -> None:
+        """Set kappa and its companions to their start values.
+
+        transformers calls this, under a guard that spares loaded tensors, after it has built a model without storage;
+        hence `nn.init` and this name.
+        """
+        nn.init.constant_(self.kappa, self.start_kappa)
+        nn.init.constant_(self.embedding_norm, self.start_norm)
+        nn.init.constant_(self.batch_seen, 0.0)
+        if self.log_kappa is not None:
+            nn.init.constant_(self.log_kappa, torch.tensor(self.start_kappa).log().item())
+
+    def cosine_logits(self, embedding: Tensor, weight: Tensor) -> Tensor:
+        """Return kappa * cosine [B, C], float32, for `embedding` [B, d] and `weight` [C, d].
+
+        Kobayashi, Eqs. (1) and (2).  An estimated kappa is a constant of the backward pass.
+        """
+        check_rows(embedding, weight)
+        with full_precision(embedding.device):
+            unit_embedding, prototypes = unit_rows(embedding), unit_rows(weight)
+            cosine = F.linear(unit_embedding, prototypes)
+            kappa = self._batch_kappa(unit_embedding.detach(), prototypes.detach(), cosine.detach())
+            if self.training:
+                self._record(embedding.detach(), kappa.detach())
+            return kappa.to(cosine.dtype).reshape(-1, 1) * cosine
+
+    def _batch_kappa(self, unit_embedding: Tensor, prototypes: Tensor, cosine: Tensor) -> Tensor:
+        """Return kappa of this batch, [1] or [B]."""
+        if self.log_kappa is not None:
+            return self.log_kappa.float().exp()
+        running = self.kappa.float()
+        if self.training or self.eval_kappa == "sample":
+            estimate = self.policy.estimate(Geometry(unit_embedding, prototypes, cosine, running))
+            if estimate is not None:
+                return estimate.reshape(-1)
+        return running.reshape(1).clone()  # a copy: the buffer itself moves on within this step
+
+    @torch.no_grad()
+    def _record(self, embedding: Tensor, kappa: Tensor) -> None:
+        """Update the running means; a batch without rows or with an overflow leaves them alone."""
+        norm = torch.linalg.vector_norm(embedding.float(), dim=1)
+        for running, batch_mean, momentum in (
+            (self.kappa, kappa.float().mean(), self.policy.momentum),
+            (self.embedding_norm, norm.mean(), 0.01),
+        ):
+            old = running.float()
+            new = torch.where(self.batch_seen > 0, torch.lerp(old, batch_mean, momentum), batch_mean)
+            running.copy_(torch.where(new.isfinite(), new, old))
+        self.batch_seen.fill_(1.0)
+        self.last_kappa = kappa.expand(embedding.shape[0])
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        """Accept checkpoints of the stock layer (a bias is dropped) and of another policy.
+
+        `load_state_dict` hands in a copy of the user's dictionary, so keys may be changed here.
+        """
+        state_dict.pop(prefix + "bias", None)
+        weight = state_dict.get(prefix + "weight")
+        if weight is not None and weight.shape[0] != self.num_classes:
+            raise ValueError(
+                f"{prefix}weight holds {weight.shape[0]} classes, this head has {self.num_classes}; build the model"
+                f" with num_classes={weight.shape[0]}, or drop {prefix}weight from the state dict to train a new head"
+            )
+        saved_kappa = state_dict.get(prefix + "kappa")
+        if saved_kappa is not None:
+            self.batch_seen.fill_(1.0)
+        if self.policy.constant:
+            state_dict[prefix + "kappa"] = self.kappa
+        if self.log_kappa is None:
+            state_dict.pop(prefix + "log_kappa", None)
+        elif prefix + "log_kappa" not in state_dict:
+            start = self.log_kappa.detach() if saved_kappa is None else saved_kappa.float().log().reshape(1)
+            state_dict[prefix + "log_kappa"] = start
+        for name in self.statistics:
+            state_dict.setdefault(prefix + name, getattr(self, name))
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+    def extra_repr(self) -> str:
+        """Show the layer's own arguments and the kappa policy."""
+        return f"{super().extra_repr()}, kappa={self.kappa_spec!r}, eval_kappa={self.eval_kappa!r}"
+
+
+class CosineLinear(CosineHead, nn.Linear):
+    """Classifier that returns kappa * cos(x, w_c), in place of `nn.Linear`.
+
+    Kobayashi, Eqs. (1) and (2); kappa by policy: LS (10)-(11), ML (5)-(6), rule of thumb (4), trainable, AdaCos or
+    fixed.  It is an `nn.Linear` without bias, so initialisers, optimisers and `isinstance` tests treat it as one; the parameter
+    `weight` keeps its name.
+
+    Args:
+        in_features: d.
+        num_classes: C, at least 2.
+        kappa: a number above 0, or one of `"ls"`, `"ml"`, `"rule"`, `"trainable"`, `"adacos"`, `"adacos-dynamic"`.
+        eval_kappa: in evaluation use the `"running"` mean of training, or estimate for each `"sample"`; the predicted
+            label is the same.
+        start_kappa: kappa before the first training batch, of a loaded head for instance; default: the policy's.
+        start_norm: mean ||x|| before the first training batch; default: sqrt(d).
+        device: where the parameters lie.
+        dtype: of `weight`; kappa is float32.
+
+    Raises:
+        ValueError: for an unknown policy, kappa <= 0 or NaN, or fewer than two classes (three for AdaCos).
+        TypeError: if `kappa` is neither a number nor a string.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        num_classes: int,
+        *,
+        kappa: float | str = "ls",
+        eval_kappa: EvalKappa = "running",
+        start_kappa: float | None = None,
+        start_norm: float | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        nn.Linear.__init__(self, in_features, num_classes, bias=False, device=device, dtype=dtype)
+        self._setup_kappa(num_classes, in_features, kappa, eval_kappa, start_kappa, start_norm)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Map embeddings [..., d] to logits [..., C], float32."""
+        logits = self.cosine_logits(input.reshape(-1, input.shape[-1]), self.weight)
+        return logits.reshape(*input.shape[:-1], self.num_classes)
+
+
+class CosineConv1x1(CosineHead, nn.Conv2d):
+    """`CosineLinear` at every position of a feature map, in place of a 1x1 `nn.Conv2d` classifier.
+
+    Arguments and errors as in `CosineLinear`; `weight` is [C, d, 1, 1].
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        num_classes: int,
+        *,
+        kappa: float | str = "ls",
+        eval_kappa: EvalKappa = "running",
+        start_kappa: float | None = None,
+        start_norm: float | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        nn.Conv2d.__init__(self, in_features, num_classes, kernel_size=1, bias=False, device=device, dtype=dtype)
+        self._setup_kappa(num_classes, in_features, kappa, eval_kappa, start_kappa, start_norm)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Map a feature map [B, d, H, W] to logits [B, C, H, W], float32."""
+        rows = input.movedim(1, -1)
+        logits = self.cosine_logits(rows.reshape(-1, rows.shape[-1]), self.weight.flatten(1))
+        return logits.reshape(*rows.shape[:-1], self.num_classes).movedim(-1, 1)

@@ -1,0 +1,28 @@
+"""Dynamic AdaCos, a baseline."""
+
+import math
+
+from torch import Tensor
+
+from cosify.functional import adacos_kappa
+from cosify.heads.policies.policy import Geometry, KappaPolicy
+
+
+class AdaCosDynamic(KappaPolicy):
+    """Dynamic AdaCos (Zhang et al., CVPR 2019, Eq. 14): log of the mean non-target mass over the median target cosine.
+
+    Deviation: a head has no labels, so the nearest class stands for the target.  The two differ while the model is
+    wrong; the median angle is then above pi/4 and clipped in either reading.
+    """
+
+    min_classes = 3
+    momentum = 1.0  # the next value is computed from the last one, not from a mean
+
+    def start(self, num_classes: int) -> float:
+        return adacos_kappa(num_classes)
+
+    def estimate(self, geometry: Geometry) -> Tensor | None:
+        target = geometry.cosine.amax(dim=1)
+        mass = (geometry.kappa * geometry.cosine).exp().sum(dim=1) - (geometry.kappa * target).exp()
+        median_cosine = target.median().clamp_min(math.cos(math.pi / 4))
+        return mass.mean().log() / median_cosine

@@ -1,0 +1,33 @@
+"""The table of policies; a new one adds its file and one row here."""
+
+from collections.abc import Callable
+
+from cosify.heads.policies.adacos import AdaCosDynamic
+from cosify.heads.policies.estimated import LeastSquares, MaximumLikelihood, RuleOfThumb
+from cosify.heads.policies.fixed import AdaCosFixed, Fixed, Trainable
+from cosify.heads.policies.policy import KappaPolicy
+
+POLICIES: dict[str, Callable[[], KappaPolicy]] = {
+    "adacos": AdaCosFixed,
+    "adacos-dynamic": AdaCosDynamic,
+    "ls": LeastSquares,
+    "ml": MaximumLikelihood,
+    "rule": RuleOfThumb,
+    "trainable": Trainable,
+}
+
+
+def resolve_policy(kappa: float | str) -> KappaPolicy:
+    """Return the policy of that name, or the fixed one of that number.
+
+    Raises:
+        ValueError: for an unknown name, or a number that is not finite and above 0.
+        TypeError: for anything else.
+    """
+    if isinstance(kappa, str):
+        if kappa not in POLICIES:
+            raise ValueError(f"unknown kappa policy {kappa!r}, expected a number above 0 or one of {sorted(POLICIES)}")
+        return POLICIES[kappa]()
+    if isinstance(kappa, bool) or not isinstance(kappa, (int, float)):
+        raise TypeError(f"kappa is {kappa!r} ({type(kappa).__name__}), expected a number or one of {sorted(POLICIES)}")
+    return Fixed(kappa)

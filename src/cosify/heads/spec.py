@@ -1,0 +1,107 @@
+"""The description of a cosine head that users write, models remember and config.json stores."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, get_args
+
+from cosify.heads.cosine_head import CosineHead, EvalKappa
+from cosify.heads.policies import resolve_policy
+
+FORMAT = 1  # of the `cosify` key in config.json
+
+
+@dataclass(frozen=True)
+class HeadStart:
+    """What a trained head knows beside its weight: its kappa and the mean norm of its features."""
+
+    kappa: float
+    embedding_norm: float
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < float("inf"):
+                raise ValueError(f"{name} of a saved head is {value!r}, expected a finite number above 0")
+
+
+@dataclass(frozen=True)
+class HeadSpec:
+    """Settings of a cosine head.
+
+    Attributes:
+        kappa: number or policy name, as in `CosineLinear`.
+        eval_kappa: as in `CosineLinear`.
+        starts: by module name, what each saved head knew; empty for a new model.
+    """
+
+    kappa: float | str = "ls"
+    eval_kappa: EvalKappa = "running"
+    starts: Mapping[str, HeadStart] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        resolve_policy(self.kappa)
+        if self.eval_kappa not in get_args(EvalKappa):
+            raise ValueError(f"eval_kappa is {self.eval_kappa!r}, expected one of {get_args(EvalKappa)}")
+
+    def without_starts(self) -> "HeadSpec":
+        """Return the settings alone, for a head that learns new classes."""
+        return HeadSpec(self.kappa, self.eval_kappa)
+
+    @classmethod
+    def from_user(cls, head: str | Mapping[str, Any], kappa: float | str | None = None) -> "HeadSpec":
+        """Read `head='cos'` or `head={'type': 'cos', 'kappa': 60}`, with `kappa=` beside it.
+
+        Raises:
+            ValueError: for unknown keys, an unknown policy, or kappa given twice.
+        """
+        settings = {} if isinstance(head, str) else {k: v for k, v in head.items() if k != "type"}
+        if kappa is not None:
+            if "kappa" in settings:
+                raise ValueError(
+                    f"kappa is given twice, {settings['kappa']!r} in head and {kappa!r} beside it; drop one"
+                )
+            settings["kappa"] = kappa
+        unknown = sorted(set(settings) - {"kappa", "eval_kappa"})
+        if unknown:
+            raise ValueError(f"unknown keys {unknown} in head={head!r}, expected 'type', 'kappa' and 'eval_kappa'")
+        return cls(**settings)
+
+    @classmethod
+    def from_config(cls, saved: Any, where: str) -> "HeadSpec":
+        """Read the `cosify` key of a config.json.
+
+        Args:
+            saved: the value under the key.
+            where: the file, for the message.
+
+        Raises:
+            ValueError: if anything is missing, unknown or out of range.
+        """
+        try:
+            if saved["format"] != FORMAT:
+                raise ValueError(f"format {saved['format']!r}, this cosify reads {FORMAT}; upgrade cosify")
+            unknown = sorted(set(saved) - {"format", "kappa", "eval_kappa", "heads"})
+            if unknown:
+                raise ValueError(f"unknown keys {unknown}")
+            starts = {name: HeadStart(**start) for name, start in saved["heads"].items()}
+            return cls(saved["kappa"], saved["eval_kappa"], starts)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"the 'cosify' key of {where} is damaged ({type(error).__name__}: {error}), expected what cosify.save"
+                " writes: format, kappa, eval_kappa and heads; save the model again"
+            ) from error
+
+    def to_config(self) -> dict[str, Any]:
+        """Return what `from_config` reads, ready for JSON."""
+        return {
+            "format": FORMAT,
+            "kappa": self.kappa,
+            "eval_kappa": self.eval_kappa,
+            "heads": {name: asdict(start) for name, start in self.starts.items()},
+        }
+
+    @classmethod
+    def of_heads(cls, heads: Mapping[str, CosineHead]) -> "HeadSpec":
+        """Return the spec that describes trained heads, at least one."""
+        first = next(iter(heads.values()))
+        starts = {name: HeadStart(float(head.kappa), float(head.embedding_norm)) for name, head in heads.items()}
+        return cls(first.kappa_spec, first.eval_kappa, starts)
