@@ -1,1 +1,23 @@
-"""cosify."""
+"""Cosine-softmax heads for timm and transformers, with a temperature that estimates itself.
+
+Importing this package installs the timm plugin, and the transformers plugin for when transformers is used.
+"""
+
+from cosify import functional
+from cosify.heads import CosineConv1x1, CosineLinear
+from cosify.hub import load, save
+from cosify.integrations import install
+from cosify.models import convert, find_classifiers, find_heads
+
+__all__ = [
+    "CosineConv1x1",
+    "CosineLinear",
+    "convert",
+    "find_classifiers",
+    "find_heads",
+    "functional",
+    "load",
+    "save",
+]
+
+install()

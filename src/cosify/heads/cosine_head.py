@@ -1,5 +1,6 @@
 """Classifier layers that return kappa times the cosine, with a kappa that a policy finds."""
 
+import math
 from typing import Any, ClassVar, Literal, get_args
 
 import torch
@@ -70,7 +71,7 @@ class CosineHead(nn.Module):
         nn.init.constant_(self.embedding_norm, self.start_norm)
         nn.init.constant_(self.batch_seen, 0.0)
         if self.log_kappa is not None:
-            nn.init.constant_(self.log_kappa, torch.tensor(self.start_kappa).log().item())
+            nn.init.constant_(self.log_kappa, math.log(self.start_kappa))
 
     def cosine_logits(self, embedding: Tensor, weight: Tensor) -> Tensor:
         """Return kappa * cosine [B, C], float32, for `embedding` [B, d] and `weight` [C, d].
@@ -85,6 +86,20 @@ class CosineHead(nn.Module):
             if self.training:
                 self._record(embedding.detach(), kappa.detach())
             return kappa.to(cosine.dtype).reshape(-1, 1) * cosine
+
+    def inference_kappa(self) -> float:
+        """Return the kappa that evaluation uses, under `eval_kappa="running"`."""
+        return float(self.kappa if self.log_kappa is None else self.log_kappa.detach().exp())
+
+    @torch.no_grad()
+    def stock_weight(self) -> Tensor:
+        """Return a weight with which the stock layer, given a zero bias, predicts the same labels.
+
+        Rows of one norm rank the classes by their cosine.  The norm kappa / E||x|| brings the logits close to this
+        head's, as far as ||x|| varies little.
+        """
+        rows = unit_rows(self.weight.flatten(1)) * (self.inference_kappa() / float(self.embedding_norm))
+        return rows.reshape(self.weight.shape)
 
     def _batch_kappa(self, unit_embedding: Tensor, prototypes: Tensor, cosine: Tensor) -> Tensor:
         """Return kappa of this batch, [1] or [B]."""
@@ -146,8 +161,8 @@ class CosineLinear(CosineHead, nn.Linear):
     """Classifier that returns kappa * cos(x, w_c), in place of `nn.Linear`.
 
     Kobayashi, Eqs. (1) and (2); kappa by policy: LS (10)-(11), ML (5)-(6), rule of thumb (4), trainable, AdaCos or
-    fixed.  It is an `nn.Linear` without bias, so initialisers, optimisers and `isinstance` tests treat it as one; the parameter
-    `weight` keeps its name.
+    fixed.  It is an `nn.Linear` without bias, so initialisers, optimisers and `isinstance` tests treat it as one; the
+    parameter `weight` keeps its name.
 
     Args:
         in_features: d.

@@ -16,6 +16,7 @@ class HeadStart:
 
     kappa: float
     embedding_norm: float
+    num_classes: int  # the start holds for a head of as many classes
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
@@ -103,5 +104,8 @@ class HeadSpec:
     def of_heads(cls, heads: Mapping[str, CosineHead]) -> "HeadSpec":
         """Return the spec that describes trained heads, at least one."""
         first = next(iter(heads.values()))
-        starts = {name: HeadStart(float(head.kappa), float(head.embedding_norm)) for name, head in heads.items()}
+        starts = {
+            name: HeadStart(head.inference_kappa(), float(head.embedding_norm), head.num_classes)
+            for name, head in heads.items()
+        }
         return cls(first.kappa_spec, first.eval_kappa, starts)

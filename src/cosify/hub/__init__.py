@@ -1,0 +1,6 @@
+"""Saved folders: written in stock format, read back with kappa."""
+
+from cosify.hub.export import save
+from cosify.hub.resolve import load
+
+__all__ = ["load", "save"]

@@ -1,0 +1,125 @@
+"""Save a cosine model as a folder in stock format, readable with and without cosify."""
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from timm.models._hub import save_config_for_hf
+from torch import Tensor, nn
+
+from cosify.heads import CosineHead, HeadSpec
+from cosify.models import find_heads
+from cosify.models.classifiers import is_timm, is_transformers, num_classes_of, owner_of_classifier
+
+# What create_model was told and must not be told again: stock timm does not know `head`, and TimmWrapper passes
+# `num_classes` itself.
+_OWN_ARGUMENTS = ("head", "kappa", "num_classes")
+
+
+def save(model: nn.Module, folder: str | Path, *, label_names: Sequence[str] | None = None) -> Path:
+    """Write `config.json` and `model.safetensors`, for timm and transformers with the plugin and without.
+
+    The classifier is stored as a stock layer: rows of one norm kappa / E||x||, bias zero.  Stock readers predict the
+    same labels; their probabilities are close only where ||x|| varies little.  Head settings and kappa stand under the
+    key `cosify` of `config.json`, where the plugin finds them.  To resume training, keep an ordinary checkpoint: the
+    norms of the rows, part of the effective learning rate, are not those of training.
+
+    Args:
+        model: a timm or transformers model with a cosine head; not wrapped in DDP or `torch.compile`.
+        folder: created if need be; other files in it stay.
+        label_names: name of each class, in order.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ValueError: if the model has no cosine head, or the names do not match its classes.
+        TypeError: if it is neither from timm nor from transformers.
+        OSError: if the folder cannot be written; nothing is left half-written.
+    """
+    inner = getattr(model, "model", None)
+    if isinstance(inner, nn.Module) and type(model).__name__ == "CosifiedForImageClassification":
+        model = inner
+    if not is_timm(model) and not is_transformers(model):
+        raise TypeError(
+            f"{type(model).__name__} is neither a timm nor a transformers model; unwrap it first (model.module of DDP,"
+            " model._orig_mod of torch.compile)"
+        )
+    owner, _ = owner_of_classifier(model)
+    heads = find_heads(owner)
+    if not heads:
+        raise ValueError(f"{type(model).__name__} has no cosine head; call cosify.convert(model) before saving it")
+    num_classes = num_classes_of(owner if is_timm(owner) else model)
+    if label_names is not None and len(label_names) != num_classes:
+        raise ValueError(f"{len(label_names)} label_names came for {num_classes} classes, expected one each")
+    spec = HeadSpec.of_heads(heads)
+    if is_timm(owner):
+        config = _timm_config(owner, label_names or _names_in(model))
+    else:
+        config = _transformers_config(model, label_names)
+    config["cosify"] = spec.to_config()
+    _write(Path(folder), config, stock_state_dict(owner, heads))
+    return Path(folder)
+
+
+def stock_state_dict(owner: nn.Module, heads: dict[str, CosineHead]) -> dict[str, Tensor]:
+    """Return the state dict of the model as it was before conversion, with classifiers that predict the same labels."""
+    state = {name: value.detach().cpu().clone().contiguous() for name, value in owner.state_dict().items()}
+    for name, head in heads.items():
+        for own in (*CosineHead.statistics, "log_kappa"):
+            state.pop(f"{name}.{own}", None)
+        state[f"{name}.weight"] = head.stock_weight().cpu().contiguous()
+        state[f"{name}.bias"] = torch.zeros(head.num_classes)
+    return state
+
+
+def _names_in(model: nn.Module) -> list[str] | None:
+    """Return the label names that a transformers configuration carries, None for its numbered defaults."""
+    names = list(getattr(getattr(model, "config", None), "id2label", {}).values())
+    return None if not names or names[0] == "LABEL_0" else names
+
+
+def _timm_config(owner: nn.Module, label_names: Sequence[str] | None) -> dict[str, Any]:
+    extra: dict[str, Any] = {} if label_names is None else {"label_names": list(label_names)}
+    with tempfile.TemporaryDirectory() as scratch:
+        save_config_for_hf(owner, os.path.join(scratch, "config.json"), model_config=extra)
+        config: dict[str, Any] = json.loads(Path(scratch, "config.json").read_text(encoding="utf-8"))
+    arguments = config.get("model_args", {})
+    config["model_args"] = {
+        name: value
+        for name, value in arguments.items()
+        if name not in _OWN_ARGUMENTS or (name == "head" and not _names_our_head(value))
+    }
+    return config
+
+
+def _names_our_head(value: object) -> bool:
+    return value in ("cos", "linear") or (isinstance(value, dict) and value.get("type") == "cos")
+
+
+def _transformers_config(model: Any, label_names: Sequence[str] | None) -> dict[str, Any]:
+    config: dict[str, Any] = json.loads(model.config.to_json_string(use_diff=True))
+    config["architectures"] = [type(model).__name__]
+    if label_names is not None:
+        config["id2label"] = {str(index): name for index, name in enumerate(label_names)}
+        config["label2id"] = {name: index for index, name in enumerate(label_names)}
+    return config
+
+
+def _write(folder: Path, config: dict[str, Any], state: dict[str, Tensor]) -> None:
+    """Write both files aside, then rename them: a reader sees the old model or the new one."""
+    folder.mkdir(parents=True, exist_ok=True)
+    aside = Path(tempfile.mkdtemp(prefix=".saving-", dir=folder))
+    try:
+        save_file(state, aside / "model.safetensors", metadata={"format": "pt"})
+        (aside / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        for file in ("model.safetensors", "config.json"):
+            os.replace(aside / file, folder / file)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)

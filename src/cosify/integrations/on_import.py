@@ -1,0 +1,45 @@
+"""Run a function when a module is imported, now or later, without importing it."""
+
+import sys
+from collections.abc import Callable, Sequence
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder
+from types import ModuleType
+
+
+class _Watcher(MetaPathFinder):
+    """Finds the watched modules as Python would, and calls back once their code has run."""
+
+    def __init__(self) -> None:
+        self.callbacks: dict[str, Callable[[ModuleType], None]] = {}
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """Return the module's own spec with a callback behind its loader."""
+        callback = self.callbacks.get(fullname)
+        spec = PathFinder.find_spec(fullname, path) if callback is not None else None
+        if callback is None or spec is None or spec.loader is None:
+            return None
+        execute = spec.loader.exec_module
+
+        def exec_module(module: ModuleType) -> None:
+            execute(module)
+            callback(module)
+
+        spec.loader.exec_module = exec_module  # type: ignore[method-assign]
+        return spec
+
+
+_watcher = _Watcher()
+
+
+def on_import(name: str, callback: Callable[[ModuleType], None]) -> None:
+    """Call `callback(module)` at once if module `name` is loaded, else right after its first import."""
+    loaded = sys.modules.get(name)
+    if loaded is not None:
+        callback(loaded)
+        return
+    _watcher.callbacks[name] = callback
+    if _watcher not in sys.meta_path:
+        sys.meta_path.insert(0, _watcher)

@@ -1,0 +1,129 @@
+"""The timm plugin: `timm.create_model(..., head="cos")` for every classifier of timm.
+
+timm has no plugin interface, so two functions are replaced where its factory looks them up.  They exist unchanged since
+timm 0.9.16: `_factory.model_entrypoint` sees each model's keyword arguments, and `_builder.load_pretrained` runs after
+construction and before weights are read, the one moment at which a head can be put in so that cosine checkpoints load
+strictly and stock ones keep their classifier weight.
+"""
+
+import functools
+from collections.abc import Callable, Mapping
+from contextvars import ContextVar
+from dataclasses import replace
+from types import ModuleType
+from typing import Any
+
+import timm.models
+from torch import nn
+
+from cosify.heads import HeadSpec
+from cosify.models.config import published_spec
+from cosify.models.convert import apply_spec
+
+# What the model under construction is to become, and of which architecture: a model may build another one inside.
+_pending: ContextVar[tuple[str, HeadSpec] | None] = ContextVar("cosify_pending", default=None)
+
+
+def install() -> None:
+    """Install the hook, once; later calls do nothing.
+
+    Raises:
+        RuntimeError: if this timm lacks a function that the hook replaces.
+    """
+    _replace(timm.models._factory, "model_entrypoint", _cosine_entrypoint)
+    _replace(timm.models._builder, "load_pretrained", _convert_before_loading)
+
+
+def _replace(module: ModuleType, name: str, around: Callable[..., Any]) -> None:
+    original = getattr(module, name, None)
+    if original is None:
+        raise RuntimeError(
+            f"cosify cannot install its timm plugin: {module.__name__}.{name} is missing in timm {timm.__version__};"
+            " use a timm that has it (1.0.20 to 1.0.31 are tested), or cosify.convert(model) after creating the model"
+        )
+    if hasattr(original, "cosify_original"):
+        return
+    hooked = functools.wraps(original)(functools.partial(around, original))
+    hooked.cosify_original = original  # type: ignore[attr-defined]
+    setattr(module, name, hooked)
+
+
+def _cosine_entrypoint(original: Callable[..., Any], model_name: str, *args: Any, **kwargs: Any) -> Callable[..., Any]:
+    """Return timm's entrypoint of `model_name`, taught to understand `head` and `kappa`."""
+    entrypoint = original(model_name, *args, **kwargs)
+
+    @functools.wraps(entrypoint)
+    def create(**settings: Any) -> nn.Module:
+        return _create(model_name, entrypoint, settings)
+
+    return create
+
+
+def _create(model_name: str, entrypoint: Callable[..., nn.Module], settings: dict[str, Any]) -> nn.Module:
+    spec = _requested_spec(settings)
+    if spec is None or settings.get("features_only"):
+        with_head = "head" in settings
+        try:
+            return entrypoint(**settings)
+        except TypeError as error:
+            if with_head and "unexpected keyword argument 'head'" in str(error):
+                raise ValueError(
+                    f"head={settings['head']!r} is unknown to {model_name}, expected 'cos', 'linear' or"
+                    " {'type': 'cos', 'kappa': ...}"
+                ) from error
+            raise
+    token = _pending.set((model_name, spec))
+    try:
+        model = entrypoint(**settings)
+    finally:
+        _pending.reset(token)
+    if not hasattr(model, "cosify_memory"):  # without pretrained weights nothing was loaded
+        apply_spec(model, spec.without_starts())
+    return model
+
+
+def _requested_spec(settings: dict[str, Any]) -> HeadSpec | None:
+    """Take `head` and `kappa` out of `settings` if they are ours, and return the head to build, or None."""
+    head, kappa = settings.get("head"), settings.get("kappa")
+    if isinstance(head, str) and head == "linear":  # the stock head, also of a published cosine model
+        del settings["head"]
+        return None
+    published = _published(settings.get("pretrained_cfg"), settings.get("cache_dir"))
+    if _is_ours(head):
+        asked = HeadSpec.from_user(settings.pop("head"), settings.pop("kappa", None))
+    elif head is None and published is not None:
+        settings.pop("kappa", None)
+        asked = published if kappa is None else HeadSpec(kappa, published.eval_kappa)
+    elif head is None and kappa is not None:
+        raise ValueError(f"kappa={kappa!r} has no effect without a cosine head; add head='cos'")
+    else:
+        return None  # a value of the model's own, such as HRNet's head="classification"
+    if published is not None and published.kappa == asked.kappa:
+        asked = replace(asked, starts=published.starts)
+    return asked
+
+
+def _is_ours(head: object) -> bool:
+    return (isinstance(head, str) and head == "cos") or (isinstance(head, Mapping) and head.get("type") == "cos")
+
+
+def _published(pretrained_cfg: object, cache_dir: Any) -> HeadSpec | None:
+    """Return the head of the folder or hub repository that the configuration was read from, or None."""
+    if not isinstance(pretrained_cfg, Mapping):
+        return None
+    if pretrained_cfg.get("source") == "local-dir":
+        return published_spec(f"{pretrained_cfg['file']}/config.json")
+    if pretrained_cfg.get("source") == "hf-hub":
+        file = timm.models._hub.download_from_hf(pretrained_cfg["hf_hub_id"], "config.json", cache_dir=cache_dir)
+        return published_spec(file)
+    return None
+
+
+def _convert_before_loading(original: Callable[..., None], model: nn.Module, *args: Any, **kwargs: Any) -> None:
+    pending = _pending.get()
+    if pending is not None:
+        architecture, spec = pending
+        cfg = kwargs.get("pretrained_cfg") or getattr(model, "pretrained_cfg", {})
+        if cfg.get("architecture") == architecture and not hasattr(model, "cosify_memory"):
+            apply_spec(model, spec)
+    original(model, *args, **kwargs)

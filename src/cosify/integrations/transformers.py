@@ -1,0 +1,70 @@
+"""The transformers plugin: models whose config has a `cosify` key get their cosine head back.
+
+Nothing here imports transformers before the user's program does.  One class is touched, `PreTrainedModel`, at the two
+moments that every model passes on its way through `from_pretrained`: the end of construction, where the head is put
+in, and the initialisation of what the checkpoint did not hold, where kappa gets the value that the config recorded.
+This serves `TimmWrapperForImageClassification`, the native models, pipelines and the Trainer alike.
+"""
+
+import functools
+from types import ModuleType
+from typing import Any
+
+from cosify.heads import CosineHead, HeadSpec
+from cosify.integrations.on_import import on_import
+from cosify.models import apply_spec, find_heads
+
+
+def install() -> None:
+    """Install the plugin as soon as transformers is imported, once; later calls do nothing."""
+    on_import("transformers.modeling_utils", _teach_base_class)
+    on_import("transformers.models.auto.modeling_auto", _register_class)
+
+
+def _teach_base_class(module: ModuleType) -> None:
+    base: Any = getattr(module, "PreTrainedModel", None)
+    for name, function in (("post_init", _convert_from_config), ("_initialize_weights", _start_kappa)):
+        original = getattr(base, name, None)
+        if original is None:
+            raise RuntimeError(
+                f"cosify cannot install its transformers plugin: PreTrainedModel.{name} is missing in this version;"
+                " use transformers 5, or cosify.load(folder)"
+            )
+        if not hasattr(original, "cosify_original"):
+            setattr(base, name, _after(original, function))
+
+
+def _after(original: Any, then: Any) -> Any:
+    @functools.wraps(original)
+    def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+        result = original(self, *args, **kwargs)
+        then(self, *args)
+        return result
+
+    method.cosify_original = original  # type: ignore[attr-defined]
+    return method
+
+
+def _convert_from_config(model: Any) -> None:
+    """Put in the head that `config.cosify` describes."""
+    saved = getattr(model.config, "cosify", None)
+    if saved is None or "ForImageClassification" not in type(model).__name__ or find_heads(model):
+        return
+    apply_spec(model, HeadSpec.from_config(saved, f"the config of {type(model).__name__}"))
+    prefixes = [name.replace(".", r"\.") for name in find_heads(model)]
+    # A published folder is in stock format: it holds a zero bias that Eq. (1) lacks, and kappa stands in its config.
+    model._keys_to_ignore_on_load_unexpected.update(rf"{prefix}\.bias$" for prefix in prefixes)
+    kappa = "|".join((*CosineHead.statistics, "log_kappa"))
+    model._keys_to_ignore_on_load_missing.update(rf"{prefix}\.({kappa})$" for prefix in prefixes)
+
+
+def _start_kappa(_: Any, module: Any, *args: Any) -> None:
+    """Fill what a checkpoint in stock format did not hold; loaded tensors are spared by transformers' own guard."""
+    if isinstance(module, CosineHead):
+        module.init_non_persistent_buffers()
+
+
+def _register_class(_: ModuleType) -> None:
+    from cosify.integrations.cosified import register
+
+    register()

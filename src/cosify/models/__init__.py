@@ -1,0 +1,6 @@
+"""Conversion of timm and transformers classifiers."""
+
+from cosify.models.classifiers import find_classifiers, find_heads
+from cosify.models.convert import apply_spec, convert
+
+__all__ = ["apply_spec", "convert", "find_classifiers", "find_heads"]

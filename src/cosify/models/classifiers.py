@@ -1,0 +1,147 @@
+"""Find the final classifier layers of a timm or transformers model."""
+
+from collections.abc import Iterator
+
+from torch import nn
+
+from cosify.heads import CosineHead
+
+
+def find_classifiers(model: nn.Module) -> dict[str, nn.Module]:
+    """Return the layers that map embeddings to class scores, by module name.
+
+    timm declares its classifiers in `default_cfg["classifier"]` and returns them from `get_classifier()`; neither is
+    complete (LeViT-S8 declares one of its two heads, `NormLinear` and `ModuleList` are containers), so the union is
+    taken and inside each the last linear or 1x1 convolution with `num_classes` outputs.  transformers models keep
+    theirs outside of the base model.
+
+    Args:
+        model: a timm model, or a transformers `...ForImageClassification`.
+
+    Returns:
+        `nn.Linear` or 1x1 `nn.Conv2d` layers, one for most models, several for distilled and multi-head ones; empty for
+        a timm model with `num_classes=0`.
+
+    Raises:
+        ValueError: if the model has no classifier to find.
+        TypeError: if it is neither from timm nor from transformers.
+    """
+    if is_timm(model):
+        return _timm_classifiers(model)
+    if is_transformers(model):
+        inner, prefix = owner_of_classifier(model)
+        if inner is not model:
+            return {prefix + name: leaf for name, leaf in _timm_classifiers(inner).items()}
+        return _transformers_classifiers(model)
+    raise TypeError(
+        f"{type(model).__name__} is neither a timm nor a transformers model; in a module of your own write"
+        " cosify.CosineLinear(in_features, num_classes) in place of nn.Linear"
+    )
+
+
+def find_heads(model: nn.Module) -> dict[str, CosineHead]:
+    """Return the cosine heads of any module, by module name; empty if there are none."""
+    return {name: module for name, module in model.named_modules() if isinstance(module, CosineHead)}
+
+
+def is_timm(model: nn.Module) -> bool:
+    """True for a model that timm's factory built."""
+    return hasattr(model, "pretrained_cfg")
+
+
+def is_transformers(model: nn.Module) -> bool:
+    """True for a transformers model, found out without importing transformers."""
+    return any(base.__name__ == "PreTrainedModel" for base in type(model).__mro__)
+
+
+def owner_of_classifier(model: nn.Module) -> tuple[nn.Module, str]:
+    """Return the module whose classifier it is, and its prefix: the timm model inside transformers' TimmWrapper."""
+    inner = getattr(model, "timm_model", None)
+    if isinstance(inner, nn.Module) and is_transformers(model):
+        return inner, "timm_model."
+    return model, ""
+
+
+def num_classes_of(model: nn.Module) -> int:
+    """Return the model's own count of classes, 0 if it has none."""
+    config = getattr(model, "config", None)
+    return int(config.num_labels if is_transformers(model) and config is not None else getattr(model, "num_classes", 0))
+
+
+def _timm_classifiers(model: nn.Module) -> dict[str, nn.Module]:
+    if not hasattr(model, "get_classifier"):
+        raise ValueError(
+            f"{type(model).__name__} is an encoder without a classifier, expected an image classifier; feed its pooled"
+            " features to cosify.CosineLinear(in_features, num_classes)"
+        )
+    num_classes = num_classes_of(model)
+    if num_classes == 0:
+        return {}
+    found: dict[str, nn.Module] = {}
+    for root in _declared_roots(model):
+        name = _last_leaf(model.get_submodule(root), num_classes)
+        if name is not None:
+            full = ".".join(part for part in (root, name) if part)
+            found[full] = model.get_submodule(full)
+    if not found:
+        raise ValueError(
+            f"no linear or 1x1 convolution with {num_classes} outputs found in the classifier of"
+            f" {type(model).__name__}, so there is nothing to convert; build it with num_classes > 0"
+        )
+    return found
+
+
+def _declared_roots(model: nn.Module) -> list[str]:
+    """Return names of the modules that hold one classifier each."""
+    names = {id(module): name for name, module in model.named_modules()}
+    declared = getattr(model, "pretrained_cfg", {}).get("classifier") or ()
+    roots = [name for name in ((declared,) if isinstance(declared, str) else declared) if name in names.values()]
+    for module in _flatten(model.get_classifier()):  # type: ignore[operator]
+        name = names.get(id(module))
+        covered = any(name == root or _inside(root, name) or _inside(name, root) for root in roots) if name else True
+        if not covered and name is not None:
+            roots.append(name)
+    return roots
+
+
+def _inside(name: str | None, root: str | None) -> bool:
+    return name is not None and root is not None and name.startswith(root + ".")
+
+
+def _flatten(classifiers: object) -> Iterator[nn.Module]:
+    if isinstance(classifiers, (tuple, list, nn.ModuleList)):
+        for entry in classifiers:
+            yield from _flatten(entry)
+    elif isinstance(classifiers, nn.Module):
+        yield classifiers
+
+
+def _last_leaf(root: nn.Module, num_classes: int) -> str | None:
+    """Return the name of the last layer below `root` with that many outputs; "" is `root` itself."""
+    return next((name for name, leaf in reversed(list(root.named_modules())) if _outputs(leaf) == num_classes), None)
+
+
+def _outputs(leaf: nn.Module) -> int | None:
+    if isinstance(leaf, nn.Linear):
+        return leaf.out_features
+    if isinstance(leaf, nn.Conv2d) and leaf.kernel_size == (1, 1) and leaf.groups == 1:
+        return leaf.out_channels
+    return None
+
+
+def _transformers_classifiers(model: nn.Module) -> dict[str, nn.Module]:
+    if "ForImageClassification" not in type(model).__name__:
+        raise ValueError(
+            f"{type(model).__name__} has no image classifier, expected a ...ForImageClassification; load it with"
+            " AutoModelForImageClassification, which adds one"
+        )
+    num_classes = num_classes_of(model)
+    base = str(getattr(model, "base_model_prefix", "")) + "."
+    leaves = {name: leaf for name, leaf in model.named_modules() if _outputs(leaf) == num_classes}
+    outside = {name: leaf for name, leaf in leaves.items() if not name.startswith(base)}
+    found = outside or dict(list(leaves.items())[-1:])
+    if not found:
+        raise ValueError(
+            f"no linear layer with {num_classes} outputs found in {type(model).__name__}; it cannot take a cosine head"
+        )
+    return found

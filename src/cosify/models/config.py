@@ -1,0 +1,37 @@
+"""Read the `cosify` key of a published folder's config.json."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from cosify.heads import HeadSpec
+
+
+def read_config(file: str | Path) -> dict[str, Any]:
+    """Return the contents of a config.json.
+
+    Raises:
+        FileNotFoundError: if there is none.
+        ValueError: if it is not a JSON object.
+    """
+    file = Path(file)
+    if not file.is_file():
+        raise FileNotFoundError(f"{file} does not exist, expected the config.json of a saved model; check the folder")
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{file} is not JSON ({error}), expected the config.json of a saved model") from error
+    if not isinstance(config, dict):
+        raise ValueError(f"{file} holds a {type(config).__name__}, expected a JSON object")
+    return config
+
+
+def published_spec(file: str | Path) -> HeadSpec | None:
+    """Return the head that a config.json describes, None for a model without a cosine head.
+
+    Raises:
+        FileNotFoundError: if the file does not exist.
+        ValueError: if the file or its `cosify` key is damaged.
+    """
+    config = read_config(file)
+    return HeadSpec.from_config(config["cosify"], str(file)) if "cosify" in config else None

@@ -1,0 +1,98 @@
+"""Give a timm or transformers classifier a cosine head, in place."""
+
+import logging
+from typing import TypeVar
+
+from torch import nn
+
+from cosify.heads import CosineConv1x1, CosineHead, CosineLinear, EvalKappa, HeadSpec
+from cosify.heads.spec import HeadStart
+from cosify.models.classifiers import find_classifiers, is_transformers, num_classes_of, owner_of_classifier
+from cosify.models.guards import Memory, refuse_multi_label, warn_about_projection
+
+_logger = logging.getLogger(__name__)
+Model = TypeVar("Model", bound=nn.Module)
+
+
+def convert(
+    model: Model,
+    kappa: float | str = "ls",
+    num_classes: int | None = None,
+    *,
+    eval_kappa: EvalKappa = "running",
+) -> Model:
+    """Replace the classifier layers of `model` by cosine heads, in place.
+
+    The weight parameter stays the same object; a bias is dropped, because Eq. (1) has none.  `reset_classifier` keeps
+    the cosine head from now on, and `fuse()` leaves it alone.  Distilled and multi-head models get one head for each
+    classifier.
+
+    Args:
+        model: a timm model or a transformers `...ForImageClassification`.
+        kappa: a number above 0 or the name of a policy, as in `CosineLinear`.
+        num_classes: new number of classes with a new weight; default: the model's own.
+        eval_kappa: as in `CosineLinear`.
+
+    Returns:
+        The same model.
+
+    Raises:
+        ValueError: for a model without a classifier, fewer than two classes, a bad kappa, or a multi-label model.
+        TypeError: if the model is neither from timm nor from transformers.
+    """
+    converted = apply_spec(model, HeadSpec(kappa, eval_kappa), num_classes)
+    if not find_classifiers(model):
+        raise ValueError(
+            f"{type(model).__name__} has no classifier (num_classes=0), so there is nothing to convert; call"
+            " cosify.convert(model, num_classes=...)"
+        )
+    return converted
+
+
+def apply_spec(model: Model, spec: HeadSpec, num_classes: int | None = None) -> Model:
+    """Convert as `spec` says; a model with `num_classes=0` only remembers it, for its next `reset_classifier`."""
+    refuse_multi_label(model)
+    owner, prefix = owner_of_classifier(model)
+    if num_classes is not None and num_classes != num_classes_of(model):
+        if num_classes == 0:
+            raise ValueError("num_classes is 0, expected at least 2; a model without classes needs no cosine head")
+        if hasattr(owner, "reset_classifier"):
+            owner.reset_classifier(num_classes)  # type: ignore[operator]
+    elif num_classes is None:
+        warn_about_projection(owner)
+    leaves = {name.removeprefix(prefix): leaf for name, leaf in find_classifiers(model).items()}
+    # All heads are made before the first is put in, so that an error leaves the model as it was.
+    heads = {name: _make_head(leaf, spec, spec.starts.get(name), num_classes) for name, leaf in leaves.items()}
+    for name, head in heads.items():
+        owner.set_submodule(name, head)
+        dropped = getattr(leaves[name], "bias", None) is not None
+        _logger.info("%s: cosine head, kappa=%r%s", prefix + name, spec.kappa, ", bias dropped" if dropped else "")
+    Memory.attach(owner, spec.without_starts(), heads)
+    if is_transformers(model):
+        if num_classes is not None:
+            model.config.num_labels = model.num_labels = num_classes  # type: ignore[union-attr, assignment]
+        model.config.cosify = spec.without_starts().to_config()  # type: ignore[union-attr]
+        model.config.problem_type = "single_label_classification"  # type: ignore[union-attr]  # never guessed as BCE
+    return model
+
+
+def _make_head(leaf: nn.Module, spec: HeadSpec, start: HeadStart | None, num_classes: int | None) -> CosineHead:
+    assert isinstance(leaf, (nn.Linear, nn.Conv2d))
+    num_outputs, in_features = leaf.weight.shape[:2]
+    if num_classes is None:
+        num_classes = num_outputs
+    if start is not None and start.num_classes != num_classes:
+        start = None  # a kappa of other classes says nothing
+    head = (CosineConv1x1 if isinstance(leaf, nn.Conv2d) else CosineLinear)(
+        in_features,
+        num_classes,
+        kappa=spec.kappa,
+        eval_kappa=spec.eval_kappa,
+        start_kappa=None if start is None else start.kappa,
+        start_norm=None if start is None else start.embedding_norm,
+        device=leaf.weight.device,
+        dtype=leaf.weight.dtype,
+    )
+    if num_classes == num_outputs:
+        head.weight = leaf.weight
+    return head.train(leaf.training)

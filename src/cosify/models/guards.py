@@ -1,0 +1,102 @@
+"""Keep a cosine head where timm would quietly lose it, and refuse what cannot train it."""
+
+import functools
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from cosify.heads import CosineHead, HeadSpec
+
+_logger = logging.getLogger(__name__)
+
+# Widths of CLIP's joint image-text space: a "classifier" of that many outputs is an image projection.
+_PROJECTION_WIDTHS = (512, 640, 768, 1024, 1152, 1280)
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What a converted model remembers: its head settings, and which classes had to learn to respect them.
+
+    The methods are wrapped on the class, once, and look at the instance: copies, pickles and EMA models keep working,
+    and unconverted models of the class behave as before.  Unpickled in a new process, the memory wraps them again.
+    """
+
+    spec: HeadSpec
+    model_class: type[nn.Module]
+    fusible_classes: tuple[type[nn.Module], ...]
+
+    def __post_init__(self) -> None:
+        if hasattr(self.model_class, "reset_classifier"):
+            _wrap_once(self.model_class, "reset_classifier", _reset_and_convert)
+        for container in self.fusible_classes:
+            _wrap_once(container, "fuse", _fuse_unless_cosine)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.spec, self.model_class, self.fusible_classes)
+
+    @staticmethod
+    def attach(owner: nn.Module, spec: HeadSpec, heads: Mapping[str, CosineHead]) -> None:
+        """Give `owner` its memory; `heads` are named relative to it."""
+        containers: dict[type[nn.Module], None] = {}
+        for name in heads:
+            parts = name.split(".")[:-1]
+            ancestors = [owner.get_submodule(".".join(parts[: i + 1])) for i in range(len(parts))]
+            containers.update({type(module): None for module in ancestors if hasattr(module, "fuse")})
+        owner.cosify_memory = Memory(spec, type(owner), tuple(containers))  # type: ignore[assignment]
+
+
+def _wrap_once(cls: type[nn.Module], name: str, around: Callable[..., Any]) -> None:
+    original = getattr(cls, name)
+    if hasattr(original, "cosify_original"):
+        return
+
+    @functools.wraps(original)
+    def method(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        return around(original, self, *args, **kwargs)
+
+    method.cosify_original = original  # type: ignore[attr-defined]
+    setattr(cls, name, method)
+
+
+def _reset_and_convert(original: Callable[..., Any], model: nn.Module, *args: Any, **kwargs: Any) -> Any:
+    result = original(model, *args, **kwargs)
+    memory = getattr(model, "cosify_memory", None)
+    if isinstance(memory, Memory):
+        from cosify.models.convert import apply_spec  # convert imports this module
+
+        apply_spec(model, memory.spec)
+    return result
+
+
+def _fuse_unless_cosine(original: Callable[..., Any], module: nn.Module) -> Any:
+    """Folding batch norm into the classifier needs a bias, and gives a plain linear layer without kappa."""
+    if any(isinstance(child, CosineHead) for child in module.modules()):
+        return module
+    return original(module)
+
+
+def warn_about_projection(model: nn.Module) -> None:
+    """Warn where a CLIP tower's image projection is about to be taken for a classifier."""
+    cfg = getattr(model, "pretrained_cfg", {})
+    name = f"{cfg.get('architecture')} {cfg.get('tag')} {cfg.get('hf_hub_id')} {cfg.get('notes')}".lower()
+    num_classes = getattr(model, "num_classes", 0)
+    if "clip" in name and num_classes in _PROJECTION_WIDTHS and num_classes == cfg.get("num_classes"):
+        _logger.warning(
+            "%s: the %d outputs of this CLIP tower are an image projection, not classes; pass num_classes to train a"
+            " classifier",
+            cfg.get("architecture"),
+            num_classes,
+        )
+
+
+def refuse_multi_label(model: nn.Module) -> None:
+    """Raise for a transformers model that trains with a sigmoid or a regression loss."""
+    problem = getattr(getattr(model, "config", None), "problem_type", None)
+    if problem in ("multi_label_classification", "regression"):
+        raise ValueError(
+            f"config.problem_type is {problem!r}, expected single-label classification: a cosine head has no bias, so a"
+            " sigmoid cannot put its threshold anywhere but at 90 degrees, and kappa is defined by a softmax"
+        )
