@@ -1,0 +1,178 @@
+"""Saved folders: what is in them, and what is said of damaged ones."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import timm
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+import cosify
+from tests.hub.make_folder import main as make_folder
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("saved")
+    make_folder(str(folder))
+    return folder
+
+
+@pytest.fixture
+def folder(saved: Path, tmp_path: Path) -> Path:
+    """A copy to damage."""
+    return Path(shutil.copytree(saved, tmp_path / "copy"))
+
+
+def edit(folder: Path, **changes: Any) -> None:
+    file = folder / "config.json"
+    config = json.loads(file.read_text())
+    for key, value in changes.items():
+        if value is None:
+            config.pop(key)
+        else:
+            config[key] = value
+    file.write_text(json.dumps(config))
+
+
+def test_contents(saved: Path) -> None:
+    config, state = json.loads((saved / "config.json").read_text()), load_file(saved / "model.safetensors")
+    stock = timm.create_model("test_resnet", num_classes=5).state_dict()
+    assert {key: value.shape for key, value in state.items()} == {key: value.shape for key, value in stock.items()}
+    norms, start = state["fc.weight"].norm(dim=1), config["cosify"]["heads"]["fc"]
+    torch.testing.assert_close(norms, torch.full_like(norms, start["kappa"] / start["embedding_norm"]))
+    assert not state["fc.bias"].any()
+    assert not {"head", "kappa", "num_classes"} & set(config["model_args"])
+    assert config["num_classes"] == 5
+    assert config["label_names"][2] == "cat"
+
+
+@pytest.mark.parametrize("kappa", ["ls", "ml", "rule", "trainable", "adacos", "adacos-dynamic", 25.0])
+@pytest.mark.parametrize("eval_kappa", ["running", "sample"])
+def test_every_policy_comes_back(kappa: float | str, eval_kappa: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = timm.create_model("test_vit", head={"type": "cos", "kappa": kappa, "eval_kappa": eval_kappa}, num_classes=5)
+    x = torch.randn(4, *model.pretrained_cfg["input_size"])
+    nn.functional.cross_entropy(model(x), torch.arange(4)).backward()
+    model.eval()
+    other = cosify.load(cosify.save(model, tmp_path))
+    assert other.head.kappa_spec == kappa
+    assert other.head.eval_kappa == eval_kappa
+    torch.testing.assert_close(other(x), model(x), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["deit_tiny_distilled_patch16_224", "levit_128s", "dla46x_c", "efficientvim_m1"])
+def test_several_heads_and_convolutions_open_in_the_stock_model(name: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = timm.create_model(name, head="cos", num_classes=5)
+    x = torch.randn(2, *model.pretrained_cfg["input_size"])
+    with torch.no_grad():
+        model(x)
+        model.eval()
+        expected = model(x)
+        cosify.save(model, tmp_path)
+        torch.testing.assert_close(cosify.load(tmp_path)(x), expected, rtol=1e-4, atol=1e-4)
+        stock = timm.create_model(name, num_classes=5).eval()
+        stock.load_state_dict(load_file(tmp_path / "model.safetensors"), strict=True)
+        heads = cosify.find_heads(model)
+        if len(heads) == 1:
+            assert torch.equal(stock(x).argmax(1), expected.argmax(1))
+        for path, head in heads.items():
+            rows = torch.randn(50, head.weight.shape[1], *[1] * (head.weight.ndim - 2))
+            leaf = stock.get_submodule(path)
+            assert torch.equal(leaf(rows).argmax(1), head.eval()(rows).argmax(1)), path
+
+
+def test_saving_again_replaces_and_keeps_other_files(folder: Path) -> None:
+    (folder / "README.md").write_text("a card")
+    model = cosify.load(folder)
+    cosify.convert(model, kappa=9.0)
+    cosify.save(model, folder)
+    assert cosify.load(folder).fc.kappa_spec == 9.0
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "README.md",
+        "config.json",
+        "expected.pt",
+        "model.safetensors",
+    ]
+
+
+def test_a_failed_save_leaves_the_old_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    model = cosify.load(folder)
+    cosify.convert(model, kappa=9.0)
+
+    def full_disk(*_: object, **__: object) -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr("cosify.hub.export.save_file", full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        cosify.save(model, folder)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_own_arguments_of_a_model_survive(tmp_path: Path) -> None:
+    with torch.device("meta"):
+        model = timm.create_model("hrnet_w18_small", head="classification", num_classes=3)
+    cosify.convert(model)
+    model.to_empty(device="cpu")
+    for head in cosify.find_heads(model).values():
+        head.reset_parameters()
+        head.init_non_persistent_buffers()
+    cosify.save(model, tmp_path)
+    assert json.loads((tmp_path / "config.json").read_text())["model_args"]["head"] == "classification"
+
+
+def test_saving_errors(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"ResNet has no cosine head; call cosify.convert\(model\) before saving"):
+        cosify.save(timm.create_model("test_resnet"), tmp_path)
+    with pytest.raises(TypeError, match=r"Sequential is neither a timm nor a transformers model; unwrap it"):
+        cosify.save(nn.Sequential(), tmp_path)
+    model = timm.create_model("test_resnet", head="cos", num_classes=5)
+    with pytest.raises(ValueError, match=r"2 label_names came for 5 classes"):
+        cosify.save(model, tmp_path, label_names=["a", "b"])
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match="file"):
+        cosify.save(model, tmp_path / "file" / "folder")
+
+
+def test_folder_without_the_key(folder: Path) -> None:
+    edit(folder, cosify=None)
+    with pytest.raises(ValueError, match=r"has no 'cosify' key, so .* is not a saved cosine model; open it with timm"):
+        cosify.load(folder)
+    assert type(timm.create_model(f"local-dir:{folder}", pretrained=True).fc) is nn.Linear
+
+
+@pytest.mark.parametrize("damaged", ["ls", [], {"format": 1}, {"format": 1, "kappa": "x", "eval_kappa": "running", "heads": {}}])
+def test_damaged_key(damaged: object, folder: Path) -> None:
+    edit(folder, cosify=damaged)
+    with pytest.raises(ValueError, match=r"the 'cosify' key of .*config.json is damaged"):
+        cosify.load(folder)
+    with pytest.raises(ValueError, match=r"is damaged"):
+        timm.create_model(f"local-dir:{folder}", pretrained=True)
+
+
+def test_damaged_config(folder: Path) -> None:
+    (folder / "config.json").write_text('{"cosify": ')
+    with pytest.raises(ValueError, match=r"config.json is not JSON"):
+        cosify.load(folder)
+    (folder / "config.json").unlink()
+    with pytest.raises(FileNotFoundError, match=r"config.json does not exist"):
+        cosify.load(folder)
+
+
+def test_nowhere_to_load_from() -> None:
+    with pytest.raises(FileNotFoundError, match=r"no/such is neither a folder here nor a model that the hub could give"):
+        cosify.load("no/such")
+
+
+def test_weights_of_another_class_count(folder: Path) -> None:
+    state = load_file(folder / "model.safetensors")
+    state["fc.weight"], state["fc.bias"] = torch.randn(8, 96), torch.zeros(8)
+    save_file(state, folder / "model.safetensors")
+    with pytest.raises(ValueError, match=r"fc.weight holds 8 classes, this head has 5; build the model with num_classes=8"):
+        cosify.load(folder)

@@ -1,0 +1,209 @@
+"""`timm.create_model(..., head="cos")`: what is intercepted and what passes."""
+
+import copy
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+import timm
+import torch
+from timm import create_model  # bound before or after the plugin, it must work
+from torch import nn
+
+import cosify
+from cosify.heads import CosineLinear
+from cosify.integrations import install
+from tests.processes import run_python
+
+
+def head_of(model: nn.Module) -> Any:
+    (head,) = cosify.find_heads(model).values()
+    return head
+
+
+@pytest.mark.parametrize(
+    ("settings", "kappa", "eval_kappa"),
+    [
+        ({"head": "cos"}, "ls", "running"),
+        ({"head": "cos", "kappa": 60}, 60, "running"),
+        ({"head": "cos", "kappa": "trainable"}, "trainable", "running"),
+        ({"head": {"type": "cos"}}, "ls", "running"),
+        ({"head": {"type": "cos", "kappa": 60, "eval_kappa": "sample"}}, 60, "sample"),
+        ({"head": {"type": "cos"}, "kappa": "ml"}, "ml", "running"),
+    ],
+)
+def test_head_settings(settings: dict[str, Any], kappa: float | str, eval_kappa: str) -> None:
+    model = timm.create_model("test_resnet", num_classes=5, **settings)
+    assert isinstance(model.fc, CosineLinear)
+    assert model.fc.kappa_spec == kappa
+    assert model.fc.eval_kappa == eval_kappa
+    assert model(torch.randn(2, *model.pretrained_cfg["input_size"])).shape == (2, 5)
+
+
+def test_what_is_not_ours_passes_through() -> None:
+    assert type(timm.create_model("test_resnet").fc) is nn.Linear
+    assert type(timm.create_model("test_resnet", head=None).fc) is nn.Linear
+    assert type(timm.create_model("test_resnet", head="linear").fc) is nn.Linear
+    with torch.device("meta"):
+        hrnet = timm.create_model("hrnet_w18_small", head="classification")
+        assert not cosify.find_heads(hrnet)
+        assert cosify.find_heads(timm.create_model("hrnet_w18_small", head="cos"))
+
+
+def test_models_without_classes_and_feature_extractors() -> None:
+    model = timm.create_model("test_resnet", head="cos", num_classes=0)
+    model.reset_classifier(4)
+    assert isinstance(model.fc, CosineLinear)
+    features = timm.create_model("test_resnet", head="cos", features_only=True)
+    assert not cosify.find_heads(features)
+    assert len(features(torch.randn(1, 3, 64, 64))) > 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"head": "bogus"}, r"head='bogus' is unknown to test_resnet, expected 'cos', 'linear' or \{'type': 'cos'"),
+        ({"head": {"type": "mlp"}}, r"head=\{'type': 'mlp'\} is unknown to test_resnet"),
+        ({"head": {"type": "cos", "scale": 3}}, r"unknown keys \['scale'\]"),
+        ({"head": "cos", "kappa": -1}, r"kappa is -1, expected a finite number above 0"),
+        ({"head": "cos", "kappa": "lsq"}, r"unknown kappa policy 'lsq'"),
+        ({"kappa": 60}, r"kappa=60 has no effect without a cosine head; add head='cos'"),
+        ({"head": "cos", "num_classes": 1}, r"num_classes is 1, expected at least 2"),
+    ],
+)
+def test_messages(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        timm.create_model("test_resnet", **settings)
+
+
+def test_models_own_errors_pass() -> None:
+    with pytest.raises(TypeError, match="unexpected keyword argument 'no_such_argument'"):
+        timm.create_model("test_resnet", head="cos", no_such_argument=1)
+    with pytest.raises(RuntimeError, match="Unknown model"):
+        timm.create_model("no_such_model", head="cos")
+
+
+def test_install_is_idempotent() -> None:
+    before = timm.models._factory.model_entrypoint, timm.models._builder.load_pretrained
+    install()
+    assert before == (timm.models._factory.model_entrypoint, timm.models._builder.load_pretrained)
+
+
+def test_missing_private_function_is_a_loud_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(timm.models._builder, "load_pretrained")
+    with pytest.raises(RuntimeError, match=r"timm.models._builder.load_pretrained is missing in timm .*convert\(model\)"):
+        install()
+
+
+@pytest.fixture
+def stock_weights(tmp_path: Path) -> dict[str, Any]:
+    """Weights of an ordinary model in a file, as `pretrained=True` would download them."""
+    torch.manual_seed(3)
+    model = timm.create_model("test_resnet")
+    torch.save(model.state_dict(), tmp_path / "stock.pth")
+    return {"pretrained_cfg_overlay": {"file": str(tmp_path / "stock.pth")}, "weight": model.fc.weight}
+
+
+def test_stock_pretrained_weights_keep_the_classifier(stock_weights: dict[str, Any]) -> None:
+    weight = stock_weights.pop("weight")
+    model = timm.create_model("test_resnet", pretrained=True, head="cos", **stock_weights)
+    assert isinstance(model.fc, CosineLinear)
+    assert torch.equal(model.fc.weight, weight)
+    other = timm.create_model("test_resnet", pretrained=True, head="cos", num_classes=6, in_chans=1, **stock_weights)
+    assert other(torch.randn(2, 1, 64, 64)).shape == (2, 6)
+
+
+def test_cosine_checkpoints_load_strictly(tmp_path: Path) -> None:
+    model = timm.create_model("test_resnet", head="cos", num_classes=5)
+    model(torch.randn(4, 3, 64, 64))
+    torch.save(model.state_dict(), tmp_path / "cos.pth")
+    settings: dict[str, Any] = {"head": "cos", "num_classes": 5}
+    overlay = {"file": str(tmp_path / "cos.pth"), "num_classes": 5}
+    for other in (
+        create_model("test_resnet", checkpoint_path=tmp_path / "cos.pth", **settings),
+        create_model("test_resnet", pretrained=True, pretrained_cfg_overlay=overlay, **settings),
+    ):
+        assert torch.equal(other.fc.kappa, model.fc.kappa)
+        assert torch.equal(other.fc.weight, model.fc.weight)
+
+
+def test_registered_after_the_plugin() -> None:
+    from timm.models import register_model
+
+    def made_late(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+        from timm.models.resnet import test_resnet
+
+        return test_resnet(pretrained=pretrained, **kwargs)
+
+    made_late.__module__ = "timm.models.resnet"
+    register_model(made_late)
+    try:
+        assert isinstance(timm.create_model("made_late", head="cos", num_classes=3).fc, CosineLinear)
+    finally:
+        timm.models._registry._clear_model_entries("made_late")
+
+
+def test_threads_do_not_mix() -> None:
+    wrong: list[str] = []
+
+    def build(cosine: bool) -> None:
+        for _ in range(5):
+            model = timm.create_model("test_resnet", num_classes=3, **({"head": "cos"} if cosine else {}))
+            if isinstance(model.fc, CosineLinear) != cosine:
+                wrong.append(type(model.fc).__name__)
+
+    threads = [threading.Thread(target=build, args=(index % 2 == 0,)) for index in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+def test_listing_and_default_configuration_are_untouched() -> None:
+    model = timm.create_model("test_resnet", head="cos")
+    assert model.default_cfg["classifier"] == "fc"
+    assert model.get_classifier() is model.fc
+    assert not [name for name in timm.list_models() if name.endswith("_cos")]
+    features = model.forward_head(model.forward_features(torch.randn(2, 3, 64, 64)), pre_logits=True)
+    assert features.shape == (2, model.num_features)
+    assert isinstance(copy.deepcopy(model).fc, CosineLinear)
+
+
+def test_whole_model_compiles_exports_and_checkpoints() -> None:
+    model = timm.create_model("test_vit", head="cos", num_classes=5)
+    x = torch.randn(2, *model.pretrained_cfg["input_size"])
+    model.set_grad_checkpointing(True)
+    model(x).sum().backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+    model.set_grad_checkpointing(False)
+    model.eval()
+    expected = model(x).detach()
+    torch.compiler.reset()
+    with torch.no_grad():
+        torch.testing.assert_close(torch.compile(model, fullgraph=True, backend="aot_eager")(x), expected)
+        torch.testing.assert_close(torch.export.export(model, (x,)).module()(x), expected)
+
+
+def test_run_any_script_with_the_plugin_on(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import sys, timm\n"
+        "if __name__ == '__main__':\n"
+        "    model = timm.create_model('test_resnet', head='cos')\n"
+        "    print(type(model.fc).__name__, sys.argv[1:])\n"
+    )
+    assert run_python("-m", "cosify.run", str(script), "--lr", "0.1") == "CosineLinear ['--lr', '0.1']\n"
+
+
+def test_run_refuses_what_cannot_work(tmp_path: Path) -> None:
+    from cosify.run import main
+
+    with pytest.raises(SystemExit, match=r"no_such.py is not a file"):
+        main([str(tmp_path / "no_such.py")])
+    with pytest.raises(SystemExit, match=r"usage: python -m cosify.run SCRIPT"):
+        main([])
+    (tmp_path / "train.py").write_text("")
+    with pytest.raises(SystemExit, match=r"--bce-loss cannot train a cosine head"):
+        main([str(tmp_path / "train.py"), "--bce-loss", "--model-kwargs", "head=cos"])
