@@ -1,0 +1,187 @@
+"""Convert every classifier of timm and transformers to a cosine head, without storage, and write what happened.
+
+Smoke test (timm's tiny test models, seconds):
+    python scripts/sweep.py --models 'test_*' --output runs/sweep
+All of timm and transformers (tens of minutes on one core, no weights and no downloads):
+    python scripts/sweep.py --output scripts/results
+"""
+
+import fnmatch
+import json
+import logging
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cosify.heads import CosineHead
+
+
+@dataclass(frozen=True)
+class SweepArguments:
+    """What to sweep."""
+
+    models: str = field(default="*", metadata={"help": "Pattern of timm architecture names."})
+    transformers: bool = field(default=True, metadata={"help": "Also sweep transformers' image classifiers."})
+    output: str = field(default="runs/sweep", metadata={"help": "Folder for sweep.jsonl and sweep.md."})
+
+
+@dataclass(frozen=True)
+class Row:
+    """What happened to one architecture."""
+
+    library: str
+    architecture: str
+    default_classes: int
+    outcome: str  # "ok", "converted, not run", "refused" or "failed"
+    heads: tuple[str, ...] = ()
+    message: str = ""
+
+
+def sweep_timm(pattern: str) -> Iterator[Row]:
+    """Build, convert, run and reset each timm architecture on the meta device."""
+    import timm
+    from rich.progress import track
+
+    import cosify  # noqa: F401  # installs head="cos"
+
+    for name in track(fnmatch.filter(timm.list_models(), pattern), description="timm"):
+        default = timm.get_pretrained_cfg(name)
+        default_classes = _default_classes(name) if default is None else default.num_classes
+        try:
+            heads = _check_timm(name, {} if default_classes else {"num_classes": 10})
+            yield Row("timm", name, default_classes, "ok", heads)
+        except ValueError as error:
+            refused = "is an encoder without a classifier" in str(error)
+            yield Row("timm", name, default_classes, "refused" if refused else "failed", message=str(error))
+        except Exception as error:  # a sweep reports whatever a model raises
+            yield Row("timm", name, default_classes, "failed", message=f"{type(error).__name__}: {error}")
+
+
+def _default_classes(name: str) -> int:
+    import timm
+    import torch
+
+    with torch.device("meta"):
+        return int(getattr(timm.create_model(name), "num_classes", 0))
+
+
+def _check_timm(name: str, settings: dict[str, int]) -> tuple[str, ...]:
+    import timm
+    import torch
+
+    from cosify import find_heads
+
+    with torch.device("meta"):
+        model = timm.create_model(name, head="cos", **settings).eval()
+        heads = find_heads(model)
+        assert heads, "no cosine head after create_model(head='cos')"
+        with _every_head_called(heads):
+            logits = model(torch.empty(2, *model.pretrained_cfg["input_size"]))
+        _expect_logits(logits[0] if isinstance(logits, tuple) else logits, model.num_classes)
+        model.reset_classifier(7)
+        again = find_heads(model)
+        assert again, "no cosine head after reset_classifier(7)"
+        assert {head.num_classes for head in again.values()} == {7}, "reset_classifier(7) gave another count"
+        logits = model(torch.empty(2, *model.pretrained_cfg["input_size"]))
+        _expect_logits(logits[0] if isinstance(logits, tuple) else logits, 7)
+    return tuple(heads)
+
+
+def sweep_transformers() -> Iterator[Row]:
+    """Build, convert and run each native image classifier on the meta device, at its default configuration."""
+    import torch
+    from rich.progress import track
+    from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING
+
+    from cosify import convert, find_heads
+
+    for config_class in track(list(MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING), description="transformers"):
+        if config_class.model_type in ("timm_wrapper", "cosified"):  # timm's own models, and our wrapper
+            continue
+        classes = MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING[config_class]
+        for model_class in classes if isinstance(classes, tuple) else (classes,):
+            heads: tuple[str, ...] = ()
+            try:
+                with torch.device("meta"):
+                    config = config_class(num_labels=10)
+                    model = convert(model_class(config)).eval()
+                    found = find_heads(model)
+                    heads = tuple(found)
+                    vision = getattr(config, "vision_config", config)
+                    size = getattr(vision, "image_size", None) or 224
+                    size = size if isinstance(size, (list, tuple)) else (size, size)
+                    images = torch.empty(2, getattr(vision, "num_channels", 3), *size)
+                    with _every_head_called(found):
+                        logits = model(pixel_values=images).logits
+                    _expect_logits(logits, 10)
+                yield Row("transformers", model_class.__name__, 10, "ok", heads)
+            except Exception as error:  # a sweep reports whatever a model raises
+                message = f"{type(error).__name__}: {error}"
+                outcome = "converted, not run" if heads else "failed"  # it wants more than an image
+                yield Row("transformers", model_class.__name__, 10, outcome, heads, message)
+
+
+@contextmanager
+def _every_head_called(heads: "dict[str, CosineHead]") -> Iterator[None]:
+    """Fail unless each head is called exactly once inside."""
+    calls = Counter[str]()
+    hooks = [head.register_forward_hook(lambda *_, name=name: calls.update([name])) for name, head in heads.items()]
+    yield
+    for hook in hooks:
+        hook.remove()
+    assert calls == dict.fromkeys(heads, 1), f"heads were called {dict(calls)} times, expected once each"
+
+
+def _expect_logits(logits: object, num_classes: int) -> None:
+    shape = tuple(getattr(logits, "shape", ()))
+    assert shape[:1] == (2,), f"logits have shape {shape}"
+    assert shape[-1] == num_classes, f"logits have shape {shape}, expected {num_classes} classes"
+
+
+def table(rows: list[Row]) -> str:
+    """Return the counts as a markdown table, and below it everything that did not go well."""
+    groups = Counter(
+        (row.library, "with a classifier" if row.default_classes else "headless, num_classes=10", row.outcome)
+        for row in rows
+    )
+    lines = ["| library | architectures | outcome | count |", "| --- | --- | --- | --- |"]
+    lines += [f"| {' | '.join(key)} | {count} |" for key, count in sorted(groups.items())]
+    num_heads = Counter((row.library, len(row.heads)) for row in rows if row.outcome == "ok")
+    lines += ["", "| library | heads per model | count |", "| --- | --- | --- |"]
+    lines += [f"| {library} | {heads} | {count} |" for (library, heads), count in sorted(num_heads.items())]
+    lines += [
+        "",
+        *(
+            f"- {row.architecture}: {row.outcome}: {' '.join(row.message.split())[:200]}"
+            for row in rows
+            if row.outcome != "ok"
+        ),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def main(args: SweepArguments) -> list[Row]:
+    """Run the sweep, write sweep.jsonl and sweep.md, and return the rows."""
+    import cosify  # noqa: F401
+
+    logging.getLogger("cosify").setLevel(logging.ERROR)
+    rows = list(sweep_timm(args.models))
+    if args.transformers:
+        rows += sweep_transformers()
+    folder = Path(args.output)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "sweep.jsonl").write_text("".join(json.dumps(asdict(row)) + "\n" for row in rows), encoding="utf-8")
+    (folder / "sweep.md").write_text(table(rows), encoding="utf-8")
+    sys.stdout.write(table(rows))
+    return rows
+
+
+if __name__ == "__main__":
+    from transformers import HfArgumentParser
+
+    main(HfArgumentParser(SweepArguments).parse_args_into_dataclasses()[0])

@@ -1,0 +1,192 @@
+"""Native transformers classifiers: conversion, saving, the Auto classes, pipeline and Trainer."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import cosify
+from cosify.heads import CosineConv1x1, CosineLinear
+from tests.processes import run_python
+
+transformers = pytest.importorskip("transformers")
+
+
+def vit(num_labels: int = 5, **settings: Any) -> Any:
+    torch.manual_seed(0)
+    config = transformers.ViTConfig(
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        image_size=32,
+        patch_size=8,
+        num_labels=num_labels,
+        **settings,
+    )
+    return transformers.ViTForImageClassification(config)
+
+
+def trained(kappa: float | str = "ls") -> Any:
+    model = cosify.convert(vit(), kappa=kappa)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    for _ in range(3):
+        optimizer.zero_grad()
+        model(pixel_values=IMAGES, labels=LABELS).loss.backward()
+        optimizer.step()
+    return model.eval()
+
+
+IMAGES = torch.randn(10, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+LABELS = torch.arange(10) % 5
+
+
+def logits_of(model: Any) -> torch.Tensor:
+    with torch.no_grad():
+        return model.eval()(pixel_values=IMAGES).logits
+
+
+def test_conversion_keeps_the_weight_and_trains_with_labels() -> None:
+    model = vit()
+    weight = model.classifier.weight
+    assert cosify.convert(model) is model
+    assert isinstance(model.classifier, CosineLinear)
+    assert model.classifier.weight is weight
+    output = model(pixel_values=IMAGES, labels=LABELS)
+    torch.testing.assert_close(output.loss, torch.nn.functional.cross_entropy(output.logits, LABELS))
+    output.loss.backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+def test_new_number_of_classes() -> None:
+    model = cosify.convert(vit(), num_classes=9)
+    assert model.config.num_labels == 9
+    assert logits_of(model).shape == (10, 9)
+
+
+def test_twin_heads() -> None:
+    config = transformers.DeiTConfig(
+        hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64, image_size=32, patch_size=8
+    )
+    config.num_labels = 4
+    model = cosify.convert(transformers.DeiTForImageClassificationWithTeacher(config))
+    assert sorted(cosify.find_heads(model)) == ["cls_classifier", "distillation_classifier"]
+    assert logits_of(model).shape == (10, 4)
+
+
+def test_classifier_inside_a_sequential() -> None:
+    config = transformers.ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], num_labels=4)
+    model = cosify.convert(transformers.ResNetForImageClassification(config))
+    assert list(cosify.find_heads(model)) == ["classifier.1"]
+    assert not any(isinstance(head, CosineConv1x1) for head in cosify.find_heads(model).values())
+    assert logits_of(model).shape == (10, 4)
+
+
+@pytest.mark.parametrize("kappa", ["ls", "trainable", 20.0])
+@pytest.mark.parametrize("way", ["save", "save_pretrained", "cosified", "save of cosified"])
+def test_round_trips(way: str, kappa: float | str, tmp_path: Path) -> None:
+    model = trained(kappa)
+    expected = logits_of(model)
+    wrapper = cosify.integrations.cosified.CosifiedForImageClassification.from_model(model)
+    if way == "save_pretrained":
+        model.save_pretrained(tmp_path)
+    elif way == "cosified":
+        wrapper.save_pretrained(tmp_path)
+    else:
+        cosify.save(model if way == "save" else wrapper, tmp_path)
+    for other in (
+        transformers.AutoModelForImageClassification.from_pretrained(tmp_path),
+        cosify.load(tmp_path),
+    ):
+        assert isinstance(other, type(wrapper if way == "cosified" else model))
+        (head,) = cosify.find_heads(other).values()
+        assert head.kappa_spec == kappa
+        torch.testing.assert_close(logits_of(other), expected, rtol=1e-4, atol=1e-4)
+    assert wrapper.config.num_labels == 5
+
+
+def test_other_labels_start_a_new_kappa(tmp_path: Path) -> None:
+    cosify.save(trained(), tmp_path)
+    load = transformers.AutoModelForImageClassification.from_pretrained
+    other = load(tmp_path, num_labels=3, ignore_mismatched_sizes=True)
+    assert other.classifier.kappa.item() == pytest.approx(cosify.functional.expected_kappa(3))
+    assert logits_of(other).shape == (10, 3)
+
+
+def test_stock_transformers_reads_the_same_labels(tmp_path: Path) -> None:
+    model = trained()
+    cosify.save(model, tmp_path)
+    torch.save({"images": IMAGES, "labels": logits_of(model).argmax(1)}, tmp_path / "expected.pt")
+    code = f"""
+import sys, torch
+from transformers import AutoModelForImageClassification
+model = AutoModelForImageClassification.from_pretrained({str(tmp_path)!r})
+expected = torch.load({str(tmp_path / "expected.pt")!r}, weights_only=True)
+assert type(model.classifier) is torch.nn.Linear
+assert torch.equal(model(pixel_values=expected["images"]).logits.argmax(1), expected["labels"])
+assert "cosify" not in sys.modules
+print("done")
+"""
+    assert run_python("-c", code).endswith("done\n")
+
+
+def test_pipeline(tmp_path: Path) -> None:
+    model = trained()
+    cosify.save(model, tmp_path, label_names=list("abcde"))
+    size = {"height": 32, "width": 32}
+    transformers.ViTImageProcessorPil(size=size).save_pretrained(tmp_path)
+    classify = transformers.pipeline("image-classification", str(tmp_path), top_k=5)
+    assert isinstance(classify.model.classifier, CosineLinear)
+    picture = Image.fromarray((np.arange(32 * 32 * 3) % 251).reshape(32, 32, 3).astype(np.uint8))
+    assert sorted(row["label"] for row in classify(picture)) == list("abcde")
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # Trainer's dataloader speaks of pinned memory on a CPU
+@pytest.mark.parametrize("kind", ["native", "cosified"])
+def test_trainer(kind: str, tmp_path: Path) -> None:
+    model = cosify.convert(vit())
+    if kind == "cosified":
+        model = cosify.integrations.cosified.CosifiedForImageClassification.from_model(model)
+    rows = [{"pixel_values": image, "labels": int(label)} for image, label in zip(IMAGES, LABELS, strict=True)]
+    arguments = transformers.TrainingArguments(
+        output_dir=str(tmp_path),
+        max_steps=4,
+        per_device_train_batch_size=5,
+        learning_rate=1e-3,
+        remove_unused_columns=False,
+        report_to=[],
+        use_cpu=True,
+        disable_tqdm=True,
+        logging_steps=1,
+        save_steps=4,
+    )
+    trainer = transformers.Trainer(model=model, args=arguments, train_dataset=rows, eval_dataset=rows)
+    trainer.train()
+    assert all(np.isfinite(row["loss"]) for row in trainer.state.log_history if "loss" in row)
+    expected = trainer.evaluate()["eval_loss"]
+    again = transformers.AutoModelForImageClassification.from_pretrained(tmp_path / "checkpoint-4")
+    assert type(again) is type(model)
+    torch.testing.assert_close(logits_of(again), logits_of(model))
+    assert expected == pytest.approx(torch.nn.functional.cross_entropy(logits_of(again), LABELS).item(), rel=1e-4)
+
+
+def test_errors() -> None:
+    with pytest.raises(ValueError, match=r"ViTModel has no image classifier, expected a ...ForImageClassification"):
+        cosify.convert(vit().vit)
+    with pytest.raises(ValueError, match=r"problem_type is 'multi_label_classification'.*no bias, so a sigmoid"):
+        cosify.convert(vit(problem_type="multi_label_classification"))
+    config = cosify.integrations.cosified.CosifiedConfig()
+    with pytest.raises(ValueError, match=r"has no base model; make it with CosifiedForImageClassification.from_model"):
+        transformers.AutoModelForImageClassification.from_config(config)
+
+
+def test_base_model_without_our_methods_is_a_loud_error() -> None:
+    from types import ModuleType
+
+    from cosify.integrations.transformers import _teach_base_class
+
+    with pytest.raises(RuntimeError, match=r"PreTrainedModel.post_init is missing in this version"):
+        _teach_base_class(ModuleType("empty"))
