@@ -124,7 +124,7 @@ class CosineHead(nn.Module):
             new = torch.where(self.batch_seen > 0, torch.lerp(old, batch_mean, momentum), batch_mean)
             running.copy_(torch.where(new.isfinite(), new, old))
         self.batch_seen.fill_(1.0)
-        self.last_kappa = kappa.expand(embedding.shape[0])
+        self.last_kappa = kappa.expand(embedding.shape[0]).contiguous()
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         """Accept checkpoints of the stock layer (a bias is dropped) and of another policy.

@@ -1,0 +1,38 @@
+# demo, test: what a newcomer runs.  The rest is for development; CI calls the same targets.
+VENV := .venv
+PYTHON := $(VENV)/bin/python
+export HF_HUB_OFFLINE := 1
+
+.PHONY: demo test test-slow check format smoke build
+
+demo: $(VENV)/installed
+	$(PYTHON) scripts/demo.py
+
+test: $(VENV)/installed
+	$(PYTHON) -m pytest -n 2 -m "not slow and not gpu"
+
+test-slow: $(VENV)/installed
+	$(PYTHON) -m pytest -m "slow or gpu"
+
+check: $(VENV)/installed
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m ruff format --check .
+	$(PYTHON) -m mypy
+
+format: $(VENV)/installed
+	$(PYTHON) -m ruff check --fix .
+	$(PYTHON) -m ruff format .
+
+smoke: $(VENV)/installed
+	$(PYTHON) scripts/train.py --smoke --output runs/smoke --overwrite
+	$(PYTHON) scripts/sweep.py --models 'test_*' --output runs/sweep
+
+build: $(VENV)/installed
+	$(PYTHON) -m build --outdir dist
+
+# pip from 25.1 on reads dependency groups, the one place that pins the tools.
+$(VENV)/installed: pyproject.toml
+	python3 -m venv $(VENV)
+	$(PYTHON) -m pip install --quiet --upgrade pip
+	$(PYTHON) -m pip install --quiet --editable '.[onnx]' --group dev
+	touch $@

@@ -1,0 +1,33 @@
+"""The README's Python blocks run as written, in order, each in the same folder; its commands name files that exist."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```python\n(.*?)```", TEXT, flags=re.DOTALL)
+COMMANDS = [line for block in re.findall(r"```bash\n(.*?)```", TEXT, flags=re.DOTALL) for line in block.splitlines()]
+
+
+@pytest.mark.parametrize("number", range(len(BLOCKS)))
+def test_block(number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(tmp_path)
+    exec(compile(BLOCKS[number], f"README.md, block {number}", "exec"), {})
+    printed = capsys.readouterr().out
+    for promised in re.findall(r"^print\(.*\)  # ((?:torch|CosineLinear).*)$", BLOCKS[number], flags=re.MULTILINE):
+        assert promised.split(", kappa* of")[0] in printed
+
+
+def test_commands_exist() -> None:
+    assert len(BLOCKS) >= 5
+    targets = re.findall(r"^(\S+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
+    for command in COMMANDS:
+        words = shlex.split(command, comments=True)
+        if words[:1] == ["make"]:
+            assert words[1] in targets, command
+        for word in words:
+            if word.startswith("scripts/"):
+                assert (ROOT / word).is_file(), command
