@@ -2,6 +2,7 @@
 
 import math
 
+import torch
 from torch import Tensor
 
 from cosify.functional import adacos_kappa
@@ -24,5 +25,8 @@ class AdaCosDynamic(KappaPolicy):
     def estimate(self, geometry: Geometry) -> Tensor | None:
         target = geometry.cosine.amax(dim=1)
         mass = (geometry.kappa * geometry.cosine).exp().sum(dim=1) - (geometry.kappa * target).exp()
-        median_cosine = target.median().clamp_min(math.cos(math.pi / 4))
+        # The lower median, as torch.median, written for any number of rows, none too, and without what ONNX lacks.
+        position = torch.arange(target.shape[0], device=target.device)
+        median = (target.sort().values * (position == (target.shape[0] - 1) // 2)).sum()
+        median_cosine = median.clamp_min(math.cos(math.pi / 4))
         return mass.mean().log() / median_cosine
