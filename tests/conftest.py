@@ -4,6 +4,6 @@ import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 
-import torch  # noqa: E402  # huggingface_hub reads its environment once, at import
+import torch  # huggingface_hub reads its environment once, at import
 
 torch.set_num_threads(1)

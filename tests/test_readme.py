@@ -13,7 +13,9 @@ COMMANDS = [line for block in re.findall(r"```bash\n(.*?)```", TEXT, flags=re.DO
 
 
 @pytest.mark.parametrize("number", range(len(BLOCKS)))
-def test_block(number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_block(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.chdir(tmp_path)
     exec(compile(BLOCKS[number], f"README.md, block {number}", "exec"), {})
     printed = capsys.readouterr().out

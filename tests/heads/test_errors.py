@@ -48,7 +48,12 @@ CASES: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
     "format": (lambda: HeadSpec.from_config({"format": 9}, "f"), ValueError, r"format 9, this cosify reads 1"),
     "saved kappa": (
         lambda: HeadSpec.from_config(
-            {"format": 1, "kappa": "ls", "eval_kappa": "running", "heads": {"fc": {"kappa": -1, "embedding_norm": 1, "num_classes": 4}}},
+            {
+                "format": 1,
+                "kappa": "ls",
+                "eval_kappa": "running",
+                "heads": {"fc": {"kappa": -1, "embedding_norm": 1, "num_classes": 4}},
+            },
             "f",
         ),
         ValueError,

@@ -147,7 +147,9 @@ def test_folder_without_the_key(folder: Path) -> None:
     assert type(timm.create_model(f"local-dir:{folder}", pretrained=True).fc) is nn.Linear
 
 
-@pytest.mark.parametrize("damaged", ["ls", [], {"format": 1}, {"format": 1, "kappa": "x", "eval_kappa": "running", "heads": {}}])
+@pytest.mark.parametrize(
+    "damaged", ["ls", [], {"format": 1}, {"format": 1, "kappa": "x", "eval_kappa": "running", "heads": {}}]
+)
 def test_damaged_key(damaged: object, folder: Path) -> None:
     edit(folder, cosify=damaged)
     with pytest.raises(ValueError, match=r"the 'cosify' key of .*config.json is damaged"):
@@ -166,7 +168,9 @@ def test_damaged_config(folder: Path) -> None:
 
 
 def test_nowhere_to_load_from() -> None:
-    with pytest.raises(FileNotFoundError, match=r"no/such is neither a folder here nor a model that the hub could give"):
+    with pytest.raises(
+        FileNotFoundError, match=r"no/such is neither a folder here nor a model that the hub could give"
+    ):
         cosify.load("no/such")
 
 
@@ -174,5 +178,7 @@ def test_weights_of_another_class_count(folder: Path) -> None:
     state = load_file(folder / "model.safetensors")
     state["fc.weight"], state["fc.bias"] = torch.randn(8, 96), torch.zeros(8)
     save_file(state, folder / "model.safetensors")
-    with pytest.raises(ValueError, match=r"fc.weight holds 8 classes, this head has 5; build the model with num_classes=8"):
+    with pytest.raises(
+        ValueError, match=r"fc.weight holds 8 classes, this head has 5; build the model with num_classes=8"
+    ):
         cosify.load(folder)

@@ -92,7 +92,9 @@ def test_install_is_idempotent() -> None:
 
 def test_missing_private_function_is_a_loud_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(timm.models._builder, "load_pretrained")
-    with pytest.raises(RuntimeError, match=r"timm.models._builder.load_pretrained is missing in timm .*convert\(model\)"):
+    with pytest.raises(
+        RuntimeError, match=r"timm.models._builder.load_pretrained is missing in timm .*convert\(model\)"
+    ):
         install()
 
 
