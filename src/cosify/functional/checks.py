@@ -29,9 +29,9 @@ def check_rows(embedding: Tensor, weight: Tensor) -> None:
 def check_finite(values: Tensor, name: str) -> None:
     """Raise if a CPU tensor holds NaN or infinity."""
     if values_visible(values) and not bool(values.isfinite().all()):
-        bad = int((~values.isfinite()).any(dim=-1).sum())
+        bad = (~values.isfinite()).any(dim=-1)
         raise ValueError(
-            f"{name} holds NaN or infinity in {bad} of {values.numel() // max(values.shape[-1], 1)} rows, expected finite"
+            f"{name} holds NaN or infinity in {int(bad.sum())} of {bad.numel()} rows, expected finite"
             " features; lower the learning rate, warm it up, or clip gradients"
         )
 

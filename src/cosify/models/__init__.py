@@ -1,6 +1,7 @@
 """Conversion of timm and transformers classifiers."""
 
+from cosify.models import cifar_resnet  # registers its architectures with timm
 from cosify.models.classifiers import find_classifiers, find_heads
 from cosify.models.convert import apply_spec, convert
 
-__all__ = ["apply_spec", "convert", "find_classifiers", "find_heads"]
+__all__ = ["apply_spec", "cifar_resnet", "convert", "find_classifiers", "find_heads"]

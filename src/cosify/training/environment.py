@@ -1,0 +1,57 @@
+"""What a run ran on: versions, commit and device, without names of machines or users."""
+
+import platform
+import subprocess
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+PACKAGES = ("cosify", "torch", "torchvision", "timm", "transformers", "datasets", "accelerate", "numpy")
+
+
+def describe_environment(device: torch.device, world_size: int) -> dict[str, Any]:
+    """Return versions, commit of the source tree (None if installed without one) and device, ready for JSON.
+
+    Args:
+        device: where the training runs.
+        world_size: number of processes.
+    """
+    return {
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        "packages": {name: _version(name) for name in PACKAGES},
+        "commit": _commit(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "num_threads": torch.get_num_threads(),
+        "world_size": world_size,
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _commit() -> str | None:
+    """Return the commit that this file belongs to, with `-dirty` if tracked files were changed since."""
+    folder = Path(__file__).parent
+    try:
+        tracked = subprocess.run(
+            ["git", "ls-files", "--error-unmatch", Path(__file__).name], cwd=folder, capture_output=True, check=False
+        )
+        if tracked.returncode != 0:  # installed inside of someone else's repository
+            return None
+        described = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    except FileNotFoundError:  # no git on this machine
+        return None
+    return described.stdout.strip() if described.returncode == 0 else None

@@ -1,0 +1,89 @@
+"""Accuracy, loss and the angle between features and the weight of their class."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Means over a set, all ranks together.
+
+    Attributes:
+        accuracy: share of samples whose highest logit is that of their label, in [0, 1].
+        loss: cross entropy, nats.
+        mean_angle_deg: between a sample's feature and the weight row of its label, degrees.
+        num_samples: how many samples there were.
+    """
+
+    accuracy: float
+    loss: float
+    mean_angle_deg: float
+    num_samples: int
+
+
+@torch.no_grad()
+def evaluate(
+    model: nn.Module,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    *,
+    device: torch.device,
+    all_sum: Callable[[Tensor], Tensor] = lambda values: values,
+) -> Evaluation:
+    """Measure a classifier.  It works for cosine heads and stock linear ones; the model's mode is restored.
+
+    Args:
+        model: timm classifier, not wrapped by DDP: ranks may have different numbers of batches.
+        batches: this rank's normalised images [B, channels, H, W] and labels [B].
+        device: where they lie.
+        all_sum: returns the sum of a tensor over all ranks; every rank must call this together.
+
+    Raises:
+        TypeError: if the model has no classifier with a weight.
+        ValueError: if there are no samples at all.
+    """
+    classifier = linear_classifier(model)
+    sums = torch.zeros(4, dtype=torch.float64, device=device)  # correct, loss, degrees, samples
+    embedding: list[Tensor] = []
+    hook = classifier.register_forward_pre_hook(lambda _, inputs: embedding.append(inputs[0]))
+    was_training = model.training
+    model.eval()
+    try:
+        for images, labels in batches:
+            embedding.clear()
+            logits = model(images).float()
+            rows = embedding[0].flatten(1).float()
+            own_weight = classifier.weight.detach().flatten(1).float()[labels]
+            cosine = F.cosine_similarity(rows, own_weight).clamp(-1, 1)
+            sums[0] += (logits.argmax(dim=1) == labels).sum()
+            sums[1] += F.cross_entropy(logits, labels, reduction="sum")
+            sums[2] += torch.rad2deg(cosine.acos()).double().sum()
+            sums[3] += len(labels)
+    finally:
+        hook.remove()
+        model.train(was_training)
+    correct, loss, degrees, samples = all_sum(sums).tolist()
+    if samples == 0:
+        raise ValueError("there are no samples to evaluate, expected at least one batch; check the test split")
+    return Evaluation(correct / samples, loss / samples, degrees / samples, int(samples))
+
+
+def linear_classifier(model: nn.Module) -> Any:
+    """Return the layer that maps features to logits, the first one of a model with several.
+
+    Raises:
+        TypeError: if the model has none with a weight per class.
+    """
+    classifier: Any = model.get_classifier()  # type: ignore[operator]  # every timm model has it
+    if isinstance(classifier, (tuple, list)):
+        classifier = classifier[0]
+    if not isinstance(getattr(classifier, "weight", None), Tensor):
+        raise TypeError(
+            f"the classifier of {type(model).__name__} is {type(classifier).__name__}, expected a layer with a weight"
+            " per class, such as nn.Linear; build the model with num_classes > 0"
+        )
+    return classifier

@@ -1,0 +1,104 @@
+"""What kappa did during an epoch, counted on the device and fetched once at its end."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from cosify.functional import kappa_grid
+
+SUM = Callable[[Tensor], Tensor]
+ON_GRID_TOLERANCE = 1e-5  # relative; neighbours on the grid differ by 0.45
+
+
+@dataclass(frozen=True)
+class KappaSummary:
+    """Kappa of the training samples of an epoch, over all ranks.
+
+    Attributes:
+        mean: the kappa* of the paper's tables.
+        median: exact for kappas on the grid of Eq. (14); for others the median of the steps' means.
+        p10: tenth percentile, in the same sense.
+        p90: ninetieth percentile.
+        low_edge: share of samples at or below the smallest candidate, in [0, 1].
+        high_edge: share at or above the largest.
+        histogram: samples nearest to each candidate, on a log scale; 20 numbers.
+    """
+
+    mean: float
+    median: float
+    p10: float
+    p90: float
+    low_edge: float
+    high_edge: float
+    histogram: tuple[int, ...]
+
+
+class KappaStatistics:
+    """Collect kappa without waiting for the device in any step.
+
+    Estimated kappas are values of the grid, so that counts hold all there is to know.  Others (fixed, trainable, rule,
+    AdaCos) are one number a step; of these the steps' means are kept.
+
+    Args:
+        device: where the training runs.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.grid = kappa_grid(device=device)
+        self._boundaries = (self.grid[1:] * self.grid[:-1]).sqrt()
+        self._counts = torch.zeros(len(self.grid), dtype=torch.int64, device=device)
+        # total, samples, samples at the low edge, samples at the high edge, samples off the grid
+        self._sums = torch.zeros(5, dtype=torch.float64, device=device)
+        self._step_means: list[Tensor] = []
+
+    def update(self, kappa: Tensor) -> None:
+        """Add the kappas of a batch, [B]."""
+        kappa = kappa.detach().float()
+        nearest = torch.bucketize(kappa, self._boundaries)
+        # Not bincount: on a GPU it waits for the device to learn its output's size.
+        self._counts.scatter_add_(0, nearest, torch.ones_like(nearest))
+        off_grid = (kappa - self.grid[nearest]).abs() > ON_GRID_TOLERANCE * kappa
+        slack = 1 + ON_GRID_TOLERANCE
+        flags = torch.stack([kappa <= self.grid[0] * slack, kappa * slack >= self.grid[-1], off_grid])
+        self._sums[0] += kappa.double().sum()
+        self._sums[1] += len(kappa)
+        self._sums[2:] += flags.sum(dim=1)
+        self._step_means.append(kappa.mean())
+
+    def latest(self) -> float | None:
+        """Return the mean kappa of the last batch, None before the first; waits for the device."""
+        return self._step_means[-1].item() if self._step_means else None
+
+    def summary(self, all_sum: SUM = lambda values: values, world_size: int = 1) -> KappaSummary | None:
+        """Return the statistics of all ranks, None without any sample.
+
+        Args:
+            all_sum: returns the sum of a tensor over all ranks; every rank must call this together.
+            world_size: number of ranks; each has made the same number of steps.
+        """
+        if not self._step_means:
+            return None
+        sums = all_sum(self._sums)
+        counts = all_sum(self._counts)
+        step_means = (all_sum(torch.stack(self._step_means).double()) / world_size).sort().values
+        total, samples, low, high, off_grid = sums.tolist()
+        values, weights = (step_means, torch.ones_like(step_means)) if off_grid > 0 else (self.grid, counts)
+        p10, median, p90 = (_quantile(values, weights, share) for share in (0.1, 0.5, 0.9))
+        return KappaSummary(
+            total / samples,
+            median,
+            p10,
+            p90,
+            low / samples,
+            high / samples,
+            tuple(int(count) for count in counts.tolist()),
+        )
+
+
+def _quantile(values: Tensor, weights: Tensor, share: float) -> float:
+    """Return the smallest of the sorted `values` that at least this share of the weight does not exceed."""
+    cumulative = weights.double().cumsum(0)
+    index = int(torch.searchsorted(cumulative, share * cumulative[-1]))
+    return float(values[min(index, len(values) - 1)])
