@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cosify.models import find_classifiers
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -43,8 +45,7 @@ def evaluate(
         all_sum: returns the sum of a tensor over all ranks; every rank must call this together.
 
     Raises:
-        TypeError: if the model has no classifier with a weight.
-        ValueError: if there are no samples at all.
+        ValueError: if the model has no classifier, or there are no samples at all.
     """
     classifier = linear_classifier(model)
     sums = torch.zeros(4, dtype=torch.float64, device=device)  # correct, loss, degrees, samples
@@ -76,14 +77,12 @@ def linear_classifier(model: nn.Module) -> Any:
     """Return the layer that maps features to logits, the first one of a model with several.
 
     Raises:
-        TypeError: if the model has none with a weight per class.
+        ValueError: if the model has none.
     """
-    classifier: Any = model.get_classifier()  # type: ignore[operator]  # every timm model has it
-    if isinstance(classifier, (tuple, list)):
-        classifier = classifier[0]
-    if not isinstance(getattr(classifier, "weight", None), Tensor):
-        raise TypeError(
-            f"the classifier of {type(model).__name__} is {type(classifier).__name__}, expected a layer with a weight"
-            " per class, such as nn.Linear; build the model with num_classes > 0"
+    classifiers = find_classifiers(model)
+    if not classifiers:
+        raise ValueError(
+            f"{type(model).__name__} has no classifier (num_classes=0), expected an image classifier; build the model with"
+            " num_classes > 0"
         )
-    return classifier
+    return next(iter(classifiers.values()))
