@@ -50,11 +50,7 @@ class Normalization:
 
 
 class Normalizer:
-    """Map uint8 images [B, channels, H, W] to float32 of about zero mean and unit variance.
-
-    The result lies in memory channels last, which makes convolutions 1.2 to 1.5 times as fast on the CPU (measured on
-    `resnet18_cifar` in float32), and suits the matrix units of GPUs.
-    """
+    """Map uint8 images [B, channels, H, W] to float32 of about zero mean and unit variance."""
 
     def __init__(self, normalization: Normalization, device: torch.device) -> None:
         mean = torch.tensor(normalization.mean, device=device).reshape(-1, 1, 1)
@@ -63,4 +59,4 @@ class Normalizer:
 
     def __call__(self, images: Tensor) -> Tensor:
         """Return the normalised images, [B, channels, H, W]."""
-        return (images.float() * self._factor + self._offset).contiguous(memory_format=torch.channels_last)
+        return images.float() * self._factor + self._offset

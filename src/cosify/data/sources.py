@@ -88,10 +88,15 @@ def _load(data: str) -> "DatasetDict":
     folder = Path(data).expanduser()
     if folder.is_dir():
         parquet = _parquet_files(folder)
-        if parquet:
-            return load_dataset("parquet", data_files=parquet)
-        if (folder / "train").is_dir():
-            return load_dataset("imagefolder", data_dir=str(folder))
+        kind = "parquet" if parquet else "imagefolder"
+        if parquet or (folder / "train").is_dir():
+            try:
+                return load_dataset(kind, **({"data_files": parquet} if parquet else {"data_dir": str(folder)}))
+            except Exception as error:  # datasets raises errors of many types for damaged files and empty splits
+                raise ValueError(
+                    f"folder {data!r} cannot be loaded as {kind} ({type(error).__name__}: {error}), expected whole"
+                    " files and at least one image in every split; check its files"
+                ) from error
         found = sorted(path.name for path in folder.iterdir())[:10]
         raise ValueError(
             f"folder {data!r} holds {found}, expected train.parquet and test.parquet, or train/CLASS/*.png and"
@@ -160,7 +165,7 @@ def _label_names(train: "Dataset", column: str) -> tuple[str, ...]:
     values = np.asarray(train[column][:])
     if not np.issubdtype(values.dtype, np.integer):
         raise ValueError(
-            f"column {column!r} holds {values.dtype} such as {values[0]!r}, expected class indices 0..C-1; call"
+            f"column {column!r} holds values such as {str(values[0])!r}, expected class indices 0..C-1; call"
             f" dataset.class_encode_column({column!r}) and save the result"
         )
     present = np.unique(values)

@@ -39,7 +39,7 @@ def _replace(module: ModuleType, name: str, around: Callable[..., Any]) -> None:
     if original is None:
         raise RuntimeError(
             f"cosify cannot install its timm plugin: {module.__name__}.{name} is missing in timm {timm.__version__};"
-            " use a timm that has it (1.0.20 to 1.0.31 are tested), or cosify.convert(model) after creating the model"
+            " use a timm that has it, such as 1.0.31, or cosify.convert(model) after creating the model"
         )
     if hasattr(original, "cosify_original"):
         return

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_origin
 
 from cosify.heads import resolve_policy
 
@@ -126,6 +126,11 @@ class TrainArguments:
     )
 
     def __post_init__(self) -> None:
+        for entry in fields(self):  # argparse does so for flags; a YAML file does not pass through it
+            if get_origin(entry.type) is Literal:
+                self._check(
+                    entry.name, getattr(self, entry.name) in get_args(entry.type), f"one of {get_args(entry.type)}"
+                )
         for name in ("epochs", "batch_size"):
             self._check(name, getattr(self, name) >= 1, "at least 1")
         for name in ("image_size", "limit_train"):

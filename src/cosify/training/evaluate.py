@@ -82,7 +82,7 @@ def linear_classifier(model: nn.Module) -> Any:
     classifiers = find_classifiers(model)
     if not classifiers:
         raise ValueError(
-            f"{type(model).__name__} has no classifier (num_classes=0), expected an image classifier; build the model with"
-            " num_classes > 0"
+            f"{type(model).__name__} has no classifier (num_classes=0), expected an image classifier; build the model"
+            " with num_classes > 0"
         )
     return next(iter(classifiers.values()))

@@ -99,7 +99,10 @@ def train(args: TrainArguments) -> TrainResult:
     model = build_model(choice, args, len(label_names), train_set.images.shape[1])
     normalization = normalization_of(model, args, train_set.images)
     record_preprocessing(model, normalization, train_set.images.shape[1:])
-    model.to(memory_format=torch.channels_last)  # as the normalised images are
+    # On the GPU alone: the CPU would gain 1.2 to 1.5 times the speed, but with torch 2.14 the backward pass of ResNets with
+    # stages of fewer than 8 channels then ends in a `double free`.
+    memory_format = torch.channels_last if accelerator.device.type == "cuda" else torch.contiguous_format
+    model.to(memory_format=memory_format)
     optimizer = make_optimizer(args, model)
     schedule = make_schedule(args, optimizer, steps_per_epoch)
     if accelerator.is_main_process:
@@ -108,9 +111,8 @@ def train(args: TrainArguments) -> TrainResult:
         folder.write_environment(describe_environment(accelerator.device, shard.world_size))
     model, optimizer = accelerator.prepare(model, optimizer)
 
-    run = _Run(
-        accelerator, args, model, optimizer, schedule, normalization.on(accelerator.device), shard, steps_per_epoch
-    )
+    normalizer = normalization.on(accelerator.device)
+    run = _Run(accelerator, args, model, optimizer, schedule, normalizer, shard, steps_per_epoch, memory_format)
     start = time.perf_counter()
     with _progress(accelerator, args.epochs * steps_per_epoch) as progress:
         for epoch in range(args.epochs):
@@ -125,6 +127,7 @@ def train(args: TrainArguments) -> TrainResult:
             _save_state(accelerator, folder)
     seconds = time.perf_counter() - start
     unwrapped = accelerator.unwrap_model(model, keep_fp32_wrapper=False)
+    vars(unwrapped).pop("forward", None)  # under bf16 accelerate 1.15 leaves the method behind as an attribute
     unwrapped.to(memory_format=torch.contiguous_format)  # the only one that safetensors stores
     return TrainResult(
         folder=folder,
@@ -151,6 +154,7 @@ class _Run:
     normalizer: Normalizer
     shard: Shard
     steps_per_epoch: int
+    memory_format: torch.memory_format
 
     def all_sum(self, values: Tensor) -> Tensor:
         """Return the sum over all ranks; on one process the tensor itself."""
@@ -172,7 +176,7 @@ class _Run:
         self.model.train()
         batches = train_batches(data, args.batch_size, epoch=epoch, seed=args.seed, shard=self.shard)
         for images, labels in batches:
-            logits = self.model(self.normalizer(augment(images)))
+            logits = self.model(self.normalizer(augment(images)).contiguous(memory_format=self.memory_format))
             loss = F.cross_entropy(logits.float(), labels)
             self.optimizer.zero_grad()
             self.accelerator.backward(loss)
@@ -209,7 +213,9 @@ class _Run:
         if self.shard.world_size > 1:
             _take_buffers_of_main(model)
         batches = eval_batches(data, max(self.args.batch_size, 256), self.shard)
-        normalized = ((self.normalizer(images), labels) for images, labels in batches)
+        normalized = (
+            (self.normalizer(images).contiguous(memory_format=self.memory_format), labels) for images, labels in batches
+        )
         return evaluate(model, normalized, device=self.accelerator.device, all_sum=self.all_sum)
 
 

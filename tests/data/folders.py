@@ -1,0 +1,51 @@
+"""Small data sets on disk, as users have them."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import datasets
+import numpy as np
+from PIL import Image
+
+ROOT = Path(__file__).parents[2]
+CIFAR100 = ROOT.parent / "shared" / "data" / "cifar100"
+
+
+def picture(seed: int, size: tuple[int, int] = (6, 6), mode: str = "RGB") -> Image.Image:
+    width, height = size
+    shape = (height, width) if mode == "L" else (height, width, 3)
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8))
+
+
+def image_folder(folder: Path, sizes: Sequence[tuple[int, int]] = ((6, 6),), per_class: int = 4) -> Path:
+    """Write train/CLASS/*.png and test/CLASS/*.png for two classes, sizes in turn."""
+    for split, base in (("train", 0), ("test", 100)):
+        for label, name in enumerate(("cat", "dog")):
+            (folder / split / name).mkdir(parents=True)
+            for index in range(per_class):
+                seed = base + label * per_class + index
+                picture(seed, sizes[seed % len(sizes)]).save(folder / split / name / f"{index}.png")
+    return folder
+
+
+def parquet_folder(
+    folder: Path,
+    train_labels: Sequence[object],
+    test_labels: Sequence[object],
+    *,
+    names: Sequence[str] | None = None,
+    columns: tuple[str, str] = ("image", "label"),
+) -> Path:
+    """Write train.parquet and test.parquet; labels are plain values unless `names` makes them ClassLabels."""
+    folder.mkdir(parents=True, exist_ok=True)
+    image_column, label_column = columns
+    for split, labels in (("train", train_labels), ("test", test_labels)):
+        kind = datasets.ClassLabel(names=list(names)) if names is not None else _plain_kind(labels)
+        features = datasets.Features({image_column: datasets.Image(), label_column: kind})
+        rows = {image_column: [picture(seed) for seed in range(len(labels))], label_column: list(labels)}
+        datasets.Dataset.from_dict(rows, features=features).to_parquet(str(folder / f"{split}.parquet"))
+    return folder
+
+
+def _plain_kind(labels: Sequence[object]) -> datasets.Value:
+    return datasets.Value("string" if labels and isinstance(labels[0], str) else "int64")

@@ -1,0 +1,130 @@
+"""From a name or a path to splits, and every way in which that fails."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pytest
+
+from cosify.data import BUILT_IN, load_splits
+from tests.data.folders import CIFAR100, image_folder, parquet_folder
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    datasets.disable_progress_bars()
+    yield
+    datasets.enable_progress_bars()
+
+
+def test_digits_are_split_once_and_for_all() -> None:
+    splits = load_splits("digits")
+    assert (len(splits.train), len(splits.test)) == (1200, 597)
+    assert splits.label_names == tuple("0123456789")
+    train, test = (np.array(split["label"][:]) for split in (splits.train, splits.test))
+    share = np.bincount(train) / 1200 - np.bincount(test) / 597
+    assert abs(share).max() < 0.002, "not stratified"
+    assert train[:8].tolist() == load_splits("digits").train["label"][:8]
+    first = np.asarray(splits.test[0]["image"])
+    assert first.shape == (8, 8)
+    assert first.max() == 255
+
+
+def test_parquet_folder(tmp_path: Path) -> None:
+    splits = load_splits(str(parquet_folder(tmp_path / "d", [0, 1, 2, 0], [2, 1], names=["a", "b", "c"])))
+    assert (len(splits.train), len(splits.test)) == (4, 2)
+    assert (splits.image_column, splits.label_column, splits.label_names) == ("image", "label", ("a", "b", "c"))
+
+
+def test_plain_integers_are_classes_by_number(tmp_path: Path) -> None:
+    splits = load_splits(str(parquet_folder(tmp_path / "d", [0, 2, 1], [1], columns=("photo", "target"))))
+    assert (splits.image_column, splits.label_column, splits.label_names) == ("photo", "target", ("0", "1", "2"))
+
+
+def test_image_folder(tmp_path: Path) -> None:
+    splits = load_splits(str(image_folder(tmp_path / "d")))
+    assert (len(splits.train), len(splits.test), splits.label_names) == (8, 8, ("cat", "dog"))
+
+
+def test_cifar100() -> None:
+    if not CIFAR100.is_dir():
+        pytest.skip(f"{CIFAR100} is not there")
+    splits = load_splits(str(CIFAR100))
+    assert (len(splits.train), len(splits.test), len(splits.label_names)) == (50_000, 10_000, 100)
+    assert splits.label_names[0] == "apple"
+
+
+def test_limit_train_is_the_same_for_every_run() -> None:
+    first, second = (load_splits("digits").limit_train(50) for _ in range(2))
+    assert first.train["label"][:] == second.train["label"][:]
+    assert len(first.train) == 50
+    assert len(first.test) == 597
+    assert len(set(first.train["label"][:])) == 10, "a head slice of a sorted set would miss classes"
+    with pytest.raises(
+        ValueError, match="limit_train is 1201, expected 1 to 1200, the size of the training split; drop"
+    ):
+        load_splits("digits").limit_train(1201)
+
+
+def test_unknown_path() -> None:
+    with pytest.raises(
+        ValueError, match=r"data 'no/such' is no existing folder, none of \['digits', 'synthetic'\], and"
+    ):
+        load_splits("no/such")
+
+
+def test_folder_of_something_else(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("x")
+    with pytest.raises(ValueError, match=r"holds \['notes.txt'\], expected train.parquet and test.parquet, or train/"):
+        load_splits(str(tmp_path))
+
+
+def test_missing_test_split(tmp_path: Path) -> None:
+    folder = parquet_folder(tmp_path / "d", [0, 1], [0])
+    (folder / "test.parquet").unlink()
+    with pytest.raises(ValueError, match=r"has the splits \['train'\], expected 'train' and one of \['test', 'valid"):
+        load_splits(str(folder))
+
+
+def test_empty_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = parquet_folder(tmp_path / "d", [0, 1], [], names=["a", "b"])
+    with pytest.raises(
+        ValueError, match=r"cannot be loaded as parquet .*test.*at least one image in every split; check"
+    ):
+        load_splits(str(folder))
+    digits = load_splits("digits")
+    loaded = datasets.DatasetDict({"train": digits.train, "test": digits.test.select([])})
+    monkeypatch.setitem(BUILT_IN, "digits", lambda: loaded)
+    with pytest.raises(
+        ValueError, match=r"split 'test' of data 'digits' is empty, expected at least one image; check its"
+    ):
+        load_splits("digits")
+
+
+def test_missing_columns(tmp_path: Path) -> None:
+    folder = str(parquet_folder(tmp_path / "d", [0, 1], [0], columns=("image", "kind")))
+    with pytest.raises(
+        ValueError, match=r"found no label column among \['image', 'kind'\], expected one; name it with --la"
+    ):
+        load_splits(folder)
+    with pytest.raises(ValueError, match=r"split 'train' has no column 'photo', expected one of \['image', 'kind'\]"):
+        load_splits(folder, image_column="photo")
+    assert load_splits(folder, label_column="kind").label_names == ("0", "1")
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ([1, 2, 3], r"labels in column 'label' are 3 different values from 1 to 3, expected every index 0..C-1"),
+        ([0, 2, 2], r"2 different values from 0 to 2, expected every index"),
+        ([-1, 0, 1], r"3 different values from -1 to 1, expected every index"),
+        (["x", "y", "x"], r"holds values such as 'x', expected class indices 0..C-1; call dataset.class_encode_column"),
+    ],
+)
+def test_labels_that_are_no_indices(tmp_path: Path, labels: list[object], message: str) -> None:
+    folder = parquet_folder(tmp_path / "d", labels, labels)
+    with pytest.raises(ValueError, match=message):
+        load_splits(str(folder))

@@ -1,0 +1,106 @@
+"""Decoding to tensors: exact pixels, one layout for all, clear errors."""
+
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from cosify.data import ImageSet, Splits, decode_splits, load_splits, tensors
+from tests.data.folders import image_folder, picture
+
+CPU = torch.device("cpu")
+
+
+def splits_of(images: list[object], labels: list[int], num_classes: int = 2) -> Splits:
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.Value("int64")})
+    data = datasets.Dataset.from_dict({"image": images, "label": labels}, features=features)
+    return Splits(data, data, "image", "label", tuple(map(str, range(num_classes))))
+
+
+def decode(splits: Splits, image_size: int | None = None) -> tuple[ImageSet, ImageSet]:
+    return decode_splits(splits, image_size=image_size, fallback_size=5, device=CPU)
+
+
+def test_pixels_are_those_of_the_images() -> None:
+    images = [picture(seed) for seed in range(3)]
+    train, test = decode(splits_of(images, [0, 1, 1]))
+    expected = np.stack([np.asarray(image) for image in images]).transpose(0, 3, 1, 2)
+    assert train.images.dtype == torch.uint8
+    assert torch.equal(train.images, torch.from_numpy(expected.copy()))
+    assert train.labels.tolist() == [0, 1, 1]
+    assert len(test) == 3
+
+
+def test_grey_stays_one_channel_unless_a_colour_image_comes() -> None:
+    grey = [picture(0, mode="L"), picture(1, mode="L")]
+    train, _ = decode(splits_of([*grey], [0, 1]))
+    assert train.images.shape == (2, 1, 6, 6)
+    mixed, _ = decode(splits_of([*grey, picture(2)], [0, 1, 0]))
+    assert mixed.images.shape == (3, 3, 6, 6)
+    assert torch.equal(mixed.images[0], train.images[0].expand(3, 6, 6))
+
+
+def test_images_that_differ_are_resized_to_the_fallback_and_cropped() -> None:
+    images = [picture(0, (10, 6)), picture(1, (6, 12))]
+    train, _ = decode(splits_of(images, [0, 1]))
+    assert train.images.shape == (2, 3, 5, 5)
+    # Short side 6 -> 5, long side 10 -> 8, then columns 1..5 (torchvision rounds the offset 1.5 to 2).
+    resized = np.asarray(images[0].resize((8, 5), Image.Resampling.BILINEAR))[:, 2:7]
+    assert torch.equal(train.images[0], torch.from_numpy(resized.transpose(2, 0, 1).copy()))
+
+
+def test_image_size_is_obeyed() -> None:
+    train, test = decode(splits_of([picture(0), picture(1)], [0, 1]), image_size=9)
+    assert train.images.shape == test.images.shape == (2, 3, 9, 9)
+
+
+def test_unreadable_image_is_named(tmp_path: Path) -> None:
+    folder = image_folder(tmp_path / "d")
+    (folder / "train" / "dog" / "1.png").write_bytes(b"no image")
+    splits = load_splits(str(folder))
+    with pytest.raises(
+        ValueError, match=r"image in row 5 of split 'train' \(.*dog/1.png\) cannot be read \(Unidentified"
+    ):
+        decode(splits)
+
+
+def test_truncated_bytes_are_named() -> None:
+    import io
+
+    whole = io.BytesIO()
+    picture(0, (40, 40)).save(whole, "PNG")
+    broken = {"bytes": whole.getvalue()[:600], "path": None}
+    with pytest.raises(
+        ValueError, match=r"image in row 1 of split 'train' \(600 bytes\) cannot be read \(.*expected a file"
+    ):
+        decode(splits_of([picture(1, (40, 40)), broken], [0, 1]))
+
+
+def test_missing_image_is_named() -> None:
+    with pytest.raises(ValueError, match=r"image in row 1 of split 'train' .* cannot be read"):
+        decode(splits_of([picture(0), None], [0, 1]))
+
+
+@pytest.mark.parametrize("wrong", [-1, 2])
+def test_label_out_of_range_is_named(wrong: int) -> None:
+    with pytest.raises(
+        ValueError, match=rf"label in row 1 of split 'train' is {wrong}, and 2 labels .* expected 0 to 1 for"
+    ):
+        decode(splits_of([picture(0)] * 3, [0, wrong, wrong]))
+
+
+def test_what_does_not_fit_is_refused_before_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tensors, "free_memory", lambda _: 2**20)
+    splits = splits_of([picture(0)] * 2, [0, 1])
+    assert decode(splits)[0].images.shape == (2, 3, 6, 6)
+    with pytest.raises(
+        ValueError, match=r"4 images of 300x300 pixels and 3 channels take 0.00 GiB, expected at most half"
+    ):
+        decode(splits, image_size=300)
+
+
+def test_free_memory_is_plausible() -> None:
+    assert 2**20 < tensors.free_memory(CPU) < 2**50

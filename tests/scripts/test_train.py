@@ -1,0 +1,77 @@
+"""scripts/train.py as users start it."""
+
+import json
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.processes import ROOT, environment, run_python
+
+SCRIPT = str(ROOT / "scripts" / "train.py")
+
+
+def started(*command: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *command], env=environment(), capture_output=True, text=True, timeout=240, check=False
+    )
+
+
+def check_run(folder: Path, world_size: int = 1) -> None:
+    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [record["epoch"] for record in records] == list(range(1, 11))
+    assert records[-1]["test_accuracy"] > 0.8
+    assert json.loads((folder / "environment.json").read_text())["world_size"] == world_size
+    names = {path.name for path in folder.iterdir()}
+    assert names == {"config.json", "metrics.jsonl", "environment.json", "checkpoints", "export", "kappa_trace.png"}
+
+
+def test_smoke_and_its_export_in_stock_timm(tmp_path: Path) -> None:
+    printed = run_python(SCRIPT, "--smoke", "--batch-size", "64", "--output", str(tmp_path / "run"))
+    check_run(tmp_path / "run")
+    assert "test accuracy" in printed
+    assert "kappa, mean of last epoch" in printed
+    reader = (
+        "import sys, timm, torch;"
+        f"model = timm.create_model('local-dir:{tmp_path / 'run' / 'export'}', pretrained=True).eval();"
+        "print(list(model(torch.zeros(1, 1, 32, 32)).shape), 'cosify' in sys.modules)"
+    )
+    assert run_python("-c", reader) == "[1, 10] False\n"
+    assert json.loads((tmp_path / "run" / "export" / "config.json").read_text())["label_names"][0] == "pattern 0"
+
+
+@pytest.mark.slow
+def test_accelerate_launches_the_stock_baseline_into_a_new_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    launcher = ("-m", "accelerate.commands.accelerate_cli", "launch", "--num_processes", "1", "--cpu")
+    done = started(*launcher, SCRIPT, "--smoke", "--batch-size", "64", "--head", "linear")
+    assert done.returncode == 0, done.stderr
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert folder.name.endswith("-synthetic-resnet10t-softmax")
+    check_run(folder)
+    assert "cosify" not in json.loads((folder / "export" / "config.json").read_text())
+
+
+@pytest.mark.slow
+def test_two_processes(tmp_path: Path) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    launcher = ("-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", port)
+    done = started(*launcher, SCRIPT, "--smoke", "--batch-size", "32", "--output", str(tmp_path / "run"))
+    assert done.returncode == 0, done.stderr
+    check_run(tmp_path / "run", world_size=2)
+    assert done.stdout.count("test accuracy") == 1, "both processes print"
+    assert done.stderr.count("epoch 1/10") == 1
+
+
+def test_errors_are_one_line_without_a_traceback(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("x")
+    done = started(SCRIPT, "--smoke", "--output", str(tmp_path))
+    assert done.returncode == 1
+    assert done.stderr.strip().startswith(f"error: run folder {tmp_path} holds ['notes.txt'], which no run has written")
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,196 @@
+"""The loop as a whole: it learns, repeats itself, records everything, and equals itself on two ranks."""
+
+import json
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from accelerate.state import AcceleratorState
+
+from cosify.heads import CosineLinear
+from cosify.training import TrainArguments, predict_labels, read_metrics, train
+from tests.data.folders import CIFAR100, image_folder
+from tests.processes import run_distributed
+from tests.training import ddp_worker
+
+TINY = ["channels=(8, 8, 8, 16)", "stem_width=8"]
+
+
+@pytest.fixture
+def args(tmp_path: Path) -> TrainArguments:
+    return TrainArguments(data="synthetic", epochs=2, batch_size=64, model_kwargs=TINY, output=str(tmp_path / "run"))
+
+
+def without_times(path: Path) -> list[dict[str, object]]:
+    return [{k: v for k, v in each.items() if k not in ("seconds", "images_per_second")} for each in read_metrics(path)]
+
+
+def test_a_run_learns_and_records(args: TrainArguments) -> None:
+    result = train(replace(args, epochs=10, model_kwargs=[]))
+    assert result.is_main
+    assert result.evaluation.accuracy > 0.8
+    assert isinstance(result.model.fc, CosineLinear)
+    records = read_metrics(result.folder.path)
+    assert [each["epoch"] for each in records] == list(range(1, 11))
+    assert records[-1]["step"] == 10 * 5
+    assert records[-1]["test_accuracy"] == result.evaluation.accuracy
+    assert records[-1]["mean_angle_deg"] < records[0]["mean_angle_deg"]
+    assert records[-1]["kappa_mean"] == result.kappa.mean
+    assert sum(records[-1]["kappa_histogram"]) == 320
+    config = json.loads((result.folder.path / "config.json").read_text())
+    assert (config["model"], config["head"], config["num_train"], config["image_shape"]) == (
+        "resnet10t",
+        "ls",
+        320,
+        [1, 32, 32],
+    )
+    assert config["arguments"]["epochs"] == 10
+    environment = json.loads((result.folder.path / "environment.json").read_text())
+    assert (environment["device"], environment["world_size"]) == ("cpu", 1)
+    assert environment["packages"]["torch"] == torch.__version__.split("+")[0]
+    assert {path.name for path in (result.folder.checkpoints / "last").iterdir()} >= {
+        "model.safetensors",
+        "optimizer.bin",
+    }
+    predicted = predict_labels(result)
+    assert float((predicted == result.test.labels).double().mean()) == pytest.approx(result.evaluation.accuracy)
+
+
+def test_runs_repeat_to_the_bit_and_seeds_matter(args: TrainArguments, tmp_path: Path) -> None:
+    first, same, other = (
+        without_times(train(replace(args, seed=seed, output=str(tmp_path / name))).folder.path)
+        for seed, name in ((3, "a"), (3, "b"), (4, "c"))
+    )
+    assert first == same
+    assert first[0]["train_loss"] != other[0]["train_loss"]
+
+
+@pytest.mark.parametrize(
+    ("kappa", "check"),
+    [
+        ("20", lambda first, last: first["kappa_mean"] == last["kappa_mean"] == 20.0),
+        ("trainable", lambda first, last: first["kappa_mean"] != last["kappa_mean"] and last["kappa_median"] > 0),
+        ("ml", lambda first, last: last["kappa_median"] > 0),
+        ("rule", lambda first, last: last["kappa_median"] > 0),
+        ("adacos", lambda first, last: abs(last["kappa_mean"] - 2**0.5 * 2.1972246) < 1e-5),
+        ("adacos-dynamic", lambda first, last: last["kappa_median"] > 0),
+    ],
+)
+def test_every_policy_trains(args: TrainArguments, kappa: str, check: Callable[[dict, dict], bool]) -> None:  # type: ignore[type-arg]
+    result = train(replace(args, kappa=kappa))
+    assert check(*read_metrics(result.folder.path))
+
+
+def test_stock_head_is_left_alone(args: TrainArguments) -> None:
+    result = train(replace(args, head="linear"))
+    assert type(result.model.fc) is torch.nn.Linear
+    assert result.kappa is None
+    assert "kappa_mean" not in read_metrics(result.folder.path)[0]
+
+
+def test_preprocessing_is_recorded_in_the_model(args: TrainArguments) -> None:
+    config = train(args).model.pretrained_cfg
+    data = timm.data.resolve_data_config({}, pretrained_cfg=config)
+    assert (data["input_size"], data["crop_pct"], data["interpolation"]) == ((1, 32, 32), 1.0, "bilinear")
+    assert 0.4 < data["mean"][0] < 0.6
+
+
+def test_bf16(args: TrainArguments) -> None:
+    AcceleratorState._reset_state(reset_partial_state=True)  # accelerate allows one precision a process
+    try:
+        result = train(replace(args, mixed_precision="bf16", epochs=1, warmup_epochs=0))
+    finally:
+        AcceleratorState._reset_state(reset_partial_state=True)
+    assert all(parameter.dtype == torch.float32 for parameter in result.model.parameters())
+    assert "forward" not in vars(result.model), "accelerate's wrapper is still on the model"
+
+
+def test_edge_of_the_grid_is_reported(args: TrainArguments, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, logger="cosify"):
+        train(replace(args, kappa="0.01", epochs=1, warmup_epochs=0))
+    assert "100 % of kappa lie at the lower edge of the search grid" in caplog.text
+    assert "epoch 1/1  loss" in caplog.text
+
+
+def test_image_folder(tmp_path: Path) -> None:
+    data = image_folder(tmp_path / "data", sizes=((6, 6), (9, 7)), per_class=8)
+    result = train(
+        TrainArguments(
+            data=str(data),
+            model_kwargs=["width=0.03125"],
+            epochs=2,
+            batch_size=8,
+            output=str(tmp_path / "run"),
+        )
+    )
+    assert result.label_names == ("cat", "dog")
+    assert result.test.images.shape == (16, 3, 32, 32), "images that differ take the model's size"
+
+
+def test_cifar100(tmp_path: Path) -> None:
+    if not CIFAR100.is_dir():
+        pytest.skip(f"{CIFAR100} is not there")
+    import datasets
+
+    small = tmp_path / "data"
+    small.mkdir()
+    for split, num in (("train", 256), ("test", 64)):
+        data = datasets.load_dataset("parquet", data_files=str(CIFAR100 / f"{split}.parquet"), split=f"train[:{num}]")
+        data.to_parquet(str(small / f"{split}.parquet"))
+    result = train(
+        TrainArguments(
+            data=str(small), model_kwargs=["width=0.0625"], epochs=2, batch_size=64, output=str(tmp_path / "run")
+        )
+    )
+    first, last = read_metrics(result.folder.path)
+    assert len(result.label_names) == 100
+    assert last["train_loss"] < first["train_loss"] < 8
+    assert 10 < first["kappa_mean"] < 60
+
+
+def test_errors_come_with_what_to_do(args: TrainArguments) -> None:
+    for changes, message in (
+        ({"batch_size": 321}, "320 training samples do not fill one batch of 321 .* use --batch-size 320 or less"),
+        ({"model": "resnet999"}, "unknown model 'resnet999'"),
+        (
+            {"model": "resnet10t", "model_kwargs": ["widht=2"]},
+            "model 'resnet10t' cannot be built .*widht.* change --model-kw",
+        ),
+        ({"optimizer": "foo"}, "optimizer 'foo' cannot be built"),
+        ({"data": "no/such/folder"}, "data 'no/such/folder' is no existing folder"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            train(replace(args, **changes))
+    # None of these failed runs is in the way of the next one.
+    train(replace(args, epochs=1, warmup_epochs=0))
+    with pytest.raises(FileExistsError, match="holds an earlier run"):
+        train(args)
+
+
+def test_two_ranks_equal_one_with_the_doubled_batch(tmp_path: Path) -> None:
+    found = {}
+    for world_size in (1, 2):
+        (tmp_path / str(world_size)).mkdir()
+    ddp_worker.run(tmp_path / "1", batch_size=64)
+    run_distributed("tests.training.ddp_worker", tmp_path / "2", 2, "32")
+    for world_size in (1, 2):
+        folder = tmp_path / str(world_size)
+        found[world_size] = [torch.load(folder / f"rank{rank}.pt") for rank in range(world_size)]
+        found[world_size].append(read_metrics(folder / "run"))
+        assert len(found[world_size][-1]) == 2, "not each epoch was written once"
+    (one, one_records), (first, second, two_records) = found[1], found[2]
+    assert first["evaluation"] == second["evaluation"], "ranks disagree"
+    assert first["kappa"] == second["kappa"]
+    for name in ("train_loss", "kappa_mean", "mean_angle_deg"):
+        for epoch in (0, 1):
+            assert two_records[epoch][name] == pytest.approx(one_records[epoch][name], rel=1e-5), (name, epoch)
+    assert sum(two_records[1]["kappa_histogram"]) == sum(one_records[1]["kappa_histogram"]) == 320
+    assert first["evaluation"]["num_samples"] == 100
+    for name, value in first["state"].items():
+        torch.testing.assert_close(second["state"][name], value, rtol=0, atol=0, msg=f"{name} differs between ranks")
+        if not name.startswith("fc.") or name == "fc.weight":  # running means see one rank's batches
+            torch.testing.assert_close(value, one["state"][name], rtol=1e-3, atol=1e-5)

@@ -1,0 +1,47 @@
+from itertools import pairwise
+
+import pytest
+import timm
+import torch
+
+import cosify
+from cosify.training import TrainArguments
+from cosify.training.optimizer import make_optimizer, make_schedule
+
+
+def model_with(kappa: str) -> torch.nn.Module:
+    return cosify.convert(timm.create_model("test_resnet", num_classes=5), kappa=kappa)
+
+
+def test_sgd_is_nesterov_and_vectors_do_not_decay() -> None:
+    model = model_with("trainable")
+    optimizer = make_optimizer(TrainArguments(weight_decay=0.01, momentum=0.8), model)
+    assert isinstance(optimizer, torch.optim.SGD)
+    decay = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
+    assert all(group["nesterov"] and group["momentum"] == 0.8 for group in optimizer.param_groups)
+    assert decay[id(model.get_classifier().weight)] == 0.01
+    assert decay[id(model.get_classifier().log_kappa)] == 0.0
+    assert len(decay) == len(list(model.parameters()))
+
+
+def test_warm_up_then_cosine_to_zero() -> None:
+    args = TrainArguments(epochs=10, warmup_epochs=2, lr=0.4)
+    optimizer = make_optimizer(args, model_with("ls"))
+    schedule = make_schedule(args, optimizer, steps_per_epoch=5)
+    rates = [optimizer.param_groups[0]["lr"]]
+    for step in range(1, 51):
+        schedule.step_update(step)
+        rates.append(optimizer.param_groups[0]["lr"])
+    assert rates[0] == pytest.approx(0.04)
+    assert all(later > earlier for earlier, later in pairwise(rates[:10]))
+    assert max(rates) <= 0.4
+    assert rates[25] == pytest.approx(0.2)
+    assert all(later < earlier for earlier, later in pairwise(rates[10:]))
+    assert rates[50] == pytest.approx(0.0)
+
+
+def test_unknown_optimizer() -> None:
+    with pytest.raises(
+        ValueError, match=r"optimizer 'foo' cannot be built .*, expected one of timm.optim.list_optimizers"
+    ):
+        make_optimizer(TrainArguments(optimizer="foo"), model_with("ls"))
