@@ -99,8 +99,8 @@ def train(args: TrainArguments) -> TrainResult:
     model = build_model(choice, args, len(label_names), train_set.images.shape[1])
     normalization = normalization_of(model, args, train_set.images)
     record_preprocessing(model, normalization, train_set.images.shape[1:])
-    # On the GPU alone: the CPU would gain 1.2 to 1.5 times the speed, but with torch 2.14 the backward pass of ResNets with
-    # stages of fewer than 8 channels then ends in a `double free`.
+    # On the GPU alone: a CPU would be 1.2 to 1.5 times as fast with it, but the backward pass of ResNets with stages of
+    # fewer than 8 channels then ends in a `double free` (torch 2.14).
     memory_format = torch.channels_last if accelerator.device.type == "cuda" else torch.contiguous_format
     model.to(memory_format=memory_format)
     optimizer = make_optimizer(args, model)
