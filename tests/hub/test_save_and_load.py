@@ -182,3 +182,43 @@ def test_weights_of_another_class_count(folder: Path) -> None:
         ValueError, match=r"fc.weight holds 8 classes, this head has 5; build the model with num_classes=8"
     ):
         cosify.load(folder)
+
+
+def test_partial_requests_keep_what_was_published(folder: Path) -> None:
+    model = cosify.load(folder)
+    cosify.convert(model, kappa=20.0)
+    cosify.save(model, folder)
+    for settings, eval_kappa in (
+        ({"head": "cos"}, "running"),
+        ({"head": {"type": "cos", "eval_kappa": "sample"}}, "sample"),
+    ):
+        other = timm.create_model(f"local-dir:{folder}", pretrained=True, **settings)
+        assert other.fc.kappa_spec == 20.0
+        assert other.fc.eval_kappa == eval_kappa
+    assert json.loads((folder / "config.json").read_text())["label_names"][2] == "cat", "names survive load and save"
+
+
+def test_unreadable_weights(folder: Path) -> None:
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:100])
+    with pytest.raises(ValueError, match=r"the weights of .* cannot be read \(SafetensorError"):
+        cosify.load(folder)
+    weights.unlink()
+    with pytest.raises(ValueError, match=r"the weights of .* cannot be read \(RuntimeError"):
+        cosify.load(folder)
+
+
+def test_description_of_a_head_that_is_not_there(folder: Path) -> None:
+    key = json.loads((folder / "config.json").read_text())["cosify"]
+    key["heads"]["classifier"] = key["heads"].pop("fc")
+    edit(folder, cosify=key)
+    with pytest.raises(ValueError, match=r"describes heads \['classifier'\] that the model lacks"):
+        cosify.load(folder)
+
+
+def test_wrapped_models_are_named(tmp_path: Path) -> None:
+    model = torch.compile(timm.create_model("test_resnet", head="cos", num_classes=5))
+    with pytest.raises(TypeError, match=r"unwrap it first .*_orig_mod of torch.compile"):
+        cosify.save(model, tmp_path)
+    with pytest.raises(TypeError, match=r"label_names is 'abcde', expected a sequence of strings"):
+        cosify.save(model._orig_mod, tmp_path, label_names="abcde")

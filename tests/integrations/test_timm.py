@@ -68,6 +68,7 @@ def test_models_without_classes_and_feature_extractors() -> None:
         ({"head": {"type": "cos", "scale": 3}}, r"unknown keys \['scale'\]"),
         ({"head": "cos", "kappa": -1}, r"kappa is -1, expected a finite number above 0"),
         ({"head": "cos", "kappa": "lsq"}, r"unknown kappa policy 'lsq'"),
+        ({"head": "linear", "kappa": 3}, r"kappa=3 has no effect with head='linear'"),
         ({"kappa": 60}, r"kappa=60 has no effect without a cosine head; add head='cos'"),
         ({"head": "cos", "num_classes": 1}, r"num_classes is 1, expected at least 2"),
     ],

@@ -190,3 +190,11 @@ def test_base_model_without_our_methods_is_a_loud_error() -> None:
 
     with pytest.raises(RuntimeError, match=r"PreTrainedModel.post_init is missing in this version"):
         _teach_base_class(ModuleType("empty"))
+
+
+def test_converting_the_wrapper_reaches_the_model_inside(tmp_path: Path) -> None:
+    wrapper = cosify.integrations.cosified.CosifiedForImageClassification.from_model(vit())
+    cosify.convert(wrapper, kappa=60.0)
+    wrapper.save_pretrained(tmp_path)
+    other = transformers.AutoModelForImageClassification.from_pretrained(tmp_path)
+    assert other.model.classifier.kappa_spec == 60.0

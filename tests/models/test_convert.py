@@ -240,3 +240,31 @@ def test_model_without_classes_remembers_the_head_for_its_reset() -> None:
     model = apply_spec(tiny(num_classes=0), cosify.heads.HeadSpec(7.0))
     model.reset_classifier(4)
     assert model.fc.kappa_spec == 7.0
+
+
+def test_refused_conversion_keeps_the_classifier_whatever_was_asked() -> None:
+    model = tiny(num_classes=6)
+    weight = model.fc.weight
+    for settings in (
+        {"kappa": "adacos", "num_classes": 2},
+        {"num_classes": 1},
+        {"num_classes": 0},
+        {"num_classes": -3},
+    ):
+        with pytest.raises(ValueError, match=r"num_classes is -?\d, expected at least"):
+            cosify.convert(model, **settings)
+    assert model.fc.weight is weight
+    headless = tiny(num_classes=0)
+    with pytest.raises(ValueError, match="has no classifier"):
+        cosify.convert(headless)
+    headless.reset_classifier(5)
+    assert type(headless.fc) is nn.Linear
+
+
+def test_converting_again_with_the_same_policy_goes_on_from_its_kappa() -> None:
+    model = cosify.convert(tiny(num_classes=6))
+    model(images(model, 4))
+    kappa, norm = model.fc.kappa.clone(), model.fc.embedding_norm.clone()
+    cosify.convert(model, eval_kappa="sample")
+    assert torch.equal(model.fc.kappa, kappa)
+    assert torch.equal(model.fc.embedding_norm, norm)

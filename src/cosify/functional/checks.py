@@ -17,6 +17,8 @@ def check_rows(embedding: Tensor, weight: Tensor) -> None:
             raise TypeError(f"{name} is {rows.dtype}, expected a floating point tensor {shape}; call {name}.float()")
         if rows.ndim != 2:
             raise ValueError(f"{name} has shape {list(rows.shape)}, expected {shape}; reshape it to one row per vector")
+    if weight.shape[0] == 0:
+        raise ValueError(f"weight has shape {list(weight.shape)}, expected at least one class")
     if embedding.shape[1] != weight.shape[1]:
         raise ValueError(
             f"embedding has dimension {embedding.shape[1]} and weight {weight.shape[1]} (shapes {list(embedding.shape)}"
@@ -74,7 +76,11 @@ def check_labels(labels: Tensor, num_rows: int, num_classes: int) -> None:
                 f"soft labels have shape {list(labels.shape)}, expected [{num_rows}, {num_classes}] (one weight per"
                 " class); pass class indices as int64 for hard labels"
             )
+        if values_visible(labels) and not bool((labels >= 0).all()):
+            raise ValueError("soft labels hold negative numbers or NaN, expected weights of classes, from 0 on")
         return
+    if labels.dtype == torch.bool or labels.is_complex():
+        raise TypeError(f"labels are {labels.dtype}, expected integer class indices or floating point soft targets")
     if labels.shape != (num_rows,):
         raise ValueError(f"labels have shape {list(labels.shape)}, expected [{num_rows}] class indices; flatten them")
     if values_visible(labels) and labels.numel() > 0:

@@ -25,9 +25,11 @@ def kappa_grid(low: float = -2.0, high: float = 5.0, num: int = 20, *, device: t
     Raises:
         ValueError: if the candidates are not finite and increasing.
     """
-    if num < 1 or not (math.isfinite(low) and math.isfinite(high)) or (num > 1 and high <= low):
+    # float32 holds e^-87 to e^88, and tells neighbours of one part in a million apart.
+    if num < 1 or not -87 < low < 88 or not -87 < high < 88 or (num > 1 and (high - low) / (num - 1) < 1e-6):
         raise ValueError(
-            f"grid of {num} values from e^{low} to e^{high} is not increasing; expected num >= 1 and finite low < high"
+            f"grid of {num} values from e^{low} to e^{high} is not increasing; expected num >= 1 and"
+            " -87 < low < high < 88"
         )
     return torch.linspace(low, high, num, dtype=torch.float64, device=device).exp().float()
 

@@ -32,7 +32,9 @@ def cosine_softmax_loss(
         ValueError: if shapes do not fit, labels are out of range, kappa is not above 0 or the margin is negative.
     """
     similarity = cosine(embedding, weight)
+    check_num_classes(weight.shape[0])
     check_labels(labels, *similarity.shape)
+    labels = labels.to(similarity.dtype) if labels.is_floating_point() else labels.long()
     check_kappa(kappa, embedding.shape[0])
     if not (math.isfinite(margin) and margin >= 0):
         raise ValueError(f"margin is {margin}, expected a finite number >= 0 on the cosine, such as 0.35")
@@ -41,9 +43,8 @@ def cosine_softmax_loss(
             hard = not labels.is_floating_point()
             target = F.one_hot(labels, weight.shape[0]) if hard else labels
             similarity = similarity - margin * target.to(similarity.dtype)
-        scale = kappa.reshape(-1, 1) if isinstance(kappa, Tensor) else kappa
-        soft = labels.to(similarity.dtype) if labels.is_floating_point() else labels
-        return F.cross_entropy(scale * similarity, soft)
+        scale = kappa.to(similarity.dtype).reshape(-1, 1) if isinstance(kappa, Tensor) else kappa
+        return F.cross_entropy(scale * similarity, labels)
 
 
 def simplified_loss(target_cosine: Tensor, num_classes: int, kappa: float | Tensor) -> Tensor:
@@ -60,7 +61,8 @@ def simplified_loss(target_cosine: Tensor, num_classes: int, kappa: float | Tens
         The loss, in the broadcast shape.
 
     Raises:
-        ValueError: for fewer than two classes.
+        ValueError: for fewer than two classes, or a kappa that is not above 0.
     """
     check_num_classes(num_classes)
-    return F.softplus(math.log(num_classes - 1) - torch.as_tensor(kappa) * target_cosine)
+    check_kappa(kappa.reshape(-1) if isinstance(kappa, Tensor) else kappa, torch.as_tensor(kappa).numel())
+    return F.softplus(math.log(num_classes - 1) - kappa * target_cosine)

@@ -1,13 +1,14 @@
 """Classifier layers that return kappa times the cosine, with a kappa that a policy finds."""
 
 import math
+from collections.abc import Callable
 from typing import Any, ClassVar, Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cosify.functional.checks import check_num_classes, check_rows
+from cosify.functional.checks import check_kappa, check_num_classes, check_rows
 from cosify.functional.similarity import full_precision, unit_rows
 from cosify.heads.policies import Geometry, resolve_policy
 
@@ -49,6 +50,8 @@ class CosineHead(nn.Module):
         self.num_classes = num_classes
         self.kappa_spec: float | str = kappa
         self.eval_kappa = eval_kappa
+        if start_kappa is not None:
+            check_kappa(start_kappa, 1)
         self.start_kappa = self.policy.start(num_classes) if start_kappa is None else start_kappa
         # Features behind a layer norm have about this norm; the first training batch replaces it.
         self.start_norm = in_features**0.5 if start_norm is None else start_norm
@@ -123,7 +126,7 @@ class CosineHead(nn.Module):
             old = running.float()
             new = torch.where(self.batch_seen > 0, torch.lerp(old, batch_mean, momentum), batch_mean)
             running.copy_(torch.where(new.isfinite(), new, old))
-        self.batch_seen.fill_(1.0)
+        self.batch_seen.copy_(torch.where(norm.mean().isfinite(), torch.ones_like(self.batch_seen), self.batch_seen))
         self.last_kappa = kappa.expand(embedding.shape[0]).contiguous()
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
@@ -133,24 +136,40 @@ class CosineHead(nn.Module):
         """
         state_dict.pop(prefix + "bias", None)
         weight = state_dict.get(prefix + "weight")
+        device = self.weight.device
+        if device.type == "meta" and weight is not None:
+            device = weight.device  # of a load with assign=True
         if weight is not None and weight.shape[0] != self.num_classes:
             raise ValueError(
                 f"{prefix}weight holds {weight.shape[0]} classes, this head has {self.num_classes}; build the model"
                 f" with num_classes={weight.shape[0]}, or drop {prefix}weight from the state dict to train a new head"
             )
         saved_kappa = state_dict.get(prefix + "kappa")
-        if saved_kappa is not None:
-            self.batch_seen.fill_(1.0)
+        if saved_kappa is not None and device.type != "meta":
+            trained = float(saved_kappa) != float(torch.tensor(self.start_kappa))
+            self.batch_seen = torch.full((), float(trained), device=device)
+        # Not this module's own tensors: after `to_empty` they hold anything.
+        start = {"kappa": self.start_kappa, "embedding_norm": self.start_norm}
         if self.policy.constant:
-            state_dict[prefix + "kappa"] = self.kappa
+            state_dict.pop(prefix + "kappa", None)
         if self.log_kappa is None:
             state_dict.pop(prefix + "log_kappa", None)
         elif prefix + "log_kappa" not in state_dict:
-            start = self.log_kappa.detach() if saved_kappa is None else saved_kappa.float().log().reshape(1)
-            state_dict[prefix + "log_kappa"] = start
+            known = torch.full((), self.start_kappa, device=device) if saved_kappa is None else saved_kappa.float()
+            state_dict[prefix + "log_kappa"] = known.log().reshape(1)
         for name in self.statistics:
-            state_dict.setdefault(prefix + name, getattr(self, name))
+            state_dict.setdefault(prefix + name, torch.full((), start[name], device=device))
         super()._load_from_state_dict(state_dict, prefix, *args)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "CosineHead":
+        """Move the running means with the model but keep them float32: bfloat16 would round their updates away."""
+        before = {name: getattr(self, name) for name in (*self.statistics, "batch_seen")}
+        super()._apply(fn, recurse)
+        for name, old in before.items():
+            new = getattr(self, name)
+            if new.dtype != old.dtype:
+                setattr(self, name, old.to(new.device))
+        return self
 
     def extra_repr(self) -> str:
         """Show the layer's own arguments and the kappa policy."""

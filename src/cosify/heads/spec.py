@@ -48,8 +48,12 @@ class HeadSpec:
         return HeadSpec(self.kappa, self.eval_kappa)
 
     @classmethod
-    def from_user(cls, head: str | Mapping[str, Any], kappa: float | str | None = None) -> "HeadSpec":
+    def from_user(
+        cls, head: str | Mapping[str, Any], kappa: float | str | None = None, published: "HeadSpec | None" = None
+    ) -> "HeadSpec":
         """Read `head='cos'` or `head={'type': 'cos', 'kappa': 60}`, with `kappa=` beside it.
+
+        What is not said is taken from the `published` model that is being opened, if there is one.
 
         Raises:
             ValueError: for unknown keys, an unknown policy, or kappa given twice.
@@ -64,7 +68,8 @@ class HeadSpec:
         unknown = sorted(set(settings) - {"kappa", "eval_kappa"})
         if unknown:
             raise ValueError(f"unknown keys {unknown} in head={head!r}, expected 'type', 'kappa' and 'eval_kappa'")
-        return cls(**settings)
+        inherited = {} if published is None else {"kappa": published.kappa, "eval_kappa": published.eval_kappa}
+        return cls(**{**inherited, **settings})
 
     @classmethod
     def from_config(cls, saved: Any, where: str) -> "HeadSpec":
@@ -104,6 +109,11 @@ class HeadSpec:
     def of_heads(cls, heads: Mapping[str, CosineHead]) -> "HeadSpec":
         """Return the spec that describes trained heads, at least one."""
         first = next(iter(heads.values()))
+        if len({(head.kappa_spec, head.eval_kappa) for head in heads.values()}) > 1:
+            raise ValueError(
+                f"the heads {sorted(heads)} have different kappa policies, which one saved model cannot describe; call"
+                " cosify.convert(model, kappa=...) to give them one"
+            )
         starts = {
             name: HeadStart(head.inference_kappa(), float(head.embedding_norm), head.num_classes)
             for name, head in heads.items()

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from cosify.heads import CosineHead, HeadSpec
 from cosify.models import find_heads
-from cosify.models.classifiers import is_timm, is_transformers, num_classes_of, owner_of_classifier
+from cosify.models.classifiers import is_timm, is_transformers, num_classes_of, owner_of_classifier, unwrap_cosified
 
 # What create_model was told and must not be told again: stock timm does not know `head`, and TimmWrapper passes
 # `num_classes` itself.
@@ -41,12 +41,10 @@ def save(model: nn.Module, folder: str | Path, *, label_names: Sequence[str] | N
     Raises:
         ValueError: if the model has no cosine head, or the names do not match its classes.
         TypeError: if it is neither from timm nor from transformers.
-        OSError: if the folder cannot be written; nothing is left half-written.
+        OSError: if the folder cannot be written; no file is left half-written.
     """
-    inner = getattr(model, "model", None)
-    if isinstance(inner, nn.Module) and type(model).__name__ == "CosifiedForImageClassification":
-        model = inner
-    if not is_timm(model) and not is_transformers(model):
+    model = unwrap_cosified(model)
+    if hasattr(model, "_orig_mod") or not (is_timm(model) or is_transformers(model)):
         raise TypeError(
             f"{type(model).__name__} is neither a timm nor a transformers model; unwrap it first (model.module of DDP,"
             " model._orig_mod of torch.compile)"
@@ -56,6 +54,8 @@ def save(model: nn.Module, folder: str | Path, *, label_names: Sequence[str] | N
     if not heads:
         raise ValueError(f"{type(model).__name__} has no cosine head; call cosify.convert(model) before saving it")
     num_classes = num_classes_of(owner if is_timm(owner) else model)
+    if isinstance(label_names, str) or (label_names is not None and not all(isinstance(n, str) for n in label_names)):
+        raise TypeError(f"label_names is {label_names!r}, expected a sequence of strings, one for each class")
     if label_names is not None and len(label_names) != num_classes:
         raise ValueError(f"{len(label_names)} label_names came for {num_classes} classes, expected one each")
     spec = HeadSpec.of_heads(heads)
@@ -80,9 +80,11 @@ def stock_state_dict(owner: nn.Module, heads: dict[str, CosineHead]) -> dict[str
 
 
 def _names_in(model: nn.Module) -> list[str] | None:
-    """Return the label names that a transformers configuration carries, None for its numbered defaults."""
+    """Return the label names that the model was opened with, None for none or numbered ones."""
     names = list(getattr(getattr(model, "config", None), "id2label", {}).values())
-    return None if not names or names[0] == "LABEL_0" else names
+    if not names or names[0] == "LABEL_0":
+        names = list(getattr(model, "pretrained_cfg", {}).get("label_names") or ())
+    return names if names and len(names) == num_classes_of(model) else None
 
 
 def _timm_config(owner: nn.Module, label_names: Sequence[str] | None) -> dict[str, Any]:
@@ -113,7 +115,7 @@ def _transformers_config(model: Any, label_names: Sequence[str] | None) -> dict[
 
 
 def _write(folder: Path, config: dict[str, Any], state: dict[str, Tensor]) -> None:
-    """Write both files aside, then rename them: a reader sees the old model or the new one."""
+    """Write both files aside, then rename them, so that neither is ever seen half-written."""
     folder.mkdir(parents=True, exist_ok=True)
     aside = Path(tempfile.mkdtemp(prefix=".saving-", dir=folder))
     try:

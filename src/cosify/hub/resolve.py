@@ -4,8 +4,11 @@ from pathlib import Path
 
 import timm
 from huggingface_hub import hf_hub_download
+from safetensors import SafetensorError
 from torch import nn
 
+from cosify.models import find_heads
+from cosify.models.classifiers import owner_of_classifier
 from cosify.models.config import published_spec, read_config
 
 
@@ -26,16 +29,23 @@ def load(folder_or_hub_id: str | Path) -> nn.Module:
     local = Path(name).is_dir()
     file = Path(name, "config.json") if local else _fetch_config(name)
     config = read_config(file)
-    if published_spec(file) is None and config.get("model_type") != "cosified":
+    spec = published_spec(file)
+    if spec is None and config.get("model_type") != "cosified":
         raise ValueError(
             f"{file} has no 'cosify' key, so {name} is not a saved cosine model; open it with timm or transformers and"
             " call cosify.convert(model)"
         )
-    if "architecture" in config:
-        prefix = "local-dir:" if local else "hf-hub:"
-        model: nn.Module = timm.create_model(prefix + name, pretrained=True)
-        return model.eval()
-    return _load_transformers(name)
+    try:
+        model = _load_timm(name, local) if "architecture" in config else _load_transformers(name)
+    except (SafetensorError, RuntimeError, OSError) as error:
+        raise ValueError(
+            f"the weights of {name} cannot be read ({type(error).__name__}: {error}), expected the model.safetensors"
+            " that cosify.save writes; save or download the model again"
+        ) from error
+    unknown = sorted(set() if spec is None else set(spec.starts) - set(find_heads(owner_of_classifier(model)[0])))
+    if unknown:
+        raise ValueError(f"the 'cosify' key of {file} describes heads {unknown} that the model lacks; save it again")
+    return model.eval()
 
 
 def _fetch_config(name: str) -> str:
@@ -46,6 +56,11 @@ def _fetch_config(name: str) -> str:
             f"{name} is neither a folder here nor a model that the hub could give ({type(error).__name__}: {error});"
             " check the spelling and the connection"
         ) from error
+
+
+def _load_timm(name: str, local: bool) -> nn.Module:
+    model: nn.Module = timm.create_model(("local-dir:" if local else "hf-hub:") + name, pretrained=True)
+    return model
 
 
 def _load_transformers(name: str) -> nn.Module:

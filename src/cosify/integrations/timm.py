@@ -66,7 +66,7 @@ def _create(model_name: str, entrypoint: Callable[..., nn.Module], settings: dic
         try:
             return entrypoint(**settings)
         except TypeError as error:
-            if with_head and "unexpected keyword argument 'head'" in str(error):
+            if with_head and "unexpected keyword argument" in str(error) and "'head'" in str(error):
                 raise ValueError(
                     f"head={settings['head']!r} is unknown to {model_name}, expected 'cos', 'linear' or"
                     " {'type': 'cos', 'kappa': ...}"
@@ -87,10 +87,12 @@ def _requested_spec(settings: dict[str, Any]) -> HeadSpec | None:
     head, kappa = settings.get("head"), settings.get("kappa")
     if isinstance(head, str) and head == "linear":  # the stock head, also of a published cosine model
         del settings["head"]
+        if kappa is not None:
+            raise ValueError(f"kappa={kappa!r} has no effect with head='linear'; drop it or use head='cos'")
         return None
     published = _published(settings.get("pretrained_cfg"), settings.get("cache_dir"))
     if _is_ours(head):
-        asked = HeadSpec.from_user(settings.pop("head"), settings.pop("kappa", None))
+        asked = HeadSpec.from_user(settings.pop("head"), settings.pop("kappa", None), published)
     elif head is None and published is not None:
         settings.pop("kappa", None)
         asked = published if kappa is None else HeadSpec(kappa, published.eval_kappa)

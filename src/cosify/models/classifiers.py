@@ -62,6 +62,12 @@ def owner_of_classifier(model: nn.Module) -> tuple[nn.Module, str]:
     return model, ""
 
 
+def unwrap_cosified(model: nn.Module) -> nn.Module:
+    """Return the native model inside `CosifiedForImageClassification`, any other model as it is."""
+    inner = getattr(model, "model", None) if type(model).__name__ == "CosifiedForImageClassification" else None
+    return inner if isinstance(inner, nn.Module) else model
+
+
 def num_classes_of(model: nn.Module) -> int:
     """Return the model's own count of classes, 0 if it has none."""
     config = getattr(model, "config", None)

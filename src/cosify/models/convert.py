@@ -5,9 +5,16 @@ from typing import TypeVar
 
 from torch import nn
 
-from cosify.heads import CosineConv1x1, CosineHead, CosineLinear, EvalKappa, HeadSpec
+from cosify.functional.checks import check_num_classes
+from cosify.heads import CosineConv1x1, CosineHead, CosineLinear, EvalKappa, HeadSpec, resolve_policy
 from cosify.heads.spec import HeadStart
-from cosify.models.classifiers import find_classifiers, is_transformers, num_classes_of, owner_of_classifier
+from cosify.models.classifiers import (
+    find_classifiers,
+    is_transformers,
+    num_classes_of,
+    owner_of_classifier,
+    unwrap_cosified,
+)
 from cosify.models.guards import Memory, refuse_multi_label, warn_about_projection
 
 _logger = logging.getLogger(__name__)
@@ -40,22 +47,26 @@ def convert(
         ValueError: for a model without a classifier, fewer than two classes, a bad kappa, or a multi-label model.
         TypeError: if the model is neither from timm nor from transformers.
     """
-    converted = apply_spec(model, HeadSpec(kappa, eval_kappa), num_classes)
-    if not find_classifiers(model):
+    if num_classes is None and not find_classifiers(unwrap_cosified(model)):
         raise ValueError(
             f"{type(model).__name__} has no classifier (num_classes=0), so there is nothing to convert; call"
             " cosify.convert(model, num_classes=...)"
         )
-    return converted
+    return apply_spec(model, HeadSpec(kappa, eval_kappa), num_classes)
 
 
 def apply_spec(model: Model, spec: HeadSpec, num_classes: int | None = None) -> Model:
     """Convert as `spec` says; a model with `num_classes=0` only remembers it, for its next `reset_classifier`."""
+    inner = unwrap_cosified(model)
+    if inner is not model:
+        apply_spec(inner, spec, num_classes)
+        model.config.base = inner.config.to_dict()  # type: ignore[union-attr, operator]
+        return model
     refuse_multi_label(model)
+    if num_classes is not None:
+        check_num_classes(num_classes, resolve_policy(spec.kappa).min_classes)
     owner, prefix = owner_of_classifier(model)
     if num_classes is not None and num_classes != num_classes_of(model):
-        if num_classes == 0:
-            raise ValueError("num_classes is 0, expected at least 2; a model without classes needs no cosine head")
         if hasattr(owner, "reset_classifier"):
             owner.reset_classifier(num_classes)  # type: ignore[operator]
     elif num_classes is None:
@@ -81,6 +92,8 @@ def _make_head(leaf: nn.Module, spec: HeadSpec, start: HeadStart | None, num_cla
     num_outputs, in_features = leaf.weight.shape[:2]
     if num_classes is None:
         num_classes = num_outputs
+    if start is None and isinstance(leaf, CosineHead) and leaf.kappa_spec == spec.kappa and not leaf.kappa.is_meta:
+        start = HeadSpec.of_heads({"": leaf}).starts[""]  # the same policy goes on from where it was
     if start is not None and start.num_classes != num_classes:
         start = None  # a kappa of other classes says nothing
     head = (CosineConv1x1 if isinstance(leaf, nn.Conv2d) else CosineLinear)(

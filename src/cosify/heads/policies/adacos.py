@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from cosify.functional import adacos_kappa
+from cosify.functional import adacos_kappa, kappa_grid
 from cosify.heads.policies.policy import Geometry, KappaPolicy
 
 
@@ -14,6 +14,7 @@ class AdaCosDynamic(KappaPolicy):
 
     Deviation: a head has no labels, so the nearest class stands for the target.  The two differ while the model is
     wrong; the median angle is then above pi/4 and clipped in either reading.
+    Deviation: not below the smallest candidate of Eq. (14); a mass below 1 has a negative logarithm.
     """
 
     min_classes = 3
@@ -29,4 +30,4 @@ class AdaCosDynamic(KappaPolicy):
         position = torch.arange(target.shape[0], device=target.device)
         median = (target.sort().values * (position == (target.shape[0] - 1) // 2)).sum()
         median_cosine = median.clamp_min(math.cos(math.pi / 4))
-        return mass.mean().log() / median_cosine
+        return (mass.mean().log() / median_cosine).clamp_min(kappa_grid(device=target.device)[0])
