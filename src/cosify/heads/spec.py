@@ -10,6 +10,11 @@ from cosify.heads.policies import resolve_policy
 FORMAT = 1  # of the `cosify` key in config.json
 
 
+def asks_for_cosine(head: object) -> bool:
+    """True if a model's `head` argument is ours: `"cos"` or `{"type": "cos", ...}`."""
+    return (isinstance(head, str) and head == "cos") or (isinstance(head, Mapping) and head.get("type") == "cos")
+
+
 @dataclass(frozen=True)
 class HeadStart:
     """What a trained head knows beside its weight: its kappa and the mean norm of its features."""

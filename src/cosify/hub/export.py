@@ -14,6 +14,7 @@ from timm.models._hub import save_config_for_hf
 from torch import Tensor, nn
 
 from cosify.heads import CosineHead, HeadSpec
+from cosify.heads.spec import asks_for_cosine
 from cosify.models import find_heads
 from cosify.models.classifiers import is_timm, is_transformers, num_classes_of, owner_of_classifier, unwrap_cosified
 
@@ -96,13 +97,9 @@ def _timm_config(owner: nn.Module, label_names: Sequence[str] | None) -> dict[st
     config["model_args"] = {
         name: value
         for name, value in arguments.items()
-        if name not in _OWN_ARGUMENTS or (name == "head" and not _names_our_head(value))
+        if name not in _OWN_ARGUMENTS or (name == "head" and not (value == "linear" or asks_for_cosine(value)))
     }
     return config
-
-
-def _names_our_head(value: object) -> bool:
-    return value in ("cos", "linear") or (isinstance(value, dict) and value.get("type") == "cos")
 
 
 def _transformers_config(model: Any, label_names: Sequence[str] | None) -> dict[str, Any]:

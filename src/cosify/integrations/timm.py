@@ -17,6 +17,7 @@ import timm.models
 from torch import nn
 
 from cosify.heads import HeadSpec
+from cosify.heads.spec import asks_for_cosine
 from cosify.models.config import published_spec
 from cosify.models.convert import apply_spec
 
@@ -91,7 +92,7 @@ def _requested_spec(settings: dict[str, Any]) -> HeadSpec | None:
             raise ValueError(f"kappa={kappa!r} has no effect with head='linear'; drop it or use head='cos'")
         return None
     published = _published(settings.get("pretrained_cfg"), settings.get("cache_dir"))
-    if _is_ours(head):
+    if asks_for_cosine(head):
         asked = HeadSpec.from_user(settings.pop("head"), settings.pop("kappa", None), published)
     elif head is None and published is not None:
         settings.pop("kappa", None)
@@ -103,10 +104,6 @@ def _requested_spec(settings: dict[str, Any]) -> HeadSpec | None:
     if published is not None and published.kappa == asked.kappa:
         asked = replace(asked, starts=published.starts)
     return asked
-
-
-def _is_ours(head: object) -> bool:
-    return (isinstance(head, str) and head == "cos") or (isinstance(head, Mapping) and head.get("type") == "cos")
 
 
 def _published(pretrained_cfg: object, cache_dir: Any) -> HeadSpec | None:
