@@ -53,6 +53,24 @@ def ls_kappa(embedding: Matrix, weight: Matrix, candidates: Sequence[float]) -> 
     return indices, gaps
 
 
+def ls_energies(embedding: Matrix, weight: Matrix, candidates: Sequence[float]) -> Matrix:
+    """Eq. (10) at every candidate, [K, B]: `ls_energy` in numpy, for problems that loops take too long for."""
+
+    def unit_rows(rows: Matrix) -> Matrix:
+        rows = rows.astype(np.float64)
+        norm = np.linalg.norm(rows, axis=1, keepdims=True)
+        return np.divide(rows, norm, out=np.zeros_like(rows), where=norm > 0)
+
+    x, prototypes = unit_rows(embedding), unit_rows(weight)
+    z = x @ prototypes.T
+    energies = []
+    for kappa in candidates:
+        powers = np.exp(kappa * (z - z.max(axis=1, keepdims=True)))
+        average = (powers / powers.sum(axis=1, keepdims=True)) @ prototypes
+        energies.append(0.5 * ((x - average) ** 2).sum(axis=1))
+    return np.array(energies)
+
+
 def rule_kappa(weight: Matrix) -> float:
     """Eq. (4)."""
     prototypes = [unit(w) for w in weight.tolist()]

@@ -4,14 +4,16 @@ Importing this package installs the timm plugin, and the transformers plugin for
 """
 
 from cosify import functional
-from cosify.heads import CosineConv1x1, CosineLinear
+from cosify.heads import ClassParallelCosineLinear, CosineConv1x1, CosineLinear, CosineSoftmaxLoss
 from cosify.hub import load, save
 from cosify.integrations import install
 from cosify.models import convert, find_classifiers, find_heads
 
 __all__ = [
+    "ClassParallelCosineLinear",
     "CosineConv1x1",
     "CosineLinear",
+    "CosineSoftmaxLoss",
     "convert",
     "find_classifiers",
     "find_heads",

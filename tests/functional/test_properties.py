@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from cosify import functional
-from cosify.functional import ls
 from tests.geometry import problems
 
 PROBLEMS = problems()
@@ -26,24 +25,6 @@ def test_permuting_classes_and_samples() -> None:
     kappa = functional.ls_kappa(embedding, weight)
     assert torch.equal(functional.ls_kappa(embedding, weight[order]), kappa)
     assert torch.equal(functional.ls_kappa(embedding.flip(0), weight), kappa.flip(0))
-
-
-@pytest.mark.parametrize("name", PROBLEMS)
-@pytest.mark.parametrize("budget", [1, 500])
-def test_chunks_of_the_grid_do_not_change_the_answer(name: str, budget: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = functional.ls_kappa(*PROBLEMS[name])
-    monkeypatch.setattr(ls, "MAX_COEFFICIENTS", budget)
-    assert torch.equal(functional.ls_kappa(*PROBLEMS[name]), whole)
-
-
-def test_coefficients_of_all_candidates_are_never_held_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    held: list[int] = []
-    softmax = torch.softmax
-    monkeypatch.setattr(ls, "MAX_COEFFICIENTS", 3 * 8 * 300)
-    monkeypatch.setattr(torch, "softmax", lambda t, dim: (held.append(t.numel()), softmax(t, dim))[1])
-    functional.ls_kappa(torch.randn(8, 16), torch.randn(300, 16))
-    assert max(held) == 3 * 8 * 300
-    assert sum(held) == 20 * 8 * 300
 
 
 def test_ties_go_to_the_smaller_kappa() -> None:

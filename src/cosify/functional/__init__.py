@@ -2,12 +2,13 @@
 
 from cosify.functional.grid import adacos_kappa, expected_kappa, kappa_grid
 from cosify.functional.loss import cosine_softmax_loss, simplified_loss
-from cosify.functional.ls import ls_energy, ls_kappa
+from cosify.functional.ls import LsSolution, ls_energy, ls_kappa, ls_search
 from cosify.functional.ml import ml_kappa
 from cosify.functional.rule import rule_kappa
 from cosify.functional.similarity import cosine
 
 __all__ = [
+    "LsSolution",
     "adacos_kappa",
     "cosine",
     "cosine_softmax_loss",
@@ -15,6 +16,7 @@ __all__ = [
     "kappa_grid",
     "ls_energy",
     "ls_kappa",
+    "ls_search",
     "ml_kappa",
     "rule_kappa",
     "simplified_loss",

@@ -4,8 +4,9 @@ import torch
 from torch import Tensor
 
 from cosify.functional.checks import check_rows
+from cosify.functional.class_scan import ClassScan
 from cosify.functional.grid import grid_or_default
-from cosify.functional.similarity import full_precision, unit_rows
+from cosify.functional.similarity import full_precision
 
 
 def ml_kappa(embedding: Tensor, weight: Tensor, grid: Tensor | None = None) -> Tensor:
@@ -28,31 +29,17 @@ def ml_kappa(embedding: Tensor, weight: Tensor, grid: Tensor | None = None) -> T
     check_rows(embedding, weight)
     grid = grid_or_default(grid, embedding.device)
     with torch.no_grad(), full_precision(embedding.device):
-        cosine = unit_rows(embedding) @ unit_rows(weight).T
-        return search_ml(cosine, embedding.shape[1], grid)
+        return search_ml(ClassScan.of(embedding, weight), grid)
 
 
 @torch.no_grad()
-def search_ml(cosine: Tensor, dim: int, grid: Tensor) -> Tensor:
-    """Return the minimiser of Eq. (5) over `grid`, one candidate at a time.
-
-    Args:
-        cosine: [B, C].
-        dim: d of the embedding, at least 2.
-        grid: [K], increasing.
-
-    Returns:
-        [B] values of the grid.
-    """
-    nearest = cosine.amax(dim=1, keepdim=True)
-    gap = cosine - nearest
-    log_normaliser = log_vmf_normaliser(grid, dim)
+def search_ml(scan: ClassScan, grid: Tensor) -> Tensor:
+    """Return the minimiser of Eq. (5) over `grid` [K], one value of it for each sample, [B]."""
+    log_normaliser = log_vmf_normaliser(grid, scan.unit_embedding.shape[1]).unsqueeze(1)
+    nearest, log_mass = scan.log_masses(grid.unsqueeze(1))
     # Eq. (5) without its constants; kappa * nearest reaches 148, so the sum is formed in float64.
-    energy = [
-        log_normaliser[k] - grid[k].double() * nearest[:, 0].double() - torch.logsumexp(grid[k] * gap, dim=1).double()
-        for k in range(grid.shape[0])
-    ]
-    return grid.to(cosine.dtype)[torch.stack(energy).argmin(dim=0)]
+    energy = log_normaliser - grid.double().unsqueeze(1) * nearest.double() - log_mass.double()
+    return grid.to(nearest.dtype)[energy.argmin(dim=0)]
 
 
 def log_vmf_normaliser(kappa: Tensor, dim: int) -> Tensor:

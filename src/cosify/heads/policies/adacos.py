@@ -3,10 +3,9 @@
 import math
 
 import torch
-from torch import Tensor
 
 from cosify.functional import adacos_kappa, kappa_grid
-from cosify.heads.policies.policy import Geometry, KappaPolicy
+from cosify.heads.policies.policy import Estimate, Geometry, KappaPolicy
 
 
 class AdaCosDynamic(KappaPolicy):
@@ -23,11 +22,11 @@ class AdaCosDynamic(KappaPolicy):
     def start(self, num_classes: int) -> float:
         return adacos_kappa(num_classes)
 
-    def estimate(self, geometry: Geometry) -> Tensor | None:
-        target = geometry.cosine.amax(dim=1)
-        mass = (geometry.kappa * geometry.cosine).exp().sum(dim=1) - (geometry.kappa * target).exp()
+    def estimate(self, geometry: Geometry) -> Estimate | None:
+        target, log_mass = geometry.scan.log_masses(geometry.kappa.reshape(1, 1))
+        mass = (log_mass[0].exp() - 1) * (geometry.kappa * target).exp()
         # The lower median, as torch.median, written for any number of rows, none too, and without what ONNX lacks.
         position = torch.arange(target.shape[0], device=target.device)
         median = (target.sort().values * (position == (target.shape[0] - 1) // 2)).sum()
         median_cosine = median.clamp_min(math.cos(math.pi / 4))
-        return (mass.mean().log() / median_cosine).clamp_min(kappa_grid(device=target.device)[0])
+        return Estimate((mass.mean().log() / median_cosine).clamp_min(kappa_grid(device=target.device)[0]))

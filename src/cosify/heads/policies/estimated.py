@@ -1,28 +1,26 @@
 """The three estimators of the paper: least squares, maximum likelihood and rule of thumb."""
 
-from torch import Tensor
-
 from cosify.functional import kappa_grid
 from cosify.functional.ls import search_ls
 from cosify.functional.ml import search_ml
-from cosify.functional.rule import rule_from_prototypes
-from cosify.heads.policies.policy import Geometry, KappaPolicy
+from cosify.functional.rule import rule_from_mean
+from cosify.heads.policies.policy import Estimate, Geometry, KappaPolicy
 
 
 class LeastSquares(KappaPolicy):
     """Eqs. (10), (11) and (14): the method of the paper."""
 
-    def estimate(self, geometry: Geometry) -> Tensor | None:
-        grid = kappa_grid(device=geometry.cosine.device)
-        return search_ls(geometry.unit_embedding, geometry.prototypes, geometry.cosine, grid)
+    def estimate(self, geometry: Geometry) -> Estimate | None:
+        grid = kappa_grid(device=geometry.kappa.device)
+        solution = search_ls(geometry.scan, grid, geometry.last_kappa.median().reshape(1))
+        return Estimate(solution.kappa, solution.softmax)
 
 
 class MaximumLikelihood(KappaPolicy):
     """Eqs. (5), (6) and (14)."""
 
-    def estimate(self, geometry: Geometry) -> Tensor | None:
-        grid = kappa_grid(device=geometry.cosine.device)
-        return search_ml(geometry.cosine, geometry.unit_embedding.shape[1], grid)
+    def estimate(self, geometry: Geometry) -> Estimate | None:
+        return Estimate(search_ml(geometry.scan, kappa_grid(device=geometry.kappa.device)))
 
 
 class RuleOfThumb(KappaPolicy):
@@ -34,6 +32,6 @@ class RuleOfThumb(KappaPolicy):
 
     momentum = 1.0  # a function of the weights alone: the last value is the exact one
 
-    def estimate(self, geometry: Geometry) -> Tensor | None:
-        smallest = kappa_grid(device=geometry.cosine.device)[0]
-        return rule_from_prototypes(geometry.prototypes).clamp_min(smallest)
+    def estimate(self, geometry: Geometry) -> Estimate | None:
+        kappa = rule_from_mean(geometry.scan.prototype_sum() / geometry.num_classes)
+        return Estimate(kappa.to(geometry.scan.unit_embedding.dtype).clamp_min(kappa_grid(device=kappa.device)[0]))

@@ -6,16 +6,25 @@ from typing import ClassVar
 from torch import Tensor
 
 from cosify.functional import expected_kappa
+from cosify.functional.class_scan import ClassScan, SoftmaxState
 
 
 @dataclass(frozen=True)
 class Geometry:
-    """What the head computed of one batch, for the policy to read; nothing here carries a gradient."""
+    """What a policy reads of one batch; nothing here carries a gradient."""
 
-    unit_embedding: Tensor  # [B, d]
-    prototypes: Tensor  # [C, d]
-    cosine: Tensor  # [B, C]
+    scan: ClassScan  # embeddings, prototypes and their cosines
+    num_classes: int  # C; of a class-parallel head over all ranks
     kappa: Tensor  # scalar, the head's running kappa
+    last_kappa: Tensor  # [.], of the batch before, or the start
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a policy finds."""
+
+    kappa: Tensor  # scalar, [1] or [B]
+    softmax: SoftmaxState | None = None  # at kappa, n = 1, if finding kappa has computed it
 
 
 class KappaPolicy:
@@ -33,6 +42,6 @@ class KappaPolicy:
         """Return kappa before the first training batch."""
         return expected_kappa(num_classes)
 
-    def estimate(self, geometry: Geometry) -> Tensor | None:
-        """Return kappa of this batch, scalar or [B], or None where kappa does not depend on the batch."""
+    def estimate(self, geometry: Geometry) -> Estimate | None:
+        """Return kappa of this batch, or None where kappa does not depend on the batch."""
         return None

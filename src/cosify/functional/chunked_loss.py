@@ -1,0 +1,193 @@
+"""Eq. (2) straight from embeddings: the loss and its gradients, Eqs. (12) and (13), without [B, C] for many classes.
+
+The target class is kept apart.  With r the softmax average of the other prototypes and odds' the target's odds with
+margin, p' = sigmoid(log odds'), and for hard labels
+
+    loss = log(1 + 1 / odds'),    d loss / d x~ = kappa (1 - p') (r - dz'/dz w_y).
+
+r is what a search for kappa has computed, so that neither of the two costs anything, and what is left of the backward
+pass is one matrix product for the weight.  Nothing cancels where p' is near 1.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from cosify.functional.class_scan import ClassScan, SoftmaxState
+from cosify.functional.margin import Margin
+from cosify.functional.similarity import powers
+
+
+@dataclass(frozen=True)
+class LossSettings:
+    """What the loss does besides Eq. (2).
+
+    Attributes:
+        margin: on the target cosine.
+        label_smoothing: share of the target distribution that is spread over all classes, in [0, 1).
+        num_classes: C, over all ranks.
+    """
+
+    margin: Margin
+    label_smoothing: float
+    num_classes: int
+
+
+def chunked_loss(
+    embedding: Tensor,
+    weight: Tensor,
+    kappa: Tensor,
+    scan: ClassScan,
+    state: SoftmaxState,
+    settings: LossSettings,
+    sample_weight: Tensor,
+) -> Tensor:
+    """Return sum(sample_weight * loss) over the samples.
+
+    Kobayashi, Eq. (2), with CosFace's or ArcFace's margin and label smoothing.  The gradient goes to `embedding`
+    and `weight`, through their normalisation, and to `kappa`; an estimated kappa carries none.
+
+    Args:
+        embedding: [B, d], any norm.
+        weight: [C, d], any norm; of a process group this rank's rows.
+        kappa: [1] or [B].
+        scan: of both, with labels.
+        state: softmax at `kappa`, n = 1.
+        settings: margin and label smoothing.
+        sample_weight: [B]; 0 for a sample to ignore.
+    """
+    result: Tensor = _ChunkedLoss.apply(embedding, weight, kappa, scan, state, settings, sample_weight)
+    return result
+
+
+class _Saved(NamedTuple):
+    """What the backward pass needs; all of it [B] or [B, d] but for the weight and its norms."""
+
+    unit_embedding: Tensor
+    inverse_length: Tensor
+    weight: Tensor
+    inverse_norm: Tensor
+    target_index: Tensor
+    kappa: Tensor
+    nearest: Tensor
+    log_scale: Tensor  # log of 1 / (mass of all classes), relative to `nearest`
+    of_target: Tensor  # d loss / d (kappa z_y)
+    factor: Tensor  # kappa times the sample's weight
+    by_embedding: Tensor  # the embedding's gradient, done
+    by_kappa: Tensor | None
+
+
+class _ChunkedLoss(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        embedding: Tensor,
+        weight: Tensor,
+        kappa: Tensor,
+        scan: ClassScan,
+        state: SoftmaxState,
+        settings: LossSettings,
+        sample_weight: Tensor,
+    ) -> Tensor:
+        target = scan.target
+        assert target is not None, "the loss needs labels"
+        assert scan.inverse_norm is not None, "and the norms of the weight"
+        kappa, nearest, mass, rest_sum = state.kappa[0], state.nearest[0], state.mass[0], state.rest_sum[0]
+        target_cosine = target.cosine.nan_to_num(neginf=0.0)  # samples without a label weigh 0
+        shifted, slope = settings.margin.apply(target_cosine)
+        log_mass = mass.log()
+        log_odds = kappa * (shifted - nearest) - log_mass
+        rest_share = torch.sigmoid(-log_odds)
+        smooth = settings.label_smoothing / settings.num_classes
+
+        loss = -F.logsigmoid(log_odds)  # softplus drops what lies below 2e-9
+        of_target = settings.label_smoothing - smooth - rest_share  # d loss / d (kappa z'_y)
+        coefficient = of_target * slope
+        by_embedding = target.prototype * coefficient.unsqueeze(1)
+        by_embedding.addcmul_(rest_sum, (rest_share / mass).unsqueeze(1))
+        rest_logit = torch.zeros_like(loss)
+        if smooth > 0:
+            of_rest = smooth * (scan.prototype_sum().to(rest_sum.dtype) - target.prototype)
+            by_embedding -= of_rest
+            rest_logit = (scan.unit_embedding * of_rest).sum(dim=1)
+            loss = loss + kappa * ((settings.label_smoothing - smooth) * shifted - rest_logit)
+        by_kappa = None
+        if ctx.needs_input_grad[2]:
+            by_kappa = (scan.unit_embedding * rest_sum).sum(dim=1) * (rest_share / mass)
+            by_kappa = sample_weight * (by_kappa + of_target * shifted - rest_logit)
+        radial = (by_embedding * scan.unit_embedding).sum(dim=1, keepdim=True)  # the embedding's length has no say
+        factor = sample_weight * kappa
+        by_embedding.addcmul_(scan.unit_embedding, radial, value=-1).mul_((scan.inverse_length * factor).unsqueeze(1))
+
+        ctx.chunk, ctx.smooth, ctx.embedding_dtype = scan.chunk, smooth, embedding.dtype
+        ctx.cosines, ctx.room = scan.cosines, scan.room
+        saved = _Saved(
+            scan.unit_embedding,
+            scan.inverse_length,
+            weight,
+            scan.inverse_norm,
+            target.index,
+            kappa,
+            nearest,
+            F.logsigmoid(-log_odds) - log_mass,
+            coefficient,
+            factor,
+            by_embedding,
+            by_kappa,
+        )
+        ctx.save_for_backward(*saved)
+        return (sample_weight * loss).sum()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_loss: Tensor) -> tuple[Tensor | None, ...]:
+        saved = _Saved(*ctx.saved_tensors)
+        # The gradient takes the cosines' place: a second backward pass, with retain_graph, has to compute them again.
+        room, cosines = ctx.room, ctx.cosines
+        if room is not None:
+            ctx.room = ctx.cosines = None
+        wants_embedding, wants_weight, wants_kappa = ctx.needs_input_grad[:3]
+        by_embedding = by_weight = by_kappa = None
+        if wants_embedding:
+            by_embedding = (grad_loss * saved.by_embedding).to(ctx.embedding_dtype)
+        if wants_weight:
+            by_weight = _weight_gradient(saved, grad_loss, ctx.chunk, ctx.smooth, cosines, room)
+        if wants_kappa and saved.by_kappa is not None:
+            by_kappa = (grad_loss * saved.by_kappa).sum().reshape(1)
+        return by_embedding, by_weight, by_kappa, None, None, None, None
+
+
+def _weight_gradient(
+    saved: _Saved,
+    grad_loss: Tensor,
+    chunk: int,
+    smooth: float,
+    cosines: Sequence[Tensor] | None,
+    room: Tensor | None,
+) -> Tensor:
+    """Return d loss / d weight [C, d]: for each class sum_i factor_i (p'_ic - y_ic) x~_i, through w / ||w||."""
+    unit_embedding, weight = saved.unit_embedding, saved.weight
+    scan = ClassScan(
+        unit_embedding, saved.inverse_length, weight, unit_embedding, saved.inverse_norm, chunk, cosines=cosines
+    )
+    weighted = unit_embedding * (grad_loss * saved.factor).unsqueeze(1)
+    log_scale, kappa, nearest = (values.unsqueeze(1) for values in (saved.log_scale, saved.kappa, saved.nearest))
+    gradient = torch.empty_like(weight) if room is None else room
+    for block in scan.blocks():
+        rows = slice(block.start, block.start + len(block.prototypes))
+        share = powers(kappa, block.cosine - nearest, log_scale)
+        if smooth > 0:
+            share -= smooth
+        index = saved.target_index - block.start
+        here = ((index >= 0) & (index < share.shape[1])).nonzero().squeeze(1)
+        share[here, index[here]] = saved.of_target[here]
+        by_prototype = share.T @ weighted
+        radial = (by_prototype * block.prototypes).sum(dim=1, keepdim=True)
+        by_prototype.addcmul_(block.prototypes, radial, value=-1)
+        torch.mul(by_prototype, saved.inverse_norm[rows].unsqueeze(1), out=gradient[rows])
+    return gradient

@@ -1,0 +1,135 @@
+"""The certified local search for Eq. (11): few candidates are evaluated, the others proved to be worse.
+
+1. Three neighbours are evaluated in one matrix product, then the walk goes downhill until the best has two worse
+   neighbours.
+2. Two bounds that come with the evaluations rule out all that lies left and right of the walk, for most trained
+   features (`bound_below`, `bound_above`).
+3. What they leave open is bounded by projections (`SpanBounds`), each at the price of one evaluation.
+4. What is still open is evaluated, the most promising first.
+
+The answer does not depend on the start.  That the energy has one minimum is not assumed: with tight clusters of
+classes it has two, one that tells clusters apart and one that tells their members apart.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from cosify.functional.class_scan import KAPPAS_AT_ONCE, ClassScan, SoftmaxState
+from cosify.functional.ls_bounds import SpanBounds, bound_above, bound_below
+
+# Directions of SpanBounds besides x.  A second one halves the evaluations on clustered classes, a third saves nothing.
+MOST_AVERAGES = 2
+# Candidates below the walk that are projected at first.  Those further down mostly follow from the lowest of these.
+REACH = 3
+
+
+@dataclass
+class Evaluated:
+    """What a search knows.
+
+    Attributes:
+        energy: [K, B], Eq. (10); infinite at candidates that were not evaluated.
+        index: [B], the best candidate.
+        best: the softmax there, n = 1.
+        products: [.., C] x [C, d] matrix products, counted in samples.
+        open_pairs: (sample, candidate) that had to be evaluated because no bound ruled them out.
+    """
+
+    energy: Tensor
+    index: Tensor
+    best: SoftmaxState
+    products: int
+    open_pairs: int = 0
+
+    def enter(self, rows: Tensor, index: Tensor, state: SoftmaxState) -> None:
+        """Enter the evaluation of one candidate of each of `rows`."""
+        energy = state.energy[0]
+        better = energy < self.best.energy[0, rows]
+        self.energy[index, rows] = energy
+        self.index[rows[better]] = index[better]
+        self.best.put(rows[better], state, better)
+        self.products += len(rows)
+
+
+def search_certified(scan: ClassScan, grid: Tensor, start: Tensor, rounding: Tensor) -> Evaluated:
+    """Evaluate every candidate whose energy may be the least, up to rounding.
+
+    Args:
+        scan: samples and classes.
+        grid: [K], at least three, increasing.
+        start: index of the candidate to begin at, [1] or [B].
+        rounding: [K], of an energy at each candidate; what is left out is worse than the best by more.
+    """
+    num_rows, last = len(scan.embedding), len(grid) - 1
+    low = (start - 1).clamp(0, len(grid) - KAPPAS_AT_ONCE).expand(num_rows).clone()
+    high = low + (KAPPAS_AT_ONCE - 1)
+    window = low + torch.arange(KAPPAS_AT_ONCE, device=low.device).unsqueeze(1)
+    state, others = scan.solve(grid[window], beyond=grid[(high + 1).clamp_max(last)])
+    assert others is not None
+    energy = state.energy.new_full((len(grid), num_rows), torch.inf).scatter_(0, window, state.energy)
+    position = state.energy.argmin(dim=0)
+    known = Evaluated(energy, low + position, state.pick(position), KAPPAS_AT_ONCE * num_rows)
+    inner = scan.inner(state, 0)  # at `low`; `others` is that of a candidate not beyond `high + 1`
+    while True:
+        up = (known.index == high) & (high < last)
+        rows = scan.agreed(up | ((known.index == low) & (low > 0))).nonzero().squeeze(1)
+        if len(rows) == 0:
+            break
+        upwards = up[rows]
+        index = torch.where(upwards, high[rows] + 1, low[rows] - 1)
+        state, beyond = scan.solve(grid[index].unsqueeze(0), rows, grid[(index + 1).clamp_max(last)])
+        assert beyond is not None
+        known.enter(rows, index, state)
+        ups, downs = rows[upwards], rows[~upwards]
+        high[ups], others[ups] = index[upwards], beyond[upwards]
+        low[downs], inner[downs] = index[~upwards], scan.inner(state, 0, rows)[~upwards]
+
+    limit = known.best.energy[0] + rounding[known.index]
+    nearest = scan.nearest_of_all(known.best.nearest[0], None)
+    below = (low > 0) & (bound_below(inner) < limit)
+    above = (high < last) & (bound_above(nearest, others) < limit)
+    rows = scan.agreed(below | above).nonzero().squeeze(1)
+    if len(rows) > 0:
+        candidate = torch.arange(len(grid), device=grid.device).unsqueeze(1)
+        is_open = (below[rows] & (candidate < low[rows])) | (above[rows] & (candidate > high[rows]))
+        _close(scan, grid, known, rows, is_open, candidate >= low[rows] - REACH, rounding)
+    return known
+
+
+def _close(
+    scan: ClassScan, grid: Tensor, known: Evaluated, rows: Tensor, is_open: Tensor, near: Tensor, rounding: Tensor
+) -> None:
+    """Rule out or evaluate the candidates `is_open` [K, n] of the samples `rows` [n], looking at those `near` first."""
+    bounds = SpanBounds(scan, grid, rows, known.best.nearest[0, rows])
+    direction = scan.mean(known.best, 0)[rows]
+    bound = bounds.add(direction, is_open & near)
+    known.products += len(rows)
+    is_open, left = _still_open(scan, known, rows, is_open, bound, rounding)
+    far = is_open & ~near
+    if bool(far.any()):
+        bound = bounds.extend(far)
+        known.products += len(rows)
+        is_open, left = _still_open(scan, known, rows, is_open, bound, rounding)
+    while bool(left.any()):
+        rows, is_open, bound = rows[left], is_open[:, left], bound[:, left]
+        bounds.keep(left)
+        index = bound.masked_fill(~is_open, torch.inf).argmin(dim=0)
+        state, _ = scan.solve(grid[index].unsqueeze(0), rows)
+        known.enter(rows, index, state)
+        known.open_pairs += len(rows)
+        is_open[index, torch.arange(len(rows), device=rows.device)] = False
+        is_open, left = _still_open(scan, known, rows, is_open, bound, rounding)
+        if bounds.num_averages < MOST_AVERAGES and bool(left.any()):
+            bound = bounds.add(scan.mean(state, 0, rows), is_open)
+            known.products += len(rows)
+            is_open, left = _still_open(scan, known, rows, is_open, bound, rounding)
+
+
+def _still_open(
+    scan: ClassScan, known: Evaluated, rows: Tensor, is_open: Tensor, bound: Tensor, rounding: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return which candidates [K, n] of `rows` no bound rules out, and which of the rows [n] have any."""
+    is_open = scan.agreed(is_open & (bound < known.best.energy[0, rows] + rounding[known.index[rows]]))
+    return is_open, is_open.any(dim=0)

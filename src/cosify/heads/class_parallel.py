@@ -1,0 +1,211 @@
+"""A cosine head whose classes are spread over processes, for more classes than one device holds."""
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.distributed import ProcessGroup
+
+from cosify.functional.class_scan import ClassScan
+from cosify.functional.similarity import full_precision
+from cosify.heads.cosine_head import CosineHead
+
+INIT_BLOCK = 1024  # classes initialised from one seed, so that the start does not depend on the number of processes
+
+
+class ClassParallelCosineLinear(CosineHead):
+    """`CosineLinear` with the classes split over a process group, to be trained through `CosineSoftmaxLoss`.
+
+    Kobayashi, Sec. 3.4.1, has 93,431 classes; this has room for as many as the group's memory.  Each process holds the
+    rows of its `classes` and no others.  kappa*, the loss and the gradients are those of one process on the
+    concatenated batch: samples are gathered, each process compares all of them with its own classes, and sums are
+    reduced, of [B] to [B, d] numbers each.
+
+    The backbone may be wrapped in DDP or FSDP, which average its gradient over processes; the gradient that leaves here
+    is multiplied by their number, so that the average is the gradient of the mean over all samples.  This module must
+    not be wrapped: each process' rows are its own.  Give its parameters to the same optimiser.  Clip the gradients of
+    backbone and head apart: a norm over both differs between processes, and with it the backbones.
+
+    Args:
+        in_features: d.
+        num_classes: C over all processes, at least one for each.
+        process_group: default: all processes; without `torch.distributed`, this one.
+        kappa: as in `CosineLinear`.
+        sample_fraction: below 1, each step compares the samples with their own classes and a random choice of the
+            others, this share of C in all (Partial-FC, An et al., CVPR 2022).  kappa* is then the minimiser over the
+            chosen classes, an approximation: fewer classes give a smaller kappa.
+        start_kappa: as in `CosineLinear`.
+        start_norm: as in `CosineLinear`.
+        device: where the parameters lie.
+        dtype: of `weight`.
+
+    Attributes:
+        classes: range of the classes held here.
+
+    Raises:
+        ValueError: if there are fewer classes than processes, or as in `CosineLinear`.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        num_classes: int,
+        *,
+        process_group: ProcessGroup | None = None,
+        kappa: float | str = "ls",
+        sample_fraction: float = 1.0,
+        start_kappa: float | None = None,
+        start_norm: float | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        if process_group is None and dist.is_initialized():
+            process_group = dist.group.WORLD
+        self.process_group = process_group
+        rank, world_size = _rank(process_group), _world_size(process_group)
+        if num_classes < world_size:
+            raise ValueError(
+                f"{num_classes} classes came for {world_size} processes, expected at least one each; use CosineLinear"
+            )
+        if not 0 < sample_fraction <= 1:
+            raise ValueError(f"sample_fraction is {sample_fraction}, expected a share in (0, 1], such as 0.1")
+        self.in_features = in_features
+        self.sample_fraction = sample_fraction
+        self.classes = class_range(num_classes, rank, world_size)
+        self.weight = nn.Parameter(torch.empty(len(self.classes), in_features, device=device, dtype=dtype))
+        self.reset_parameters()
+        self._setup_kappa(num_classes, in_features, kappa, "running", start_kappa, start_norm)
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Draw the weight as `nn.Linear` does, the same for any number of processes."""
+        seed = torch.randint(2**31, (1,), device=self.weight.device)
+        if self.process_group is not None:
+            dist.broadcast(seed, group=self.process_group, group_src=0)
+        bound = self.in_features**-0.5
+        first = self.classes.start - self.classes.start % INIT_BLOCK
+        for start in range(first, self.classes.stop, INIT_BLOCK):
+            generator = torch.Generator().manual_seed(int(seed) + start)
+            block = torch.empty(INIT_BLOCK, self.in_features).uniform_(-bound, bound, generator=generator)
+            low, high = max(start, self.classes.start), min(start + INIT_BLOCK, self.classes.stop)
+            self.weight[low - self.classes.start : high - self.classes.start] = block[low - start : high - start]
+
+    def forward(self, embedding: Tensor) -> Tensor:
+        """Map embeddings [B, d] to the logits [B, c] of this process' classes, with the running kappa; no gradient."""
+        scan = ClassScan.of(embedding, self.weight)
+        with full_precision(embedding.device):
+            return self.inference_kappa() * torch.cat([block.cosine for block in scan.blocks()], dim=1)
+
+    @torch.no_grad()
+    def predict(self, embedding: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the nearest of all classes and its cosine, for this process' samples.
+
+        Every process of the group has to call it at the same time; the numbers of samples may differ.
+
+        Args:
+            embedding: [B, d].
+
+        Returns:
+            Class indices [B], the smaller one of equals, and cosines [B].
+        """
+        everything, own = _gather_rows(embedding.detach(), self.process_group)
+        with full_precision(embedding.device):
+            scan = ClassScan.of(everything, self.weight, group=self.process_group)
+            best = scan.unit_embedding.new_full((len(everything),), -torch.inf)
+            index = torch.zeros(len(everything), dtype=torch.int64, device=best.device)
+            for block in scan.blocks():
+                largest, position = block.cosine.max(dim=1)
+                index = torch.where(largest > best, position + block.start + self.classes.start, index)
+                best = torch.maximum(best, largest)
+        if self.process_group is not None:
+            mine = best.clone()
+            dist.all_reduce(best, dist.ReduceOp.MAX, self.process_group)
+            index = torch.where(mine == best, index, self.num_classes)
+            dist.all_reduce(index, dist.ReduceOp.MIN, self.process_group)
+        return index[own], best[own]
+
+    def gathered(self, embedding: Tensor, labels: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the samples of all processes, in their order."""
+        if self.process_group is None:
+            return embedding, labels, weights
+        all_labels, _ = _gather_rows(labels, self.process_group)
+        all_weights, _ = _gather_rows(weights, self.process_group)
+        everything: Tensor = _GatherEmbeddings.apply(embedding, self.process_group)
+        return everything, all_labels, all_weights
+
+    def classes_of(self, labels: Tensor) -> tuple[Tensor, Tensor, int]:
+        """Return the weight of this process' classes, where among them the labels are, and C; of a sample, if asked."""
+        index = labels - self.classes.start
+        index = torch.where((index >= 0) & (index < len(self.classes)) & (labels >= 0), index, -1)
+        if self.sample_fraction == 1.0 or not self.training:
+            return self.weight, index, self.num_classes
+        chosen = self._sample(index)
+        place = torch.searchsorted(chosen, index)
+        num_chosen = torch.tensor(len(chosen), device=labels.device)
+        if self.process_group is not None:
+            dist.all_reduce(num_chosen, group=self.process_group)
+        return self.weight[chosen], torch.where(index >= 0, place, -1), int(num_chosen)
+
+    @torch.no_grad()
+    def _sample(self, index: Tensor) -> Tensor:
+        """Return sorted numbers of this process' classes: those of `index`, filled up at random."""
+        num = max(1, round(self.sample_fraction * len(self.classes)))
+        priority = torch.rand(len(self.classes), device=index.device)
+        priority[index[index >= 0]] = 2.0
+        present = int((priority == 2.0).sum())
+        return priority.topk(max(num, present)).indices.sort().values
+
+    def extra_repr(self) -> str:
+        """Show the layer's arguments and the share held here."""
+        return (
+            f"in_features={self.in_features}, num_classes={self.num_classes}, classes={self.classes},"
+            f" kappa={self.kappa_spec!r}"
+        )
+
+
+def class_range(num_classes: int, rank: int, world_size: int) -> range:
+    """Return the classes of one process: contiguous, and as many as any other's or one more."""
+    return range(num_classes * rank // world_size, num_classes * (rank + 1) // world_size)
+
+
+def _rank(group: ProcessGroup | None) -> int:
+    return 0 if group is None else dist.get_rank(group)
+
+
+def _world_size(group: ProcessGroup | None) -> int:
+    return 1 if group is None else dist.get_world_size(group)
+
+
+def _gather_rows(rows: Tensor, group: ProcessGroup | None) -> tuple[Tensor, slice]:
+    """Return the rows of all processes, whose numbers may differ, and which of them are this one's."""
+    if group is None:
+        return rows, slice(None)
+    world_size = dist.get_world_size(group)
+    counts = [torch.zeros(1, dtype=torch.int64, device=rows.device) for _ in range(world_size)]
+    dist.all_gather(counts, torch.tensor([len(rows)], device=rows.device), group=group)
+    sizes = [int(count) for count in counts]
+    padded = rows.new_zeros(max(sizes), *rows.shape[1:])
+    padded[: len(rows)] = rows
+    parts = [torch.empty_like(padded) for _ in range(world_size)]
+    dist.all_gather(parts, padded, group=group)
+    first = sum(sizes[: dist.get_rank(group)])
+    everything = torch.cat([part[:size] for part, size in zip(parts, sizes, strict=True)])
+    return everything, slice(first, first + len(rows))
+
+
+class _GatherEmbeddings(torch.autograd.Function):
+    """All processes' rows; backward, this one's times the number of processes, which DDP's average divides by."""
+
+    @staticmethod
+    def forward(ctx: Any, embedding: Tensor, group: ProcessGroup) -> Tensor:
+        everything, ctx.own = _gather_rows(embedding, group)
+        ctx.world_size = dist.get_world_size(group)
+        return everything
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return gradient[ctx.own] * ctx.world_size, None

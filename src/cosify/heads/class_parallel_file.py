@@ -1,0 +1,142 @@
+"""Save a class-parallel head as one safetensors file of a plain head, and load it on any number of processes."""
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+import torch
+import torch.distributed as dist
+from safetensors import safe_open
+from torch import Tensor
+
+from cosify.heads.class_parallel import ClassParallelCosineLinear, class_range
+
+SAFETENSORS_DTYPES = {torch.float32: "F32", torch.float64: "F64", torch.float16: "F16", torch.bfloat16: "BF16"}
+PIECE_BYTES = 64 << 20  # sent and written at once
+
+
+def save_class_parallel(head: ClassParallelCosineLinear, path: str | Path) -> Path:
+    """Write what `CosineLinear(...).state_dict()` would hold: `weight` [C, d] in the order of classes, and kappa.
+
+    The first process receives the others' rows in pieces and writes them one behind the other: no process holds more
+    than its own rows and a piece.  The file appears when it is whole.
+
+    Args:
+        head: on every process of its group; all have to call this together.
+        path: of the file; only the first process writes.
+
+    Raises:
+        OSError: on all processes, if the file cannot be written; what was there before stays.
+    """
+    path = Path(path)
+    aside = path.with_name(f".{path.name}.new")
+    error = ""
+    file: BinaryIO | None = None
+    rank = 0 if head.process_group is None else dist.get_rank(head.process_group)
+    if rank == 0:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = aside.open("wb")
+            file.write(_header(head))
+        except OSError as problem:
+            error = str(problem)
+    # Whatever happens to the file, the pieces are passed on, or the other processes would wait for ever.
+    for piece in _pieces_in_order(head):
+        if file is not None and not error:
+            try:
+                file.write(_bytes(piece))
+            except OSError as problem:
+                error = str(problem)
+    if file is not None:
+        try:
+            with file:
+                for value in _small(head).values():
+                    file.write(_bytes(value))
+                file.flush()
+                os.fsync(file.fileno())
+            if not error:
+                aside.replace(path)
+        except OSError as problem:
+            error = error or str(problem)
+        if error:
+            aside.unlink(missing_ok=True)
+    if head.process_group is not None:
+        message = [error]
+        dist.broadcast_object_list(message, group=head.process_group, group_src=0)
+        error = message[0]
+    if error:
+        raise OSError(f"{path} cannot be written ({error}), expected a folder of ours with room for the file")
+    return path
+
+
+@torch.no_grad()
+def load_class_parallel(head: ClassParallelCosineLinear, path: str | Path) -> None:
+    """Read this process' rows, and kappa, from a file of `save_class_parallel` or of a plain head.
+
+    Args:
+        head: to fill, on any number of processes.
+        path: of the file; each process reads its part.
+
+    Raises:
+        ValueError: if the file holds another number of classes or features.
+    """
+    with safe_open(str(path), framework="pt") as file:
+        rows = file.get_slice("weight")
+        shape = rows.get_shape()
+        if shape != [head.num_classes, head.in_features]:
+            raise ValueError(
+                f"{path} holds a weight of shape {shape}, this head has {[head.num_classes, head.in_features]}"
+                f" ([classes, features]); build it with num_classes={shape[0]} and in_features={shape[1]}"
+            )
+        names = [name for name in file.keys() if name != "weight"]  # noqa: SIM118  # no mapping
+        state = {name: file.get_tensor(name) for name in names}
+        state["weight"] = rows[head.classes.start : head.classes.stop]
+    head.load_state_dict(state)
+
+
+def _small(head: ClassParallelCosineLinear) -> dict[str, Tensor]:
+    """Return what is alike on all processes."""
+    return {name: value for name, value in head.state_dict().items() if name != "weight"}
+
+
+def _header(head: ClassParallelCosineLinear) -> bytes:
+    """Return the length and the table that a safetensors file begins with."""
+    table: dict[str, dict[str, object]] = {}
+    offset = 0
+    weight = torch.empty(head.num_classes, head.in_features, dtype=head.weight.dtype, device="meta")
+    for name, value in {"weight": weight, **_small(head)}.items():
+        size = value.numel() * value.element_size()
+        table[name] = {
+            "dtype": SAFETENSORS_DTYPES[value.dtype],
+            "shape": list(value.shape),
+            "data_offsets": [offset, offset + size],
+        }
+        offset += size
+    text = json.dumps({"__metadata__": {"format": "pt"}, **table}).encode()
+    text += b" " * (-len(text) % 8)  # aligned, as safetensors does it
+    return len(text).to_bytes(8, "little") + text
+
+
+def _pieces_in_order(head: ClassParallelCosineLinear) -> Iterator[Tensor]:
+    """Yield all rows, in order, on the first process; send them there from the others."""
+    group = head.process_group
+    step = max(1, PIECE_BYTES // (head.in_features * head.weight.element_size()))
+    rank, world_size = (0, 1) if group is None else (dist.get_rank(group), dist.get_world_size(group))
+    weight = head.weight.detach()
+    if rank != 0:
+        for piece in weight.split(step):
+            dist.send(piece.contiguous(), group=group, group_dst=0)
+        return
+    yield from weight.split(step)
+    for source in range(1, world_size):
+        num_rows = len(class_range(head.num_classes, source, world_size))
+        for start in range(0, num_rows, step):
+            piece = weight.new_empty(min(step, num_rows - start), head.in_features)
+            dist.recv(piece, group=group, group_src=source)
+            yield piece
+
+
+def _bytes(values: Tensor) -> bytes:
+    return values.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()

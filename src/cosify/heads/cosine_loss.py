@@ -1,0 +1,137 @@
+"""The embedding-level loss: kappa, margins and Eq. (2) in one module, for a hundred classes or a million."""
+
+import torch
+from torch import Tensor, nn
+from torch.distributed import ProcessGroup
+
+from cosify.functional.checks import check_rows, values_visible
+from cosify.functional.chunked_loss import LossSettings, chunked_loss
+from cosify.functional.class_scan import ClassScan
+from cosify.functional.margin import Margin
+from cosify.functional.similarity import full_precision
+from cosify.heads.cosine_head import CosineHead
+
+IGNORE_INDEX = -100  # as in torch.nn.functional.cross_entropy
+
+
+class CosineSoftmaxLoss(nn.Module):
+    """Cross-entropy of kappa times the cosines, from embeddings, in memory for O(B chunk) and the weight's gradient.
+
+    Kobayashi, Eqs. (2) and (10)-(13); CosFace (Wang et al., CVPR 2018), ArcFace (Deng et al., CVPR 2019).  The value
+    and the gradients are those of `F.cross_entropy(head(embedding), labels)`.  LS finds kappa from the cosines without
+    margin, and hands the softmax average that it ends with to the loss and to the embedding's gradient.
+
+    It holds the head, so it goes wherever the head's parameters have to go: into the optimiser, into
+    `accelerator.prepare` or DDP.  A class-parallel head is the exception, see there.
+
+    Args:
+        head: a cosine head, of any kappa policy; its running kappa is kept up as in its own forward pass.
+        margin: taken off the target's cosine (CosFace), such as 0.35.
+        angular_margin: added to the target's angle (ArcFace), in radians, such as 0.5; may be combined.
+        label_smoothing: share of the target spread over all classes, in [0, 1).
+        chunk: classes in a block.  Default: from a budget of some MB.
+        process_group: of a class-parallel head; default and only choice: the head's own.
+        ignore_index: a label that says to leave the sample out.
+
+    Raises:
+        TypeError: if `head` is no cosine head.
+        ValueError: if a number is out of range, or `process_group` is not the head's.
+    """
+
+    def __init__(
+        self,
+        head: CosineHead,
+        margin: float = 0.0,
+        angular_margin: float = 0.0,
+        label_smoothing: float = 0.0,
+        chunk: int | None = None,
+        process_group: ProcessGroup | None = None,
+        ignore_index: int = IGNORE_INDEX,
+    ) -> None:
+        super().__init__()
+        if not isinstance(head, CosineHead):
+            raise TypeError(f"head is {type(head).__name__}, expected a cosine head; call cosify.convert on the model")
+        if not 0 <= label_smoothing < 1:
+            raise ValueError(f"label_smoothing is {label_smoothing}, expected a share in [0, 1), such as 0.1")
+        if chunk is not None and chunk < 1:
+            raise ValueError(f"chunk is {chunk}, expected at least one class in a block, or None")
+        if process_group is not None and process_group is not head.process_group:
+            raise ValueError(
+                "process_group is not the head's: a plain head is whole on every rank; build a"
+                " ClassParallelCosineLinear(..., process_group=...) and leave process_group out here"
+            )
+        self.head = head
+        self.margin = Margin(margin, angular_margin)
+        self.label_smoothing = label_smoothing
+        self.chunk = chunk
+        self.ignore_index = ignore_index
+
+    def forward(self, embedding: Tensor, labels: Tensor, sample_weight: Tensor | None = None) -> Tensor:
+        """Return the mean loss, weighted by sample, over the samples that have a label.
+
+        Args:
+            embedding: [B, d], any norm; gradients leave in its dtype.
+            labels: [B], class indices in [0, C), or `ignore_index`.
+            sample_weight: [B], from 0 on; the mean is divided by its sum.
+
+        Returns:
+            Scalar, float32 (float64 for float64 inputs); 0 if no sample counts.
+
+        Raises:
+            ValueError: if shapes do not fit, or a CPU input is not finite or out of range.
+        """
+        head = self.head
+        embedding, labels, weights = head.gathered(embedding, *self._checked(embedding, labels, sample_weight))
+        weight, index, num_classes = head.classes_of(labels)
+        with full_precision(embedding.device):
+            scan = ClassScan.of(embedding, weight, self.chunk, head.process_group)
+            scan = scan.with_labels(index, labels >= 0).stored(_room(scan, weight))
+            estimate = head.batch_kappa(scan, num_classes)
+            state = estimate.softmax
+            if state is None:
+                state, _ = scan.solve(estimate.kappa.detach().reshape(1, -1))
+            if head.training:
+                head.record(embedding.detach(), estimate.kappa.detach())
+            weights = weights.to(scan.unit_embedding.dtype)
+            weights = weights / weights.sum().clamp_min(torch.finfo(weights.dtype).tiny)
+            kappa = estimate.kappa.to(weights.dtype)
+            settings = LossSettings(self.margin, self.label_smoothing, num_classes)
+            return chunked_loss(embedding, weight, kappa, scan, state, settings, weights)
+
+    def _checked(self, embedding: Tensor, labels: Tensor, sample_weight: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Return labels with -1 for those to ignore, and the weight of each sample, 0 for these."""
+        check_rows(embedding, self.head.weight.flatten(1))
+        num_rows, num_classes = len(embedding), self.head.num_classes
+        if labels.is_floating_point() or labels.dtype == torch.bool or labels.shape != (num_rows,):
+            raise ValueError(
+                f"labels are {labels.dtype} of shape {list(labels.shape)}, expected [{num_rows}] integer class indices;"
+                " for soft targets use F.cross_entropy(head(embedding), targets)"
+            )
+        ignored = labels == self.ignore_index
+        if values_visible(labels):
+            wrong = ((labels < 0) | (labels >= num_classes)) & ~ignored
+            if bool(wrong.any()):
+                raise ValueError(
+                    f"{int(wrong.sum())} of {num_rows} labels out of range, such as {int(labels[wrong][0])}, expected 0"
+                    f" to {num_classes - 1}, or {self.ignore_index} to leave a sample out; re-index the labels"
+                )
+        labels = labels.masked_fill(ignored, -1).long()
+        if sample_weight is None:
+            return labels, (~ignored).float()
+        weights = sample_weight.detach()
+        if weights.shape != (num_rows,):
+            raise ValueError(f"sample_weight has shape {list(weights.shape)}, expected [{num_rows}], one for each row")
+        if values_visible(weights) and not bool((weights.isfinite() & (weights >= 0)).all()):
+            raise ValueError("sample_weight holds NaN, infinity or negative numbers, expected weights from 0 on")
+        return labels, weights.masked_fill(ignored, 0.0)
+
+    def extra_repr(self) -> str:
+        """Show margins and smoothing."""
+        margin = self.margin
+        return f"margin={margin.cosine}, angular_margin={margin.angle}, label_smoothing={self.label_smoothing}"
+
+
+def _room(scan: ClassScan, weight: Tensor) -> Tensor | None:
+    """Return what will become the weight's gradient, if there will be one and the cosines fit into it."""
+    will_be = torch.is_grad_enabled() and weight.requires_grad and weight.dtype == scan.unit_embedding.dtype
+    return torch.empty_like(weight) if will_be and len(scan.embedding) <= weight.shape[1] else None

@@ -1,0 +1,250 @@
+"""The certified search is exact, and does not depend on how it got there."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from cosify import functional
+from cosify.functional import class_scan, ls
+from cosify.functional.class_scan import ClassScan
+from cosify.functional.ls_bounds import SpanBounds, bound_above, bound_below
+from tests import geometry, reference
+
+GRID = functional.kappa_grid()
+STARTS = (0.1, 8.0, 150.0)  # before the grid, near the answer of most, beyond the grid
+
+
+def etf(num_rows: int, num_classes: int, dim: int, seed: int) -> tuple[Tensor, Tensor]:
+    noise, _ = geometry.random(num_rows, num_classes, dim, seed)
+    weight = torch.eye(num_classes, dim) - 1 / num_classes
+    return weight[torch.arange(num_rows) % num_classes] + 0.03 * noise, weight
+
+
+def offset(num_rows: int, num_classes: int, dim: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Prototypes with a mean cosine of 0.3, as behind a ReLU."""
+    embedding, weight = geometry.planted(num_rows, num_classes, dim, 50.0, seed)
+    common = torch.randn(dim, generator=torch.Generator().manual_seed(seed + 1))
+    return embedding + 2 * common / common.norm(), weight + 0.65 * common
+
+
+def duplicated(num_rows: int, num_classes: int, dim: int, seed: int) -> tuple[Tensor, Tensor]:
+    embedding, weight = geometry.planted(num_rows, num_classes, dim, 40.0, seed)
+    weight[num_classes // 2 :] = weight[: num_classes - num_classes // 2].clone()
+    return embedding, weight
+
+
+def with_zeros(num_rows: int, num_classes: int, dim: int, seed: int) -> tuple[Tensor, Tensor]:
+    embedding, weight = geometry.planted(num_rows, num_classes, dim, 60.0, seed)
+    embedding[::3], weight[::4] = 0.0, 0.0
+    return embedding, weight
+
+
+CASES = {
+    "random": geometry.random(48, 1000, 128, 1),
+    "random, d = 2048": geometry.random(12, 600, 2048, 2),
+    "random, C = 20000": geometry.random(8, 20000, 64, 3),
+    "two classes, two dimensions": geometry.random(64, 2, 2, 4),
+    "four classes, three dimensions": geometry.random(64, 4, 3, 5),
+    "equiangular": etf(48, 100, 128, 6),
+    **{f"planted {deg} deg": geometry.planted(48, 400, 96, float(deg), deg) for deg in (5, 20, 40, 60, 85)},
+    "planted, C = 20000": geometry.planted(8, 20000, 64, 40.0, 7),
+    "offset": offset(48, 300, 64, 8),
+    "mild clusters": geometry.clustered(48, 500, 128, 9, cosine=0.5),
+    "tight clusters": geometry.clustered(48, 500, 128, 10),
+    "large tight clusters": geometry.clustered(48, 500, 128, 11, size=50),
+    "duplicated": duplicated(48, 200, 64, 12),
+    "zero rows": with_zeros(48, 200, 64, 13),
+}
+every_case = pytest.mark.parametrize("name", CASES)
+
+
+@pytest.fixture(autouse=True)
+def _always_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(ls.GRID_WORK, "cpu", 0)
+
+
+def assert_exact(embedding: Tensor, weight: Tensor, kappa: Tensor) -> None:
+    energies = reference.ls_energies(embedding.double().numpy(), weight.double().numpy(), reference.grid())
+    ranked = np.sort(energies, axis=0)
+    clear = ranked[1] - ranked[0] > 1e-6
+    index = [int((value == GRID).nonzero()) for value in kappa.float()]
+    assert (np.array(index) == energies.argmin(axis=0))[clear].all()
+    # What is not clear must at least be as good.
+    assert (energies[index, np.arange(len(index))] - ranked[0] <= 1e-6).all()
+
+
+@every_case
+@pytest.mark.parametrize("start", STARTS)
+def test_the_argmin_is_that_of_the_float64_grid_from_any_start(name: str, start: float) -> None:
+    embedding, weight = CASES[name]
+    assert_exact(embedding, weight, functional.ls_kappa(embedding, weight, start=start))
+
+
+@every_case
+@pytest.mark.parametrize("kind", ["bfloat16", "tf32"])
+def test_inputs_of_low_precision_are_taken_as_they_are(name: str, kind: str) -> None:
+    embedding, weight = CASES[name]
+    if kind == "bfloat16":
+        embedding, weight = embedding.bfloat16(), weight.bfloat16()
+    else:  # ten bits of mantissa
+        embedding, weight = (
+            (rows.view(torch.int32) + 0x1000 & ~0x1FFF).view(torch.float32) for rows in (embedding, weight)
+        )
+    assert_exact(embedding, weight, functional.ls_kappa(embedding, weight))
+
+
+@every_case
+def test_start_chunk_batch_and_route_change_nothing(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    embedding, weight = CASES[name]
+    expected = functional.ls_kappa(embedding, weight)
+    for start in STARTS:
+        assert torch.equal(functional.ls_kappa(embedding, weight, start=start), expected)
+    for chunk in (1 + len(weight) // 7, len(weight) - 1, len(weight)):
+        assert torch.equal(functional.ls_kappa(embedding, weight, chunk=chunk), expected)
+    monkeypatch.setitem(class_scan.STORE_BYTES, "cpu", 0)
+    assert torch.equal(functional.ls_kappa(embedding, weight, chunk=64), expected)
+    parts = [functional.ls_kappa(part, weight) for part in embedding.split(5)]
+    assert torch.equal(torch.cat(parts), expected)
+    monkeypatch.setitem(ls.GRID_WORK, "cpu", 1 << 62)
+    assert torch.equal(functional.ls_kappa(embedding, weight), expected)
+
+
+@pytest.mark.parametrize("precision", ["high", "medium"])
+def test_reduced_precision_products_are_compared_again_in_float64(precision: str) -> None:
+    embedding, weight = CASES["random"]
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(precision)
+    try:
+        assert_exact(embedding, weight, functional.ls_kappa(embedding, weight))
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    num_rows=st.integers(1, 12),
+    num_classes=st.integers(2, 60),
+    dim=st.integers(1, 40),
+    noise=st.sampled_from([0.0, 0.01, 0.3, 1.0, 3.0]),
+    repeats=st.integers(1, 4),
+    seed=st.integers(0, 10**6),
+    chunk=st.sampled_from([1, 7, None]),
+)
+def test_generated_problems(
+    num_rows: int, num_classes: int, dim: int, noise: float, repeats: int, seed: int, chunk: int | None
+) -> None:
+    embedding, weight = geometry.random(num_rows, num_classes, dim, seed)
+    weight = weight[torch.arange(num_classes) // repeats] + noise * 0.1 * weight
+    embedding = weight[torch.arange(num_rows) % num_classes] + noise * embedding
+    assert_exact(embedding, weight, functional.ls_kappa(embedding, weight, chunk=chunk))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("embedding_scale", [1e-30, 1.0, 1e30])
+@pytest.mark.parametrize("weight_scale", [1e-30, 1.0, 1e30])
+def test_scale_does_not_matter(dtype: torch.dtype, embedding_scale: float, weight_scale: float) -> None:
+    embedding, weight = (rows.to(dtype) for rows in CASES["planted 40 deg"])
+    expected = functional.ls_kappa(embedding, weight)
+    scaled = functional.ls_kappa(embedding_scale * embedding, weight_scale * weight)
+    assert (scaled == expected).float().mean() > 0.97  # scaling rounds anew
+    rows = weight.clone()
+    rows[::2] *= weight_scale
+    mixed = functional.ls_kappa(embedding, rows)
+    assert (mixed == expected).float().mean() > 0.97
+
+
+def test_the_largest_and_the_smallest_numbers_stay_finite() -> None:
+    embedding, weight = (rows.clone() for rows in CASES["planted 40 deg"])
+    embedding[0], embedding[1], weight[0], weight[1] = 3e38, 1e-45, 3e38, 1e-45
+    assert functional.ls_kappa(embedding, weight).isfinite().all()
+
+
+@every_case
+@pytest.mark.parametrize("labelled", [False, True])
+def test_bounds_lie_below_the_energies(name: str, labelled: bool) -> None:
+    embedding, weight = (rows.double() for rows in CASES[name])
+    scan = ClassScan.of(embedding, weight)
+    if labelled:
+        has_label = torch.arange(len(embedding)) % 5 > 0
+        scan = scan.with_labels((torch.arange(len(embedding)) % len(weight)).where(has_label, -1), has_label)
+    grid, last = GRID.double(), len(GRID) - 1
+    state, others = scan.solve(grid.unsqueeze(1), beyond=grid[last].expand(len(embedding)))
+    alive = embedding.abs().amax(dim=1) > 0  # of a zero row all energies are equal
+    everything = reference.ls_energies(embedding.numpy(), weight.numpy(), grid.tolist())
+    torch.testing.assert_close(state.energy.numpy(), everything, rtol=1e-9, atol=1e-12)
+    assert others is not None
+    nearest = scan.nearest_of_all(state.nearest[0], None)
+    for k in range(len(grid)):
+        below = bound_below(scan.inner(state, k))
+        assert (below <= state.energy[: k + 1] + 1e-12)[:, alive].all()
+        share = scan.others(grid[k], state.nearest[0], state.mass[k], state.log_odds[k], None)
+        assert (bound_above(nearest, share) <= state.energy[k:] + 1e-12)[:, alive].all()
+    rows = torch.arange(len(embedding))
+    bounds = SpanBounds(scan, grid, rows, state.nearest[0])
+    wanted = torch.ones_like(state.energy, dtype=torch.bool)
+    for k in (10, 16):
+        bound = bounds.add(scan.mean(state, k), wanted)
+        assert (bound <= state.energy + 1e-12)[:, alive].all()
+        if k == 10:  # tight at the average that it projects on
+            torch.testing.assert_close(bound[k, alive], state.energy[k, alive], rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "limit"),
+    [("planted 40 deg", 4.2), ("random", 4.8), ("tight clusters", 8.0), ("large tight clusters", 8.0)],
+)
+def test_few_evaluations_from_the_start_of_another_batch(name: str, limit: float) -> None:
+    embedding, weight = CASES[name]
+    first = functional.ls_search(embedding[:24], weight)
+    second = functional.ls_search(embedding[24:], weight, start=first.kappa.median().item())
+    assert second.evaluations <= limit
+    assert second.softmax is not None
+
+
+def test_a_stale_start_costs_time_only() -> None:
+    embedding, weight = CASES["random"]
+    stale = functional.ls_search(embedding, weight, start=functional.ls_kappa(*CASES["planted 40 deg"]).median().item())
+    fresh = functional.ls_search(embedding, weight, start=40.0)
+    assert torch.equal(stale.kappa, fresh.kappa)
+    assert stale.evaluations > fresh.evaluations
+
+
+def test_one_uncertified_step_would_be_wrong_on_clusters() -> None:
+    """The case that the certificate is there for: a local minimum that is not the least."""
+    embedding, weight = CASES["large tight clusters"]
+    energies = reference.ls_energies(embedding.numpy(), weight.numpy(), reference.grid())
+    inner = energies[1:-1]
+    minima = ((inner < energies[:-2]) & (inner < energies[2:])).sum(axis=0)
+    assert (minima > 1).mean() > 0.5
+
+
+def test_small_problems_take_the_grid(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    small, large = ClassScan.of(torch.randn(8, 16), torch.randn(10, 16)), ClassScan.of(*CASES["random"])
+    assert ls.ls_route(small, GRID) == "grid"
+    assert ls.ls_route(large, GRID) == "certified"
+    assert ls.ls_route(large, GRID[:2]) == "grid"
+    assert ls.ls_route(large, functional.kappa_grid(num=200)) == "grid"
+    assert functional.ls_search(torch.randn(8, 16), torch.randn(10, 16)).evaluations >= 20
+
+
+def test_no_tensor_of_all_cosines_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(class_scan.STORE_BYTES, "cpu", 0)
+    embedding, weight = geometry.random(64, 5000, 16, 3)
+    largest = 0
+
+    class Watch(torch.utils._python_dispatch.TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+            nonlocal largest
+            result = func(*args, **(kwargs or {}))
+            if isinstance(result, Tensor):
+                largest = max(largest, result.numel())
+            return result
+
+    with Watch():
+        functional.ls_kappa(embedding, weight, chunk=128)
+    assert largest <= max(weight.numel(), 4 * 64 * 128)
+    assert largest < 64 * 5000
