@@ -26,6 +26,9 @@ format: $(VENV)/installed
 smoke: $(VENV)/installed
 	$(PYTHON) scripts/train.py --smoke --output runs/smoke --overwrite
 	$(PYTHON) scripts/sweep.py --models 'test_*' --output runs/sweep
+	$(PYTHON) scripts/margin.py --smoke --output runs/margin
+	$(PYTHON) scripts/benchmark.py --quick --output runs/benchmark
+	$(PYTHON) scripts/benchmark_step.py --smoke
 
 build: $(VENV)/installed
 	$(PYTHON) -m build --outdir dist

@@ -174,7 +174,11 @@ class ClassScan:
         cosines = []
         for start in range(0, len(self.weight), self.chunk):
             prototypes = self.prototype_rows(start)
-            cosine = room[start : start + len(prototypes)].view(-1)[: num_rows * len(prototypes)].view(num_rows, -1)
+            cosine = (
+                room[start : start + len(prototypes)]
+                .view(-1)[: num_rows * len(prototypes)]
+                .view(num_rows, len(prototypes))
+            )
             torch.mm(self.unit_embedding, prototypes.T, out=cosine)
             self._mask_target(cosine, start, None)
             cosines.append(cosine)

@@ -1,5 +1,6 @@
 """A cosine head whose classes are spread over processes, for more classes than one device holds."""
 
+import copy
 from typing import Any
 
 import torch
@@ -8,6 +9,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.distributed import ProcessGroup
 
+from cosify.functional.checks import check_rows
 from cosify.functional.class_scan import ClassScan
 from cosify.functional.similarity import full_precision
 from cosify.heads.cosine_head import CosineHead
@@ -25,8 +27,9 @@ class ClassParallelCosineLinear(CosineHead):
 
     The backbone may be wrapped in DDP or FSDP, which average its gradient over processes; the gradient that leaves here
     is multiplied by their number, so that the average is the gradient of the mean over all samples.  This module must
-    not be wrapped: each process' rows are its own.  Give its parameters to the same optimiser.  Clip the gradients of
-    backbone and head apart: a norm over both differs between processes, and with it the backbones.
+    not be wrapped: each process' rows are its own.  Give its parameters to the same optimiser, as a parameter group of
+    their own.  Clip the gradients of backbone and head apart: a norm over both differs between processes, and with it
+    the backbones.
 
     Args:
         in_features: d.
@@ -82,6 +85,8 @@ class ClassParallelCosineLinear(CosineHead):
     @torch.no_grad()
     def reset_parameters(self) -> None:
         """Draw the weight as `nn.Linear` does, the same for any number of processes."""
+        if self.weight.is_meta:  # has no numbers; `to_empty` and this method give it some
+            return
         seed = torch.randint(2**31, (1,), device=self.weight.device)
         if self.process_group is not None:
             dist.broadcast(seed, group=self.process_group, group_src=0)
@@ -95,6 +100,7 @@ class ClassParallelCosineLinear(CosineHead):
 
     def forward(self, embedding: Tensor) -> Tensor:
         """Map embeddings [B, d] to the logits [B, c] of this process' classes, with the running kappa; no gradient."""
+        check_rows(embedding, self.weight)
         scan = ClassScan.of(embedding, self.weight)
         with full_precision(embedding.device):
             return self.inference_kappa() * torch.cat([block.cosine for block in scan.blocks()], dim=1)
@@ -110,7 +116,11 @@ class ClassParallelCosineLinear(CosineHead):
 
         Returns:
             Class indices [B], the smaller one of equals, and cosines [B].
+
+        Raises:
+            ValueError: if the shape does not fit, or a CPU input is not finite.
         """
+        check_rows(embedding, self.weight)
         everything, own = _gather_rows(embedding.detach(), self.process_group)
         with full_precision(embedding.device):
             scan = ClassScan.of(everything, self.weight, group=self.process_group)
@@ -157,6 +167,14 @@ class ClassParallelCosineLinear(CosineHead):
         priority[index[index >= 0]] = 2.0
         present = int((priority == 2.0).sum())
         return priority.topk(max(num, present)).indices.sort().values
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "ClassParallelCosineLinear":
+        """Copy the rows for an EMA, say; the process group, which cannot be copied, stays the same."""
+        memo[id(self.process_group)] = self.process_group
+        copied = type(self).__new__(type(self))
+        memo[id(self)] = copied
+        copied.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        return copied
 
     def extra_repr(self) -> str:
         """Show the layer's arguments and the share held here."""

@@ -1,0 +1,251 @@
+"""The problems, contenders and measurements of scripts/benchmark.py."""
+
+import gc
+import logging
+import resource
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor
+from torch.nn import Parameter
+
+from cosify import CosineLinear, CosineSoftmaxLoss
+from cosify.functional import expected_kappa, kappa_grid, ls_search
+
+Shape = tuple[int, int, int]  # B, d, C
+Kind = Literal["planted", "random", "tight"]
+
+logger = logging.getLogger("benchmark")
+
+CONTENDERS = ("plain", "naive", "certified", "in-model", "fixed", "PML Normalized", "PML CosFace", "PML ArcFace")
+KAPPA = 10.0  # of the contenders that do not estimate it
+WARM_UP = 2  # rounds
+TINY = 1 << 24  # B d C up to which a step takes about a millisecond, so that ten times the repeats are cheap
+MANY_CLASSES = 20_000  # above: what holds several [B, C] at once is left out, and naive LS is timed twice
+CLEAR_GAP = 1e-6  # of float64 energies; closer candidates are a tie to float32 inputs
+
+
+@dataclass(frozen=True)
+class Timing:
+    """The steps of one contender; `ratio` is of medians, to plain; `spread` is max / min; `faults` is the most."""
+
+    median_ms: float
+    ratio: float
+    spread: float
+    repeats: int
+    faults: int
+
+
+@dataclass(frozen=True)
+class Row:
+    """One problem; `wrong_index` counts samples over all steps, `ties` those that no step is judged by."""
+
+    shape: Shape
+    kind: Kind
+    timings: dict[str, Timing]
+    evaluations: float
+    wrong_index: int
+    ties: int
+    embedding_gradient_error: float
+    weight_gradient_error: float
+
+
+@dataclass(frozen=True)
+class MemoryRow:
+    """Peak of one step above inputs and parameters, and the weight's gradient within it, in MiB."""
+
+    shape: Shape
+    contender: str
+    peak_mb: float
+    gradient_mb: float
+
+
+def fill_weight(weight: Tensor, kind: Kind, generator: Generator) -> None:
+    """Draw class weights in place: N(0, 1), or clusters of ten with a cosine of 0.86."""
+    with torch.no_grad():
+        weight.copy_(torch.randn(weight.shape, generator=generator))
+        if kind == "tight":
+            C, d = weight.shape
+            centres = torch.randn(-(-C // 10), d, generator=generator).repeat_interleave(10, dim=0)[:C]
+            weight.mul_((1 / 0.86 - 1) ** 0.5).add_(centres.to(weight.device))
+
+
+def draw_batch(weight: Tensor, B: int, kind: Kind, generator: Generator) -> tuple[Tensor, Tensor]:
+    """Return embeddings of norm 7 at some angle to their class' weight, and labels."""
+    C, d = weight.shape
+    labels = torch.randint(C, (B,), generator=generator)
+    noise, spread = torch.randn(B, d, generator=generator), torch.randn(B, 1, generator=generator)
+    target = F.normalize(weight.detach()[labels.to(weight.device)].cpu())
+    angle = torch.deg2rad(torch.full((B, 1), 45.0) if kind == "tight" else 40 + 6 * spread)
+    aside = F.normalize(noise - (noise * target).sum(dim=1, keepdim=True) * target)
+    embedding = F.normalize(noise) if kind == "random" else angle.cos() * target + angle.sin() * aside
+    return (7 * embedding).to(weight.device), labels.to(weight.device)
+
+
+def grid_in_float64(embedding: Tensor, weight: Tensor, rows: int = 64) -> tuple[Tensor, Tensor]:
+    """Return the best candidate of Eq. (10) in float64, [B], and by how much it beats the second."""
+    prototypes, found = F.normalize(weight.detach().double()), []
+    for unit in F.normalize(embedding.detach().double()).split(rows):
+        cosine = unit @ prototypes.T
+        averages = (torch.softmax(kappa * cosine, dim=1) @ prototypes for kappa in kappa_grid().double().tolist())
+        found.append(torch.stack([0.5 * (unit - average).square().sum(dim=1) for average in averages]))
+    energy = torch.cat(found, dim=1)
+    least = energy.topk(2, dim=0, largest=False).values
+    return energy.argmin(dim=0), least[1] - least[0]
+
+
+def gradient_errors(embedding: Tensor, weight: Parameter, labels: Tensor, kappa: Tensor) -> tuple[float, float]:
+    """Return the relative errors of the gradients that lie in `embedding` and `weight`, against float64 autograd."""
+    x, w = (tensor.detach().double().requires_grad_() for tensor in (embedding, weight))
+    F.cross_entropy(kappa.double().reshape(-1, 1) * (F.normalize(x) @ F.normalize(w).T), labels).backward()
+    pairs = ((embedding.grad, x.grad), (weight.grad, w.grad))
+    x_error, w_error = (
+        float("inf") if ours is None or true is None else float((ours.double() - true).norm() / true.norm())
+        for ours, true in pairs
+    )
+    return x_error, w_error
+
+
+def contender(name: str, x: Tensor, weight: Parameter, y: Tensor) -> tuple[Callable[[], Tensor], Any]:
+    """Return the loss to time, and the module that holds kappa or other weights; all share one weight, PML apart.
+
+    Raises:
+        ImportError: for PML, if it is not installed.
+    """
+    C, d = weight.shape
+    if name == "plain":
+        return lambda: F.cross_entropy(KAPPA * F.normalize(x) @ F.normalize(weight).T, y), None
+    if name == "naive":
+        grid = kappa_grid(device=x.device)
+
+        def naive() -> Tensor:
+            unit, prototypes = F.normalize(x), F.normalize(weight)
+            cosine = unit @ prototypes.T
+            with torch.no_grad():
+                averages = (torch.softmax(kappa * cosine, dim=1) @ prototypes for kappa in grid)
+                energy = torch.stack([0.5 * (unit - average).square().sum(dim=1) for average in averages])
+                kappa = grid[energy.argmin(dim=0)].unsqueeze(1)
+            return F.cross_entropy(kappa * cosine, y)
+
+        return naive, None
+    if name.startswith("PML "):
+        losses = import_module("pytorch_metric_learning.losses")
+        other = {
+            "PML Normalized": lambda: losses.NormalizedSoftmaxLoss(C, d, temperature=1 / KAPPA),
+            "PML CosFace": lambda: losses.CosFaceLoss(C, d, scale=KAPPA),
+            "PML ArcFace": lambda: losses.ArcFaceLoss(C, d, scale=KAPPA),
+        }[name]().to(x.device)
+        other.W = torch.nn.Parameter(weight.detach().T.contiguous())
+        return lambda: other(x, y), other
+    # Not built with C classes, as a million would be drawn twice; they get theirs here.
+    policy, start = (KAPPA, None) if name == "fixed" else ("ls", expected_kappa(C))
+    head = CosineLinear(d, 2, kappa=policy, start_kappa=start, device=x.device)
+    head.num_classes, head.weight = C, weight
+    if name == "in-model":
+        return lambda: F.cross_entropy(head(x), y), head
+    loss = CosineSoftmaxLoss(head)
+    return lambda: loss(x, y), head
+
+
+def run_case(shape: Shape, kind: Kind, repeats: int, device: str, seed: int) -> Row:
+    """Time all contenders on one problem and check the certified one."""
+    B, d, C = shape
+    generator = torch.Generator().manual_seed(seed)
+    weight = torch.nn.Parameter(torch.empty(C, d, device=device))
+    fill_weight(weight, kind, generator)
+    (before, labels_before), (x, y) = (draw_batch(weight, B, kind, generator) for _ in range(2))
+    loss, head = contender("certified", before, weight, labels_before)
+    loss()
+    previous = head.last_kappa
+    x.requires_grad_()
+    best, gap = grid_in_float64(x, weight)
+    clear, log_grid = gap > CLEAR_GAP, kappa_grid(device=x.device).log()
+
+    steps: dict[str, tuple[Callable[[], Tensor], Any]] = {}
+    for name in CONTENDERS:
+        if C > MANY_CLASSES and (name == "in-model" or name.startswith("PML")):
+            continue
+        try:
+            steps[name] = contender(name, x, weight, y)
+        except ImportError:
+            logger.info("%s left out: pytorch-metric-learning is not installed", name)
+    repeats *= 10 if B * d * C <= TINY else 1
+    times: dict[str, list[float]] = {name: [] for name in steps}
+    faults: dict[str, list[int]] = {name: [] for name in steps}
+    # The heap grows once, here, rather than now and then in a timed step.
+    torch.ones(12 * (B * C + C * d + B * d))
+    wrong, errors = 0, (float("inf"), float("inf"))
+    for number in range(WARM_UP + repeats):
+        for name, (step, module) in steps.items():
+            if name == "naive" and C > MANY_CLASSES and number >= WARM_UP + 2:
+                continue
+            x.grad = weight.grad = None
+            if name.startswith("PML"):
+                module.W.grad = None
+            elif module is not None:
+                module.last_kappa = previous
+            elapsed, faulted = timed(step, device)
+            if number >= WARM_UP:
+                times[name].append(elapsed)
+                faults[name].append(faulted)
+            if name == "certified":
+                index = (module.last_kappa.log().unsqueeze(1) - log_grid).abs().argmin(dim=1)
+                wrong += int(((index != best) & clear).sum())
+                if number == 0:  # later the heap would grow between timed steps
+                    errors = gradient_errors(x, weight, y, module.last_kappa)
+    plain = statistics.median(times["plain"])
+    timings = {
+        name: Timing(statistics.median(t) * 1e3, statistics.median(t) / plain, max(t) / min(t), len(t), max(f))
+        for (name, t), f in zip(times.items(), faults.values(), strict=True)
+    }
+    evaluations = ls_search(x.detach(), weight.detach(), start=float(previous.median())).evaluations
+    return Row(shape, kind, timings, evaluations, wrong, int((~clear).sum()), *errors)
+
+
+def timed(step: Callable[[], Tensor], device: str) -> tuple[float, int]:
+    """Return seconds and minor page faults of one forward and backward pass."""
+    wait = torch.cuda.synchronize if device == "cuda" else lambda: None
+    wait()
+    faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    begin = time.perf_counter()
+    step().backward()
+    wait()
+    return time.perf_counter() - begin, resource.getrusage(resource.RUSAGE_SELF).ru_minflt - faults
+
+
+def measure_memory(name: str, shape: Shape, device: str, seed: int) -> MemoryRow:
+    """Return the peak of one step; meant for a fresh process."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def problem(B: int, d: int, C: int) -> Callable[[], Tensor]:
+        weight = torch.nn.Parameter(torch.empty(C, d, device=device))
+        fill_weight(weight, "planted", generator)
+        x, y = draw_batch(weight, B, "planted", generator)
+        return contender(name, x.requires_grad_(), weight, y)[0]
+
+    problem(4, shape[1], 50)().backward()  # loads kernels
+    step = problem(*shape)
+    gc.collect()
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated() / 2**20
+        step().backward()
+        peak = torch.cuda.max_memory_allocated() / 2**20
+    else:
+        Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM
+        before = _status_mb("VmRSS")
+        step().backward()
+        peak = _status_mb("VmHWM")
+    return MemoryRow(shape, name, peak - before, shape[1] * shape[2] * 4 / 2**20)
+
+
+def _status_mb(key: str) -> float:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(key)) / 1024

@@ -1,0 +1,36 @@
+"""scripts/benchmark.py as CI starts it; its times are not judged."""
+
+import json
+from pathlib import Path
+
+from tests.processes import ROOT, run_python
+
+SCRIPT = str(ROOT / "scripts" / "benchmark.py")
+
+
+def test_quick_run_is_exact_and_writes_its_tables(tmp_path: Path) -> None:
+    run_python(SCRIPT, "--quick", "--output", str(tmp_path))
+    assert {path.name for path in tmp_path.iterdir()} == {"benchmark.json", "benchmark.md"}
+    content = json.loads((tmp_path / "benchmark.json").read_text())
+    assert [(row["shape"], row["kind"]) for row in content["rows"]] == [
+        ([32, 64, 50], "planted"),
+        ([64, 128, 2000], "planted"),
+        ([64, 128, 2000], "random"),
+        ([64, 128, 2000], "tight"),
+    ]
+    for row in content["rows"]:
+        assert row["wrong_index"] == 0
+        assert row["ties"] < row["shape"][0] / 4, "most samples are compared"
+        assert 0 < row["embedding_gradient_error"] < 1e-5
+        assert 0 < row["weight_gradient_error"] < 1e-5
+        assert {"plain", "naive", "certified", "in-model", "fixed"} <= set(row["timings"])
+        assert all(timing["median_ms"] > 0 for timing in row["timings"].values())
+    assert [row["contender"] for row in content["memory"]] == ["plain", "certified"]
+    plain, certified = (row["peak_mb"] for row in content["memory"])
+    assert 0 < certified < plain
+    assert content["failures"] == []
+    assert content["arguments"]["quick"] is True
+    assert content["environment"]["packages"]["torch"]
+    tables = (tmp_path / "benchmark.md").read_text()
+    assert "| 64, 128, 2000 | tight |" in tables
+    assert "| 64, 128, 2000 | certified |" in tables
