@@ -42,6 +42,15 @@ def with_zeros(num_rows: int, num_classes: int, dim: int, seed: int) -> tuple[Te
     return embedding, weight
 
 
+def nothing_near(num_rows: int, num_classes: int, dim: int, seed: int) -> tuple[Tensor, Tensor]:
+    """All cosines below 0 but that of a zero row."""
+    embedding, weight = geometry.random(num_rows, num_classes, dim, seed)
+    away = embedding.mean(dim=0)
+    embedding, weight = embedding + 4 * away / away.norm(), weight - 3 * away / away.norm()
+    weight[0] = 0.0
+    return embedding, weight
+
+
 CASES = {
     "random": geometry.random(48, 1000, 128, 1),
     "random, d = 2048": geometry.random(12, 600, 2048, 2),
@@ -56,6 +65,8 @@ CASES = {
     "tight clusters": geometry.clustered(48, 500, 128, 10),
     "large tight clusters": geometry.clustered(48, 500, 128, 11, size=50),
     "duplicated": duplicated(48, 200, 64, 12),
+    "a zero row is nearest": nothing_near(64, 3, 2, 14),
+    "a zero row is nearest, C = 50": nothing_near(64, 50, 16, 15),
     "zero rows": with_zeros(48, 200, 64, 13),
 }
 every_case = pytest.mark.parametrize("name", CASES)

@@ -255,6 +255,30 @@ def test_evaluation_uses_the_running_kappa_and_records_nothing() -> None:
     assert torch.equal(head.kappa, before)
 
 
+def test_a_transposed_weight_and_small_integer_labels() -> None:
+    embedding, weight, _ = problem(num_classes=200)
+    labels = torch.arange(150, 174)  # 156 is -100 in eight bits
+    head, other = head_of(weight, "ls"), head_of(weight, "ls")
+    head.weight = torch.nn.Parameter(weight.T.contiguous().T)
+    loss = CosineSoftmaxLoss(head)(embedding, labels.to(torch.uint8))
+    expected = F.cross_entropy(other(embedding), labels)
+    loss.backward()
+    expected.backward()
+    assert_same(loss, expected, "loss")
+    assert_same(head.weight.grad, other.weight.grad, "weight")
+
+
+def test_a_batch_without_samples() -> None:
+    _, weight, _ = problem()
+    head, x = head_of(weight, "ls"), torch.empty(0, 32, requires_grad=True)
+    before = head.kappa.clone()
+    loss = CosineSoftmaxLoss(head)(x, torch.empty(0, dtype=torch.int64))
+    loss.backward()
+    assert loss.item() == 0
+    assert (head.weight.grad == 0).all()
+    assert torch.equal(head.kappa, before)
+
+
 def test_a_convolutional_head_takes_rows() -> None:
     embedding, weight, labels = problem()
     head = CosineConv1x1(32, 60, kappa="ls")
@@ -292,7 +316,7 @@ CASES: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
     "angle": (
         lambda: CosineSoftmaxLoss(CosineLinear(3, 4), angular_margin=28.6),
         ValueError,
-        r"angular_margin is 28.6, expected radians in \[0, pi\)",
+        r"angular_margin is 28.6, expected radians in \[0, pi / 2\]",
     ),
     "smoothing": (lambda: CosineSoftmaxLoss(CosineLinear(3, 4), label_smoothing=1.0), ValueError, "label_smoothing is"),
     "chunk": (lambda: CosineSoftmaxLoss(CosineLinear(3, 4), chunk=0), ValueError, "chunk is 0, expected at least one"),

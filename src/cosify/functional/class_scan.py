@@ -121,9 +121,9 @@ class ClassScan:
         embedding, weight = embedding.detach(), weight.detach()
         chunk = default_chunk(len(embedding), embedding.device) if chunk is None else chunk
         dtype = torch.promote_types(torch.promote_types(embedding.dtype, weight.dtype), torch.float32)
-        inverse_length = inverse_norms(embedding).to(dtype)
+        inverse_length = inverse_norms(embedding, dtype)
         unit_embedding = embedding.to(dtype) * inverse_length.unsqueeze(1)
-        return cls(embedding, inverse_length, weight, unit_embedding, inverse_norms(weight).to(dtype), chunk, group)
+        return cls(embedding, inverse_length, weight, unit_embedding, inverse_norms(weight, dtype), chunk, group)
 
     @classmethod
     def of_cosine(
@@ -174,11 +174,8 @@ class ClassScan:
         cosines = []
         for start in range(0, len(self.weight), self.chunk):
             prototypes = self.prototype_rows(start)
-            cosine = (
-                room[start : start + len(prototypes)]
-                .view(-1)[: num_rows * len(prototypes)]
-                .view(num_rows, len(prototypes))
-            )
+            shape = num_rows, len(prototypes)
+            cosine = room[start : start + len(prototypes)].view(-1)[: math.prod(shape)].view(shape)
             torch.mm(self.unit_embedding, prototypes.T, out=cosine)
             self._mask_target(cosine, start, None)
             cosines.append(cosine)
@@ -187,7 +184,7 @@ class ClassScan:
     def in_float64(self, rows: Tensor) -> "ClassScan":
         """Return a scan of some samples in float64, normalised from the original numbers, without labels."""
         embedding = self.embedding[rows]
-        inverse_length = inverse_norms(embedding.double())
+        inverse_length = inverse_norms(embedding, torch.float64)
         unit_embedding = embedding.double() * inverse_length.unsqueeze(1)
         return ClassScan(embedding, inverse_length, self.weight, unit_embedding, None, self.chunk, self.group)
 
@@ -197,7 +194,7 @@ class ClassScan:
             return self.prototypes[start : start + self.chunk]
         rows = self.weight[start : start + self.chunk].to(self.unit_embedding.dtype)
         known = self.inverse_norm
-        inverse_norm = inverse_norms(rows) if known is None else known[start : start + self.chunk]
+        inverse_norm = inverse_norms(rows, rows.dtype) if known is None else known[start : start + self.chunk]
         return rows * inverse_norm.unsqueeze(1)
 
     def blocks(self, rows: Tensor | None = None) -> Iterator[Block]:

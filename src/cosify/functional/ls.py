@@ -193,7 +193,8 @@ def _settle(scan: ClassScan, grid: Tensor, energy: Tensor) -> tuple[Tensor, int]
     if energy.dtype == torch.float64:
         return _first_within(energy, TIE), 0
     least, index = energy.min(dim=0)
-    close = energy <= least + _rounding(scan, grid)[index]
+    rounding = _rounding(scan, grid)
+    close = energy <= least + torch.maximum(rounding.unsqueeze(1), rounding[index])
     close = scan.agreed(close & (close.sum(dim=0) > 1))
     candidates, rows = close.nonzero(as_tuple=True)
     if len(rows) == 0:

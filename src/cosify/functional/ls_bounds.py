@@ -27,7 +27,7 @@ def bound_above(nearest: Tensor, others: Tensor) -> Tensor:
     """Return a bound for all candidates from this one upwards, from 1 - p of the nearest class w at this one.
 
     p grows with kappa, and |m - w| <= 2 (1 - p).  So x is not much nearer to m than to w; and with q = 1 - w . m, which
-    is at most 2 (1 - p), E >= 1 - z + s's share - q + q^2 / 2.
+    is at most 2 (1 - p), E >= 1 - z - q + q^2 / 2.
 
     Args:
         nearest: the largest cosine.
@@ -36,7 +36,9 @@ def bound_above(nearest: Tensor, others: Tensor) -> Tensor:
     distance = (2 - 2 * nearest).clamp_min(0).sqrt()
     by_distance = 0.5 * (distance - 2 * others).clamp_min(0).square()
     away = (2 * others).clamp_max(1)
-    return torch.maximum(by_distance, 1 - nearest - away + 0.5 * away.square())
+    bound = torch.maximum(by_distance, 1 - nearest - away + 0.5 * away.square())
+    # A zero row, of cosine 0, is no unit vector.  But where nothing is nearer, s <= 0 and E >= 1/2 (1 - s)^2 >= 1/2.
+    return torch.where(nearest == 0, bound.clamp_max(0.5), bound)
 
 
 class SpanBounds:

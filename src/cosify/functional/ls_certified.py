@@ -87,9 +87,10 @@ def search_certified(scan: ClassScan, grid: Tensor, start: Tensor, rounding: Ten
         low[downs], inner[downs] = index[~upwards], scan.inner(state, 0, rows)[~upwards]
 
     limit = known.best.energy[0] + rounding[known.index]
+    limit_above = known.best.energy[0] + rounding[-1]
     nearest = scan.nearest_of_all(known.best.nearest[0], None)
     below = (low > 0) & (bound_below(inner) < limit)
-    above = (high < last) & (bound_above(nearest, others) < limit)
+    above = (high < last) & (bound_above(nearest, others) < limit_above)
     rows = scan.agreed(below | above).nonzero().squeeze(1)
     if len(rows) > 0:
         candidate = torch.arange(len(grid), device=grid.device).unsqueeze(1)
@@ -131,5 +132,6 @@ def _still_open(
     scan: ClassScan, known: Evaluated, rows: Tensor, is_open: Tensor, bound: Tensor, rounding: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Return which candidates [K, n] of `rows` no bound rules out, and which of the rows [n] have any."""
-    is_open = scan.agreed(is_open & (bound < known.best.energy[0, rows] + rounding[known.index[rows]]))
+    slack = torch.maximum(rounding.unsqueeze(1), rounding[known.index[rows]])
+    is_open = scan.agreed(is_open & (bound < known.best.energy[0, rows] + slack))
     return is_open, is_open.any(dim=0)

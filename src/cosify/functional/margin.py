@@ -22,8 +22,8 @@ class Margin:
     def __post_init__(self) -> None:
         if not (math.isfinite(self.cosine) and self.cosine >= 0):
             raise ValueError(f"margin is {self.cosine}, expected a finite number >= 0 on the cosine, such as 0.35")
-        if not 0 <= self.angle < math.pi:
-            raise ValueError(f"angular_margin is {self.angle}, expected radians in [0, pi), such as 0.5")
+        if not 0 <= self.angle <= math.pi / 2:  # from 2.3 on the authors' continuation beyond pi would rise again
+            raise ValueError(f"angular_margin is {self.angle}, expected radians in [0, pi / 2], such as 0.5")
 
     def apply(self, target_cosine: Tensor) -> tuple[Tensor, Tensor]:
         """Return the cosine with the margin, and its derivative by the cosine, both in the given shape.

@@ -49,18 +49,22 @@ def unit_rows(rows: Tensor) -> Tensor:
     return unit
 
 
-def inverse_norms(rows: Tensor) -> Tensor:
-    """Return 1 / ||row|| of each row [C, d], without a copy of the rows; 0 for a zero row.
+def inverse_norms(rows: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return 1 / ||row|| of each row [C, d] in `dtype`, without a copy of the rows; 0 for a zero row.
 
-    Squares of entries near 1e-30 or 1e30 leave float32; such rows alone are measured again in float64.  Rows shorter
-    than 1e-37 are given the inverse of that length: they turn out shorter than one, but finite.
+    Squares of entries near 1e-30 or 1e30 leave float32; such rows alone are measured again, scaled and in float64.
+    Deviation: a row shorter than 1e-37 (1e-300 in float64), whose inverse the dtype cannot hold, counts as zero.
     """
-    norm = torch.linalg.vector_norm(rows, dim=1, dtype=torch.promote_types(rows.dtype, torch.float32))
+    norm = torch.linalg.vector_norm(rows, dim=1, dtype=dtype)
     extreme = ((norm < 1e-15) | ~(norm < 1e15)).nonzero().squeeze(1)
     inverse: Tensor = norm.reciprocal()
-    if len(extreme) > 0:
-        exact = torch.linalg.vector_norm(rows[extreme].double(), dim=1)
-        inverse[extreme] = exact.reciprocal().masked_fill(exact == 0, 0.0).clamp(max=1e37).to(inverse.dtype)
+    if len(extreme) > 0 and rows.shape[1] > 0:
+        some = rows[extreme].double()
+        largest = some.abs().amax(dim=1)
+        scaled = some / largest.masked_fill(largest == 0, 1.0).unsqueeze(1)
+        exact = largest * torch.linalg.vector_norm(scaled, dim=1)
+        shortest = 1e-300 if dtype == torch.float64 else 1e-37
+        inverse[extreme] = exact.reciprocal().masked_fill(exact < shortest, 0.0).to(dtype)
     return inverse
 
 

@@ -107,6 +107,7 @@ class CosineSoftmaxLoss(nn.Module):
                 f"labels are {labels.dtype} of shape {list(labels.shape)}, expected [{num_rows}] integer class indices;"
                 " for soft targets use F.cross_entropy(head(embedding), targets)"
             )
+        labels = labels.long()  # -100 is 156 among uint8
         ignored = labels == self.ignore_index
         if values_visible(labels):
             wrong = ((labels < 0) | (labels >= num_classes)) & ~ignored
@@ -115,7 +116,7 @@ class CosineSoftmaxLoss(nn.Module):
                     f"{int(wrong.sum())} of {num_rows} labels out of range, such as {int(labels[wrong][0])}, expected 0"
                     f" to {num_classes - 1}, or {self.ignore_index} to leave a sample out; re-index the labels"
                 )
-        labels = labels.masked_fill(ignored, -1).long()
+        labels = labels.masked_fill(ignored, -1)
         if sample_weight is None:
             return labels, (~ignored).float()
         weights = sample_weight.detach()
@@ -134,4 +135,5 @@ class CosineSoftmaxLoss(nn.Module):
 def _room(scan: ClassScan, weight: Tensor) -> Tensor | None:
     """Return what will become the weight's gradient, if there will be one and the cosines fit into it."""
     will_be = torch.is_grad_enabled() and weight.requires_grad and weight.dtype == scan.unit_embedding.dtype
-    return torch.empty_like(weight) if will_be and len(scan.embedding) <= weight.shape[1] else None
+    fits = will_be and len(scan.embedding) <= weight.shape[1]
+    return torch.empty_like(weight, memory_format=torch.contiguous_format) if fits else None
