@@ -67,8 +67,10 @@ class SoftmaxState:
 
     def pick(self, position: Tensor) -> "SoftmaxState":
         """Return the state, n = 1, at one of the kappas of each sample, [B]."""
-        rows = torch.arange(len(position), device=position.device)
-        return SoftmaxState(*(getattr(self, field.name)[position, rows].unsqueeze(0) for field in fields(self)))
+        num_rows = len(position)
+        flat = position * num_rows + torch.arange(num_rows, device=position.device)
+        states = (getattr(self, field.name).flatten(0, 1) for field in fields(self))
+        return SoftmaxState(*(values.index_select(0, flat).unsqueeze(0) for values in states))
 
     def put(self, rows: Tensor, other: "SoftmaxState", chosen: Tensor) -> None:
         """Overwrite samples `rows` by the samples of `other` that the mask `chosen` selects."""
