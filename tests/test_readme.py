@@ -23,6 +23,13 @@ def test_block(
         assert promised.split(", kappa* of")[0] in printed
 
 
+def test_benchmark_rows_are_those_of_the_run() -> None:
+    rows = re.findall(r"^\| \d+, \d+, \d+ \|.*$", TEXT, flags=re.MULTILINE)
+    measured = (ROOT / "scripts/results/benchmark_cpu/benchmark.md").read_text(encoding="utf-8")
+    assert len(rows) >= 10
+    assert [row for row in rows if row not in measured] == []
+
+
 def test_commands_exist() -> None:
     assert len(BLOCKS) >= 5
     targets = re.findall(r"^(\S+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)

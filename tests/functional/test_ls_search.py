@@ -1,5 +1,7 @@
 """The certified search is exact, and does not depend on how it got there."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -213,6 +215,24 @@ def test_few_evaluations_from_the_start_of_another_batch(name: str, limit: float
     second = functional.ls_search(embedding[24:], weight, start=first.kappa.median().item())
     assert second.evaluations <= limit
     assert second.softmax is not None
+
+
+@pytest.mark.parametrize("estimate", [functional.ls_kappa, functional.ml_kappa])
+def test_estimates_compile_to_one_graph(estimate: Callable[[Tensor, Tensor], Tensor]) -> None:
+    torch.compiler.reset()
+    embedding, weight = geometry.planted(8, 30, 16, 40.0, seed=1)
+    compiled = torch.compile(estimate, fullgraph=True, backend="aot_eager")
+    assert torch.equal(compiled(embedding, weight), estimate(embedding, weight))
+
+
+def test_edges_are_counted() -> None:
+    embedding, weight = CASES["zero rows"]
+    found = functional.ls_search(embedding, weight)
+    at_edges = int((found.kappa == GRID[0]).sum()), int((found.kappa == GRID[-1]).sum())
+    assert found.edges == at_edges
+    assert found.edges[0] >= 16  # the zero rows
+    narrow = functional.ls_search(embedding, weight, functional.kappa_grid(-2, 1, 9))
+    assert narrow.edges[1] > 16
 
 
 def test_a_stale_start_costs_time_only() -> None:

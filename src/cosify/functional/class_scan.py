@@ -121,7 +121,7 @@ class ClassScan:
     ) -> "ClassScan":
         """Prepare a scan of [B, d] against [C, d]; `chunk` from the memory that a block may take, unless given."""
         embedding, weight = embedding.detach(), weight.detach()
-        chunk = default_chunk(len(embedding), embedding.device) if chunk is None else chunk
+        chunk = default_chunk(embedding, weight) if chunk is None else chunk
         dtype = torch.promote_types(torch.promote_types(embedding.dtype, weight.dtype), torch.float32)
         inverse_length = inverse_norms(embedding, dtype)
         unit_embedding = embedding.to(dtype) * inverse_length.unsqueeze(1)
@@ -132,8 +132,7 @@ class ClassScan:
         cls, embedding: Tensor, weight: Tensor, unit_embedding: Tensor, prototypes: Tensor, cosine: Tensor
     ) -> "ClassScan":
         """Prepare a scan where everything is computed already."""
-        compiling = torch.compiler.is_compiling()  # B may be symbolic then
-        chunk = weight.shape[0] if compiling else default_chunk(len(embedding), embedding.device)
+        chunk = default_chunk(embedding, weight)
         embedding, weight, unit_embedding = embedding.detach(), weight.detach(), unit_embedding.detach()
         inverse_length = unit_embedding.new_empty(0)  # nobody asks
         return cls(
@@ -349,10 +348,12 @@ class ClassScan:
         return shared.bool()
 
 
-def default_chunk(num_rows: int, device: torch.device) -> int:
-    """Return how many classes fit a block of softmax coefficients, a power of two."""
-    per_class = 4 * KAPPAS_AT_ONCE * max(num_rows, 1)
-    fitting = BLOCK_BYTES.get(device.type, BLOCK_BYTES["cuda"]) // per_class
+def default_chunk(embedding: Tensor, weight: Tensor) -> int:
+    """Return how many classes fit a block of softmax coefficients, a power of two; in a trace all of them."""
+    if torch.compiler.is_compiling():  # the batch size may be symbolic
+        return weight.shape[0]
+    per_class = 4 * KAPPAS_AT_ONCE * max(len(embedding), 1)
+    fitting = BLOCK_BYTES.get(embedding.device.type, BLOCK_BYTES["cuda"]) // per_class
     return max(SMALLEST_CHUNK, 1 << int(math.log2(max(fitting, 1))))
 
 

@@ -33,6 +33,7 @@ class LsSolution:
         softmax: the softmax at kappa, n = 1, whose average Eq. (12) needs; None if the route does not pass by it.
         evaluations: products [B, C] x [C, d] of the search, a mean over samples; a float64 comparison counts as one.
         open_pairs: how many (sample, candidate) no bound ruled out.
+        num_candidates: K.
     """
 
     kappa: Tensor
@@ -40,6 +41,12 @@ class LsSolution:
     softmax: SoftmaxState | None
     evaluations: float
     open_pairs: int
+    num_candidates: int
+
+    @property
+    def edges(self) -> tuple[int, int]:
+        """Number of samples at the smallest and at the largest candidate; many say that the grid is too narrow."""
+        return int((self.index == 0).sum()), int((self.index == self.num_candidates - 1).sum())
 
 
 def ls_energy(embedding: Tensor, weight: Tensor, kappa: float | Tensor) -> Tensor:
@@ -152,23 +159,26 @@ def search_ls(scan: ClassScan, grid: Tensor, start: Tensor) -> LsSolution:
             index = _first_within(energy, 2 * torch.finfo(energy.dtype).eps)
         else:
             index, _ = _settle(scan, grid, energy)
-        return LsSolution(grid.to(energy.dtype)[index], index, None, float(len(grid)), 0)
+        return LsSolution(grid.to(energy.dtype)[index], index, None, float(len(grid)), 0, len(grid))
     boundaries = (grid[1:].double() * grid[:-1].double()).sqrt()
     known = search_certified(scan, grid, torch.bucketize(start.double(), boundaries), _rounding(scan, grid))
     index, compared = _settle(scan, grid, known.energy)
     # A zero row has the same energy at every kappa, and no direction that the bounds could use.
     index = index.masked_fill(torch.linalg.vector_norm(scan.unit_embedding, dim=1) == 0, 0)
-    moved = (index != known.index).nonzero().squeeze(1)
+    moved = scan.agreed(index != known.index).nonzero().squeeze(1)
     if len(moved) > 0:
         state, _ = scan.solve(grid[index[moved]].unsqueeze(0), moved)
         known.best.put(moved, state, torch.ones_like(moved, dtype=torch.bool))
     evaluations = (known.products + compared) / max(scan.unit_embedding.shape[0], 1)
-    return LsSolution(grid.to(known.energy.dtype)[index], index, known.best, evaluations, known.open_pairs)
+    kappa = grid.to(known.energy.dtype)[index]
+    return LsSolution(kappa, index, known.best, evaluations, known.open_pairs, len(grid))
 
 
 def _all_energies(scan: ClassScan, grid: Tensor) -> Tensor:
     """Return Eq. (10) at every candidate, [K, B], as many at once as a block of the scan has room for."""
-    room = 1 if torch.compiler.is_compiling() else KAPPAS_AT_ONCE * max(1, scan.chunk // len(scan.weight))
+    # One by one in a trace, where B may be symbolic, and over ranks, which must make the same number of walks.
+    alone = torch.compiler.is_compiling() or scan.group is not None
+    room = 1 if alone else KAPPAS_AT_ONCE * max(1, scan.chunk // len(scan.weight))
     return torch.cat([scan.solve(part.unsqueeze(1))[0].energy for part in grid.split(room)])
 
 

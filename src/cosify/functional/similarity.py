@@ -55,6 +55,9 @@ def inverse_norms(rows: Tensor, dtype: torch.dtype) -> Tensor:
     Squares of entries near 1e-30 or 1e30 leave float32; such rows alone are measured again, scaled and in float64.
     Deviation: a row shorter than 1e-37 (1e-300 in float64), whose inverse the dtype cannot hold, counts as zero.
     """
+    if torch.compiler.is_compiling():  # a graph cannot single rows out
+        norm = torch.linalg.vector_norm(rows, dim=1, dtype=torch.float64)
+        return torch.where(norm < 1e-37, 0.0, norm.reciprocal()).to(dtype)
     norm = torch.linalg.vector_norm(rows, dim=1, dtype=dtype)
     extreme = ((norm < 1e-15) | ~(norm < 1e15)).nonzero().squeeze(1)
     inverse: Tensor = norm.reciprocal()
