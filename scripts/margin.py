@@ -2,7 +2,7 @@
 
 CosFace at m = 0.35 on characters, faces or any set with many classes; each epoch prints kappa*:
 
-    python scripts/margin.py --data FOLDER --model resnet18_cifar --model_kwargs width=0.25 --image_size 28
+    python scripts/margin.py --data FOLDER --model resnet18_cifar --model-kwargs width=0.25 --image-size 28
 
 See that it works, in seconds, on synthetic images:
 

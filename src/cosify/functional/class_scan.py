@@ -358,4 +358,5 @@ def default_chunk(embedding: Tensor, weight: Tensor) -> int:
 
 
 def _of(rows: Tensor | None, values: Tensor) -> Tensor:
-    return values if rows is None else values[rows]
+    """Return some samples; rows come sorted and once each, so that as many as there are need no copy."""
+    return values if rows is None or rows.shape[0] == values.shape[0] else values[rows]
