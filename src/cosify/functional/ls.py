@@ -134,8 +134,9 @@ def ls_route(scan: ClassScan, grid: Tensor) -> Literal["grid", "certified"]:
     """Decide how Eq. (11) is solved; the answer is the same.
 
     All candidates at once where the problem is small: a search is some hundred short operations.  So too under a trace
-    (compile, export) and on the meta device, which cannot follow a search whose steps depend on values, and for a grid so fine that walking it
-    would take longer, or of fewer candidates than the search begins with.  The certified search otherwise.
+    (compile, export) and on the meta device, which cannot follow a search whose steps depend on values, and for a grid
+    so fine that walking it would take longer, or of fewer candidates than the search begins with.  The certified search
+    otherwise.
     """
     if torch.compiler.is_compiling() or scan.unit_embedding.is_meta or not KAPPAS_AT_ONCE <= len(grid) <= FINEST_GRID:
         return "grid"
