@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from cosify.functional.class_scan import ClassScan, SoftmaxState
+from cosify.functional.class_scan import ClassScan, SoftmaxState, targets_in
 from cosify.functional.margin import Margin
 from cosify.functional.similarity import powers
 
@@ -69,7 +69,6 @@ class _Saved(NamedTuple):
     """What the backward pass needs; all of it [B] or [B, d] but for the weight and its norms."""
 
     unit_embedding: Tensor
-    inverse_length: Tensor
     weight: Tensor
     inverse_norm: Tensor
     target_index: Tensor
@@ -97,6 +96,7 @@ class _ChunkedLoss(torch.autograd.Function):
         target = scan.target
         assert target is not None, "the loss needs labels"
         assert scan.inverse_norm is not None, "and the norms of the weight"
+        assert scan.inverse_length is not None, "and of the embedding"
         kappa, nearest, mass, rest_sum = state.kappa[0], state.nearest[0], state.mass[0], state.rest_sum[0]
         target_cosine = target.cosine.nan_to_num(neginf=0.0)  # samples without a label weigh 0
         shifted, slope = settings.margin.apply(target_cosine)
@@ -128,7 +128,6 @@ class _ChunkedLoss(torch.autograd.Function):
         ctx.cosines, ctx.room = scan.cosines, scan.room
         saved = _Saved(
             scan.unit_embedding,
-            scan.inverse_length,
             weight,
             scan.inverse_norm,
             target.index,
@@ -172,9 +171,7 @@ def _weight_gradient(
 ) -> Tensor:
     """Return d loss / d weight [C, d]: for each class sum_i factor_i (p'_ic - y_ic) x~_i, through w / ||w||."""
     unit_embedding, weight = saved.unit_embedding, saved.weight
-    scan = ClassScan(
-        unit_embedding, saved.inverse_length, weight, unit_embedding, saved.inverse_norm, chunk, cosines=cosines
-    )
+    scan = ClassScan(unit_embedding, weight, unit_embedding, saved.inverse_norm, chunk, cosines=cosines)
     weighted = unit_embedding * (grad_loss * saved.factor).unsqueeze(1)
     log_scale, kappa, nearest = (values.unsqueeze(1) for values in (saved.log_scale, saved.kappa, saved.nearest))
     gradient = torch.empty_like(weight) if room is None else room
@@ -183,9 +180,8 @@ def _weight_gradient(
         share = powers(kappa, block.cosine - nearest, log_scale)
         if smooth > 0:
             share -= smooth
-        index = saved.target_index - block.start
-        here = ((index >= 0) & (index < share.shape[1])).nonzero().squeeze(1)
-        share[here, index[here]] = saved.of_target[here]
+        row, column = targets_in(saved.target_index, block.start, share.shape[1])
+        share[row, column] = saved.of_target[row]
         by_prototype = share.T @ weighted
         radial = (by_prototype * block.prototypes).sum(dim=1, keepdim=True)
         by_prototype.addcmul_(block.prototypes, radial, value=-1)

@@ -77,7 +77,7 @@ class SoftmaxState:
         for field in fields(self):
             getattr(self, field.name)[:, rows] = getattr(other, field.name)[:, chosen]
 
-    def rest_mean(self, position: int = 0) -> Tensor:
+    def rest_mean(self, position: int) -> Tensor:
         """Return the softmax average [B, d] of the rest's prototypes, at one of the kappas."""
         return self.rest_sum[position] / self.mass[position].unsqueeze(1)
 
@@ -91,11 +91,11 @@ class ClassScan:
 
     Attributes:
         embedding: [B, d], as given.
-        inverse_length: [B], 1 / ||x||; 0 for a zero row.
         weight: [C, d], as given; of a process group this rank's rows.
         unit_embedding: [B, d].
         inverse_norm: [C], 1 / ||w_c||, 0 for a zero row; None: each block is normalised by itself.
         chunk: classes in a block.
+        inverse_length: [B], 1 / ||x||, 0 for a zero row; what the embedding's gradient needs.
         group: over which the classes are sharded.
         prototypes: [C, d], where someone has computed them anyway.
         cosines: of each block, [B, c], where they are kept; -inf at the target.
@@ -104,11 +104,11 @@ class ClassScan:
     """
 
     embedding: Tensor
-    inverse_length: Tensor
     weight: Tensor
     unit_embedding: Tensor
     inverse_norm: Tensor | None
     chunk: int
+    inverse_length: Tensor | None = None
     group: ProcessGroup | None = None
     prototypes: Tensor | None = None
     cosines: Sequence[Tensor] | None = None
@@ -125,7 +125,7 @@ class ClassScan:
         dtype = torch.promote_types(torch.promote_types(embedding.dtype, weight.dtype), torch.float32)
         inverse_length = inverse_norms(embedding, dtype)
         unit_embedding = embedding.to(dtype) * inverse_length.unsqueeze(1)
-        return cls(embedding, inverse_length, weight, unit_embedding, inverse_norms(weight, dtype), chunk, group)
+        return cls(embedding, weight, unit_embedding, inverse_norms(weight, dtype), chunk, inverse_length, group)
 
     @classmethod
     def of_cosine(
@@ -133,13 +133,10 @@ class ClassScan:
     ) -> "ClassScan":
         """Prepare a scan where everything is computed already."""
         chunk = default_chunk(embedding, weight)
-        embedding, weight, unit_embedding = embedding.detach(), weight.detach(), unit_embedding.detach()
-        inverse_length = unit_embedding.new_empty(0)  # nobody asks
         return cls(
-            embedding,
-            inverse_length,
-            weight,
-            unit_embedding,
+            embedding.detach(),
+            weight.detach(),
+            unit_embedding.detach(),
             None,
             chunk,
             prototypes=prototypes.detach(),
@@ -167,27 +164,21 @@ class ClassScan:
             room: [C, d], contents of no value.  B of each d numbers are used, at the place of the same classes: the
                 weight's gradient can overwrite the cosines block by block, and keeping them costs no memory.
         """
-        num_rows = len(self.embedding)
         if room is None:
             limit = STORE_BYTES.get(self.weight.device.type, STORE_BYTES["cuda"])
-            fits = num_rows * len(self.weight) * self.unit_embedding.element_size() <= limit
+            fits = len(self.embedding) * len(self.weight) * self.unit_embedding.element_size() <= limit
             return replace(self, cosines=[block.cosine for block in self.blocks()]) if fits else self
         cosines = []
-        for start in range(0, len(self.weight), self.chunk):
-            prototypes = self.prototype_rows(start)
-            shape = num_rows, len(prototypes)
-            cosine = room[start : start + len(prototypes)].view(-1)[: math.prod(shape)].view(shape)
-            torch.mm(self.unit_embedding, prototypes.T, out=cosine)
-            self._mask_target(cosine, start, None)
-            cosines.append(cosine)
+        for start, prototypes, cosine in self.blocks():
+            place = room[start : start + len(prototypes)].view(-1)[: cosine.numel()].view_as(cosine)
+            cosines.append(place.copy_(cosine))
         return replace(self, cosines=cosines, room=room)
 
     def in_float64(self, rows: Tensor) -> "ClassScan":
         """Return a scan of some samples in float64, normalised from the original numbers, without labels."""
         embedding = self.embedding[rows]
-        inverse_length = inverse_norms(embedding, torch.float64)
-        unit_embedding = embedding.double() * inverse_length.unsqueeze(1)
-        return ClassScan(embedding, inverse_length, self.weight, unit_embedding, None, self.chunk, self.group)
+        unit_embedding = embedding.double() * inverse_norms(embedding, torch.float64).unsqueeze(1)
+        return ClassScan(embedding, self.weight, unit_embedding, None, self.chunk, group=self.group)
 
     def prototype_rows(self, start: int) -> Tensor:
         """Return the unit rows [c, d] of the block of classes from `start` on."""
@@ -321,11 +312,8 @@ class ClassScan:
 
     def _mask_target(self, cosine: Tensor, start: int, rows: Tensor | None) -> None:
         """Write -inf at the target into the cosines of a block of classes from `start` on."""
-        if self.target is None:
-            return
-        index = _of(rows, self.target.index) - start
-        here = ((index >= 0) & (index < cosine.shape[1])).nonzero().squeeze(1)
-        cosine[here, index[here]] = -torch.inf
+        if self.target is not None:
+            cosine[targets_in(_of(rows, self.target.index), start, cosine.shape[1])] = -torch.inf
 
     def _all_max(self, values: Tensor) -> Tensor:
         if self.group is not None:
@@ -346,6 +334,13 @@ class ClassScan:
         shared = decision.to(torch.uint8)
         broadcast(shared, group=self.group, group_src=0)
         return shared.bool()
+
+
+def targets_in(index: Tensor, start: int, num_classes: int) -> tuple[Tensor, Tensor]:
+    """Return rows and columns of the targets, given by `index` [B], in the block of classes from `start` on."""
+    column = index - start
+    row = ((column >= 0) & (column < num_classes)).nonzero().squeeze(1)
+    return row, column[row]
 
 
 def default_chunk(embedding: Tensor, weight: Tensor) -> int:

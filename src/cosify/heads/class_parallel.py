@@ -68,7 +68,7 @@ class ClassParallelCosineLinear(CosineHead):
         if process_group is None and dist.is_initialized():
             process_group = dist.group.WORLD
         self.process_group = process_group
-        rank, world_size = _rank(process_group), _world_size(process_group)
+        rank, world_size = place_in(process_group)
         if num_classes < world_size:
             raise ValueError(
                 f"{num_classes} classes came for {world_size} processes, expected at least one each; use CosineLinear"
@@ -189,19 +189,16 @@ def class_range(num_classes: int, rank: int, world_size: int) -> range:
     return range(num_classes * rank // world_size, num_classes * (rank + 1) // world_size)
 
 
-def _rank(group: ProcessGroup | None) -> int:
-    return 0 if group is None else dist.get_rank(group)
-
-
-def _world_size(group: ProcessGroup | None) -> int:
-    return 1 if group is None else dist.get_world_size(group)
+def place_in(group: ProcessGroup | None) -> tuple[int, int]:
+    """Return this process' rank and the number of processes; 0 and 1 without a group."""
+    return (0, 1) if group is None else (dist.get_rank(group), dist.get_world_size(group))
 
 
 def _gather_rows(rows: Tensor, group: ProcessGroup | None) -> tuple[Tensor, slice]:
     """Return the rows of all processes, whose numbers may differ, and which of them are this one's."""
     if group is None:
         return rows, slice(None)
-    world_size = dist.get_world_size(group)
+    rank, world_size = place_in(group)
     counts = [torch.zeros(1, dtype=torch.int64, device=rows.device) for _ in range(world_size)]
     dist.all_gather(counts, torch.tensor([len(rows)], device=rows.device), group=group)
     sizes = [int(count) for count in counts]
@@ -209,7 +206,7 @@ def _gather_rows(rows: Tensor, group: ProcessGroup | None) -> tuple[Tensor, slic
     padded[: len(rows)] = rows
     parts = [torch.empty_like(padded) for _ in range(world_size)]
     dist.all_gather(parts, padded, group=group)
-    first = sum(sizes[: dist.get_rank(group)])
+    first = sum(sizes[:rank])
     everything = torch.cat([part[:size] for part, size in zip(parts, sizes, strict=True)])
     return everything, slice(first, first + len(rows))
 

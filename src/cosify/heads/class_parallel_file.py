@@ -11,7 +11,7 @@ import torch.distributed as dist
 from safetensors import safe_open
 from torch import Tensor
 
-from cosify.heads.class_parallel import ClassParallelCosineLinear, class_range
+from cosify.heads.class_parallel import ClassParallelCosineLinear, class_range, place_in
 
 SAFETENSORS_DTYPES = {torch.float32: "F32", torch.float64: "F64", torch.float16: "F16", torch.bfloat16: "BF16"}
 PIECE_BYTES = 64 << 20  # sent and written at once
@@ -34,7 +34,7 @@ def save_class_parallel(head: ClassParallelCosineLinear, path: str | Path) -> Pa
     aside = path.with_name(f".{path.name}.new")
     error = ""
     file: BinaryIO | None = None
-    rank = 0 if head.process_group is None else dist.get_rank(head.process_group)
+    rank, _ = place_in(head.process_group)
     if rank == 0:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -123,7 +123,7 @@ def _pieces_in_order(head: ClassParallelCosineLinear) -> Iterator[Tensor]:
     """Yield all rows, in order, on the first process; send them there from the others."""
     group = head.process_group
     step = max(1, PIECE_BYTES // (head.in_features * head.weight.element_size()))
-    rank, world_size = (0, 1) if group is None else (dist.get_rank(group), dist.get_world_size(group))
+    rank, world_size = place_in(group)
     weight = head.weight.detach()
     if rank != 0:
         for piece in weight.split(step):
