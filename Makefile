@@ -25,10 +25,15 @@ format: $(VENV)/installed
 
 smoke: $(VENV)/installed
 	$(PYTHON) scripts/train.py --smoke --output runs/smoke --overwrite
+	$(PYTHON) scripts/cosify_pretrained.py --smoke --output runs/smoke-cosify --overwrite
+	$(PYTHON) scripts/finetune.py --smoke --output runs/smoke-finetune --overwrite
+	$(PYTHON) scripts/linear_probe.py --smoke --output runs/smoke-probe
+	$(PYTHON) scripts/compare.py --smoke --output runs/smoke-compare
 	$(PYTHON) scripts/sweep.py --models 'test_*' --output runs/sweep
 	$(PYTHON) scripts/margin.py --smoke --output runs/margin
 	$(PYTHON) scripts/benchmark.py --quick --output runs/benchmark
 	$(PYTHON) scripts/benchmark_step.py --smoke
+	$(PYTHON) scripts/benchmark_loop.py --smoke
 
 build: $(VENV)/installed
 	$(PYTHON) -m build --outdir dist
@@ -37,5 +42,5 @@ build: $(VENV)/installed
 $(VENV)/installed: pyproject.toml
 	python3 -m venv $(VENV)
 	$(PYTHON) -m pip install --quiet --upgrade pip
-	$(PYTHON) -m pip install --quiet --editable '.[onnx]' --group dev
+	$(PYTHON) -m pip install --quiet --editable '.[demo,onnx]' --group dev
 	touch $@

@@ -17,7 +17,6 @@ The folder named by --output then holds config.json, environment.json and metric
 
 import logging
 import resource
-import sys
 import time
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -59,9 +58,9 @@ def main(args: MarginArguments) -> None:
     import timm
     import torch
 
-    from cosify.data import Normalization, augmenter, decode_splits, load_splits, num_train_batches, train_batches
+    from cosify.data import DeviceData, Shard, decode_splits, load_splits, num_train_batches
     from cosify.heads import CosineLinear, CosineSoftmaxLoss
-    from cosify.training.arguments import TrainArguments
+    from cosify.training.arguments import TrainArguments, kappa_policy
     from cosify.training.environment import describe_environment
     from cosify.training.kappa_statistics import KappaStatistics
     from cosify.training.model import ModelChoice
@@ -74,30 +73,29 @@ def main(args: MarginArguments) -> None:
     torch.manual_seed(args.seed)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     splits = load_splits(args.data)
-    train, _ = decode_splits(splits, image_size=args.image_size, fallback_size=args.image_size, device=device)
+    train, test = decode_splits(splits, image_size=args.image_size, fallback_size=args.image_size, device=device)
     classes, labels = train.labels.unique(return_inverse=True)  # a verification set has other classes than its test
     train = replace(train, labels=labels)
     choice = ModelChoice.of(settings)
     network = timm.create_model(choice.name, num_classes=0, in_chans=train.images.shape[1], **choice.kwargs)
     # Features behind a ReLU are alike in direction: centred, as in face models, they spread over the sphere.
     backbone = torch.nn.Sequential(network, torch.nn.BatchNorm1d(network.num_features)).to(device)
-    head = CosineLinear(network.num_features, len(classes), kappa=settings.kappa_policy).to(device)
+    head = CosineLinear(network.num_features, len(classes), kappa=kappa_policy(settings.kappa)).to(device)
     criterion: Any = CosineSoftmaxLoss(head, args.margin, args.angular_margin)
     loss_of = (lambda x, y: plain_loss(head, x, y, args.margin)) if args.plain else criterion
     parameters = [*backbone.parameters(), *head.parameters()]
     optimizer = torch.optim.SGD(parameters, lr=args.lr, momentum=0.9, weight_decay=5e-4, nesterov=True)
     steps = args.epochs * num_train_batches(len(train), args.batch_size)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, args.lr, total_steps=steps)
-    normalize = Normalization.of_images(train.images).on(device)
-    augment = augmenter("crop", args.image_size, torch.Generator(device).manual_seed(args.seed))
-    folder = RunFolder.create(args.output, overwrite=True)
-    folder.write_config({"script": "margin", "arguments": asdict(args), "num_classes": len(classes)})
+    data = DeviceData(train, test, splits.label_names, "crop", None)
+    config = {"script": "margin", "arguments": asdict(args), "num_classes": len(classes)}
+    folder = RunFolder.create(args.output, config, overwrite=True)
     folder.write_environment(describe_environment(device, 1))
     for epoch in range(args.epochs):
         kappas, sums, start = KappaStatistics(device), torch.zeros(2, device=device), time.perf_counter()
         head_seconds = 0.0
-        for images, targets in train_batches(train, args.batch_size, epoch=epoch, seed=args.seed):
-            embedding = backbone(normalize(augment(images)))
+        for images, targets in data.train_batches(args.batch_size, epoch=epoch, seed=args.seed, shard=Shard()):
+            embedding = backbone(images)
             at_head = embedding.detach().requires_grad_()
             before = time.perf_counter()
             loss = loss_of(at_head, targets)
@@ -144,10 +142,6 @@ def plain_loss(head: "CosineLinear", embedding: "Tensor", labels: "Tensor", marg
 
 
 if __name__ == "__main__":
-    from transformers import HfArgumentParser
+    from cosify.command import run_main
 
-    parser = HfArgumentParser(MarginArguments, description=__doc__, allow_abbrev=False)
-    try:
-        main(*parser.parse_args_into_dataclasses(look_for_args_file=False))
-    except (OSError, ValueError) as error:  # of the user's making: the message says all
-        sys.exit(f"error: {error}")
+    run_main(main, MarginArguments, __doc__)

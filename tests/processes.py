@@ -27,15 +27,15 @@ def run_python(*arguments: str, timeout: float = 300, **extra: str) -> str:
     return done.stdout
 
 
-def run_distributed(module: str, folder: Path, world_size: int, argument: str = "") -> None:
-    """Run `python -m module folder argument` once a rank, over gloo."""
+def run_distributed(module: str, folder: Path, world_size: int, *arguments: str) -> None:
+    """Run `python -m module folder arguments` once a rank, over gloo."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(world_size)}
     ranks = [
         subprocess.Popen(
-            [sys.executable, "-m", module, str(folder), argument],
+            [sys.executable, "-m", module, str(folder), *arguments],
             env=environment(**shared, RANK=str(rank), LOCAL_RANK=str(rank)),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -7,6 +7,8 @@ import datasets
 import numpy as np
 from PIL import Image
 
+from cosify.data import Splits
+
 ROOT = Path(__file__).parents[2]
 CIFAR100 = ROOT.parent / "shared" / "data" / "cifar100"
 
@@ -15,6 +17,18 @@ def picture(seed: int, size: tuple[int, int] = (6, 6), mode: str = "RGB") -> Ima
     width, height = size
     shape = (height, width) if mode == "L" else (height, width, 3)
     return Image.fromarray(np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8))
+
+
+def splits_of(
+    images: Sequence[object], labels: Sequence[int], num_classes: int = 2, test: Sequence[object] | None = None
+) -> Splits:
+    """Return splits in memory; the test split has the training images, or `test` with the first labels."""
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.Value("int64")})
+    train, held_out = (
+        datasets.Dataset.from_dict({"image": list(rows), "label": list(labels)[: len(rows)]}, features=features)
+        for rows in (images, images if test is None else test)
+    )
+    return Splits(train, held_out, "image", "label", tuple(map(str, range(num_classes))), len(train))
 
 
 def image_folder(folder: Path, sizes: Sequence[tuple[int, int]] = ((6, 6),), per_class: int = 4) -> Path:

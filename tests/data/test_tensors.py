@@ -2,26 +2,19 @@
 
 from pathlib import Path
 
-import datasets
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from cosify.data import ImageSet, Splits, decode_splits, load_splits, tensors
-from tests.data.folders import image_folder, picture
+from tests.data.folders import image_folder, picture, splits_of
 
 CPU = torch.device("cpu")
 
 
-def splits_of(images: list[object], labels: list[int], num_classes: int = 2) -> Splits:
-    features = datasets.Features({"image": datasets.Image(), "label": datasets.Value("int64")})
-    data = datasets.Dataset.from_dict({"image": images, "label": labels}, features=features)
-    return Splits(data, data, "image", "label", tuple(map(str, range(num_classes))))
-
-
-def decode(splits: Splits, image_size: int | None = None) -> tuple[ImageSet, ImageSet]:
-    return decode_splits(splits, image_size=image_size, fallback_size=5, device=CPU)
+def decode(splits: Splits, image_size: int | None = None, channels: int | None = None) -> tuple[ImageSet, ImageSet]:
+    return decode_splits(splits, image_size=image_size, fallback_size=5, device=CPU, channels=channels)
 
 
 def test_pixels_are_those_of_the_images() -> None:
@@ -41,6 +34,18 @@ def test_grey_stays_one_channel_unless_a_colour_image_comes() -> None:
     mixed, _ = decode(splits_of([*grey, picture(2)], [0, 1, 0]))
     assert mixed.images.shape == (3, 3, 6, 6)
     assert torch.equal(mixed.images[0], train.images[0].expand(3, 6, 6))
+
+
+def test_channels_can_be_asked_for() -> None:
+    grey, colour = picture(0, mode="L"), picture(1)
+    to_colour, _ = decode(splits_of([grey, grey], [0, 1]), channels=3)
+    assert torch.equal(to_colour.images[1], torch.from_numpy(np.array(grey)).expand(3, 6, 6))
+    for images in ([colour, grey], [grey, colour]):
+        to_grey, _ = decode(splits_of(images, [0, 1]), channels=1)
+        expected = np.stack([np.asarray(image.convert("L")) for image in images])[:, None]
+        assert torch.equal(to_grey.images, torch.from_numpy(expected))
+    resized, _ = decode(splits_of([colour, picture(2, (9, 9))], [0, 1]), channels=1)
+    assert resized.images.shape == (2, 1, 5, 5), "images that differ in size make no difference"
 
 
 def test_images_that_differ_are_resized_to_the_fallback_and_cropped() -> None:

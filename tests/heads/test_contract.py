@@ -253,7 +253,7 @@ def test_onnx(kappa: float | str, eval_kappa: str, tmp_path: Path) -> None:
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, dict[str, Tensor]]]:
     """Train every policy under DDP in two processes, once for all rows of the contract."""
     folder = tmp_path_factory.mktemp("ddp")
-    run_distributed("tests.heads.ddp_worker", folder, world_size=2, argument=",".join(map(str, SPECS)))
+    run_distributed("tests.heads.ddp_worker", folder, 2, ",".join(map(str, SPECS)))
     return [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in (0, 1)]
 
 

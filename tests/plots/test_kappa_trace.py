@@ -31,7 +31,7 @@ def draw(folder: Path, *records: dict[str, Any], monkeypatch: pytest.MonkeyPatch
     drawn: list[Figure] = []
     savefig = Figure.savefig
     monkeypatch.setattr(Figure, "savefig", lambda self, *a, **k: (drawn.append(self), savefig(self, *a, **k))[1])
-    run = RunFolder.create(folder)
+    run = RunFolder.create(folder, {"script": "TrainArguments", "arguments": {}})
     for each in records:
         run.append_metrics(each)
     return plot_kappa_trace(folder), drawn[0]

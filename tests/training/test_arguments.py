@@ -1,12 +1,15 @@
 """Flags and YAML: what is read, what is refused, with which words."""
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
 
-from cosify.training import TrainArguments, parse_arguments
-from cosify.training.model import SMALL_MODEL, ModelChoice, default_image_size, parse_model_kwargs
+from cosify.training import CosifyArguments, FinetuneArguments, RunFolder, TrainArguments, parse_arguments
+from cosify.training.arguments import kappa_policy
+from cosify.training.model import SMALL_MODEL, ModelChoice, parse_model_kwargs, preprocessing_of
+from cosify.training.parse import resolved
+from cosify.training.recipe import Recipe
 
 
 def yaml(folder: Path, text: str) -> str:
@@ -17,20 +20,23 @@ def yaml(folder: Path, text: str) -> str:
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     with pytest.raises(SystemExit) as exit_info:
-        parse_arguments(arguments)
+        parse_arguments(TrainArguments, arguments)
     assert exit_info.value.code == 2
     return capsys.readouterr().err
 
 
 def test_every_field_is_explained_and_there_are_few() -> None:
-    assert len(fields(TrainArguments)) <= 25
-    for field in fields(TrainArguments):
-        assert "Default" in field.metadata["help"], field.name
+    for kind in (TrainArguments, FinetuneArguments, CosifyArguments):
+        flags = [field for field in fields(kind) if field.name not in Recipe.__dataclass_fields__]
+        assert len(flags) + len(["config", "set"]) <= 25, kind
+        for field in fields(kind):
+            assert "help" in field.metadata, field.name
+        assert all("Default" in field.metadata["help"] or "Needed" in field.metadata["help"] for field in flags)
 
 
 def test_help_is_printed_with_the_scripts_commands(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
-        parse_arguments(["--help"], description="first line\n\n    a command\n")
+        parse_arguments(TrainArguments, ["--help"], description="first line\n\n    a command\n")
     printed = capsys.readouterr().out
     assert "\n    a command\n" in printed
     assert "--config" in printed
@@ -38,22 +44,33 @@ def test_help_is_printed_with_the_scripts_commands(capsys: pytest.CaptureFixture
 
 def test_flags() -> None:
     args = parse_arguments(
-        ["--model-kwargs", "width=0.25", "depth=3", "--kappa", "20", "--image-size", "16", "--smoke"]
+        TrainArguments, ["--model-kwargs", "width=0.25", "depth=3", "--kappa", "20", "--image-size", "16", "--smoke"]
     )
     assert args == TrainArguments(model_kwargs=["width=0.25", "depth=3"], kappa="20", image_size=16, smoke=True)
-    assert args.kappa_policy == 20.0
-    assert TrainArguments().kappa_policy == "ls"
+    assert kappa_policy(args.kappa) == 20.0
+    assert kappa_policy(TrainArguments().kappa) == "ls"
 
 
 def test_yaml_and_flags_that_win(tmp_path: Path) -> None:
     path = yaml(
         tmp_path,
-        "epochs: 7\nweight_decay: 1e-4\nlr: 1\nkappa: 20\nmixed_precision: no\n"
+        "epochs: 7\n"
+        "mixup: 0.2\ntransform: {auto_augment: rand-m9}\ndecay_milestones: [3, 5]\nema_decay: null\n"
+        "weight_decay: 1e-4\nlr: 1\nkappa: 20\nmixed_precision: no\n"
         "model_kwargs: {width: 0.25}\nsmoke: true\n",
     )
-    args = parse_arguments(["--config", path, "--lr", "0.5"])
+    args = parse_arguments(TrainArguments, ["--config", path, "--lr", "0.5"])
     assert args == TrainArguments(
-        epochs=7, weight_decay=1e-4, lr=0.5, kappa="20", mixed_precision="no", model_kwargs=["width=0.25"], smoke=True
+        mixup=0.2,
+        transform={"auto_augment": "rand-m9"},
+        decay_milestones=[3, 5],
+        epochs=7,
+        weight_decay=1e-4,
+        lr=0.5,
+        kappa="20",
+        mixed_precision="no",
+        model_kwargs=["width=0.25"],
+        smoke=True,
     )
 
 
@@ -66,13 +83,37 @@ def test_yaml_and_flags_that_win(tmp_path: Path) -> None:
             "unknown flags ['--epoch', '3']",
         ),  # no abbreviations: a later flag would change their meaning
         (["--epochs", "x"], "argument --epochs: invalid int value: 'x'"),
-        (["--epochs", "0", "--warmup-epochs", "0"], "epochs is 0, expected at least 1; change --epochs"),
+        (["--epochs", "0", "--set", "warmup_epochs=0"], "epochs is 0, expected at least 1; change --epochs"),
         (["--batch-size", "0"], "batch_size is 0, expected at least 1; change --batch-size"),
         (["--image-size", "0"], "image_size is 0, expected at least 1, or nothing"),
         (["--lr", "0"], "lr is 0.0, expected a number above 0"),
         (["--lr", "nan"], "lr is nan, expected a number above 0"),
+        (["--resume", "/no/such/run"], "/no/such/run is no run folder"),
+        (
+            ["--resume", "x", "--lr", "1"],
+            "resume takes every setting from the run's config.json, but ['--lr'] came too",
+        ),
         (["--weight-decay", "-1"], "weight_decay is -1.0, expected a number from 0 on"),
-        (["--epochs", "2", "--warmup-epochs", "2"], "warmup_epochs is 2.0, expected less than epochs (2)"),
+        (
+            ["--epochs", "2", "--set", "warmup_epochs=2"],
+            "warmup_epochs is 2.0, expected 0 to epochs (2); change warmup",
+        ),
+        (["--set", "smoothing=0.1"], "--set has 'smoothing', expected a key of --help's list; did you mean label_smoo"),
+        (["--set", "mixup"], "--set has 'mixup', expected key=value"),
+        (["--set", "mixup=a"], "mixup in --set is 'a', expected float"),
+        (["--set", "label_smoothing=1"], "label_smoothing is 1.0, expected a share in [0, 1)"),
+        (["--set", "schedule=exp"], "schedule is 'exp', expected one of ('cosine'"),
+        (["--set", "schedule=multistep"], "decay_milestones is [], expected epochs, such as [160, 180]"),
+        (
+            ["--set", "transform={autoaugment: x}"],
+            "transform has ['autoaugment'], expected arguments of timm.data.create",
+        ),
+        (
+            ["--set", "mixup=0.2", "cosine_margin=0.3"],
+            "mixup is 0.2 and cutmix 0.0 with a margin, which needs one label",
+        ),
+        (["--set", "mixup=0.2", "--batch-size", "3"], "batch_size is 3, expected an even number"),
+        (["--set", "cosine_margin=0.3", "--head", "linear"], "a margin is set with head linear, which has no cosine"),
         (["--seed", "-1"], "seed is -1, expected a whole number from 0 on"),
         (["--kappa", "foo"], "unknown kappa policy 'foo', expected a number above 0 or one of ['adacos'"),
         (["--kappa", "-2"], "kappa is -2.0, expected a finite number above 0"),
@@ -89,13 +130,13 @@ def test_wrong_flags(capsys: pytest.CaptureFixture[str], arguments: list[str], m
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("epoch: 3\n", "unknown key 'epoch' in {path}, expected fields of the command line; did you mean epochs?"),
+        ("epoch: 3\n", "unknown key 'epoch' in {path}, expected flags or recipe keys; did you mean epochs?"),
         ("config: x\n", "unknown key 'config' in {path}"),
         ("epochs: many\n", "epochs in {path} is 'many', expected int; see --help"),
         ("epochs: 1.5\n", "epochs in {path} is 1.5, expected int"),
         ("lr: [1]\n", "lr in {path} is [1], expected float"),
         ("smoke: 1\n", "smoke in {path} is 1, expected bool"),
-        ("kappa: true\n", "kappa in {path} is 'True', expected str"),
+        ("kappa: true\n", "kappa in {path} is True, expected str"),
         ("- epochs\n", "{path} holds list, expected key: value lines"),
         ("head: sine\n", "head is 'sine', expected one of"),
     ],
@@ -122,8 +163,30 @@ def test_model_kwargs() -> None:
         parse_model_kwargs(["width"])
 
 
-def test_default_image_size() -> None:
-    assert default_image_size("resnet18_cifar") == 32
-    assert default_image_size("resnet50") == 224
+def test_what_a_model_expects() -> None:
+    small = preprocessing_of(ModelChoice("resnet18_cifar", {}, None), pretrained=False)
+    assert (small.image_size, small.fallback_size, small.mean, small.crop_pct) == (None, 32, None, 1.0)
+    large = preprocessing_of(ModelChoice("resnet50", {}, 96), pretrained=True)
+    assert (large.image_size, large.fallback_size, large.mean) == (96, 224, (0.485, 0.456, 0.406))
+    assert (large.interpolation, large.crop_pct) == ("bicubic", 0.95)
     with pytest.raises(ValueError, match=r"unknown model 'resnet999_x', expected a name of timm.list_models\(\)"):
-        default_image_size("resnet999_x")
+        preprocessing_of(ModelChoice("resnet999_x", {}, None), pretrained=False)
+
+
+def test_resume_takes_the_settings_of_the_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    args = TrainArguments(lr=0.3, transform={"hflip": 0.0}, kappa="20", overwrite=True, output="elsewhere")
+    config = {"script": "TrainArguments", "arguments": resolved(args), "world_size": 1}
+    run = RunFolder.create(tmp_path / "run", config).path
+    expected = replace(args, overwrite=False, output=str(run), resume=str(run))
+    assert parse_arguments(TrainArguments, ["--resume", str(run)]) == expected
+    with pytest.raises(SystemExit):
+        parse_arguments(FinetuneArguments, ["--resume", str(run)])
+    assert "was written with TrainArguments, expected FinetuneArguments; resume it with the script" in (
+        capsys.readouterr().err
+    )
+
+
+@pytest.mark.parametrize("blocks", ["some", "0", "-1", "1.5"])
+def test_wrong_blocks(blocks: str) -> None:
+    with pytest.raises(ValueError, match=f"blocks is '{blocks}', expected all, head, or a number of stages"):
+        FinetuneArguments(blocks=blocks)

@@ -19,6 +19,8 @@ from tests.training import ddp_worker
 
 TINY = ["channels=(8, 8, 8, 16)", "stem_width=8"]
 
+TIMES = ("seconds", "images_per_second", "ceiling_images_per_second", "waiting_share")
+
 
 @pytest.fixture
 def args(tmp_path: Path) -> TrainArguments:
@@ -26,7 +28,7 @@ def args(tmp_path: Path) -> TrainArguments:
 
 
 def without_times(path: Path) -> list[dict[str, object]]:
-    return [{k: v for k, v in each.items() if k not in ("seconds", "images_per_second")} for each in read_metrics(path)]
+    return [{k: v for k, v in each.items() if k not in TIMES} for each in read_metrics(path)]
 
 
 def test_a_run_learns_and_records(args: TrainArguments) -> None:
@@ -52,12 +54,11 @@ def test_a_run_learns_and_records(args: TrainArguments) -> None:
     environment = json.loads((result.folder.path / "environment.json").read_text())
     assert (environment["device"], environment["world_size"]) == ("cpu", 1)
     assert environment["packages"]["torch"] == torch.__version__.split("+")[0]
-    assert {path.name for path in (result.folder.checkpoints / "last").iterdir()} >= {
-        "model.safetensors",
-        "optimizer.bin",
-    }
+    (newest,) = (path for path in result.folder.checkpoints.iterdir() if path.is_dir())
+    assert newest.name == "step-000000050"
+    assert {path.name for path in newest.iterdir()} >= {"model.safetensors", "optimizer.bin", "progress.json"}
     predicted = predict_labels(result)
-    assert float((predicted == result.test.labels).double().mean()) == pytest.approx(result.evaluation.accuracy)
+    assert float((predicted == result.data.test.labels).double().mean()) == pytest.approx(result.evaluation.accuracy)
 
 
 def test_runs_repeat_to_the_bit_and_seeds_matter(args: TrainArguments, tmp_path: Path) -> None:
@@ -128,7 +129,8 @@ def test_image_folder(tmp_path: Path) -> None:
         )
     )
     assert result.label_names == ("cat", "dog")
-    assert result.test.images.shape == (16, 3, 32, 32), "images that differ take the model's size"
+    assert result.data.image_shape == (3, 32, 32), "images that differ take the model's size"
+    assert result.data.pipeline == "workers"
 
 
 def test_cifar100(tmp_path: Path) -> None:
@@ -181,14 +183,14 @@ def test_two_ranks_equal_one_with_the_doubled_batch(tmp_path: Path) -> None:
         folder = tmp_path / str(world_size)
         found[world_size] = [torch.load(folder / f"rank{rank}.pt") for rank in range(world_size)]
         found[world_size].append(read_metrics(folder / "run"))
-        assert len(found[world_size][-1]) == 2, "not each epoch was written once"
+        assert len(found[world_size][-1]) == 4, "not each epoch was written once"
     (one, one_records), (first, second, two_records) = found[1], found[2]
     assert first["evaluation"] == second["evaluation"], "ranks disagree"
     assert first["kappa"] == second["kappa"]
     for name in ("train_loss", "kappa_mean", "mean_angle_deg"):
-        for epoch in (0, 1):
+        for epoch in range(4):
             assert two_records[epoch][name] == pytest.approx(one_records[epoch][name], rel=1e-5), (name, epoch)
-    assert sum(two_records[1]["kappa_histogram"]) == sum(one_records[1]["kappa_histogram"]) == 320
+    assert sum(two_records[3]["kappa_histogram"]) == sum(one_records[3]["kappa_histogram"]) == 320
     assert first["evaluation"]["num_samples"] == 100
     for name, value in first["state"].items():
         torch.testing.assert_close(second["state"][name], value, rtol=0, atol=0, msg=f"{name} differs between ranks")

@@ -1,26 +1,42 @@
-"""Data sets as tensors on the training device, and batches of them."""
+"""Data sets as batches: resident on the training device, or decoded by worker processes."""
 
-from cosify.data.augment import Augmentation, augmenter, random_crop, random_flip
-from cosify.data.batches import Shard, epoch_seed, eval_batches, num_train_batches, train_batches
+from cosify.data.augment import Augmentation, augment, random_crop, random_flip
+from cosify.data.batches import Shard, eval_rows, mixed_seed, num_train_batches, own_rows, training_order
+from cosify.data.device import DeviceData
 from cosify.data.normalize import Normalization, Normalizer
+from cosify.data.open import Augment, Data, Pipeline, PipelineSettings, check_transform, open_data, train_transform
+from cosify.data.preprocessing import Preprocessing, record_preprocessing
 from cosify.data.sources import BUILT_IN, Splits, load_splits
 from cosify.data.tensors import ImageSet, decode_splits
+from cosify.data.workers import WorkerData
 
 __all__ = [
     "BUILT_IN",
+    "Augment",
     "Augmentation",
+    "Data",
+    "DeviceData",
     "ImageSet",
     "Normalization",
     "Normalizer",
+    "Pipeline",
+    "PipelineSettings",
+    "Preprocessing",
     "Shard",
     "Splits",
-    "augmenter",
+    "WorkerData",
+    "augment",
+    "check_transform",
     "decode_splits",
-    "epoch_seed",
-    "eval_batches",
+    "eval_rows",
     "load_splits",
+    "mixed_seed",
     "num_train_batches",
+    "open_data",
+    "own_rows",
     "random_crop",
     "random_flip",
-    "train_batches",
+    "record_preprocessing",
+    "train_transform",
+    "training_order",
 ]

@@ -1,12 +1,11 @@
 """Which rows form a batch, on which rank: shuffled by a seed for training, each exactly once for evaluation."""
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-
-from cosify.data.tensors import ImageSet
 
 
 @dataclass(frozen=True)
@@ -15,6 +14,9 @@ class Shard:
 
     rank: int = 0
     world_size: int = 1
+
+
+ALONE = Shard()
 
 
 def num_train_batches(num_samples: int, batch_size: int, world_size: int = 1) -> int:
@@ -38,49 +40,55 @@ def num_train_batches(num_samples: int, batch_size: int, world_size: int = 1) ->
     return num_samples // global_batch
 
 
-def train_batches(
-    data: ImageSet, batch_size: int, *, epoch: int, seed: int, shard: Shard = Shard()
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield this rank's shuffled batches of one epoch.
+def training_order(labels: Tensor, *, epoch: int, seed: int, balanced: bool = False) -> Tensor:
+    """Return the rows of one epoch in the order they are seen, int64 [N].
 
-    The order depends on `seed` and `epoch` alone: two ranks with batches of B together see the batches of one with 2 B.
+    It depends on `seed` and `epoch` alone: two ranks with batches of B together see the batches of one with 2 B.
 
     Args:
-        data: the whole set, on every rank.
-        batch_size: B, samples of one rank.
+        labels: [N], on the CPU.
         epoch: from 0 on; each has its own order.
         seed: of the run, the same on every rank.
-        shard: which part is this rank's.
-
-    Yields:
-        Images uint8 [B, channels, H, W] and labels [B].
+        balanced: draw with replacement, every class as often as any other.
     """
-    num_batches = num_train_batches(len(data), batch_size, shard.world_size)
-    generator = torch.Generator().manual_seed(epoch_seed(seed, epoch))
-    order = torch.randperm(len(data), generator=generator).to(data.labels.device)
-    for batch in range(num_batches):
-        start = (batch * shard.world_size + shard.rank) * batch_size
-        rows = order[start : start + batch_size]
-        yield data.images[rows], data.labels[rows]
+    generator = torch.Generator().manual_seed(mixed_seed(seed, epoch))
+    if not balanced:
+        return torch.randperm(len(labels), generator=generator)
+    weights = 1.0 / labels.bincount().clamp_min(1).double()
+    return torch.multinomial(weights[labels], len(labels), replacement=True, generator=generator)
 
 
-def eval_batches(data: ImageSet, batch_size: int, shard: Shard = Shard()) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield this rank's part in order; the last batch may be smaller, and over all ranks each sample comes once.
+def own_rows(order: Tensor, batch: int, batch_size: int, shard: Shard = ALONE) -> Tensor:
+    """Return this rank's rows of a batch.
 
     Args:
-        data: the whole set, on every rank.
+        order: of the epoch.
+        batch: index of the batch in the epoch.
+        batch_size: B, samples of one rank.
+        shard: which part is this rank's.
+    """
+    start = (batch * shard.world_size + shard.rank) * batch_size
+    return order[start : start + batch_size]
+
+
+def eval_rows(num_samples: int, batch_size: int, shard: Shard = ALONE) -> Iterator[range]:
+    """Yield this rank's rows in order; the last batch may be smaller, and over all ranks each sample comes once.
+
+    Args:
+        num_samples: N, of the set.
         batch_size: largest number of samples in a batch.
         shard: which part is this rank's.
-
-    Yields:
-        Images uint8 [B, channels, H, W] and labels [B].
     """
-    start, stop = (len(data) * part // shard.world_size for part in (shard.rank, shard.rank + 1))
+    start, stop = (num_samples * part // shard.world_size for part in (shard.rank, shard.rank + 1))
     for low in range(start, stop, batch_size):
-        rows = slice(low, min(low + batch_size, stop))
-        yield data.images[rows], data.labels[rows]
+        yield range(low, min(low + batch_size, stop))
 
 
-def epoch_seed(seed: int, epoch: int, rank: int = 0) -> int:
-    """Return a seed that differs between runs, epochs and ranks."""
-    return ((seed * 1_000_003 + epoch) * 65_537 + rank) % 2**63
+def mixed_seed(*parts: int) -> int:
+    """Return a seed, below 2**63, that differs wherever a part differs; neighbours have nothing in common.
+
+    Args:
+        *parts: whole numbers from 0 on, such as seed, epoch and batch.
+    """
+    digest = hashlib.blake2b(repr(parts).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1

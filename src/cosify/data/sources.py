@@ -8,11 +8,12 @@ import numpy as np
 
 from cosify.data.digits import digits
 from cosify.data.synthetic import synthetic
+from cosify.data.two_digits import two_digits
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
 
-BUILT_IN = {"digits": digits, "synthetic": synthetic}
+BUILT_IN = {"digits": digits, "two-digits": two_digits, "synthetic": synthetic}
 TEST_NAMES = ("test", "validation", "valid", "val")
 LABEL_NAMES = ("label", "labels", "fine_label", "target")
 
@@ -27,6 +28,8 @@ class Splits:
         image_column: name of the column of images.
         label_column: name of the column of class indices.
         label_names: name of each class, C of them.
+        num_train: samples of an epoch.
+        streaming: whether rows come one after the other, without a length and without being stored.
     """
 
     train: "Dataset"
@@ -34,6 +37,17 @@ class Splits:
     image_column: str
     label_column: str
     label_names: tuple[str, ...]
+    num_train: int
+    streaming: bool = False
+
+    @property
+    def num_test(self) -> int | None:
+        """Samples of the test split, None for a stream."""
+        return None if self.streaming else len(self.test)
+
+    def split(self, name: str) -> "Dataset":
+        """Return the split `"train"` or `"test"`."""
+        return self.train if name == "train" else self.test
 
     def limit_train(self, num_samples: int) -> "Splits":
         """Return the same with a random but always equal choice of `num_samples` rows to train on.
@@ -41,22 +55,34 @@ class Splits:
         Raises:
             ValueError: if there are not that many, or none are asked for.
         """
-        if not 1 <= num_samples <= len(self.train):
+        if not 1 <= num_samples <= self.num_train:
             raise ValueError(
-                f"limit_train is {num_samples}, expected 1 to {len(self.train)}, the size of the training split;"
+                f"limit_train is {num_samples}, expected 1 to {self.num_train}, the size of the training split;"
                 " drop the option to use all of it"
             )
-        return replace(self, train=self.train.shuffle(seed=0).select(range(num_samples)))
+        if self.streaming:  # the first ones: a stream has no others without reading it whole
+            return replace(self, train=self.train.take(num_samples), num_train=num_samples)
+        return replace(self, train=self.train.shuffle(seed=0).select(range(num_samples)), num_train=num_samples)
 
 
-def load_splits(data: str, *, image_column: str | None = None, label_column: str | None = None) -> Splits:
+def load_splits(
+    data: str,
+    *,
+    image_column: str | None = None,
+    label_column: str | None = None,
+    streaming: bool = False,
+    num_train: int | None = None,
+) -> Splits:
     """Find a data set and the columns to use.
 
     Args:
-        data: `"digits"`, `"synthetic"`, a folder with train.parquet and test.parquet (or train-*.parquet), a folder
-            with train/CLASS/*.png and test/CLASS/*.png, or the id of a data set on the Hugging Face hub.
+        data: `"digits"`, `"two-digits"`, `"synthetic"`, a folder with train.parquet and test.parquet (or
+            train-*.parquet), a folder with train/CLASS/*.png and test/CLASS/*.png, or the id of a data set on the
+            Hugging Face hub.
         image_column: its column of images; default: the only one of that type.
         label_column: its column of class indices; default: the only one of type `ClassLabel`, or one of `LABEL_NAMES`.
+        streaming: read rows as they are needed, without storing or even downloading the whole set.
+        num_train: rows of a streamed training split that do not say how many they are; an epoch has that many.
 
     Returns:
         Both splits; a split named validation serves as test where there is no test.
@@ -64,25 +90,35 @@ def load_splits(data: str, *, image_column: str | None = None, label_column: str
     Raises:
         ValueError: if there is no such data set, split or column, a split is empty, or labels are not 0..C-1.
     """
-    loaded = BUILT_IN[data]() if data in BUILT_IN else _load(data)
-    test_name = next((name for name in TEST_NAMES if name in loaded), None)
-    if "train" not in loaded or test_name is None:
+    if streaming and data in BUILT_IN:
+        raise ValueError(f"streaming is on, but data {data!r} is made in memory; drop streaming")
+    loaded = BUILT_IN[data]() if data in BUILT_IN else _load(data, streaming)
+    held_out = [name for name in TEST_NAMES if name in loaded]
+    if "train" not in loaded or not held_out:
         raise ValueError(
             f"data {data!r} has the splits {sorted(loaded)}, expected 'train' and one of {list(TEST_NAMES)}; give it a"
             " held-out split, so that accuracy is measured on images that were not trained on"
         )
-    train, test = loaded["train"], loaded[test_name]
-    for name, split in (("train", train), (test_name, test)):
-        if len(split) == 0:
+    train = loaded["train"]
+    for name in () if streaming else ("train", *held_out):
+        if len(loaded[name]) == 0:
             raise ValueError(f"split {name!r} of data {data!r} is empty, expected at least one image; check its files")
     image_column = _image_column(train, image_column)
     label_column = _label_column(train, label_column)
+    # Some sets hide the labels of their test split behind -1, ImageNet for one.
+    labelled = [name for name in held_out if _first(loaded[name], label_column) != -1]
+    test_name = (labelled or held_out)[0]
+    test = loaded[test_name]
     for column in (image_column, label_column):
         _check_column(test, column, f"split {test_name!r}")
-    return Splits(train, test, image_column, label_column, _label_names(train, label_column))
+    if not streaming:
+        return Splits(train, test, image_column, label_column, _label_names(train, label_column), len(train))
+    label_names = _streamed_label_names(train, label_column)
+    num_train = _streamed_length(train, num_train)
+    return Splits(train, test, image_column, label_column, label_names, num_train, streaming=True)
 
 
-def _load(data: str) -> "DatasetDict":
+def _load(data: str, streaming: bool) -> "DatasetDict":
     from datasets import load_dataset
 
     folder = Path(data).expanduser()
@@ -91,7 +127,8 @@ def _load(data: str) -> "DatasetDict":
         kind = "parquet" if parquet else "imagefolder"
         if parquet or (folder / "train").is_dir():
             try:
-                return load_dataset(kind, **({"data_files": parquet} if parquet else {"data_dir": str(folder)}))
+                files: dict[str, Any] = {"data_files": parquet} if parquet else {"data_dir": str(folder)}
+                return load_dataset(kind, **files, streaming=streaming)
             except Exception as error:  # datasets raises errors of many types for damaged files and empty splits
                 raise ValueError(
                     f"folder {data!r} cannot be loaded as {kind} ({type(error).__name__}: {error}), expected whole"
@@ -103,7 +140,7 @@ def _load(data: str) -> "DatasetDict":
             " test/CLASS/*.png; arrange it so or name another folder"
         )
     try:
-        return load_dataset(data)
+        return load_dataset(data, streaming=streaming)
     except Exception as error:  # the hub client and its transports raise errors of a dozen unrelated types
         raise ValueError(
             f"data {data!r} is no existing folder, none of {sorted(BUILT_IN)}, and could not be loaded from the Hugging"
@@ -120,6 +157,14 @@ def _parquet_files(folder: Path) -> dict[str, list[str]]:
         for name in ("train", *TEST_NAMES)
     }
     return {name: paths for name, paths in files.items() if paths}
+
+
+def _first(split: Any, column: str) -> Any:
+    """Return the first value of a column, None where there is none."""
+    if column not in (split.column_names or ()):
+        return None
+    row: dict[str, Any] = next(iter(split.select_columns([column])), {column: None})
+    return row[column]
 
 
 def _check_column(split: "Dataset", column: str, where: str) -> None:
@@ -146,7 +191,8 @@ def _label_column(train: "Dataset", column: str | None) -> str:
         _check_column(train, column, "split 'train'")
         return column
     typed = [name for name, kind in train.features.items() if isinstance(kind, ClassLabel)]
-    return _only(typed if typed else [name for name in LABEL_NAMES if name in train.column_names], train, "label")
+    named = [name for name in LABEL_NAMES if name in (typed or train.column_names)]
+    return _only(typed if len(typed) == 1 else named or typed, train, "label")  # CIFAR-100 has coarse labels beside
 
 
 def _only(candidates: list[str], train: "Dataset", kind: str) -> str:
@@ -176,3 +222,28 @@ def _label_names(train: "Dataset", column: str) -> tuple[str, ...]:
             " expected every index 0..C-1; re-index them, or store the column as datasets.ClassLabel with all names"
         )
     return tuple(str(index) for index in range(num_classes))
+
+
+def _streamed_label_names(train: Any, column: str) -> tuple[str, ...]:
+    from datasets import ClassLabel
+
+    kind = train.features[column]
+    if not isinstance(kind, ClassLabel):
+        raise ValueError(
+            f"column {column!r} of the stream is {kind}, expected ClassLabel: a stream cannot be searched for its"
+            " classes; store the column as datasets.ClassLabel, or drop streaming"
+        )
+    return tuple(kind.names)
+
+
+def _streamed_length(train: Any, num_train: int | None) -> int:
+    if num_train is not None:
+        return num_train
+    info = train.info.splits
+    found = info["train"].num_examples if info is not None and "train" in info else 0
+    if found < 1:
+        raise ValueError(
+            "the stream does not say how many training images it has, expected num_train in the recipe: the length of"
+            " the schedule depends on it"
+        )
+    return int(found)

@@ -35,12 +35,18 @@ class ImageSet:
 
 @dataclass(frozen=True)
 class Layout:
-    """What every decoded image looks like: its channels and side lengths, and whether images are resized to that."""
+    """What every decoded image looks like: its channels and side lengths, and whether it is resized or converted."""
 
     channels: int
     height: int
     width: int
     resize: bool
+    convert: bool = False
+
+    @property
+    def num_bytes(self) -> int:
+        """Of one image, uint8."""
+        return self.channels * self.height * self.width
 
 
 class _OtherLayoutError(Exception):
@@ -56,6 +62,7 @@ def decode_splits(
     image_size: int | None,
     fallback_size: int,
     device: torch.device,
+    channels: int | None = None,
     show_progress: bool = False,
 ) -> tuple[ImageSet, ImageSet]:
     """Decode both splits to tensors on `device`.
@@ -68,6 +75,7 @@ def decode_splits(
         image_size: side of the square images, pixels; None to keep their size.
         fallback_size: the same, for images that differ in size.
         device: where the tensors go.
+        channels: 1 or 3 that images are converted to; None for 1 if all are grey, else 3.
         show_progress: draw a progress bar.
 
     Returns:
@@ -77,6 +85,8 @@ def decode_splits(
         ValueError: if an image cannot be read, a label is out of range, or the tensors exceed half of the free memory.
     """
     layout = _first_layout(splits.train, splits.image_column, image_size)
+    if channels is not None:
+        layout = replace(layout, channels=channels, convert=True)
     while True:
         check_memory(len(splits.train) + len(splits.test), layout, device)
         try:
@@ -93,7 +103,7 @@ def decode_splits(
 
 def check_memory(num_images: int, layout: Layout, device: torch.device) -> None:
     """Raise if `num_images` of that layout take more than half of the memory that is free on `device`."""
-    needed = num_images * layout.channels * layout.height * layout.width
+    needed = num_images * layout.num_bytes
     free = free_memory(device)
     if needed > free // 2:
         raise ValueError(
@@ -115,8 +125,8 @@ def free_memory(device: torch.device) -> int:
 def _first_layout(train: "Dataset", column: str, image_size: int | None) -> Layout:
     _, image = next(_images(train.select([0]), "train", column))
     if image_size is not None:
-        return Layout(_channels(image), image_size, image_size, resize=True)
-    return Layout(_channels(image), image.height, image.width, resize=False)
+        return Layout(channels_of(image), image_size, image_size, resize=True)
+    return Layout(channels_of(image), image.height, image.width, resize=False)
 
 
 def _decode(
@@ -135,25 +145,42 @@ def _decode(
     return ImageSet(torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(), labels)
 
 
-def _images(split: "Dataset", name: str, column: str) -> Iterator[tuple[int, "Image"]]:
-    """Yield row and image; datasets' own decoding is off, so that the row of a broken image is known."""
+def undecoded(split: "Dataset", column: str) -> Any:
+    """Return the split with bytes or paths in place of images: decoding is ours, so that a broken row is known."""
     import datasets
+
+    return split.cast_column(column, datasets.Image(decode=False))
+
+
+def open_image(value: dict[str, Any] | None, row: int, name: str) -> "Image":
+    """Decode a cell of an undecoded split.
+
+    Args:
+        value: bytes or path.
+        row: for messages.
+        name: of the split, for messages.
+
+    Raises:
+        ValueError: if Pillow cannot.
+    """
     from PIL import Image
 
-    undecoded: Any = split.select_columns([column]).cast_column(column, datasets.Image(decode=False))
-    for row, cell in enumerate(undecoded):
-        value = cell[column] if cell[column] is not None else {"bytes": None, "path": None}
-        source = _source(value)
-        try:
-            image = Image.open(source)
-            image.load()
-        except (OSError, ValueError, AttributeError, SyntaxError) as error:  # what Pillow raises for damaged files
-            where = value["path"] if value["bytes"] is None else f"{len(value['bytes'])} bytes"
-            raise ValueError(
-                f"image in row {row} of split {name!r} ({where}) cannot be read ({type(error).__name__}: {error}),"
-                " expected a file that Pillow opens; repair or remove it"
-            ) from error
-        yield row, image
+    value = {"bytes": None, "path": None} if value is None else value
+    try:
+        image = Image.open(_source(value))
+        image.load()
+    except (OSError, ValueError, AttributeError, SyntaxError) as error:  # what Pillow raises for damaged files
+        where = value["path"] if value["bytes"] is None else f"{len(value['bytes'])} bytes"
+        raise ValueError(
+            f"image in row {row} of split {name!r} ({where}) cannot be read ({type(error).__name__}: {error}),"
+            " expected a file that Pillow opens; repair or remove it"
+        ) from error
+    return image
+
+
+def _images(split: "Dataset", name: str, column: str) -> Iterator[tuple[int, "Image"]]:
+    for row, cell in enumerate(undecoded(split.select_columns([column]), column)):
+        yield row, open_image(cell[column], row, name)
 
 
 def _source(value: dict[str, Any]) -> Any:
@@ -162,7 +189,8 @@ def _source(value: dict[str, Any]) -> Any:
     return value["path"] if value["bytes"] is None else io.BytesIO(value["bytes"])
 
 
-def _channels(image: "Image") -> int:
+def channels_of(image: "Image") -> int:
+    """Return 1 for a grey image, else 3."""
     return 1 if image.mode in GREY_MODES else 3
 
 
@@ -170,13 +198,13 @@ def _pixels(image: "Image", layout: Layout, fallback_size: int) -> np.ndarray[An
     """Return uint8 [H, W, channels], or raise `_OtherLayoutError` with the layout that also takes this image."""
     from torchvision.transforms import functional as transforms
 
-    if _channels(image) > layout.channels:
+    if channels_of(image) > layout.channels and not layout.convert:
         raise _OtherLayoutError(replace(layout, channels=3))
     if layout.resize:
         image = image.convert("L" if layout.channels == 1 else "RGB")
         image = transforms.center_crop(transforms.resize(image, layout.height), [layout.height, layout.width])
     elif (image.height, image.width) != (layout.height, layout.width):
-        raise _OtherLayoutError(Layout(layout.channels, fallback_size, fallback_size, resize=True))
+        raise _OtherLayoutError(replace(layout, height=fallback_size, width=fallback_size, resize=True))
     else:
         image = image.convert("L" if layout.channels == 1 else "RGB")
     return np.asarray(image, dtype=np.uint8).reshape(layout.height, layout.width, layout.channels)

@@ -1,7 +1,8 @@
 """What kappa did during an epoch, counted on the device and fetched once at its end."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -34,6 +35,14 @@ class KappaSummary:
     high_edge: float
     histogram: tuple[int, ...]
 
+    @classmethod
+    def of_record(cls, record: dict[str, Any]) -> "KappaSummary | None":
+        """Return the summary in a line of metrics.jsonl, None if its head has no kappa."""
+        if "kappa_mean" not in record:
+            return None
+        values = {entry.name: record[f"kappa_{entry.name}"] for entry in fields(cls)}
+        return cls(**{**values, "histogram": tuple(values["histogram"])})
+
 
 class KappaStatistics:
     """Collect kappa without waiting for the device in any step.
@@ -65,11 +74,43 @@ class KappaStatistics:
         self._sums[0] += kappa.double().sum()
         self._sums[1] += len(kappa)
         self._sums[2:] += flags.sum(dim=1)
-        self._step_means.append(kappa.mean())
+        self._step_means.append(kappa.mean().double())
 
     def latest(self) -> float | None:
         """Return the mean kappa of the last batch, None before the first; waits for the device."""
         return self._step_means[-1].item() if self._step_means else None
+
+    def state(self, all_sum: SUM, world_size: int) -> dict[str, Any]:
+        """Return what was collected by all ranks, ready for JSON; every rank must call this together."""
+        step_means = torch.stack(self._step_means) if self._step_means else self._sums[:0]
+        return {
+            "counts": all_sum(self._counts).tolist(),
+            "sums": all_sum(self._sums).tolist(),
+            "step_means": (all_sum(step_means) / world_size).tolist(),
+        }
+
+    @staticmethod
+    def empty_state(state: dict[str, Any] | None) -> dict[str, Any] | None:
+        """Return `state` without samples: the part of a rank whose samples another one counts."""
+        if state is None:
+            return None
+        return {
+            "counts": [0] * len(state["counts"]),
+            "sums": [0.0] * len(state["sums"]),
+            "step_means": state["step_means"],
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Go on from `state`."""
+        device = self.grid.device
+        self._counts = torch.tensor(state["counts"], dtype=torch.int64, device=device)
+        self._sums = torch.tensor(state["sums"], dtype=torch.float64, device=device)
+        self._step_means = list(torch.tensor(state["step_means"], dtype=torch.float64, device=device).unbind())
+
+    def edge_shares(self) -> tuple[float, float]:
+        """Return the shares of samples so far at the lower and the upper edge of the grid; waits for the device."""
+        _, samples, low, high, _ = self._sums.tolist()
+        return (low / samples, high / samples) if samples > 0 else (0.0, 0.0)
 
     def summary(self, all_sum: SUM = lambda values: values, world_size: int = 1) -> KappaSummary | None:
         """Return the statistics of all ranks, None without any sample.
@@ -82,7 +123,7 @@ class KappaStatistics:
             return None
         sums = all_sum(self._sums)
         counts = all_sum(self._counts)
-        step_means = (all_sum(torch.stack(self._step_means).double()) / world_size).sort().values
+        step_means = (all_sum(torch.stack(self._step_means)) / world_size).sort().values
         total, samples, low, high, off_grid = sums.tolist()
         values, weights = (step_means, torch.ones_like(step_means)) if off_grid > 0 else (self.grid, counts)
         p10, median, p90 = (_quantile(values, weights, share) for share in (0.1, 0.5, 0.9))

@@ -1,374 +1,375 @@
-"""The training loop: Accelerate runs it on one process or many, timm gives model, optimiser and schedule."""
+"""The training loop: Accelerate runs it on one process or many, timm gives model, optimiser and schedule.
 
-import logging
+Every random choice of a step follows from the seed and the step's number, so that a resumed run needs no generator's
+state, and another number of processes changes nothing but who computes what.
+"""
+
+import copy
+import random
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
-from datetime import datetime, timezone
-from pathlib import Path
-from typing import Any, Literal
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
+from dataclasses import asdict, replace
+from typing import Any
 
+import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cosify.data import (
-    BUILT_IN,
-    Augmentation,
-    ImageSet,
-    Normalization,
-    Normalizer,
-    Shard,
-    augmenter,
-    decode_splits,
-    epoch_seed,
-    eval_batches,
-    load_splits,
-    num_train_batches,
-    train_batches,
-)
+from cosify.data import mixed_seed, num_train_batches, record_preprocessing
 from cosify.models import find_heads
-from cosify.training.arguments import TrainArguments
+from cosify.models.stages import keep_frozen_in_eval
+from cosify.training.batch_augment import BatchAugment
+from cosify.training.ceiling import ceiling_images_per_second
+from cosify.training.checkpoint import Checkpoints, Progress
 from cosify.training.environment import describe_environment
 from cosify.training.evaluate import Evaluation, evaluate
+from cosify.training.interrupt import Interrupted, Interrupts
 from cosify.training.kappa_statistics import KappaStatistics, KappaSummary
-from cosify.training.model import ModelChoice, build_model, default_image_size, normalization_of, record_preprocessing
-from cosify.training.optimizer import make_optimizer, make_schedule
-from cosify.training.run_folder import RunFolder
+from cosify.training.objective import Objective
+from cosify.training.optimizer import make_average, make_optimizer, make_schedule
+from cosify.training.progress import Bar, bar, log_epoch, logger, warn_about_kappa, warn_about_speed
+from cosify.training.result import TrainResult
+from cosify.training.run_folder import read_metrics
+from cosify.training.session import Session, on_terminal
+from cosify.training.sharding import check_sharding, gather_weights, take_buffers_of_main
 
-logger = logging.getLogger(__name__)
-
-SMOKE_EPOCHS = 10
-EDGE_WARNING = 0.05  # share of kappa* at an edge of the grid from which the estimate is not to be trusted
-DISPLAY_SECONDS = 0.5  # fetching numbers for the progress bar waits for the device
-
-
-@dataclass(frozen=True)
-class TrainResult:
-    """What a run leaves in memory; its files hold the rest.
-
-    Attributes:
-        folder: of the run.
-        model: trained, unwrapped, float32, on the training device.
-        label_names: name of each class.
-        evaluation: on the test split, after the last epoch.
-        kappa: of the last epoch's training samples; None for a stock softmax head.
-        test: the test split, not normalised.
-        normalization: of the model's inputs.
-        seconds: from the first step to the last evaluation.
-        is_main: whether this process is the one that writes files.
-    """
-
-    folder: RunFolder
-    model: nn.Module
-    label_names: tuple[str, ...]
-    evaluation: Evaluation
-    kappa: KappaSummary | None
-    test: ImageSet
-    normalization: Normalization
-    seconds: float
-    is_main: bool
+EVAL_BATCH = 256
 
 
-def train(args: TrainArguments) -> TrainResult:
-    """Train a classifier and write the run folder, except for `export/`.
+def fit(
+    session: Session,
+    model: nn.Module,
+    *,
+    more_config: Mapping[str, Any] | None = None,
+    guard: Callable[[Evaluation], None] | None = None,
+) -> TrainResult:
+    """Train `model` and write the run folder, except for `export/`.
 
     Args:
-        args: the settings.
+        session: the opened run; one that resumes goes on where its newest checkpoint is.
+        model: network with its head; what is frozen does not train.
+        more_config: further entries of config.json.
+        guard: called with each evaluation; what it raises ends the run.
 
     Raises:
-        ValueError: for data, model or settings that do not work; the message says what to change.
-        FileExistsError: if the run folder is in use.
+        ValueError: for settings that do not work; the message says what to change.
+        OSError: if a file cannot be written; the last checkpoint is kept.
+        Interrupted: after SIGINT or SIGTERM, and a checkpoint.
     """
-    from accelerate import Accelerator
-    from accelerate.utils import set_seed
-
-    if args.smoke:
-        args = replace(args, data="synthetic", epochs=SMOKE_EPOCHS, warmup_epochs=min(args.warmup_epochs, 0.5))
-    # Without `cpu`, accelerate 1.15 lets processes on the CPU run side by side, each believing it is alone.
-    accelerator: Any = Accelerator(mixed_precision=args.mixed_precision, cpu=not torch.accelerator.is_available())
-    set_seed(args.seed)
-    choice = ModelChoice.of(args)
-    fallback_size = default_image_size(choice.name)
-    folder = _make_folder(accelerator, args, choice)
-    train_set, test_set, label_names = _load_data(accelerator, args, choice, fallback_size)
-    shard = Shard(accelerator.process_index, accelerator.num_processes)
-    steps_per_epoch = num_train_batches(len(train_set), args.batch_size, shard.world_size)
-
-    model = build_model(choice, args, len(label_names), train_set.images.shape[1])
-    normalization = normalization_of(model, args, train_set.images)
-    record_preprocessing(model, normalization, train_set.images.shape[1:])
-    # On the GPU alone: a CPU would be 1.2 to 1.5 times as fast with it, but the backward pass of ResNets with stages of
-    # fewer than 8 channels then ends in a `double free` (torch 2.14).
-    memory_format = torch.channels_last if accelerator.device.type == "cuda" else torch.contiguous_format
-    model.to(memory_format=memory_format)
-    optimizer = make_optimizer(args, model)
-    schedule = make_schedule(args, optimizer, steps_per_epoch)
-    if accelerator.is_main_process:
-        config = _resolved(args, choice, normalization, train_set, test_set, label_names, model)
-        folder.write_config(config)
-        folder.write_environment(describe_environment(accelerator.device, shard.world_size))
-    model, optimizer = accelerator.prepare(model, optimizer)
-
-    normalizer = normalization.on(accelerator.device)
-    run = _Run(accelerator, args, model, optimizer, schedule, normalizer, shard, steps_per_epoch, memory_format)
-    start = time.perf_counter()
-    with _progress(accelerator, args.epochs * steps_per_epoch) as progress:
-        for epoch in range(args.epochs):
-            record, kappa = run.train_epoch(train_set, epoch, progress)
-            evaluation = run.evaluate(test_set)
-            record.update(
-                test_loss=evaluation.loss, test_accuracy=evaluation.accuracy, mean_angle_deg=evaluation.mean_angle_deg
-            )
-            if accelerator.is_main_process:
-                folder.append_metrics(record)
-                _log_epoch(record, kappa, args.epochs)
-            _save_state(accelerator, folder)
-    seconds = time.perf_counter() - start
-    unwrapped = accelerator.unwrap_model(model, keep_fp32_wrapper=False)
-    vars(unwrapped).pop("forward", None)  # under bf16 accelerate 1.15 leaves the method behind as an attribute
-    unwrapped.to(memory_format=torch.contiguous_format)  # the only one that safetensors stores
-    return TrainResult(
-        folder=folder,
-        model=unwrapped,
-        label_names=label_names,
-        evaluation=evaluation,
-        kappa=kappa,
-        test=test_set,
-        normalization=normalization,
-        seconds=seconds,
-        is_main=bool(accelerator.is_main_process),
-    )
+    return Run(session, model, more_config or {}, guard).fit()
 
 
-@dataclass
-class _Run:
-    """What every epoch of a run needs."""
+class Run:
+    """A run's parts, and the steps between them."""
 
-    accelerator: Any
-    args: TrainArguments
-    model: Any
-    optimizer: Any
-    schedule: Any
-    normalizer: Normalizer
-    shard: Shard
-    steps_per_epoch: int
-    memory_format: torch.memory_format
+    def __init__(
+        self,
+        session: Session,
+        model: nn.Module,
+        more_config: Mapping[str, Any],
+        guard: Callable[[Evaluation], None] | None,
+    ) -> None:
+        self.session, self.guard = session, guard
+        args, accelerator, data = session.args, session.accelerator, session.data
+        self.args, self.accelerator, self.data, self.folder = args, accelerator, data, session.folder
+        device = accelerator.device
+        check_sharding(args, accelerator)
+        per_step = args.batch_size * args.accumulate
+        self.steps_per_epoch = num_train_batches(data.num_train, per_step, session.shard.world_size)
+        self.total_steps = args.epochs * self.steps_per_epoch
+        normalization = data.normalization
+        record_preprocessing(
+            model, data.image_shape, normalization.mean, normalization.std, data.interpolation, data.crop_pct
+        )
+        model.to(device).to(memory_format=session.memory_format)
+        if args.grad_checkpointing:
+            model.set_grad_checkpointing(True)  # type: ignore[operator]  # every timm model has it
+        if args.sync_batch_norm:
+            model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+        self.model = model
+        self.heads = list(find_heads(model).values())
+        counts = None
+        if data.train_labels is not None:
+            counts = data.train_labels.bincount(minlength=len(data.label_names))
+        elif args.balance != "none":
+            raise ValueError("balance needs the labels of the whole training split, which a stream does not give")
+        objective = Objective(model, args, counts).to(device)
+        self.counts_correct = objective.counts_correct
+        optimizer = make_optimizer(args, model)
+        self.schedule = make_schedule(args, optimizer, self.steps_per_epoch)
+        self.average = make_average(args, model)
+        # FSDP leaves each rank a part of every weight: what is evaluated and exported is a whole network beside it.
+        self.whole = copy.deepcopy(model) if accelerator.is_fsdp2 else None
+        if args.compile:
+            model.compile()
+        self.batch_augment = BatchAugment(args, len(data.label_names), device)
+        session.write_config({**session.describe(model), **more_config})
+        if session.is_main:
+            self.folder.write_environment(describe_environment(device, session.shard.world_size))
+        if self.whole is not None and args.mixed_precision == "bf16":
+            autocast = torch.autocast(device.type, torch.bfloat16)
+            objective.forward = autocast(objective.forward)  # type: ignore[method-assign]
+        self.objective, self.optimizer = accelerator.prepare(objective, optimizer)
+        self.checkpoints = Checkpoints(accelerator, self.folder.checkpoints)
+        if self.average is not None:
+            accelerator.register_for_checkpointing(self.average)
+        accelerator.project_configuration.set_directories(str(self.folder.path))
+        accelerator.init_trackers("trackers", config={k: str(v) for k, v in asdict(args).items()})
+        self.progress = self.checkpoints.load()
+        if session.is_main:
+            self.folder.drop_metrics_after(self.progress.step)
+        if self.progress.step > 0:
+            self.schedule.step_update(self.progress.step)
+            logger.info("resumed at step %d of %d", self.progress.step, self.total_steps)
+        self.kappas = self._statistics()
+        self.start_kappa = self.heads[0].start_kappa if self.heads and self.heads[0].log_kappa is not None else None
+        self.ceiling: float | None = None
+        self.interrupted_by = 0
 
-    def all_sum(self, values: Tensor) -> Tensor:
-        """Return the sum over all ranks; on one process the tensor itself."""
-        if self.shard.world_size == 1:
-            return values
-        summed: Tensor = self.accelerator.reduce(values, reduction="sum")
-        return summed
+    def fit(self) -> TrainResult:
+        """Run what is left of the epochs."""
+        progress = self.progress
+        shown = on_terminal(self.accelerator)
+        evaluation: Evaluation | None = None
+        with bar(shown, progress.step, self.total_steps) as drawn, Interrupts(self.accelerator) as interrupts:
+            while progress.step < self.total_steps and not progress.done:
+                self._steps_of_epoch(drawn, interrupts)
+                evaluation = self._end_epoch()
+                self._save_checkpoint(progress)
+                self._stop_if_interrupted()
+        for tracker in self.accelerator.trackers:  # not end_training: it would end the processes' group too
+            tracker.finish()
+        return self._result(evaluation)
 
-    def train_epoch(self, data: ImageSet, epoch: int, progress: "_Bar") -> tuple[dict[str, Any], KappaSummary | None]:
-        """Run the steps of an epoch; return the record for metrics.jsonl, without test figures, and kappa's summary."""
-        device, args = self.accelerator.device, self.args
-        generator = torch.Generator(device).manual_seed(epoch_seed(args.seed, epoch, self.shard.rank + 1))
-        augment = augmenter(_augmentation(args), data.images.shape[-1], generator)
-        heads = list(find_heads(self.accelerator.unwrap_model(self.model)).values())
-        kappas = KappaStatistics(device)
-        sums = torch.zeros(3, dtype=torch.float64, device=device)  # loss, correct, samples
-        step = epoch * self.steps_per_epoch
-        start = time.perf_counter()
-        self.model.train()
-        batches = train_batches(data, args.batch_size, epoch=epoch, seed=args.seed, shard=self.shard)
-        for images, labels in batches:
-            logits = self.model(self.normalizer(augment(images)).contiguous(memory_format=self.memory_format))
-            loss = F.cross_entropy(logits.float(), labels)
-            self.optimizer.zero_grad()
-            self.accelerator.backward(loss)
-            self.optimizer.step()
-            step += 1
-            self.schedule.step_update(step)
+    def _steps_of_epoch(self, drawn: Bar, interrupts: Interrupts) -> None:
+        """Run the steps from where the run is to the end of its epoch."""
+        progress, args, accelerator = self.progress, self.args, self.accelerator
+        epoch, first = divmod(progress.step, self.steps_per_epoch)
+        sums = torch.tensor(progress.sums, dtype=torch.float64, device=accelerator.device)
+        self._train_mode()
+        batches = self.data.train_batches(
+            args.batch_size,
+            epoch=epoch,
+            seed=args.seed,
+            shard=self.session.shard,
+            first=first * args.accumulate,
+            balanced=args.balance == "sampling",
+        )
+        start = time.perf_counter() - progress.seconds
+        for _ in range(first, self.steps_per_epoch):
+            self.step(batches, epoch, sums, drawn)
+            if self.ceiling is None:  # its time does not count
+                before = time.perf_counter()
+                self.ceiling = ceiling_images_per_second(accelerator, self.objective, *self._last_batch)
+                start += time.perf_counter() - before
+            progress.seconds = time.perf_counter() - start
+            self.interrupted_by = interrupts.agreed(progress.step)
+            if progress.step % self.steps_per_epoch == 0:
+                break  # the epoch's end evaluates, saves and stops
+            if self.interrupted_by or self._due(args.save_every_steps):
+                self._save(sums)
+            self._stop_if_interrupted()
+            if self._due(args.eval_every_steps):
+                before = time.perf_counter()
+                self._evaluate_between(epoch)
+                start += time.perf_counter() - before
+        progress.sums = self.session.all_sum(sums).tolist()
+
+    def step(self, batches: Iterator[tuple[Tensor, Tensor]], epoch: int, sums: Tensor, drawn: Bar) -> None:
+        """Make one optimiser step.
+
+        Args:
+            batches: of this rank; as many are taken as make a step.
+            epoch: from 0 on.
+            sums: loss, correct and samples of this rank, added to.
+            drawn: shows it.
+        """
+        args, accelerator = self.args, self.accelerator
+        self.optimizer.zero_grad()
+        num_images = 0
+        for part in range(args.accumulate):
+            before = time.perf_counter()
+            images, labels = next(batches)
+            self.progress.waited += time.perf_counter() - before
+            seed_everything(mixed_seed(args.seed, self.progress.step, part, self.session.shard.rank))
+            images, targets = self.batch_augment(images, labels, epoch)
+            images = images.contiguous(memory_format=self.session.memory_format)
+            last = part == args.accumulate - 1
+            with nullcontext() if last else accelerator.no_sync(self.objective):
+                loss, correct = self.objective(images, targets)
+                accelerator.backward(loss / args.accumulate)
             sums[0] += loss.detach() * len(labels)
-            sums[1] += (logits.detach().argmax(dim=1) == labels).sum()
+            sums[1] += correct
             sums[2] += len(labels)
-            for head in heads:
+            num_images += len(labels)
+            for head in self.heads:
                 if head.last_kappa is not None:
-                    kappas.update(head.last_kappa)
-            progress.step(f"epoch {epoch + 1}", sums, kappas)
-        total_loss, correct, samples = self.all_sum(sums).tolist()
-        seconds = time.perf_counter() - start
-        kappa = kappas.summary(self.all_sum, self.shard.world_size)
-        record = {
-            "epoch": epoch + 1,
-            "step": step,
+                    self.kappas.update(head.last_kappa)
+        if args.clip_grad_norm is not None:
+            accelerator.clip_grad_norm_(self.model.parameters(), args.clip_grad_norm)
+        self.optimizer.step()
+        self.progress.step += 1
+        self.schedule.step_update(self.progress.step)
+        if self.average is not None:
+            self.average.update(self.model, step=self.progress.step)
+        drawn.step(epoch, num_images * self.session.shard.world_size, sums, self.kappas, self.counts_correct)
+        self._last_batch = images, targets
+
+    def _end_epoch(self) -> Evaluation | None:
+        """Record an epoch, evaluate if it is time, and decide whether to go on."""
+        progress, args = self.progress, self.args
+        epoch = progress.step // self.steps_per_epoch
+        loss, correct, samples = progress.sums
+        kappa = self.kappas.summary(self.session.all_sum, self.session.shard.world_size)
+        record: dict[str, Any] = {
+            "kind": "epoch",
+            "epoch": epoch,
+            "step": progress.step,
             "lr": self.optimizer.param_groups[0]["lr"],
-            "train_loss": total_loss / samples,
-            "train_accuracy": correct / samples,
-            "seconds": seconds,
-            "images_per_second": samples / seconds,
+            "train_loss": loss / samples,
+            "train_accuracy": correct / samples if self.counts_correct else None,
+            "seconds": progress.seconds,
+            "images_per_second": samples / progress.seconds,
+            "ceiling_images_per_second": self.ceiling,
+            "waiting_share": progress.waited / progress.seconds,
         }
         if kappa is not None:
             record.update({f"kappa_{name}": value for name, value in asdict(kappa).items()})
-        return record, kappa
+        evaluation = None
+        if epoch % args.eval_every_epochs == 0 or progress.step == self.total_steps:
+            evaluation = self.evaluate()
+            record.update(_test_record(evaluation))
+            self._note_best(evaluation)
+        progress.sums, progress.kappa, progress.seconds, progress.waited = [0.0] * 3, None, 0.0, 0.0
+        self.kappas = KappaStatistics(self.accelerator.device)
+        self._record(record)
+        if self.session.is_main:
+            log_epoch(record, args.epochs)
+            if kappa is not None:
+                warn_about_kappa(kappa, self.start_kappa)
+            warn_about_speed(record, self.data.pipeline)
+        if evaluation is not None and self.guard is not None:
+            self.guard(evaluation)
+        return evaluation
 
-    def evaluate(self, data: ImageSet) -> Evaluation:
-        """Measure the model on `data`, each rank on its share."""
-        # Unwrapped: shares may differ by a batch, and DDP's forward would wait for the other ranks.
-        model = self.accelerator.unwrap_model(self.model)
-        if self.shard.world_size > 1:
-            _take_buffers_of_main(model)
-        batches = eval_batches(data, max(self.args.batch_size, 256), self.shard)
-        normalized = (
-            (self.normalizer(images).contiguous(memory_format=self.memory_format), labels) for images, labels in batches
-        )
-        return evaluate(model, normalized, device=self.accelerator.device, all_sum=self.all_sum)
+    def _evaluate_between(self, epoch: int) -> None:
+        evaluation = self.evaluate()
+        self._record({"kind": "step", "epoch": epoch + 1, "step": self.progress.step, **_test_record(evaluation)})
+        self._note_best(evaluation)
+        self._train_mode()
 
-
-def _take_buffers_of_main(model: nn.Module) -> None:
-    """Give all ranks the buffers (batch norm, kappa) of the main process, which are the ones that get saved.
-
-    DDP does so at the start of the next step, which after the last one never comes.
-    """
-    from accelerate.utils import broadcast
-
-    for buffer in model.buffers():
-        broadcast(buffer)
-
-
-class _Bar:
-    """A line with loss, accuracy and kappa on the main process' terminal; elsewhere nothing, not even a sync."""
-
-    def __init__(self, bar: Any, total_steps: int) -> None:
-        self._bar = bar
-        self._task = bar.add_task("start", total=total_steps) if bar is not None else None
-        self._shown = time.perf_counter()
-
-    def step(self, description: str, sums: Tensor, kappas: KappaStatistics) -> None:
-        """Count a step; now and then fetch the epoch's sums of loss, correct and samples, and the last kappa."""
-        if self._bar is None:
-            return
-        self._bar.advance(self._task)
-        if time.perf_counter() - self._shown < DISPLAY_SECONDS:
-            return
-        loss, correct, samples = sums.tolist()
-        kappa = kappas.latest()
-        shown = f"{description}  loss {loss / samples:.3f}  accuracy {correct / samples:.1%}"
-        self._bar.update(self._task, description=shown + ("" if kappa is None else f"  kappa {kappa:.2f}"))
-        self._shown = time.perf_counter()
-
-
-@contextmanager
-def _progress(accelerator: Any, total_steps: int) -> Iterator[_Bar]:
-    if not _on_terminal(accelerator):
-        yield _Bar(None, total_steps)
-        return
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, transient=True) as bar:
-        yield _Bar(bar, total_steps)
-
-
-def _on_terminal(accelerator: Any) -> bool:
-    from rich import get_console
-
-    return bool(accelerator.is_main_process) and get_console().is_terminal
-
-
-def _augmentation(args: TrainArguments) -> Augmentation:
-    if args.augment != "auto":
-        return args.augment
-    return "crop" if args.data in BUILT_IN else "crop-flip"
-
-
-def _make_folder(accelerator: Any, args: TrainArguments, choice: ModelChoice) -> RunFolder:
-    """Create the run folder on the main process; every rank learns its path, or the error."""
-    from accelerate.utils import broadcast_object_list
-
-    answer: list[Path | OSError] = [Path()]
-    if accelerator.is_main_process:
-        name = f"{datetime.now(timezone.utc):%Y%m%d-%H%M%S}-{Path(args.data).name}-{choice.name}-"
-        path = Path(args.output) if args.output is not None else Path("runs") / (name + _head_name(args))
-        try:
-            answer = [RunFolder.create(path, overwrite=args.overwrite).path]
-        except OSError as error:
-            answer = [error]
-    broadcast_object_list(answer)
-    if isinstance(answer[0], OSError):
-        raise answer[0]
-    return RunFolder(answer[0])
-
-
-def _head_name(args: TrainArguments) -> str:
-    return args.kappa if args.head == "cos" else "softmax"
-
-
-def _load_data(
-    accelerator: Any, args: TrainArguments, choice: ModelChoice, fallback_size: int
-) -> tuple[ImageSet, ImageSet, tuple[str, ...]]:
-    import datasets
-
-    if not _on_terminal(accelerator):
-        datasets.disable_progress_bars()
-    with accelerator.local_main_process_first():  # the others then find the prepared files in datasets' cache
-        splits = load_splits(args.data, image_column=args.image_column, label_column=args.label_column)
-    if args.limit_train is not None:
-        splits = splits.limit_train(args.limit_train)
-    train_set, test_set = decode_splits(
-        splits,
-        image_size=choice.image_size,
-        fallback_size=fallback_size,
-        device=accelerator.device,
-        show_progress=_on_terminal(accelerator),
-    )
-    return train_set, test_set, splits.label_names
-
-
-def _resolved(
-    args: TrainArguments,
-    choice: ModelChoice,
-    normalization: Normalization,
-    train_set: ImageSet,
-    test_set: ImageSet,
-    label_names: tuple[str, ...],
-    model: nn.Module,
-) -> dict[str, Any]:
-    return {
-        "script": "train",
-        "arguments": asdict(args),
-        "model": choice.name,
-        "model_kwargs": choice.kwargs,
-        "head": _head_name(args),
-        "augment": _augmentation(args),
-        "normalization": asdict(normalization),
-        "image_shape": list(train_set.images.shape[1:]),
-        "num_train": len(train_set),
-        "num_test": len(test_set),
-        "num_classes": len(label_names),
-        "num_parameters": sum(parameter.numel() for parameter in model.parameters()),
-    }
-
-
-def _save_state(accelerator: Any, folder: RunFolder, name: Literal["last"] = "last") -> None:
-    """Write `checkpoints/last`: every rank its part, aside, then the main process puts it in place."""
-    target = folder.checkpoints / name
-    aside = folder.checkpoints / f".{name}.new"
-    accelerator.save_state(str(aside))
-    accelerator.wait_for_everyone()
-    if accelerator.is_main_process:
-        folder.put_in_place(aside, target)
-    accelerator.wait_for_everyone()
-
-
-def _log_epoch(record: dict[str, Any], kappa: KappaSummary | None, epochs: int) -> None:
-    shown = (
-        f"epoch {record['epoch']}/{epochs}  loss {record['train_loss']:.3f}  train {record['train_accuracy']:.1%}"
-        f"  test {record['test_accuracy']:.1%}  {record['images_per_second']:.0f} images/s"
-    )
-    if kappa is None:
-        logger.info(shown)
-        return
-    logger.info("%s  kappa %.2f (median %.2f)", shown, kappa.mean, kappa.median)
-    for edge, share in (("lower", kappa.low_edge), ("upper", kappa.high_edge)):
-        if share > EDGE_WARNING:
-            logger.warning(
-                "%.0f %% of kappa lie at the %s edge of the search grid: the mean hides it, see kappa_histogram in"
-                " metrics.jsonl",
-                100 * share,
-                edge,
+    def _note_best(self, evaluation: Evaluation) -> None:
+        """Keep the weights of the best evaluation, and stop where none has come for long enough."""
+        progress, patience = self.progress, self.args.early_stop_epochs
+        progress.since_best += 1
+        if progress.best_accuracy is None or evaluation.accuracy > progress.best_accuracy:
+            progress.best_accuracy, progress.since_best = evaluation.accuracy, 0
+            self.checkpoints.on_every_rank(
+                lambda: self.checkpoints.save_best(self.evaluated) if self.session.is_main else None,
+                f"the best weights of step {progress.step}",
+                self.checkpoints.newest(),
             )
+        progress.done = patience is not None and progress.since_best >= patience
+
+    def _record(self, record: dict[str, Any]) -> None:
+        self.checkpoints.on_every_rank(
+            lambda: self.folder.append_metrics(record) if self.session.is_main else None,
+            "metrics.jsonl",
+            self.checkpoints.newest(),
+        )
+        numbers = {key: value for key, value in record.items() if isinstance(value, (int, float))}
+        self.accelerator.log(numbers, step=record["step"])
+
+    def _save(self, sums: Tensor) -> None:
+        """Save in the middle of an epoch, with what was counted so far."""
+        progress, session = self.progress, self.session
+        kappa = self.kappas.state(session.all_sum, session.shard.world_size)
+        self._save_checkpoint(replace(progress, sums=session.all_sum(sums).tolist(), kappa=kappa))
+
+    def _save_checkpoint(self, progress: Progress) -> None:
+        if self.whole is not None:  # each rank writes some of the buffers
+            take_buffers_of_main(self.model)
+        self.checkpoints.save(progress)
+
+    def _stop_if_interrupted(self) -> None:
+        if self.interrupted_by:
+            raise Interrupted(
+                f"stopped by signal {self.interrupted_by} at step {self.progress.step} of {self.total_steps}; go on"
+                f" with --resume {self.folder.path}",
+                self.interrupted_by,
+            )
+
+    def _due(self, every: int | None) -> bool:
+        return every is not None and self.progress.step % every == 0
+
+    def _statistics(self) -> KappaStatistics:
+        kappas = KappaStatistics(self.accelerator.device)
+        if self.progress.kappa is not None:
+            kappas.load_state(self.progress.kappa)
+        return kappas
+
+    def _train_mode(self) -> None:
+        self.objective.train()
+        keep_frozen_in_eval(self.model)
+
+    @property
+    def evaluated(self) -> nn.Module:
+        """The network that is evaluated and exported: the averaged or gathered one, if there is one."""
+        if self.average is not None:
+            return self.average.module  # type: ignore[no-any-return]
+        return self.model if self.whole is None else self.whole
+
+    def evaluate(self) -> Evaluation:
+        """Measure the network on the test split, each rank on its share."""
+        if self.whole is not None:
+            gather_weights(self.model, self.whole)
+        return self._measure()
+
+    def _measure(self) -> Evaluation:
+        # Unwrapped: DDP's forward would synchronise buffers, and ranks may differ by a batch.
+        if self.session.shard.world_size > 1:
+            take_buffers_of_main(self.evaluated)
+        batches = (
+            (images.contiguous(memory_format=self.session.memory_format), labels)
+            for images, labels in self.data.test_batches(max(self.args.batch_size, EVAL_BATCH), self.session.shard)
+        )
+        return evaluate(self.evaluated, batches, device=self.accelerator.device, all_sum=self.session.all_sum)
+
+    def _result(self, evaluation: Evaluation | None) -> TrainResult:
+        model = self.evaluated
+        if self.args.export == "best":
+            self.checkpoints.load_best(model)
+            evaluation = self._measure()
+        elif evaluation is None:  # of a run that was resumed after its end
+            evaluation = self.evaluate()
+        unwrapped = self.accelerator.unwrap_model(self.objective, keep_fp32_wrapper=False)
+        vars(unwrapped).pop("forward", None)  # under bf16 accelerate 1.15 leaves the method behind as an attribute
+        model.to(memory_format=torch.contiguous_format)  # the only one that safetensors stores
+        self.accelerator.wait_for_everyone()
+        records = read_metrics(self.folder.path)
+        return TrainResult(
+            folder=self.folder,
+            model=model,
+            label_names=self.data.label_names,
+            evaluation=evaluation,
+            kappa=KappaSummary.of_record(records[-1]),
+            data=self.data,
+            seconds=sum(record["seconds"] for record in records),
+            is_main=self.session.is_main,
+        )
+
+
+def seed_everything(seed: int) -> None:
+    """Seed the global generators, of which dropout, erasing, mixup and the like draw."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002  # the source that timm's Mixup draws from
+    torch.manual_seed(seed)
+
+
+def _test_record(evaluation: Evaluation) -> dict[str, Any]:
+    return {
+        "test_loss": evaluation.loss,
+        "test_accuracy": evaluation.accuracy,
+        "mean_angle_deg": evaluation.mean_angle_deg,
+    }

@@ -3,21 +3,25 @@
 import ast
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 import timm
 from torch import nn
 
 import cosify.models.cifar_resnet  # noqa: F401  # registers its names with timm
-from cosify.data import BUILT_IN, Normalization
+from cosify.data import BUILT_IN, Preprocessing
 from cosify.models import convert
-from cosify.training.arguments import TrainArguments
+from cosify.models.lite0 import efficientnet_lite0_from_package
+from cosify.training.arguments import TrainArguments, kappa_policy
 
 # For sets of a few hundred small images: stock architecture, stage sizes 8, 4, 2 and 1 at 32 pixels.
 SMALL_MODEL = "resnet10t"
 SMALL_MODEL_KWARGS: dict[str, Any] = {"stem_width": 8, "channels": [16, 32, 64, 128]}
 SMALL_IMAGE_SIZE = 32
 LARGE_MODEL = "resnet18_cifar"
+WIDE_IMAGE_MODEL_KWARGS: dict[str, Any] = {"width": 0.25}  # for images of 8 by 16 pixels
+LITE0 = "efficientnet-lite0"
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,8 @@ class ModelChoice:
             ValueError: if a model argument does not read key=value.
         """
         kwargs = parse_model_kwargs(args.model_kwargs)
+        if args.model is None and args.data == "two-digits":
+            return cls(LARGE_MODEL, {**WIDE_IMAGE_MODEL_KWARGS, **kwargs}, args.image_size)
         if args.model is None and args.data in BUILT_IN:
             image_size = SMALL_IMAGE_SIZE if args.image_size is None else args.image_size
             return cls(SMALL_MODEL, {**SMALL_MODEL_KWARGS, **kwargs}, image_size)
@@ -66,19 +72,20 @@ def parse_model_kwargs(pairs: Sequence[str]) -> dict[str, Any]:
     return kwargs
 
 
-def default_image_size(name: str) -> int:
-    """Return the side in pixels that a timm model is made for.
+def preprocessing_of(choice: ModelChoice, *, pretrained: bool) -> Preprocessing:
+    """Return what a timm model expects of its images.
 
     Raises:
         ValueError: if timm knows no such model.
     """
+    name = choice.name
     config = timm.get_pretrained_cfg(name, allow_unregistered=True) if timm.is_model(name.split(".")[0]) else None
     if config is None:
         close = timm.list_models(f"*{name.split('_')[0].split('.')[0]}*")[:5]
         raise ValueError(
             f"unknown model {name!r}, expected a name of timm.list_models(), such as {close or [LARGE_MODEL]}"
         )
-    return int(config.input_size[-1])
+    return Preprocessing.of_model(config, choice.image_size, pretrained=pretrained)
 
 
 def build_model(choice: ModelChoice, args: TrainArguments, num_classes: int, in_chans: int) -> nn.Module:
@@ -103,32 +110,32 @@ def build_model(choice: ModelChoice, args: TrainArguments, num_classes: int, in_
             " change --model-kwargs, or drop --pretrained if it has no weights"
         ) from error
     if args.head == "cos":
-        convert(model, kappa=args.kappa_policy)
+        convert(model, kappa=kappa_policy(args.kappa))
     return model
 
 
-def normalization_of(model: nn.Module, args: TrainArguments, images: Any) -> Normalization:
-    """Return the statistics of pretrained weights, or those of the training `images` for a model from scratch."""
-    if not args.pretrained:
-        return Normalization.of_images(images)
-    config: Any = model.pretrained_cfg
-    return Normalization.of_pretrained(config["mean"], config["std"], images.shape[1])
-
-
-def record_preprocessing(model: nn.Module, normalization: Normalization, image_shape: Sequence[int]) -> None:
-    """Write into the model's timm config how images reach it, so that an export carries it.
+def load_pretrained(spec: str, head: Literal["linear"] | None = None) -> nn.Module:
+    """Return a network with its weights and its own head.
 
     Args:
-        model: timm model.
-        normalization: of its inputs.
-        image_shape: channels, height and width.
+        spec: folder that `cosify.save` or timm wrote, run folder, `hf-hub:ORG/NAME`, name of a timm model with weights,
+            or `"efficientnet-lite0"` for those of the extra `cosify[demo]`.
+        head: `"linear"` for the stock head, also of a published cosine model.
+
+    Raises:
+        ValueError: if there is no such model, or it cannot be read.
     """
-    config: Any = model.pretrained_cfg
-    config.update(
-        input_size=tuple(image_shape),
-        mean=normalization.mean,
-        std=normalization.std,
-        crop_pct=1.0,
-        crop_mode="center",
-        interpolation="bilinear",
-    )
+    if spec == LITE0:
+        return efficientnet_lite0_from_package()
+    folder = Path(spec).expanduser()
+    if (folder / "export" / "config.json").is_file():
+        folder = folder / "export"
+    name = f"local-dir:{folder}" if folder.is_dir() else spec
+    try:
+        model: nn.Module = timm.create_model(name, pretrained=True, **({} if head is None else {"head": head}))
+    except Exception as error:  # of many types, by what is wrong with a name, a file or the network
+        raise ValueError(
+            f"model {spec!r} cannot be loaded ({type(error).__name__}: {error}), expected a folder that cosify.save or"
+            " timm wrote, a run folder with an export, hf-hub:ORG/NAME, or a timm model that has weights; check --model"
+        ) from error
+    return model

@@ -26,11 +26,12 @@ class RunFolder:
         self.export = path / "export"
 
     @classmethod
-    def create(cls, path: Path | str, *, overwrite: bool = False) -> "RunFolder":
-        """Make the folder, empty.
+    def create(cls, path: Path | str, config: Mapping[str, Any], *, overwrite: bool = False) -> "RunFolder":
+        """Make the folder.  It appears with its config.json, so that a run that is killed at once can be resumed.
 
         Args:
             path: of the folder; parents are made.
+            config: script and arguments, all that is needed to start.
             overwrite: drop an earlier run in it.  What is no run of ours is never dropped.
 
         Raises:
@@ -40,15 +41,18 @@ class RunFolder:
         folder = cls(Path(path))
         if folder.path.is_dir() and any(folder.path.iterdir()):
             folder._clear(overwrite)
+        aside = cls(folder.path.with_name(f".{folder.path.name}.new"))
         try:
-            folder.path.mkdir(parents=True, exist_ok=True)
-            folder._write("config.json", json.dumps({MARK: FORMAT}))
+            shutil.rmtree(aside.path, ignore_errors=True)
+            aside.checkpoints.mkdir(parents=True)
+            aside.write_config(config)
+            aside.path.replace(folder.path)
         except OSError as error:
+            shutil.rmtree(aside.path, ignore_errors=True)
             raise OSError(
                 f"run folder {path} cannot be written to ({error.strerror}), expected a folder that is new or empty"
                 " and ours to write; choose another --output"
             ) from error
-        folder.checkpoints.mkdir()
         return folder
 
     def _clear(self, overwrite: bool) -> None:
@@ -58,7 +62,8 @@ class RunFolder:
                 f"run folder {self.path} holds {found}, which no run has written, expected a new or empty folder;"
                 " choose another --output"
             )
-        has_results = (self.path / "metrics.jsonl").exists()  # a run that failed before its first epoch has none
+        # A run that failed before its first checkpoint or epoch has nothing to lose.
+        has_results = (self.path / "metrics.jsonl").exists() or any((self.path / "checkpoints").glob("*"))
         if has_results and not overwrite:
             raise FileExistsError(
                 f"run folder {self.path} holds an earlier run, expected a new or empty folder; choose another"
@@ -73,7 +78,7 @@ class RunFolder:
             return False
 
     def write_config(self, config: Mapping[str, Any]) -> None:
-        """Write the resolved arguments to config.json."""
+        """Write script, arguments and what became of them to config.json."""
         self._write("config.json", json.dumps({MARK: FORMAT, **config}, indent=2) + "\n")
 
     def write_environment(self, environment: Mapping[str, Any]) -> None:
@@ -82,18 +87,18 @@ class RunFolder:
 
     def append_metrics(self, record: Mapping[str, Any]) -> None:
         """Add a line to metrics.jsonl.  The file is written anew: short, and never torn."""
-        path = self.path / "metrics.jsonl"
-        before = path.read_text(encoding="utf-8") if path.exists() else ""
-        self._write("metrics.jsonl", before + json.dumps(record) + "\n")
+        self._write("metrics.jsonl", "".join([*self._lines(), json.dumps(record) + "\n"]))
 
-    def put_in_place(self, aside: Path, target: Path) -> None:
-        """Let the finished folder `aside` take the name of `target`, whose old content goes."""
-        old = target.with_name(f".{target.name}.old")
-        shutil.rmtree(old, ignore_errors=True)
-        if target.exists():
-            target.rename(old)
-        aside.rename(target)
-        shutil.rmtree(old, ignore_errors=True)
+    def drop_metrics_after(self, step: int) -> None:
+        """Forget what was recorded after `step`: a resumed run comes there again."""
+        lines = self._lines()
+        kept = [line for line in lines if json.loads(line)["step"] <= step]
+        if len(kept) < len(lines):
+            self._write("metrics.jsonl", "".join(kept))
+
+    def _lines(self) -> list[str]:
+        path = self.path / "metrics.jsonl"
+        return path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
 
     def _write(self, name: str, text: str) -> None:
         aside = self.path / f".{name}.new"
@@ -104,11 +109,32 @@ class RunFolder:
         aside.replace(self.path / name)
 
 
-def read_metrics(path: Path | str) -> list[dict[str, Any]]:
-    """Return the records of a run's metrics.jsonl, one an epoch.
+def read_config(path: Path | str) -> dict[str, Any]:
+    """Return a run's config.json.
 
     Args:
         path: of the run folder.
+
+    Raises:
+        ValueError: if the folder is missing, or no run of ours.
+    """
+    file = Path(path) / "config.json"
+    try:
+        config: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        if {MARK, "script", "arguments"} <= set(config):
+            return config
+        found = f"{file} has the keys {sorted(config)[:8]}"
+    except (OSError, ValueError, TypeError) as error:
+        found = f"{file} cannot be read ({type(error).__name__})"
+    raise ValueError(f"{path} is no run folder: {found}, expected one that a training script wrote; check --resume")
+
+
+def read_metrics(path: Path | str, kind: str = "epoch") -> list[dict[str, Any]]:
+    """Return records of a run's metrics.jsonl.
+
+    Args:
+        path: of the run folder.
+        kind: `"epoch"`, one for each, or `"step"`, evaluations between.
     """
     text = (Path(path) / "metrics.jsonl").read_text(encoding="utf-8")
-    return [json.loads(line) for line in text.splitlines()]
+    return [record for record in map(json.loads, text.splitlines()) if record.get("kind", "epoch") == kind]

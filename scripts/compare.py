@@ -1,0 +1,170 @@
+"""Train one recipe with every head of Tables 1 and 2, over seeds, and tabulate accuracy and kappa.
+
+    python scripts/compare.py --config scripts/recipes/digits.yaml --output scripts/results/digits
+    python scripts/compare.py --smoke
+
+Heads and seeds of one's own; what is in OUTPUT/runs.jsonl already is not trained again:
+
+    python scripts/compare.py --config scripts/recipes/digits.yaml --heads softmax ls 20 2kappa --seeds 0 1
+
+OUTPUT then holds runs.jsonl, a line for each run, and table.json and table.md made from it.
+"""
+
+import json
+import logging
+import statistics
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cosify.training import TrainArguments
+
+logger = logging.getLogger("cosify")
+HEADS = ["softmax", "rule", "ml", "ls", "2kappa", "trainable", "adacos", "1", "5", "10", "20", "60"]
+DOUBLED = "2kappa"  # twice the final mean of LS with the same seed, fixed
+
+
+@dataclass(frozen=True)
+class CompareArguments:
+    """What to train and where to write."""
+
+    config: str | None = field(default=None, metadata={"help": "Recipe of scripts/train.py. Default: the digits."})
+    data: str | None = field(default=None, metadata={"help": "In place of the recipe's data. Default: that."})
+    heads: list[str] = field(
+        default_factory=HEADS.copy,
+        metadata={"help": "softmax, 2kappa (2 x kappa* of an LS run), or values of --kappa. Default: Tables 1 and 2."},
+    )
+    seeds: list[int] = field(default_factory=lambda: [0, 1, 2], metadata={"help": "One run each. Default 0 1 2."})
+    output: str = field(default="runs/compare", metadata={"help": "Folder of the results. Default runs/compare."})
+    threads: int = field(default=1, metadata={"help": "CPU threads. Default 1: small images gain nothing from more."})
+    smoke: bool = field(default=False, metadata={"help": "Softmax, LS and 2kappa on synthetic images. Default: off."})
+
+
+def main(args: CompareArguments) -> None:
+    """Train what is missing, then write the table."""
+    import torch
+
+    from cosify.training import TrainArguments, parse_arguments
+    from cosify.training.environment import describe_environment
+
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    logger.setLevel(logging.INFO)
+    logging.getLogger("cosify.training").setLevel(logging.WARNING)
+    logging.getLogger("cosify.models").setLevel(logging.WARNING)
+    torch.set_num_threads(args.threads)
+    if args.smoke:
+        args = replace(args, heads=["softmax", "ls", DOUBLED], seeds=[0])
+    recipe = parse_arguments(TrainArguments, [] if args.config is None else ["--config", args.config])
+    recipe = replace(recipe, smoke=args.smoke, tracker="none", data=recipe.data if args.data is None else args.data)
+    folder = Path(args.output)
+    folder.mkdir(parents=True, exist_ok=True)
+    runs = folder / "runs.jsonl"
+    done = read(runs)
+    for seed in args.seeds:
+        for head in args.heads:
+            if any((run["head"], run["seed"]) == (head, seed) for run in done):
+                continue
+            done.append(train_one(settings(recipe, head, seed, done), head))
+            runs.write_text("".join(json.dumps(run) + "\n" for run in done), encoding="utf-8")
+    environment = describe_environment(torch.device("cpu"), 1)
+    rows = summarise(done, [head for head in HEADS + args.heads if any(run["head"] == head for run in done)])
+    table = {"command": "python scripts/compare.py " + " ".join(sys.argv[1:]), "environment": environment, "rows": rows}
+    (folder / "table.json").write_text(json.dumps(table, indent=2) + "\n", encoding="utf-8")
+    (folder / "table.md").write_text(markdown(rows), encoding="utf-8")
+    logger.info("%s", markdown(rows))
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """Return the runs that were made already."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+
+
+def settings(recipe: "TrainArguments", head: str, seed: int, done: Sequence[dict[str, Any]]) -> "TrainArguments":
+    """Return the recipe with one head and seed."""
+    if head == "softmax":
+        return replace(recipe, head="linear", kappa="ls", seed=seed)
+    if head == DOUBLED:
+        found = [run["kappa"] for run in done if (run["head"], run["seed"]) == ("ls", seed)]
+        if not found:
+            sys.exit(f"error: {DOUBLED} needs a run of ls with seed {seed} before it; name ls among --heads")
+        head = str(2 * found[0])
+    return replace(recipe, kappa=head, seed=seed)
+
+
+def train_one(args: "TrainArguments", head: str) -> dict[str, Any]:
+    """Train, and return what the table needs."""
+    from cosify.training import read_metrics, train
+
+    with tempfile.TemporaryDirectory(prefix="cosify-compare-") as folder:
+        result = train(replace(args, output=folder))
+        records = read_metrics(folder)
+    kappas = [record["kappa_mean"] for record in records if "kappa_mean" in record]
+    run = {
+        "head": head,
+        "seed": args.seed,
+        "accuracy": result.evaluation.accuracy,
+        "loss": result.evaluation.loss,
+        "mean_angle_deg": result.evaluation.mean_angle_deg,
+        "kappa": None if result.kappa is None else result.kappa.mean,
+        "kappa_by_epoch": kappas,
+        "low_edge": None if result.kappa is None else result.kappa.low_edge,
+        "high_edge": None if result.kappa is None else result.kappa.high_edge,
+        "seconds": result.seconds,
+    }
+    logger.info("%s, seed %d: %.2f %%, kappa %s", head, args.seed, 100 * result.evaluation.accuracy, run["kappa"])
+    return run
+
+
+def summarise(runs: Sequence[dict[str, Any]], heads: Sequence[str]) -> list[dict[str, Any]]:
+    """Return mean and standard deviation over seeds for each head, in the order of `heads`."""
+    rows = []
+    for head in dict.fromkeys(heads):
+        of_head = [run for run in runs if run["head"] == head]
+        row: dict[str, Any] = {"head": head, "seeds": [run["seed"] for run in of_head]}
+        for name in ("accuracy", "kappa", "mean_angle_deg", "low_edge", "high_edge"):
+            values = [run[name] for run in of_head if run[name] is not None]
+            row[name] = statistics.mean(values) if values else None
+            row[f"{name}_std"] = statistics.stdev(values) if len(values) > 1 else None
+        first = [run["kappa_by_epoch"][0] for run in of_head if run["kappa_by_epoch"]]
+        row["kappa_first_epoch"] = statistics.mean(first) if first else None
+        rows.append(row)
+    return rows
+
+
+def markdown(rows: Sequence[dict[str, Any]]) -> str:
+    """Return the table for people."""
+    lines = [
+        "| head | seeds | test accuracy % | kappa, first epoch | kappa, last epoch | at grid edges % | angle deg |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for row in rows:
+        edges = "-" if row["kappa"] is None else f"{100 * row['low_edge']:.1f}, {100 * row['high_edge']:.1f}"
+        cells = [
+            row["head"],
+            str(len(row["seeds"])),
+            spread(row, "accuracy", 100),
+            "-" if row["kappa"] is None else f"{row['kappa_first_epoch']:.2f}",
+            spread(row, "kappa", 1),
+            edges,
+            f"{row['mean_angle_deg']:.1f}",
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def spread(row: dict[str, Any], name: str, factor: float) -> str:
+    """Return "mean ± standard deviation", or a dash."""
+    if row[name] is None:
+        return "-"
+    deviation = row[f"{name}_std"]
+    return f"{factor * row[name]:.2f}" + ("" if deviation is None else f" ± {factor * deviation:.2f}")
+
+
+if __name__ == "__main__":
+    from cosify.command import run_main
+
+    run_main(main, CompareArguments, __doc__)

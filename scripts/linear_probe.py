@@ -1,0 +1,144 @@
+"""Linear probe: multinomial logistic regression on the frozen features of a backbone, the protocol of Table 4.
+
+See that everything works, in seconds:
+
+    python scripts/linear_probe.py --smoke
+
+From the run folder (or its export/) of scripts/train.py, a folder of cosify.save, the hub, or timm:
+
+    python scripts/linear_probe.py --model RUN --data FOLDER
+    python scripts/linear_probe.py --model hf-hub:ORG/NAME --data FOLDER
+    python scripts/linear_probe.py --model resnet50 --data FOLDER
+
+Several processes share the feature pass; the main one fits:
+
+    accelerate launch --multi_gpu --num_processes 2 scripts/linear_probe.py --model RUN --data FOLDER
+    torchrun --nproc_per_node 2 scripts/linear_probe.py --model RUN --data FOLDER
+
+Features are those of evaluation mode, without augmentation, standardised with mean and deviation of the training split.
+Lambda is chosen on a held-out part of it, the test split looked at once.  The folder named by --output then holds
+config.json, environment.json and metrics.jsonl.
+"""
+
+import logging
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+logger = logging.getLogger("cosify")
+
+
+@dataclass(frozen=True)
+class ProbeArguments:
+    """Settings of one probe."""
+
+    model: str = field(
+        default="", metadata={"help": "Run folder, folder, hf-hub:ORG/NAME or timm name. Needed, except with --smoke."}
+    )
+    data: str = field(default="digits", metadata={"help": "As in scripts/train.py. Default: scikit-learn's digits."})
+    image_column: str | None = field(default=None, metadata={"help": "Column of images. Default: the only one."})
+    label_column: str | None = field(default=None, metadata={"help": "Column of labels. Default: the only one."})
+    image_size: int | None = field(default=None, metadata={"help": "Side in pixels. Default: the backbone's own."})
+    limit_train: int | None = field(default=None, metadata={"help": "Fit on this many images. Default: all."})
+    batch_size: int = field(default=256, metadata={"help": "Images of a batch on each process. Default 256."})
+    num_workers: int | None = field(default=None, metadata={"help": "Processes that decode. Default: by cores."})
+    scaling: Literal["standardize", "raw", "l2"] = field(
+        default="standardize", metadata={"help": "Of features; compare backbones under one alone. Default standardize."}
+    )
+    hold_out: float = field(default=0.2, metadata={"help": "Share of the training split to choose lambda. Default .2."})
+    seed: int = field(default=0, metadata={"help": "Of the held-out part. Default 0."})
+    output: str = field(default="runs/probe", metadata={"help": "Folder of the result. Default runs/probe."})
+    overwrite: bool = field(default=False, metadata={"help": "Replace an earlier result there. Default: refuse."})
+    smoke: bool = field(default=False, metadata={"help": "Random features of synthetic images. Default: off."})
+
+
+def main(args: ProbeArguments) -> None:
+    """Extract, fit, report."""
+    import torch
+    from accelerate import Accelerator
+    from accelerate.utils import gather_object
+
+    from cosify.command import set_up_logging, show
+    from cosify.data import PipelineSettings, Shard, load_splits, open_data
+    from cosify.evaluation import embeddings, linear_probe
+    from cosify.training import FinetuneArguments, RunFolder
+    from cosify.training.environment import describe_environment
+    from cosify.training.finetune import preprocessing_of_model, start_model
+
+    set_up_logging()
+    if args.smoke:
+        args = replace(args, data="synthetic", overwrite=True)
+    accelerator: Any = Accelerator(cpu=not torch.accelerator.is_available())
+    shard = Shard(accelerator.process_index, accelerator.num_processes)
+    settings = FinetuneArguments(model=args.model, image_size=args.image_size, smoke=args.smoke)
+    model = start_model(settings, head="linear")
+    preprocessing = preprocessing_of_model(model, settings)
+    splits = load_splits(args.data, image_column=args.image_column, label_column=args.label_column)
+    splits = splits if args.limit_train is None else splits.limit_train(args.limit_train)
+    pipeline = PipelineSettings(augment="none", num_workers=args.num_workers)
+    data = open_data(
+        splits,
+        pipeline,
+        preprocessing,
+        data=args.data,
+        device=accelerator.device,
+        local_processes=shard.world_size,
+        show_progress=bool(accelerator.is_main_process),
+    )
+    config = {"script": "ProbeArguments", "arguments": asdict(args), "world_size": shard.world_size}
+    if accelerator.is_main_process:  # before the long part: a folder in use is said at once
+        folder = RunFolder.create(args.output, config, overwrite=args.overwrite)
+        folder.write_environment(describe_environment(accelerator.device, shard.world_size))
+    model.reset_classifier(0)  # type: ignore[operator]  # every timm classifier has it
+    model.to(accelerator.device)
+    parts = []
+    for batches in (data.plain_train_batches(args.batch_size, shard), data.test_batches(args.batch_size, shard)):
+        parts.append(join(gather_object([embeddings(model, batches)])))
+    if not accelerator.is_main_process:
+        return
+    (train_features, train_labels), (test_features, test_labels) = parts
+    logger.info("features: %d train, %d test, %d dimensions", len(train_features), *test_features.shape)
+    result = linear_probe(
+        train_features.to(accelerator.device),
+        train_labels.to(accelerator.device),
+        test_features.to(accelerator.device),
+        test_labels.to(accelerator.device),
+        num_classes=len(data.label_names),
+        hold_out=args.hold_out,
+        seed=args.seed,
+        scaling=args.scaling,
+    )
+    folder.append_metrics({"kind": "probe", "step": 0, **asdict(result)})
+    show(summary(result, args.output))
+
+
+def join(parts: "list[tuple[Tensor, Tensor]]") -> "tuple[Tensor, Tensor]":
+    """Return features and labels of all processes, in their order."""
+    import torch
+
+    return torch.cat([features for features, _ in parts]), torch.cat([labels for _, labels in parts])
+
+
+def summary(result: Any, folder: str) -> Any:
+    """Return the table that ends the run."""
+    from rich.table import Table
+
+    table = Table(show_header=False, title="linear probe")
+    for name, value in {
+        "test accuracy": f"{result.top1:.2%} of {result.num_test}",
+        "mean over classes": f"{result.mean_per_class:.2%} of {result.num_test_classes} classes",
+        "lambda": f"{result.best_lambda:.3g}, of {len(result.lambdas)} on {result.num_validation} held-out images",
+        "features": result.scaling,
+        "converged": "yes" if result.converged else "no",
+        "folder": folder,
+    }.items():
+        table.add_row(name, value)
+    return table
+
+
+if __name__ == "__main__":
+    from cosify.command import run_main
+
+    run_main(main, ProbeArguments, __doc__)

@@ -1,0 +1,128 @@
+"""What every training script does around its run: logging, errors, signals, export, figure, summary."""
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from cosify.training.arguments import RunArguments
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from cosify.training import TrainResult
+
+Arguments = TypeVar("Arguments", bound=RunArguments)
+
+
+def run_script(run: Callable[[Arguments], "TrainResult"], args: Arguments) -> None:
+    """Run, export, draw and summarise; end with one line and a fitting exit code where that fails.
+
+    Args:
+        run: trains, as `cosify.training.train` does.
+        args: its settings.
+    """
+    from cosify.training import Interrupted
+    from cosify.training.cosify_pretrained import AccuracyDroppedError
+
+    set_up_logging()
+    try:
+        result = run(args)
+        if result.is_main:
+            export(result)
+            show(summary(result, plot(result)))
+    except Interrupted as stop:
+        logging.getLogger("cosify").warning("%s", stop)
+        sys.exit(128 + stop.signal_number)
+    except (OSError, ValueError, AccuracyDroppedError) as error:  # of the user's making: the message says all
+        sys.exit(f"error: {error}")
+
+
+def run_main(main: Callable[[Any], None], kind: type, description: str | None) -> None:
+    """Read this process' flags into a dataclass and run; end with one line where that fails.
+
+    Args:
+        main: takes an object of that kind.
+        kind: dataclass of flags.
+        description: shown by `--help`.
+    """
+    from transformers import HfArgumentParser
+
+    formatter = argparse.RawDescriptionHelpFormatter
+    parser = HfArgumentParser(kind, description=description, formatter_class=formatter, allow_abbrev=False)
+    try:
+        main(*parser.parse_args_into_dataclasses(look_for_args_file=False))
+    except (OSError, ValueError) as error:  # of the user's making: the message says all
+        sys.exit(f"error: {error}")
+
+
+def set_up_logging() -> None:
+    """Log cosify's lines on the main process, warnings of everything else."""
+    from rich import get_console
+    from rich.logging import RichHandler
+
+    console = get_console()
+    # Off a terminal rich would break lines at 80 columns; on one, it keeps them apart from the progress bar.
+    handler: logging.Handler = logging.StreamHandler()
+    if console.is_terminal:
+        handler = RichHandler(console=console, show_path=False, show_level=False)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler])
+    is_main = os.environ.get("RANK", "0") == "0"
+    logging.getLogger("cosify").setLevel(logging.INFO if is_main else logging.ERROR)
+
+
+def show(table: "Table") -> None:
+    """Print a table."""
+    from rich import get_console
+
+    get_console().print(table)
+
+
+def export(result: "TrainResult") -> None:
+    """Write `export/`, the model for others."""
+    from cosify.models import find_heads
+
+    if not find_heads(result.model):
+        from timm.models import save_for_hf
+
+        folder = str(result.folder.export)
+        save_for_hf(
+            result.model, folder, model_config={"label_names": list(result.label_names)}, safe_serialization=True
+        )
+        return
+    import cosify.hub
+
+    cosify.hub.save(result.model, result.folder.export, label_names=result.label_names)
+
+
+def plot(result: "TrainResult") -> Path:
+    """Draw the run."""
+    from cosify.plots import plot_kappa_trace
+
+    return plot_kappa_trace(result.folder.path)
+
+
+def summary(result: "TrainResult", figure: Path) -> "Table":
+    """Return the table that ends the run."""
+    from rich.table import Table
+
+    table = Table(show_header=False, title="result")
+    rows: dict[str, Any] = {
+        "test accuracy": f"{result.evaluation.accuracy:.2%} of {result.evaluation.num_samples}",
+        "test loss": f"{result.evaluation.loss:.4f}",
+        "angle to class weight": f"{result.evaluation.mean_angle_deg:.1f} deg",
+        "kappa, mean of last epoch": "none" if result.kappa is None else f"{result.kappa.mean:.3f}",
+        "at the grid's edges": "none"
+        if result.kappa is None
+        else f"{result.kappa.low_edge:.1%} lower, {result.kappa.high_edge:.1%} upper",
+        "training time": f"{result.seconds:.0f} s",
+        "figure": figure,
+        "export": result.folder.export,
+        "run folder": result.folder.path,
+    }
+    for name, value in rows.items():
+        table.add_row(name, str(value))
+    return table

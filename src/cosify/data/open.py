@@ -1,0 +1,217 @@
+"""From splits to their pipeline: resident on the device where that suits them, worker processes otherwise."""
+
+import inspect
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from typing import Any, Literal
+
+import torch
+
+from cosify.data.augment import Augmentation
+from cosify.data.device import DeviceData
+from cosify.data.normalize import Normalization
+from cosify.data.preprocessing import Preprocessing
+from cosify.data.sources import BUILT_IN, Splits
+from cosify.data.tensors import Layout, channels_of, decode_splits, free_memory, open_image, undecoded
+from cosify.data.workers import WorkerData, default_num_workers
+
+Data = DeviceData | WorkerData
+Pipeline = Literal["auto", "device", "workers"]
+Augment = Literal["auto", "timm", "crop-flip", "crop", "none"]
+SURVEYED = 64  # images whose size and colour are looked at
+LARGEST_RESIDENT_SIDE = 128  # pixels; larger images want random scales, which need the original
+
+
+@dataclass(frozen=True)
+class PipelineSettings:
+    """How images become batches.
+
+    Attributes:
+        augment: timm's training transform, shift by up to an eighth of the side with or without mirroring, or none;
+            `"auto"` is the shift where the set is resident and timm's otherwise, without mirroring for digits.
+        transform: arguments of `timm.data.create_transform`; any makes `augment` timm.
+        pipeline: `"auto"` is the device if all images are alike, small, and take less than half of the free memory.
+        num_workers: processes a rank; None for its share of the cores, at most 8.
+    """
+
+    augment: Augment = "auto"
+    transform: Mapping[str, Any] = field(default_factory=dict)
+    pipeline: Pipeline = "auto"
+    num_workers: int | None = None
+
+
+@dataclass(frozen=True)
+class _Survey:
+    """What a sample of the training images looks like."""
+
+    channels: int
+    side: tuple[int, int]  # height and width of the first
+    alike: bool
+
+
+def open_data(
+    splits: Splits,
+    settings: PipelineSettings,
+    preprocessing: Preprocessing,
+    *,
+    data: str,
+    device: torch.device,
+    local_processes: int = 1,
+    show_progress: bool = False,
+) -> Data:
+    """Choose the pipeline and build it.
+
+    Args:
+        splits: train and test split.
+        settings: how images become batches.
+        preprocessing: what the network expects.
+        data: name of the set; the built-in ones have a left and a right.
+        device: where batches go.
+        local_processes: training processes on this machine, which share its cores.
+        show_progress: draw a bar while images are decoded.
+
+    Raises:
+        ValueError: if images cannot be read, the settings contradict each other, or memory does not suffice.
+    """
+    survey = _survey(splits)
+    if preprocessing.channels is not None:
+        survey = replace(survey, channels=preprocessing.channels)
+    if _resident(splits, settings, preprocessing, survey, device):
+        shift: Augmentation = "crop" if data in BUILT_IN else "crop-flip"
+        if settings.augment not in ("auto", "timm"):
+            shift = settings.augment  # type: ignore[assignment]  # the other three are Augmentation
+        train, test = decode_splits(
+            splits,
+            image_size=preprocessing.image_size,
+            fallback_size=preprocessing.fallback_size,
+            device=device,
+            channels=preprocessing.channels,
+            show_progress=show_progress,
+        )
+        return DeviceData(train, test, splits.label_names, shift, _given(preprocessing, train.images.shape[1]))
+    side = (preprocessing.fallback_size if preprocessing.image_size is None else preprocessing.image_size,) * 2
+    if preprocessing.image_size is None and survey.alike and max(survey.side) <= LARGEST_RESIDENT_SIDE:
+        side = survey.side
+    shape = (survey.channels, *side)
+    options = dict(settings.transform)
+    if survey.channels == 1 and options.get("auto_augment"):
+        raise ValueError(
+            "transform has auto_augment, but the images are grey, and timm's policies take colour alone; drop it"
+        )
+    if settings.augment == "auto" and data in BUILT_IN:
+        options.setdefault("hflip", 0.0)  # digits are no mirror images of each other
+    augmentation = "timm" if settings.augment == "auto" or settings.transform else settings.augment
+    workers = default_num_workers(local_processes) if settings.num_workers is None else settings.num_workers
+    return WorkerData(
+        splits,
+        train_transform=train_transform(augmentation, options, shape, preprocessing),
+        test_transform=_eval_transform(shape, preprocessing),
+        image_shape=shape,
+        augmentation=augmentation,
+        normalization=_given(preprocessing, survey.channels),
+        num_workers=workers,
+        device=device,
+        interpolation=preprocessing.interpolation,
+        crop_pct=preprocessing.crop_pct,
+    )
+
+
+def train_transform(
+    augmentation: str, options: Mapping[str, Any], shape: tuple[int, int, int], preprocessing: Preprocessing
+) -> Callable[[Any], Any]:
+    """Return what a worker does to a training image: timm's transform, or the shift of the resident pipeline.
+
+    Args:
+        augmentation: `"timm"`, `"crop-flip"`, `"crop"` or `"none"`.
+        options: arguments of `timm.data.create_transform`.
+        shape: channels, height and width that come out.
+        preprocessing: for the interpolation.
+
+    Raises:
+        ValueError: for options that timm's transform does not take.
+    """
+    from timm.data import create_transform
+    from torchvision import transforms
+
+    if augmentation == "timm":
+        check_transform(options)
+        settings = {"interpolation": preprocessing.interpolation, **options}
+        made: Callable[[Any], Any] = create_transform(shape, is_training=True, use_prefetcher=True, **settings)
+        return made
+    steps = [_eval_transform(shape, preprocessing)]
+    if augmentation in ("crop", "crop-flip"):
+        steps.append(torch.as_tensor)
+        steps.append(transforms.RandomCrop(shape[1:], padding=max(1, min(shape[1:]) // 8)))
+    if augmentation == "crop-flip":
+        steps.append(transforms.RandomHorizontalFlip())
+    composed: Callable[[Any], Any] = transforms.Compose(steps)
+    return composed
+
+
+OURS = ("input_size", "is_training", "mean", "std", "use_prefetcher", "normalize", "separate")
+# Of evaluation alone, or, with the prefetcher, left to timm's own loader: random_erasing of the recipe erases.
+WITHOUT_EFFECT = ("crop_pct", "crop_mode", "crop_border_pixels", "re_prob", "re_mode", "re_count", "re_num_splits")
+
+
+def check_transform(options: Mapping[str, Any]) -> None:
+    """Raise a ValueError if timm's transform does not take these options, or they are not for a recipe to set."""
+    from timm.data import create_transform
+
+    known = [name for name in inspect.signature(create_transform).parameters if name not in (*OURS, *WITHOUT_EFFECT)]
+    unknown = sorted(set(options) - set(known))
+    if unknown:
+        raise ValueError(f"transform has {unknown}, expected arguments of timm.data.create_transform: {known}")
+
+
+def _eval_transform(shape: tuple[int, int, int], preprocessing: Preprocessing) -> Callable[[Any], Any]:
+    from timm.data import create_transform
+
+    made: Callable[[Any], Any] = create_transform(
+        shape, interpolation=preprocessing.interpolation, crop_pct=preprocessing.crop_pct, use_prefetcher=True
+    )
+    return made
+
+
+def _given(preprocessing: Preprocessing, channels: int) -> Normalization | None:
+    if preprocessing.mean is None or preprocessing.std is None:
+        return None
+    return Normalization.of_pretrained(preprocessing.mean, preprocessing.std, channels)
+
+
+def _survey(splits: Splits) -> _Survey:
+    column = splits.image_column
+    if splits.streaming:
+        rows: Any = enumerate(islice(undecoded(splits.train, column), SURVEYED))
+    else:
+        num = len(splits.train)
+        chosen = range(0, num, math.ceil(num / SURVEYED))
+        rows = zip(chosen, undecoded(splits.train.select_columns([column]).select(chosen), column), strict=True)
+    images = [open_image(cells[column], row, "train") for row, cells in rows]
+    if not images:
+        raise ValueError("the stream of split 'train' has no rows, expected at least one image; check its files")
+    sides = {(image.height, image.width) for image in images}
+    return _Survey(max(map(channels_of, images)), (images[0].height, images[0].width), len(sides) == 1)
+
+
+def _resident(
+    splits: Splits, settings: PipelineSettings, preprocessing: Preprocessing, survey: _Survey, device: torch.device
+) -> bool:
+    wants_timm = settings.augment == "timm" or bool(settings.transform)
+    if settings.transform and settings.augment not in ("auto", "timm"):
+        raise ValueError(
+            f"augment is {settings.augment!r} and transform is {dict(settings.transform)}, expected one of them; use"
+            " augment timm, or drop transform"
+        )
+    if settings.pipeline == "device" and (wants_timm or splits.streaming):
+        why = "streaming" if splits.streaming else "timm's transform"
+        raise ValueError(f"pipeline is 'device' with {why}, which needs worker processes; use pipeline auto or workers")
+    if settings.pipeline != "auto" or wants_timm or splits.streaming or not survey.alike:
+        return settings.pipeline == "device"
+    side = survey.side if preprocessing.image_size is None else (preprocessing.image_size,) * 2
+    layout = Layout(survey.channels, *side, resize=False)
+    assert splits.num_test is not None
+    return max(side) <= LARGEST_RESIDENT_SIDE and (
+        (splits.num_train + splits.num_test) * layout.num_bytes <= free_memory(device) // 2
+    )

@@ -1,0 +1,80 @@
+"""What a network expects of its images: side, mean and deviation, how they are scaled and cropped."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How images reach a network.
+
+    Attributes:
+        image_size: side in pixels that was asked for; None to keep that of the images.
+        fallback_size: the same, for images that differ in size.
+        mean: of pixels in [0, 1], one a channel; None for a network from scratch: that of the training images.
+        std: the same for the standard deviation.
+        interpolation: how images are scaled, as timm names it.
+        crop_pct: share of the short side that the centre crop keeps.
+        channels: 1 or 3 that images are converted to; None for 1 if all are grey, else 3.
+    """
+
+    image_size: int | None
+    fallback_size: int
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    interpolation: str = "bilinear"
+    crop_pct: float = 1.0
+    channels: int | None = None
+
+    @classmethod
+    def of_model(cls, config: Any, image_size: int | None, *, pretrained: bool) -> "Preprocessing":
+        """Read a timm model's configuration.
+
+        Args:
+            config: `model.pretrained_cfg`, as an object or a mapping.
+            image_size: side that was asked for, pixels.
+            pretrained: whether the weights are; those from scratch have no mean and deviation of their own.
+        """
+        entry: Callable[[str], Any] = (
+            config.get if isinstance(config, Mapping) else lambda key: getattr(config, key, None)
+        )
+        return cls(
+            image_size,
+            fallback_size=int(entry("input_size")[-1]),
+            mean=tuple(entry("mean")) if pretrained else None,
+            std=tuple(entry("std")) if pretrained else None,
+            interpolation=entry("interpolation") or "bilinear",
+            crop_pct=float(entry("crop_pct") or 1.0),
+        )
+
+
+def record_preprocessing(
+    model: nn.Module,
+    image_shape: Sequence[int],
+    mean: Sequence[float],
+    std: Sequence[float],
+    interpolation: str,
+    crop_pct: float,
+) -> None:
+    """Write into the model's timm config how images reached it, so that an export carries it.
+
+    Args:
+        model: timm model.
+        image_shape: channels, height and width.
+        mean: of pixels in [0, 1], one a channel.
+        std: their standard deviation.
+        interpolation: how images were scaled.
+        crop_pct: share of the short side that the centre crop kept.
+    """
+    config: Any = model.pretrained_cfg
+    config.update(
+        input_size=tuple(image_shape),
+        mean=tuple(mean),
+        std=tuple(std),
+        crop_pct=crop_pct,
+        crop_mode="center",
+        interpolation=interpolation,
+    )

@@ -1,0 +1,255 @@
+"""The pipeline for everything else: worker processes decode and transform, one image at a time.
+
+The main process decides which images form a batch and hands each worker a request: a row number, or the undecoded row
+itself where the set is streamed, with a seed for the random transforms of that one image.  What an image looks like
+therefore depends on seed, epoch and its place in the order alone: not on the number of workers or ranks, and not on
+where a resumed run began.
+"""
+
+import math
+import os
+import random
+import signal
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from cosify.data.batches import ALONE, Shard, eval_rows, mixed_seed, own_rows, training_order
+from cosify.data.normalize import Normalization
+from cosify.data.sources import Splits
+from cosify.data.tensors import open_image, undecoded
+
+Request = tuple[Any, int, int]  # row number or undecoded row; place in the order, for messages; seed
+SAMPLE_FOR_STATISTICS = 2000  # images that mean and deviation of the pixels are taken from
+SHUFFLE_BUFFER = 10_000  # rows of a stream among which the next one is drawn
+
+
+class Decoder(Dataset[tuple[Tensor, int]]):
+    """Answer requests with the transformed pixels, uint8 [channels, H, W], and the label.
+
+    Args:
+        split: undecoded rows; None where requests carry them.
+        name: of the split, for messages.
+        splits: columns and classes.
+        transform: from a PIL image to an array or tensor [channels, H, W].
+        channels: 1 or 3.
+    """
+
+    def __init__(self, split: Any, name: str, splits: Splits, transform: Callable[[Any], Any], channels: int) -> None:
+        self.split, self.name, self.transform = split, name, transform
+        self.image_column, self.label_column = splits.image_column, splits.label_column
+        self.num_classes = len(splits.label_names)
+        self.mode = "L" if channels == 1 else "RGB"
+
+    def __getitem__(self, request: Request) -> tuple[Tensor, int]:
+        """Decode and transform one image."""
+        row, place, seed = request
+        cells = row if self.split is None else self.split[row]
+        image = open_image(cells[self.image_column], place, self.name).convert(self.mode)
+        label = cells[self.label_column]
+        if label is None or not 0 <= label < self.num_classes:
+            raise ValueError(
+                f"label in row {place} of split {self.name!r} is {label}, expected 0 to {self.num_classes - 1} for"
+                f" {self.num_classes} classes; use a split with the same classes as the training split"
+            )
+        with _chance(seed):
+            return torch.as_tensor(self.transform(image)), label
+
+
+@contextmanager
+def _chance(seed: int) -> Iterator[None]:
+    """Let transforms draw from `seed`, and give the generators back: without workers they are those of the training.
+
+    Weights that are drawn after the pixels were measured would otherwise be the same for every seed of a run.
+    """
+    before = random.getstate(), np.random.get_state(), torch.default_generator.get_state()  # noqa: NPY002
+    random.seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002  # timm's transforms draw from all three
+    torch.default_generator.manual_seed(seed)  # not torch.manual_seed, which seeds the accelerators, too
+    try:
+        yield
+    finally:
+        random.setstate(before[0])
+        np.random.set_state(before[1])  # noqa: NPY002
+        torch.default_generator.set_state(before[2])
+
+
+@dataclass
+class _Plan:
+    """The requests of one pass, batch by batch; set anew before each."""
+
+    batches: Iterable[Sequence[Request]] = ()
+
+    def __iter__(self) -> Iterator[Sequence[Request]]:
+        return iter(self.batches)
+
+
+class WorkerData:
+    """Both splits behind worker processes, as batches.
+
+    Attributes:
+        pipeline: `"workers"`.
+        augmentation: name of the training transform.
+        normalization: what all batches go through.
+        label_names: name of each class.
+        image_shape: channels, height and width.
+        train_labels: [N], on the CPU; None for a stream.
+        num_train: samples of an epoch.
+        num_test: samples of the test split; None for a stream.
+
+    Args:
+        splits: what to read.
+        train_transform: from a PIL image to uint8 [channels, H, W].
+        test_transform: the same, without chance.
+        image_shape: channels, height and width that they give.
+        augmentation: name of the training transform.
+        normalization: of pixels; None for that of (a sample of) the training images.
+        num_workers: processes of this rank for each split; 0 to decode in the main process.
+        device: where batches go.
+        interpolation: how the test transform scales.
+        crop_pct: share of the short side that it keeps.
+    """
+
+    pipeline = "workers"
+
+    def __init__(
+        self,
+        splits: Splits,
+        *,
+        train_transform: Callable[[Any], Any],
+        test_transform: Callable[[Any], Any],
+        image_shape: tuple[int, int, int],
+        augmentation: str,
+        normalization: Normalization | None,
+        num_workers: int,
+        device: torch.device,
+        interpolation: str,
+        crop_pct: float,
+    ) -> None:
+        self.label_names, self.image_shape, self.augmentation = splits.label_names, image_shape, augmentation
+        self.interpolation, self.crop_pct = interpolation, crop_pct
+        self.num_train, self.num_test = splits.num_train, splits.num_test
+        self._splits, self._device, self._test_transform = splits, device, test_transform
+        self.train_labels = None if splits.streaming else torch.tensor(splits.train[splits.label_column][:])
+        self._num_workers = num_workers
+        self._train = self._loader("train", train_transform, num_workers)
+        self._test = self._loader("test", test_transform, num_workers)
+        self.normalization = self._measured() if normalization is None else normalization
+        self._normalize = self.normalization.on(device)
+
+    def _loader(self, name: str, transform: Callable[[Any], Any], num_workers: int) -> tuple[_Plan, DataLoader[Any]]:
+        splits, plan = self._splits, _Plan()
+        split = None if splits.streaming else undecoded(splits.split(name), splits.image_column)
+        loader: DataLoader[Any] = DataLoader(
+            Decoder(split, name, splits, transform, self.image_shape[0]),
+            batch_sampler=plan,  # type: ignore[arg-type]  # it takes any iterable of requests
+            num_workers=num_workers,
+            persistent_workers=num_workers > 0,
+            worker_init_fn=_leave_signals_to_main,
+            pin_memory=self._device.type == "cuda",
+            # torch seeds its workers from the global generator, which the training steps own.
+            generator=torch.Generator().manual_seed(0),
+        )
+        return plan, loader
+
+    def train_batches(
+        self, batch_size: int, *, epoch: int, seed: int, shard: Shard, first: int = 0, balanced: bool = False
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield this rank's batches of an epoch, from the batch `first` on; as `DeviceData.train_batches`."""
+        if self.train_labels is None:
+            batches = self._streamed(batch_size, epoch, seed, shard, first)
+        else:
+            order = training_order(self.train_labels, epoch=epoch, seed=seed, balanced=balanced)
+            batches = (
+                [
+                    (int(row), int(row), mixed_seed(seed, epoch, batch, shard.rank * batch_size + place))
+                    for place, row in enumerate(own_rows(order, batch, batch_size, shard))
+                ]
+                for batch in range(first, len(order) // (batch_size * shard.world_size))
+            )
+        yield from self._run(self._train, batches)
+
+    def test_batches(self, batch_size: int, shard: Shard = ALONE) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield this rank's part of the test split in order, normalised, [<= B, channels, H, W] and labels."""
+        yield from self._run(self._test, self._in_order("test", self.num_test, batch_size, shard))
+
+    def plain_train_batches(self, batch_size: int, shard: Shard = ALONE) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield this rank's part of the training split in order, without augmentation."""
+        loader = self._loader("train", self._test_transform, self._num_workers)
+        yield from self._run(loader, self._in_order("train", self.num_train, batch_size, shard))
+
+    def _run(
+        self, loader: tuple[_Plan, DataLoader[Any]], batches: Iterable[Sequence[Request]]
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        loader[0].batches = batches
+        for images, labels in loader[1]:
+            images = images.to(self._device, non_blocking=True)
+            yield self._normalize(images), labels.to(self._device, non_blocking=True)
+
+    def _in_order(self, name: str, num: int | None, batch_size: int, shard: Shard) -> Iterator[list[Request]]:
+        if not self._splits.streaming:
+            assert num is not None
+            yield from ([(row, row, 0) for row in rows] for rows in eval_rows(num, batch_size, shard))
+            return
+        # The length of a stream is not known before its end: ranks take batches in turn.
+        rows = enumerate(undecoded(self._splits.split(name), self._splits.image_column))
+        for batch, requests in enumerate(_chunks(((row, place, 0) for place, row in rows), batch_size)):
+            if batch % shard.world_size == shard.rank:
+                yield requests
+
+    def _streamed(self, batch_size: int, epoch: int, seed: int, shard: Shard, first: int) -> Iterator[list[Request]]:
+        """Yield batches from a stream, which starts again where an epoch is longer than it is.
+
+        Every rank reads the whole stream and keeps its rows: the batches are then those of one process.
+        """
+        stream: Any = undecoded(self._splits.train, self._splits.image_column)
+        stream = stream.shuffle(seed=mixed_seed(seed, epoch) % 2**32, buffer_size=SHUFFLE_BUFFER)
+        everyone = batch_size * shard.world_size
+        rows = islice(_again_and_again(stream), first * everyone, self.num_train // everyone * everyone)
+        requests = (
+            (row, place, mixed_seed(seed, epoch, *divmod(place, everyone)))
+            for place, row in enumerate(rows, first * everyone)
+        )
+        for batch in _chunks(requests, everyone):
+            yield batch[shard.rank * batch_size : (shard.rank + 1) * batch_size]
+
+    def _measured(self) -> Normalization:
+        plan, loader = self._loader("train", self._test_transform, 0)
+        step = 1 if self._splits.streaming else math.ceil(self.num_train / SAMPLE_FOR_STATISTICS)
+        plan.batches = islice(self._in_order("train", self.num_train, 1, ALONE), 0, step * SAMPLE_FOR_STATISTICS, step)
+        pixels = [images for images, _ in loader]
+        return Normalization.of_images(torch.cat(pixels))
+
+
+def _leave_signals_to_main(_: int) -> None:
+    """Outlive SIGINT and SIGTERM, which terminals and launchers send to every process: the last steps need batches."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def _again_and_again(stream: Iterable[Any]) -> Iterator[Any]:
+    while True:
+        before = 0
+        for before, row in enumerate(stream, 1):  # noqa: B007  # counted, to notice a stream without rows
+            yield row
+        if before == 0:
+            raise ValueError("the stream of split 'train' has no rows, expected at least one image; check its files")
+
+
+def _chunks(requests: Iterable[Request], size: int) -> Iterator[list[Request]]:
+    requests = iter(requests)
+    while chunk := list(islice(requests, size)):
+        yield chunk
+
+
+def default_num_workers(local_processes: int) -> int:
+    """Return worker processes for each of this machine's training processes: its share of the cores, at most 8."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(8, max(1, cores // local_processes))

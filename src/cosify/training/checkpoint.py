@@ -1,0 +1,161 @@
+"""Checkpoints: written aside, renamed when whole, so that a killed process leaves the one before.
+
+`checkpoints/step-N` is the newest state to resume from; `checkpoints/best.safetensors` the weights of the best
+evaluation.
+"""
+
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from cosify.training.kappa_statistics import KappaStatistics
+
+PREFIX, DIGITS = "step-", 9
+
+
+@dataclass
+class Progress:
+    """Where a run is.  Everything else about a step follows from the settings and its number.
+
+    Attributes:
+        step: optimiser steps done.
+        sums: loss, correct and samples of the epoch so far, over all ranks.
+        kappa: state of `KappaStatistics`, over all ranks.
+        seconds: time spent on the epoch so far.
+        waited: how much of it passed until batches were there.
+        best_accuracy: of all evaluations, None before the first.
+        since_best: evaluations since then.
+        done: whether an early stop ended the run.
+    """
+
+    step: int = 0
+    sums: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.0])
+    kappa: dict[str, Any] | None = None
+    seconds: float = 0.0
+    waited: float = 0.0
+    best_accuracy: float | None = None
+    since_best: int = 0
+    done: bool = False
+
+
+class Checkpoints:
+    """The checkpoints of a run.
+
+    Args:
+        accelerator: of the run; models and optimisers that it prepared, and what is registered with it, are saved.
+        folder: `checkpoints/` of the run folder.
+    """
+
+    def __init__(self, accelerator: Any, folder: Path) -> None:
+        self.accelerator, self.folder = accelerator, folder
+        accelerator.register_save_state_pre_hook(_without_wrapper)
+        accelerator.register_load_state_pre_hook(self._unwrapped)
+
+    def newest(self) -> Path | None:
+        """Return the newest whole checkpoint, None before the first."""
+        found = sorted(path for path in self.folder.glob(f"{PREFIX}*") if path.is_dir())
+        return found[-1] if found else None
+
+    def save(self, progress: Progress) -> None:
+        """Write a checkpoint and drop the one before; every rank must call this together.
+
+        Raises:
+            OSError: if it cannot be written; the one before is then still there.
+        """
+        before = self.newest()
+        target = self.folder / f"{PREFIX}{progress.step:0{DIGITS}d}"
+        if before == target:
+            return
+        aside = self.folder / f".{target.name}.new"
+        self.on_every_rank(lambda: self._write(aside, progress), f"the checkpoint of step {progress.step}", before)
+        if self.accelerator.is_main_process:
+            aside.rename(target)
+            for old in self.folder.glob(f"{PREFIX}*"):
+                if old != target:
+                    shutil.rmtree(old, ignore_errors=True)
+        self.accelerator.wait_for_everyone()
+
+    def _write(self, aside: Path, progress: Progress) -> None:
+        try:
+            if self.accelerator.is_main_process:
+                for left in self.folder.glob(".*"):  # of a process that was killed
+                    shutil.rmtree(left, ignore_errors=True)
+            self.accelerator.wait_for_everyone()
+            self.accelerator.save_state(str(aside))
+            if self.accelerator.is_main_process:
+                (aside / "progress.json").write_text(json.dumps(asdict(progress)), encoding="utf-8")
+        except Exception:
+            shutil.rmtree(aside, ignore_errors=True)
+            raise
+
+    def on_every_rank(self, write: Callable[[], None], what: str, kept: Path | None) -> None:
+        """Call `write`; if it fails on any rank, raise the same on all, so that none waits for another.
+
+        Raises:
+            OSError: that says what failed and what is still there.
+        """
+        import torch
+
+        failed = None
+        try:
+            write()
+        except Exception as error:  # a full disk is an OSError, a RuntimeError or a SafetensorError, by who writes
+            failed = error
+        flag = torch.tensor([int(failed is not None)], device=self.accelerator.device)
+        if int(self.accelerator.reduce(flag, reduction="sum")) == 0:
+            return
+        left = "there is none before it" if kept is None else f"{kept.name} before it is kept"
+        reason = "on another process" if failed is None else f"{type(failed).__name__}: {failed}"
+        raise OSError(
+            f"{what} cannot be written to {self.folder} ({reason}); {left}. Make room or repair the folder, then resume"
+            " with --resume"
+        ) from failed
+
+    def load(self) -> Progress:
+        """Load the newest checkpoint, and return where it was; a run without one begins at step 0.
+
+        Raises:
+            ValueError: if it does not fit the model or is damaged.
+        """
+        newest = self.newest()
+        if newest is None:
+            return Progress()
+        try:
+            self.accelerator.load_state(str(newest))
+            progress = Progress(**json.loads((newest / "progress.json").read_text(encoding="utf-8")))
+        except Exception as error:
+            raise ValueError(
+                f"checkpoint {newest} cannot be loaded ({type(error).__name__}: {error}), expected a whole one of the"
+                " same model; start a new run"
+            ) from error
+        if not self.accelerator.is_main_process:  # sums over ranks count once
+            progress.sums, progress.kappa = [0.0] * len(progress.sums), KappaStatistics.empty_state(progress.kappa)
+        return progress
+
+    def save_best(self, model: nn.Module) -> None:
+        """Write the model's weights to best.safetensors, on the main process."""
+        from safetensors.torch import save_model
+
+        aside = self.folder / ".best.safetensors.new"
+        save_model(model, str(aside))
+        aside.replace(self.folder / "best.safetensors")
+
+    def load_best(self, model: nn.Module) -> None:
+        """Give `model` the weights of the best evaluation."""
+        from safetensors.torch import load_model
+
+        load_model(model, str(self.folder / "best.safetensors"), device=str(next(model.parameters()).device))
+
+    def _unwrapped(self, models: list[nn.Module], _: str) -> None:
+        if self.accelerator.distributed_type != "FSDP":
+            models[:] = [self.accelerator.unwrap_model(model) for model in models]
+
+
+def _without_wrapper(_: Any, weights: list[Mapping[str, Tensor]], __: str) -> None:
+    """Drop the `module.` of DDP from names, so that another number of processes can load them."""
+    weights[:] = [{name.removeprefix("module."): value for name, value in each.items()} for each in weights]

@@ -1,0 +1,124 @@
+"""Cosify: a softmax-pretrained network gets a cosine head and is trained on (paper, Section 4.4 and Table 5)."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import asdict
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cosify.functional import ls_kappa
+from cosify.models import convert, find_classifiers, find_heads
+from cosify.models.classifiers import num_classes_of
+from cosify.models.stages import freeze_stages
+from cosify.training.arguments import CosifyArguments, kappa_policy
+from cosify.training.evaluate import Evaluation, evaluate
+from cosify.training.finetune import blocks_of, preprocessing_of_model, start_model
+from cosify.training.kappa_statistics import KappaStatistics, KappaSummary
+from cosify.training.loop import fit
+from cosify.training.progress import logger
+from cosify.training.result import TrainResult
+from cosify.training.session import Session, smoke_settings
+
+SCANNED = 2048  # training images whose kappa* under the start weights is reported
+BATCH = 256
+
+
+class AccuracyDroppedError(RuntimeError):
+    """Accuracy fell further below that of the softmax model than was allowed."""
+
+
+def cosify_pretrained(args: CosifyArguments) -> TrainResult:
+    """Give a softmax-pretrained network a cosine head, and train on.
+
+    The rows of its classifier stay, as directions of the classes; the bias goes.  Before the first step kappa* of the
+    start weights is reported, whatever kappa the training uses.  A network whose classes are not those of the data gets
+    a new classifier, and has no accuracy to fall below.
+
+    Args:
+        args: the settings.
+
+    Raises:
+        ValueError: for data, model or settings that do not work; the message says what to change.
+        OSError: if the run folder is in use, or a file cannot be written.
+        AccuracyDroppedError: if an evaluation is more than `max_drop` below the softmax model.
+        Interrupted: after SIGINT or SIGTERM, and a checkpoint.
+    """
+    args = smoke_settings(args)
+    model = start_model(args)
+    if find_heads(model):
+        raise ValueError(f"model {args.model!r} has a cosine head already, expected a softmax one; use finetune.py")
+    session = Session.open(args, f"{Path(args.model).name}-{args.kappa}", preprocessing_of_model(model, args))
+    device, num_classes = session.accelerator.device, len(session.data.label_names)
+    base = None
+    if num_classes_of(model) == num_classes:
+        batches = session.data.test_batches(BATCH, session.shard)
+        base = evaluate(model.to(device), batches, device=device, all_sum=session.all_sum)
+        logger.info("softmax model: test accuracy %.2f %%", 100 * base.accuracy)
+    else:
+        logger.info(
+            "the model has %d classes and the data %d: it gets a new classifier", num_classes_of(model), num_classes
+        )
+        model.reset_classifier(num_classes)  # type: ignore[operator]  # every timm classifier has it
+    convert(model, kappa=kappa_policy(args.kappa))
+    start = scan_kappa(session, model.to(device))
+    logger.info("kappa* of the start weights: %.2f (median %.2f)", start.mean, start.median)
+    freeze_stages(model, blocks_of(args.blocks))
+    more = {
+        "start": args.model,
+        "head": args.kappa,
+        "blocks": args.blocks,
+        "base_accuracy": None if base is None else base.accuracy,
+        "start_kappa": asdict(start),
+    }
+    return fit(session, model, more_config=more, guard=None if base is None else _guard(base, args.max_drop))
+
+
+def scan_kappa(session: Session, model: nn.Module) -> KappaSummary:
+    """Return LS-kappa*, Eq. (11), of training images under a network's weights, without augmentation.
+
+    Args:
+        session: the opened run; every rank must call this together.
+        model: network with a classifier, on the training device; its mode is restored.
+    """
+    shard = session.shard
+    batches = session.data.plain_train_batches(min(BATCH, session.args.batch_size), shard)
+    own = -(-SCANNED // (min(BATCH, session.args.batch_size) * shard.world_size))
+    kappas = _scan(model, islice(batches, own), session.accelerator.device)
+    summary = kappas.summary(session.all_sum)
+    assert summary is not None
+    return summary
+
+
+@torch.no_grad()
+def _scan(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], device: torch.device) -> KappaStatistics:
+    classifier: Any = next(iter(find_classifiers(model).values()))
+    embedding: list[Tensor] = []
+    hook = classifier.register_forward_pre_hook(lambda _, inputs: embedding.append(inputs[0]))
+    kappas = KappaStatistics(device)
+    was_training = model.training
+    model.eval()
+    try:
+        for images, _ in batches:
+            embedding.clear()
+            model(images)
+            kappas.update(ls_kappa(embedding[0].flatten(1).float(), classifier.weight.flatten(1).float()))
+    finally:
+        hook.remove()
+        model.train(was_training)
+    return kappas
+
+
+def _guard(base: Evaluation, max_drop: float) -> Callable[[Evaluation], None]:
+    def check(evaluation: Evaluation) -> None:
+        drop = base.accuracy - evaluation.accuracy
+        if drop > max_drop:
+            raise AccuracyDroppedError(
+                f"test accuracy is {evaluation.accuracy:.2%}, {drop:.2%} below the softmax model's {base.accuracy:.2%},"
+                f" expected at most {max_drop:.2%}; lower --lr, train longer with --max-drop 1, free more --blocks, or"
+                " choose another --kappa"
+            )
+
+    return check

@@ -1,0 +1,63 @@
+"""SIGINT and SIGTERM end a run after the current step, with a checkpoint."""
+
+import signal
+import threading
+from types import FrameType
+from typing import Any
+
+import torch
+
+CHECK_EVERY = 10  # steps between the ranks' agreement; on one process every step is looked at
+
+
+class Interrupted(Exception):  # noqa: N818  # an order, not an error
+    """A signal ended the run; what was done is saved.
+
+    Attributes:
+        signal_number: of SIGINT or SIGTERM; a script exits with 128 plus it.
+    """
+
+    def __init__(self, message: str, signal_number: int) -> None:
+        super().__init__(message)
+        self.signal_number = signal_number
+
+
+class Interrupts:
+    """Notes signals while it is entered.  A second one acts at once, as it would have without.
+
+    Args:
+        accelerator: of the run; its ranks agree when to stop.
+    """
+
+    def __init__(self, accelerator: Any) -> None:
+        self._accelerator = accelerator
+        self._noted = 0
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> "Interrupts":
+        if threading.current_thread() is threading.main_thread():  # no other may set handlers
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, _: FrameType | None) -> None:
+        self._noted = number
+        for each, handler in self._before.items():
+            signal.signal(each, handler)
+
+    def agreed(self, step: int) -> int:
+        """Return the signal that any rank got, 0 for none; every rank must call this after each step.
+
+        Args:
+            step: optimiser steps done.
+        """
+        if self._accelerator.num_processes == 1:
+            return self._noted
+        if step % CHECK_EVERY != 0:
+            return 0
+        noted = torch.tensor([self._noted], device=self._accelerator.device)
+        return int(self._accelerator.gather(noted).max())

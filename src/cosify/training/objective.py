@@ -1,0 +1,82 @@
+"""What is minimised: a network and its loss as one module, so that DDP, FSDP and autocast see one forward pass."""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cosify.heads import CosineSoftmaxLoss
+from cosify.models import find_heads
+from cosify.training.recipe import Recipe
+
+
+class Objective(nn.Module):
+    """Map images and targets to the mean loss and the number of correct answers.
+
+    Without a margin it is cross-entropy on the network's logits, Eq. (2); with one, `CosineSoftmaxLoss` on its
+    embedding, which never holds all logits, so that there is no answer to count.
+
+    Args:
+        model: timm network.
+        recipe: margins, label smoothing, balance.
+        class_counts: training samples of each class, [C], on the CPU; None if they are not known.
+
+    Raises:
+        ValueError: if there is a margin and not exactly one cosine head, or class counts are needed and unknown.
+    """
+
+    class_weights: Tensor | None
+
+    def __init__(self, model: nn.Module, recipe: Recipe, class_counts: Tensor | None) -> None:
+        super().__init__()
+        self.model = model
+        self.label_smoothing = recipe.label_smoothing
+        weights = None
+        if recipe.balance == "loss":
+            if class_counts is None:
+                raise ValueError("balance is 'loss', but a stream does not say how many images a class has; drop one")
+            # n / (C n_c), as scikit-learn's "balanced": over all samples the mean weight is 1.
+            weights = class_counts.sum() / (len(class_counts) * class_counts.clamp_min(1).double())
+        self.register_buffer("class_weights", None if weights is None else weights.float(), persistent=False)
+        # In a tuple: registered, the head would be there twice.
+        self._margin_loss: tuple[CosineSoftmaxLoss, ...] = ()
+        if recipe.has_margin:
+            heads = list(find_heads(model).values())
+            if len(heads) != 1 or not hasattr(model, "forward_head"):
+                raise ValueError(
+                    f"a margin needs one cosine head in a timm model, found {len(heads)} in {type(model).__name__}; use"
+                    " --head cos and a model with a single classifier"
+                )
+            loss = CosineSoftmaxLoss(
+                heads[0], recipe.cosine_margin, recipe.angular_margin, label_smoothing=recipe.label_smoothing
+            )
+            self._margin_loss = (loss,)
+
+    @property
+    def counts_correct(self) -> bool:
+        """Whether the second result means something."""
+        return not self._margin_loss
+
+    def forward(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Return loss and correct answers, scalars.
+
+        Args:
+            images: [B, channels, H, W].
+            targets: class indices [B], or class probabilities [B, C] from mixup, smoothed already.
+        """
+        if self._margin_loss:
+            model: Any = self.model
+            embedding = model.forward_head(model.forward_features(images), pre_logits=True)
+            weights = None if self.class_weights is None else self.class_weights[targets]
+            loss = self._margin_loss[0](embedding, targets, weights)
+            return loss if weights is None else loss * weights.mean(), torch.zeros((), device=images.device)
+        logits = self.model(images).float()
+        soft = targets.ndim == 2
+        smoothing = 0.0 if soft else self.label_smoothing
+        # The mean over samples, not over weights: ranks and accumulated batches then add up to one large batch.
+        losses = F.cross_entropy(
+            logits, targets, weight=self.class_weights, label_smoothing=smoothing, reduction="none"
+        )
+        labels = targets.argmax(dim=1) if soft else targets
+        return losses.mean(), (logits.detach().argmax(dim=1) == labels).sum()

@@ -1,0 +1,199 @@
+"""From the command line, a recipe file and an earlier run's config.json to checked settings."""
+
+import argparse
+import difflib
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, field, fields, make_dataclass
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, Literal, TypeVar, get_args, get_origin
+
+from cosify.training.arguments import RunArguments
+from cosify.training.recipe import Recipe, recipe_keys
+
+Arguments = TypeVar("Arguments", bound=RunArguments)
+
+
+def parse_arguments(
+    kind: type[Arguments], arguments: Sequence[str] | None = None, description: str | None = None
+) -> Arguments:
+    """Read flags, a YAML file that `--config` names, and `--set key=value`; `--set` and flags win over the file.
+
+    With `--resume RUN` all settings are those of that run.
+
+    Args:
+        kind: the script's settings.
+        arguments: what follows the program's name; None for those of this process.
+        description: shown by `--help`.
+
+    Returns:
+        The checked settings.  A wrong flag, key or value ends the program with a message, as argparse does.
+    """
+    from transformers import HfArgumentParser
+
+    flags = [entry for entry in fields(kind) if entry.name not in Recipe.__dataclass_fields__]
+    parser = HfArgumentParser(
+        make_dataclass("Flags", [(e.name, e.type, _without_default_check(e)) for e in flags]),
+        description=description,
+        epilog="keys of a recipe file and of --set:\n" + "\n".join(f"  {k}: {v}" for k, v in recipe_keys().items()),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--config", help="YAML file of settings, keys as flags and below. Default: none.")
+    parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="Keys of a recipe. Default: none.")
+    own, _ = parser.parse_known_args(arguments)
+    try:
+        if own.resume is not None:
+            _only_resume(arguments)
+            return from_run(kind, Path(own.resume))
+        settings = {} if own.config is None else read_yaml(Path(own.config), kind)
+        settings.update(_pairs(own.set, kind))
+        parser.set_defaults(**{key: value for key, value in settings.items() if key in {e.name for e in flags}})
+        parsed, _, unknown = parser.parse_args_into_dataclasses(
+            arguments, return_remaining_strings=True, look_for_args_file=False
+        )
+        if unknown:
+            raise ValueError(
+                f"unknown flags {unknown}, expected those listed by --help; {_suggest(unknown[0].strip('-'), kind)}"
+            )
+        beyond = {key: value for key, value in settings.items() if key in Recipe.__dataclass_fields__}
+        return kind(**beyond, **vars(parsed))
+    except (OSError, TypeError, ValueError) as error:
+        parser.error(str(error))
+    raise AssertionError("parser.error ends the program")
+
+
+def _without_default_check(entry: Any) -> Any:
+    """Return a copy of a dataclass field; one with a list as default needs a factory of its own."""
+    if entry.default_factory is not MISSING:
+        return field(default_factory=entry.default_factory, metadata=entry.metadata)
+    return field(default=entry.default, metadata=entry.metadata)
+
+
+def _only_resume(arguments: Sequence[str] | None) -> None:
+    """Raise if anything but `--resume RUN` was given."""
+    words = sys.argv[1:] if arguments is None else arguments
+    others = [word for word in words if word.startswith("--") and word.partition("=")[0] != "--resume"]
+    if others:
+        raise ValueError(
+            f"resume takes every setting from the run's config.json, but {others} came too, expected --resume alone;"
+            " drop them, or start a new run"
+        )
+
+
+def from_run(kind: type[Arguments], run: Path) -> Arguments:
+    """Return the settings of an earlier run, set to resume it.
+
+    Args:
+        kind: the script's settings.
+        run: run folder.
+
+    Raises:
+        ValueError: if it is no run folder, of another script, or of another version.
+    """
+    from cosify.training.run_folder import read_config
+
+    config = read_config(run)
+    if config["script"] != kind.__name__:
+        raise ValueError(
+            f"run folder {run} was written with {config['script']}, expected {kind.__name__}; resume it with the script"
+            " that began it"
+        )
+    known = {entry.name for entry in fields(kind)}
+    unknown = sorted(set(config["arguments"]) - known)
+    if unknown:
+        raise ValueError(
+            f"run folder {run} has the settings {unknown}, which this version lacks; use the one that began it"
+        )
+    return kind(**{**config["arguments"], "resume": str(run), "output": str(run), "overwrite": False})
+
+
+def read_yaml(path: Path, kind: type[RunArguments]) -> dict[str, Any]:
+    """Return the settings in a YAML file.
+
+    Args:
+        path: of the file.
+        kind: whose fields the keys must be.
+
+    Raises:
+        ValueError: if it is no mapping, or has keys that are no settings, or values of another type.
+        OSError: if it cannot be read.
+    """
+    import yaml  # type: ignore[import-untyped]  # it ships no types
+
+    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} holds {type(content).__name__}, expected key: value lines such as 'epochs: 30'")
+    return _checked(content, kind, str(path))
+
+
+def _pairs(pairs: Sequence[str], kind: type[RunArguments]) -> dict[str, Any]:
+    import yaml
+
+    settings = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals:
+            raise ValueError(f"--set has {pair!r}, expected key=value, for example label_smoothing=0.1")
+        if key not in Recipe.__dataclass_fields__:
+            raise ValueError(f"--set has {key!r}, expected a key of --help's list; {_suggest(key, kind)}")
+        settings[key] = yaml.safe_load(value)
+    return _checked(settings, kind, "--set")
+
+
+def _checked(content: Mapping[str, Any], kind: type[RunArguments], where: str) -> dict[str, Any]:
+    known = {entry.name: entry for entry in fields(kind)}
+    settings = {}
+    for key, value in content.items():
+        if key not in known:
+            raise ValueError(
+                f"unknown key {key!r} in {where}, expected flags or recipe keys; {_suggest(str(key), kind)}"
+            )
+        settings[key] = _as_type(key, value, known[key].type, where)
+    return settings
+
+
+def _as_type(key: str, value: Any, expected: Any, where: str) -> Any:
+    """Return `value` if it suits the field, numbers as the field's kind; YAML reads 5e-4 as text."""
+    if key == "model_kwargs" and isinstance(value, dict):
+        return [f"{name}={entry!r}" for name, entry in value.items()]
+    kinds = set(get_args(expected)) if get_origin(expected) in (UnionType,) else {expected}
+    kinds = {get_origin(each) if get_origin(each) in (list, dict) else each for each in kinds}
+    if value is None and NoneType in kinds:
+        return None
+    if bool in kinds or isinstance(value, bool):
+        # `no` is no text in YAML, but what users write for mixed_precision.
+        fine = bool in kinds and isinstance(value, bool)
+        if key == "mixed_precision" and value is False:
+            return "no"
+    elif int in kinds:
+        fine = isinstance(value, int)
+    elif float in kinds:
+        try:
+            value, fine = float(value), True
+        except (TypeError, ValueError):
+            fine = False
+    elif list in kinds or dict in kinds:
+        fine = type(value) in kinds
+    else:
+        fine = isinstance(value, (str, int, float))
+        value = str(value) if get_origin(expected) is not Literal else value
+    if not fine:
+        raise ValueError(
+            f"{key} in {where} is {value!r}, expected {getattr(expected, '__name__', expected)}; see --help"
+        )
+    return value
+
+
+def _suggest(name: str, kind: type[RunArguments]) -> str:
+    names = [entry.name for entry in fields(kind)]
+    close = difflib.get_close_matches(name.split("=")[0].replace("-", "_"), names, 1)
+    return f"did you mean {close[0]}?" if close else "check the spelling"
+
+
+def resolved(args: RunArguments) -> dict[str, Any]:
+    """Return the settings as config.json stores them, without those that say only how this run was started."""
+    from dataclasses import asdict
+
+    return {key: value for key, value in asdict(args).items() if key not in ("resume", "overwrite", "output")}

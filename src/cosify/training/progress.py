@@ -1,0 +1,119 @@
+"""What one sees of a run while it goes on: a bar on a terminal, a line for each epoch, warnings about kappa."""
+
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor
+
+from cosify.training.kappa_statistics import KappaStatistics, KappaSummary
+
+logger = logging.getLogger("cosify.training")
+
+EDGE_WARNING = 0.05  # share of kappa* at an edge of the grid from which the estimate is not to be trusted
+RUNAWAY = 2.0  # times its start value from which a trainable kappa is said to run away
+STARVING = 0.8  # of the network's own speed; below, the images come too slowly
+SHORTEST_JUDGED = 5.0  # seconds; shorter epochs are mostly start-up
+DISPLAY_SECONDS = 0.5  # fetching numbers for the bar waits for the device
+
+
+class Bar:
+    """A line with loss, accuracy, kappa and speed on the main process' terminal; elsewhere nothing, not even a sync."""
+
+    def __init__(self, bar: Any, done: int, total: int) -> None:
+        self._bar = bar
+        self._task = bar.add_task("start", total=total, completed=done) if bar is not None else None
+        self._shown, self._images = time.perf_counter(), 0
+
+    def step(self, epoch: int, num_images: int, sums: Tensor, kappas: KappaStatistics, has_accuracy: bool) -> None:
+        """Count a step of `num_images`; now and then fetch the epoch's sums of loss, correct and samples, and kappa."""
+        if self._bar is None:
+            return
+        self._bar.advance(self._task)
+        self._images += num_images
+        seconds = time.perf_counter() - self._shown
+        if seconds < DISPLAY_SECONDS:
+            return
+        loss, correct, samples = sums.tolist()
+        shown = f"epoch {epoch + 1}  loss {loss / samples:.3f}"
+        shown += f"  accuracy {correct / samples:.1%}" if has_accuracy else ""
+        kappa = kappas.latest()
+        if kappa is not None:
+            low, high = kappas.edge_shares()
+            shown += f"  kappa {kappa:.2f}  edges {low:.1%} {high:.1%}"
+        self._bar.update(self._task, description=f"{shown}  {self._images / seconds:.0f} images/s")
+        self._shown, self._images = time.perf_counter(), 0
+
+
+@contextmanager
+def bar(shown: bool, done: int, total: int) -> Iterator[Bar]:
+    """Draw a bar of `total` steps of which `done` are done, if it is to be shown."""
+    if not shown:
+        yield Bar(None, done, total)
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, transient=True) as drawn:
+        yield Bar(drawn, done, total)
+
+
+def log_epoch(record: dict[str, Any], epochs: int) -> None:
+    """Log the line of an epoch.
+
+    Args:
+        record: its line of metrics.jsonl.
+        epochs: of the whole run.
+    """
+    shown = f"epoch {record['epoch']}/{epochs}  loss {record['train_loss']:.3f}"
+    if record["train_accuracy"] is not None:
+        shown += f"  train {record['train_accuracy']:.1%}"
+    if "test_accuracy" in record:
+        shown += f"  test {record['test_accuracy']:.1%}"
+    if "kappa_mean" in record:
+        shown += f"  kappa {record['kappa_mean']:.2f} (median {record['kappa_median']:.2f})"
+    shown += f"  {record['images_per_second']:.0f} of {record['ceiling_images_per_second']:.0f} images/s"
+    logger.info(shown)
+
+
+def warn_about_kappa(kappa: KappaSummary, start: float | None) -> None:
+    """Warn where the mean of kappa hides something.
+
+    Args:
+        kappa: of an epoch.
+        start: value that a trainable kappa began with, None for others.
+    """
+    for edge, share in (("lower", kappa.low_edge), ("upper", kappa.high_edge)):
+        if share > EDGE_WARNING:
+            logger.warning(
+                "%.0f %% of kappa lie at the %s edge of the search grid: the mean hides it, see kappa_histogram in"
+                " metrics.jsonl",
+                100 * share,
+                edge,
+            )
+    if start is not None and kappa.mean > RUNAWAY * start:
+        logger.warning(
+            "the trainable kappa runs away: %.1f after a start at %.1f, and nothing stops it; kappa ls estimates it"
+            " instead, a number fixes it",
+            kappa.mean,
+            start,
+        )
+
+
+def warn_about_speed(record: dict[str, Any], pipeline: str) -> None:
+    """Warn if the network waits for its images."""
+    if record["seconds"] < SHORTEST_JUDGED:
+        return
+    speed, ceiling = record["images_per_second"], record["ceiling_images_per_second"]
+    if speed < STARVING * ceiling and record["waiting_share"] > 1 - STARVING:
+        hint = "raise num_workers, or lower the cost of augment" if pipeline == "workers" else "see the device's load"
+        logger.warning(
+            "%.0f images/s, though the network alone does %.0f on synthetic ones: it waits for images in %.0f %% of the"
+            " time; %s",
+            speed,
+            ceiling,
+            100 * record["waiting_share"],
+            hint,
+        )

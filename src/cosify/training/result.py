@@ -1,0 +1,35 @@
+"""What a run leaves in memory."""
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from cosify.data import Data
+from cosify.training.evaluate import Evaluation
+from cosify.training.kappa_statistics import KappaSummary
+from cosify.training.run_folder import RunFolder
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a run leaves in memory; its files hold the rest.
+
+    Attributes:
+        folder: of the run.
+        model: trained (or averaged, or best: as the settings say), unwrapped, float32, on the training device.
+        label_names: name of each class.
+        evaluation: of that model on the test split.
+        kappa: of the last epoch's training samples; None for a stock softmax head.
+        data: both splits, as batches.
+        seconds: of training and evaluation, all sessions of the run together.
+        is_main: whether this process is the one that writes files.
+    """
+
+    folder: RunFolder
+    model: nn.Module
+    label_names: tuple[str, ...]
+    evaluation: Evaluation
+    kappa: KappaSummary | None
+    data: Data
+    seconds: float
+    is_main: bool

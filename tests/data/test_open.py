@@ -1,0 +1,263 @@
+"""Which pipeline a set gets, and that both give the same pixels where both can."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from cosify.data import (
+    Data,
+    Normalization,
+    PipelineSettings,
+    Preprocessing,
+    Shard,
+    Splits,
+    check_transform,
+    load_splits,
+    open_data,
+    tensors,
+)
+from cosify.data import open as opening
+from tests.data.folders import image_folder, parquet_folder, picture, splits_of
+
+CPU = torch.device("cpu")
+ALONE = Shard()
+RAW = {"mean": (0.0,) * 3, "std": (1 / 255,) * 3}  # batches then hold the pixels, 0 to 255
+FALLBACK = 16
+
+
+def opened(
+    splits: Splits,
+    *,
+    image_size: int | None = None,
+    data: str = "set",
+    expects: Mapping[str, Any] = RAW,
+    **settings: Any,
+) -> Data:
+    return open_data(
+        splits,
+        PipelineSettings(**{"num_workers": 0, **settings}),
+        Preprocessing(image_size, FALLBACK, **expects),
+        data=data,
+        device=CPU,
+    )
+
+
+def alike(num: int = 4, size: tuple[int, int] = (8, 8), mode: str = "RGB") -> Splits:
+    return splits_of([picture(seed, size, mode) for seed in range(num)], [seed % 2 for seed in range(num)])
+
+
+def of_two_sizes() -> Splits:
+    return splits_of([picture(0, (8, 8)), picture(1, (8, 12))], [0, 1])
+
+
+def pixels_of_test(data: Data) -> torch.Tensor:
+    return torch.cat([images for images, _ in data.test_batches(3)]).round().to(torch.uint8)
+
+
+def train_pixels(data: Data) -> torch.Tensor:
+    return torch.cat([images for images, _ in data.train_batches(4, epoch=0, seed=0, shard=ALONE)])
+
+
+@pytest.mark.parametrize(
+    ("splits", "settings", "expected"),
+    [
+        (alike(), {}, ("device", "crop-flip", (3, 8, 8))),
+        (alike(), {"data": "digits"}, ("device", "crop", (3, 8, 8))),
+        (alike(), {"augment": "none"}, ("device", "none", (3, 8, 8))),
+        (alike(), {"augment": "crop"}, ("device", "crop", (3, 8, 8))),
+        (alike(size=(128, 120)), {}, ("device", "crop-flip", (3, 120, 128))),
+        (alike(size=(300, 300)), {"image_size": 128}, ("device", "crop-flip", (3, 128, 128))),
+        (alike(size=(129, 100)), {}, ("workers", "timm", (3, 16, 16))),
+        (alike(), {"image_size": 129}, ("workers", "timm", (3, 129, 129))),
+        (of_two_sizes(), {}, ("workers", "timm", (3, 16, 16))),
+        (of_two_sizes(), {"image_size": 32, "augment": "none"}, ("workers", "none", (3, 32, 32))),
+        (of_two_sizes(), {"pipeline": "device"}, ("device", "crop-flip", (3, 16, 16))),
+        (alike(), {"pipeline": "workers"}, ("workers", "timm", (3, 8, 8))),
+        (alike(), {"pipeline": "workers", "augment": "crop"}, ("workers", "crop", (3, 8, 8))),
+        (alike(), {"augment": "timm"}, ("workers", "timm", (3, 8, 8))),
+        (alike(), {"transform": {"vflip": 0.5}}, ("workers", "timm", (3, 8, 8))),
+        (alike(), {"transform": {"vflip": 0.5}, "augment": "timm"}, ("workers", "timm", (3, 8, 8))),
+    ],
+)
+def test_choice(splits: Splits, settings: dict[str, Any], expected: tuple[str, str, tuple[int, ...]]) -> None:
+    data = opened(splits, **settings)
+    assert (data.pipeline, data.augmentation, data.image_shape) == expected
+    images = torch.cat([images for images, _ in data.test_batches(2)])
+    assert images.shape == (len(splits.test), *expected[2])
+    assert next(data.train_batches(2, epoch=0, seed=0, shard=ALONE))[0].shape == (2, *expected[2])
+
+
+def test_a_stream_is_read_by_workers(tmp_path: Path) -> None:
+    folder = str(parquet_folder(tmp_path / "d", [0, 1, 1], [0], names=["a", "b"]))
+    splits = load_splits(folder, streaming=True, num_train=3)
+    data = opened(splits)
+    assert (data.pipeline, data.image_shape) == ("workers", (3, 6, 6))
+    assert torch.equal(pixels_of_test(data)[0], torch.from_numpy(np.array(picture(0))).permute(2, 0, 1))
+    with pytest.raises(ValueError, match="pipeline is 'device' with streaming, which needs worker processes; use pipe"):
+        opened(splits, pipeline="device")
+
+
+@pytest.mark.parametrize("settings", [{"augment": "timm"}, {"transform": {"hflip": 0.0}}])
+def test_the_device_has_no_timm_transform(settings: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="pipeline is 'device' with timm's transform, which needs worker processes"):
+        opened(alike(), pipeline="device", **settings)
+
+
+def test_two_augmentations_contradict_each_other() -> None:
+    message = r"augment is 'crop' and transform is \{'hflip': 0.0\}, expected one of them; use augment timm, or drop"
+    with pytest.raises(ValueError, match=message):
+        opened(alike(), augment="crop", transform={"hflip": 0.0})
+
+
+@pytest.mark.parametrize("name", ["flip", "input_size", "mean", "use_prefetcher", "re_prob", "crop_pct"])
+def test_options_that_timm_lacks_or_that_would_do_nothing(name: str) -> None:
+    message = rf"transform has \['{name}'\], expected arguments of timm.data.create_transform: \['no_aug', "
+    with pytest.raises(ValueError, match=message):
+        opened(alike(), transform={name: 0.5, "hflip": 0.0})
+    with pytest.raises(ValueError, match=message):
+        check_transform({name: 0.5})
+    check_transform({"hflip": 0.0, "scale": (0.5, 1.0)})
+
+
+def test_timms_policies_take_no_grey_images() -> None:
+    options = {"auto_augment": "rand-m9-mstd0.5"}
+    with pytest.raises(ValueError, match="transform has auto_augment, but the images are grey, and timm's policies"):
+        opened(alike(mode="L"), transform=options)
+    in_colour = opened(alike(mode="L"), transform=options, expects={**RAW, "channels": 3})
+    assert train_pixels(in_colour).shape == (4, 3, 8, 8)
+
+
+def test_options_reach_timm() -> None:
+    image = picture(0, (8, 8))
+    data = opened(splits_of([image] * 40, [0] * 40), transform={"scale": (1, 1), "ratio": (1, 1), "color_jitter": None})
+    whole = torch.from_numpy(np.array(image)).permute(2, 0, 1)
+    mirrored = [torch.equal(each.round(), whole.flip(2).float()) for each in train_pixels(data)]
+    plain = [torch.equal(each.round(), whole.float()) for each in train_pixels(data)]
+    assert [not each for each in mirrored] == plain
+    assert 8 < sum(mirrored) < 32
+
+
+@pytest.mark.parametrize(
+    ("settings", "mirrored"),
+    [
+        ({}, False),
+        ({"transform": {"vflip": 0.5}}, False),
+        ({"transform": {"hflip": 0.5}}, True),
+        ({"augment": "timm"}, True),
+    ],
+)
+def test_workers_do_not_mirror_digits_unless_told(settings: dict[str, Any], mirrored: bool) -> None:
+    # Left half dark, right half light, as of test_augment: a crop never makes the left half the lighter one.
+    halves = Image.fromarray(np.repeat(np.array([[0] * 8 + [200] * 8], dtype=np.uint8), 16, axis=0))
+    data = opened(splits_of([halves] * 40, [0] * 40), data="digits", pipeline="workers", **settings)
+    pixels = train_pixels(data)
+    assert bool((pixels[..., :8].mean((1, 2, 3)) > pixels[..., 8:].mean((1, 2, 3)) + 1).any()) == mirrored
+
+
+def test_what_does_not_fit_goes_to_the_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    needed = 8 * 3 * 8 * 8  # four images in each split
+    for module in (opening, tensors):
+        monkeypatch.setattr(module, "free_memory", lambda _: 2 * needed)
+    assert opened(alike()).pipeline == "device"
+    for module in (opening, tensors):
+        monkeypatch.setattr(module, "free_memory", lambda _: 2 * needed - 2)
+    assert opened(alike()).pipeline == "workers"
+    assert opened(alike(), expects={**RAW, "channels": 1}).pipeline == "device", "a third of the bytes"
+    with pytest.raises(ValueError, match=r"8 images of 8x8 pixels and 3 channels take 0.00 GiB, expected at most half"):
+        opened(alike(), pipeline="device")
+
+
+@pytest.mark.parametrize("pipeline", ["device", "workers"])
+def test_channels_are_those_of_the_images_or_converted(pipeline: str) -> None:
+    grey, colour = (np.stack([np.asarray(picture(seed, (8, 8), mode)) for seed in range(4)]) for mode in ("L", "RGB"))
+    in_grey = np.stack([np.asarray(picture(seed, (8, 8)).convert("L")) for seed in range(4)])
+    for mode, channels, expected in (
+        ("L", None, grey[:, None]),
+        ("L", 3, np.repeat(grey[:, None], 3, axis=1)),
+        ("RGB", None, colour.transpose(0, 3, 1, 2)),
+        ("RGB", 1, in_grey[:, None]),
+    ):
+        data = opened(alike(mode=mode), pipeline=pipeline, expects={**RAW, "channels": channels})
+        assert data.image_shape == expected.shape[1:]
+        assert torch.equal(pixels_of_test(data), torch.from_numpy(expected.copy())), (mode, channels)
+    one_in_colour = splits_of([*(picture(seed, (8, 8), "L") for seed in range(3)), picture(3, (8, 8))], [0] * 4)
+    data = opened(one_in_colour, pipeline=pipeline)
+    assert torch.equal(pixels_of_test(data)[3], torch.from_numpy(colour[3].copy()).permute(2, 0, 1))
+    assert torch.equal(pixels_of_test(data)[0], torch.from_numpy(grey[0].copy()).expand(3, 8, 8))
+
+
+@pytest.mark.parametrize("size", [(8, 8), (16, 8), (8, 16)])
+def test_small_images_keep_their_sides_and_pixels_in_both_pipelines(size: tuple[int, int]) -> None:
+    splits = alike(size=size)
+    expected = torch.stack([torch.from_numpy(np.array(image)).permute(2, 0, 1) for image in splits.test["image"]])
+    for pipeline in ("device", "workers"):
+        data = opened(splits, pipeline=pipeline, augment="none")
+        assert torch.equal(pixels_of_test(data), expected), pipeline
+        plain = torch.cat([images for images, _ in data.plain_train_batches(4)])
+        assert torch.equal(plain.round(), expected.float()), pipeline
+        for augment in ("crop", "crop-flip"):
+            assert opened(splits, pipeline=pipeline, augment=augment).image_shape == (3, size[1], size[0])
+
+
+@pytest.mark.parametrize("pipeline", ["device", "workers"])
+def test_normalization_from_scratch_is_that_of_the_images_and_else_that_of_the_weights(pipeline: str) -> None:
+    splits = alike()
+    scratch = opened(splits, pipeline=pipeline, expects={})
+    pixels = np.stack([np.asarray(image) for image in splits.train["image"]]) / 255
+    assert scratch.normalization.mean == pytest.approx(pixels.mean((0, 1, 2)).tolist())
+    assert scratch.normalization.std == pytest.approx(pixels.std((0, 1, 2)).tolist())
+    everything = torch.cat([images for images, _ in scratch.plain_train_batches(4)])
+    assert everything.mean((0, 2, 3)).abs().max() < 1e-5
+    weights = {"mean": (0.1, 0.2, 0.6), "std": (0.2, 0.3, 0.4)}
+    assert opened(splits, pipeline=pipeline, expects=weights).normalization == Normalization(**weights)
+    grey = opened(alike(mode="L"), pipeline=pipeline, expects=weights).normalization
+    assert (grey.mean, grey.std) == (pytest.approx((0.3,)), pytest.approx((0.3,)))
+
+
+def test_interpolation_and_crop_are_those_of_the_weights_for_workers_alone() -> None:
+    expects = {**RAW, "interpolation": "bicubic", "crop_pct": 0.5}
+    data = opened(alike(), pipeline="workers", expects=expects)
+    assert (data.interpolation, data.crop_pct) == ("bicubic", 0.5)
+    larger = picture(0, (8, 8)).resize((16, 16), Image.Resampling.BICUBIC).crop((4, 4, 12, 12))
+    assert torch.equal(pixels_of_test(data)[0], torch.from_numpy(np.array(larger)).permute(2, 0, 1))
+    resident = opened(alike(), pipeline="device", expects=expects)
+    assert (resident.interpolation, resident.crop_pct) == ("bilinear", 1.0)
+    assert torch.equal(pixels_of_test(resident)[0], torch.from_numpy(np.array(picture(0, (8, 8)))).permute(2, 0, 1))
+
+
+def test_a_broken_image_is_named_by_its_row_in_the_set(tmp_path: Path) -> None:
+    folder = image_folder(tmp_path / "d", per_class=100)
+    splits = load_splits(str(folder))
+    files = [image["path"] for image in splits.train.cast_column("image", datasets.Image(decode=False))["image"]]
+    for file in files[1:]:  # more than are looked at
+        Path(file).write_bytes(b"no image")
+    found = r"image in row (\d+) of split 'train' \((.*)\) cannot be read \(Unidentified"
+    with pytest.raises(ValueError, match=found) as raised:
+        opened(splits)
+    match = re.search(found, str(raised.value))
+    assert match is not None
+    assert match[2] == files[int(match[1])]
+
+
+def test_a_stream_without_rows(tmp_path: Path) -> None:
+    folder = parquet_folder(tmp_path / "d", [0, 1], [0], names=["a", "b"])
+    splits = load_splits(str(folder), streaming=True, num_train=2)
+    empty = Splits(splits.train.take(0), splits.test, "image", "label", ("a", "b"), 2, streaming=True)
+    with pytest.raises(ValueError, match="the stream of split 'train' has no rows, expected at least one image; check"):
+        opened(empty)
+
+
+def test_workers_by_default_are_this_process_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    monkeypatch.setattr(opening, "default_num_workers", lambda local: asked.append(local) or 0)
+    open_data(
+        alike(), PipelineSettings(pipeline="workers"), Preprocessing(None, 8), data="set", device=CPU, local_processes=3
+    )
+    assert asked == [3]

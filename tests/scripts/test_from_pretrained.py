@@ -1,0 +1,162 @@
+"""finetune.py, cosify_pretrained.py and linear_probe.py as users start them, from the export of a run."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+import cosify
+from cosify.command import export
+from cosify.training import (
+    CosifyArguments,
+    FinetuneArguments,
+    TrainArguments,
+    cosify_pretrained,
+    finetune,
+    read_config,
+    read_metrics,
+    train,
+)
+from cosify.training.cosify_pretrained import AccuracyDroppedError
+from tests.processes import ROOT, environment, run_python
+
+
+@pytest.fixture(scope="module")
+def softmax_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of a softmax run on synthetic images, with its export."""
+    folder = tmp_path_factory.mktemp("runs") / "softmax"
+    result = train(
+        TrainArguments(data="synthetic", head="linear", epochs=10, batch_size=32, output=str(folder), tracker="none")
+    )
+    assert result.evaluation.accuracy > 0.9
+    export(result)
+    return folder
+
+
+def test_cosify_keeps_the_directions_and_reports_the_start(softmax_run: Path, tmp_path: Path) -> None:
+    args = CosifyArguments(
+        model=str(softmax_run), data="synthetic", epochs=1, batch_size=32, lr=1e-4, blocks="head", kappa="10",
+        tracker="none", output=str(tmp_path / "run"),
+    )  # fmt: skip
+    result = cosify_pretrained(args)
+    config = read_config(tmp_path / "run")
+    base = config["base_accuracy"]
+    assert result.evaluation.accuracy > base - 0.05, "the directions of the classes are lost"
+    assert 1 < config["start_kappa"]["mean"] < 100
+    assert sum(config["start_kappa"]["histogram"]) == 320
+    assert config["num_trained"] == 10 * 128 < config["num_parameters"]
+    stock = torch.nn.functional.normalize(result.model.fc.weight.detach())
+    assert stock.shape == (10, 128)
+    before = {k: v for k, v in _start_state(softmax_run).items() if not k.startswith("fc.")}
+    for name, value in before.items():
+        torch.testing.assert_close(result.model.state_dict()[name], value, rtol=0, atol=0, msg=f"{name} is not frozen")
+
+
+def _start_state(run: Path) -> dict[str, torch.Tensor]:
+    from safetensors.torch import load_file
+
+    return load_file(run / "export" / "model.safetensors")
+
+
+def test_guard_rail_stops_with_a_message(softmax_run: Path, tmp_path: Path) -> None:
+    args = CosifyArguments(
+        model=str(softmax_run), data="synthetic", epochs=3, batch_size=32, lr=5.0, tracker="none",
+        output=str(tmp_path / "run"),
+    )  # fmt: skip
+    with pytest.raises(
+        AccuracyDroppedError, match=r"test accuracy is .* below the softmax model's .*, expected at most 5"
+    ):
+        cosify_pretrained(args)
+    assert len(read_metrics(tmp_path / "run")) >= 1, "the evaluation that ended it is not on record"
+    cosify_pretrained(replace(args, max_drop=1.0, overwrite=True))
+
+
+def test_cosify_other_classes_gets_a_new_classifier(softmax_run: Path, tmp_path: Path) -> None:
+    args = CosifyArguments(
+        model=str(softmax_run), data="two-digits", limit_train=256, epochs=1, batch_size=64, tracker="none",
+        output=str(tmp_path / "run"),
+    )  # fmt: skip
+    result = cosify_pretrained(args)
+    assert result.model.fc.num_classes == 100
+    assert read_config(tmp_path / "run")["base_accuracy"] is None
+
+
+def test_cosine_models_are_not_cosified_again(softmax_run: Path, tmp_path: Path) -> None:
+    model = cosify.convert(cosify_start(softmax_run), kappa="ls")
+    cosify.save(model, tmp_path / "cos")
+    with pytest.raises(ValueError, match=r"has a cosine head already, expected a softmax one; use finetune"):
+        cosify_pretrained(CosifyArguments(model=str(tmp_path / "cos"), data="synthetic"))
+
+
+def cosify_start(run: Path) -> torch.nn.Module:
+    import timm
+
+    model: torch.nn.Module = timm.create_model(f"local-dir:{run / 'export'}", pretrained=True)
+    return model
+
+
+@pytest.mark.parametrize("head", ["linear", "cos"])
+def test_finetune_replaces_the_head_and_freezes(softmax_run: Path, tmp_path: Path, head: str) -> None:
+    model = cosify.convert(cosify_start(softmax_run), kappa=20.0)
+    cosify.save(model, tmp_path / "cos")
+    args = FinetuneArguments(
+        model=str(tmp_path / "cos"), data="digits", limit_train=256, epochs=2, batch_size=64, blocks="1", head=head,
+        tracker="none", output=str(tmp_path / "run"),
+    )  # fmt: skip
+    result = finetune(args)
+    assert bool(cosify.find_heads(result.model)) == (head == "cos")
+    state, start = result.model.state_dict(), _start_state(softmax_run)
+    assert torch.equal(state["layer1.0.bn1.running_mean"], start["layer1.0.bn1.running_mean"])
+    assert torch.equal(state["layer3.0.conv1.weight"], start["layer3.0.conv1.weight"])
+    assert not torch.equal(state["layer4.0.conv1.weight"], start["layer4.0.conv1.weight"])
+    config = result.model.pretrained_cfg
+    assert tuple(config["mean"]) == tuple(cosify_start(softmax_run).pretrained_cfg["mean"]), "not the backbone's own"
+    export(result)
+    opened = cosify_start(tmp_path / "run").eval()
+    images = next(iter(result.data.test_batches(8)))[0]
+    assert torch.equal(opened(images).argmax(1), result.model.eval()(images).argmax(1))
+
+
+def test_probe_of_an_export(softmax_run: Path, tmp_path: Path) -> None:
+    script = str(ROOT / "scripts" / "linear_probe.py")
+    printed = run_python(
+        script, "--model", str(softmax_run), "--data", "synthetic", "--output", str(tmp_path / "probe")
+    )
+    assert "test accuracy" in printed
+    (record,) = read_metrics(tmp_path / "probe", "probe")
+    assert record["top1"] > 0.9
+    assert (record["num_train"], record["num_validation"], record["num_test"]) == (256, 64, 100)
+    assert read_config(tmp_path / "probe")["arguments"]["model"] == str(softmax_run)
+
+
+@pytest.mark.parametrize("name", ["finetune", "cosify_pretrained", "linear_probe"])
+def test_a_missing_model_is_one_line(name: str, tmp_path: Path) -> None:
+    for arguments, message in (
+        ([], "model is missing, expected a folder"),
+        (["--model", "no_such"], "model 'no_such' ca"),
+    ):
+        done = subprocess.run(
+            [sys.executable, str(ROOT / "scripts" / f"{name}.py"), *arguments],
+            env=environment(), cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False,
+        )  # fmt: skip
+        assert done.returncode == 1
+        assert done.stderr.strip().startswith(f"error: {message}"), done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_compare_resumes_and_tabulates(tmp_path: Path) -> None:
+    script = str(ROOT / "scripts" / "compare.py")
+    run_python(script, "--smoke", "--output", str(tmp_path))
+    runs = (tmp_path / "runs.jsonl").read_text()
+    by_head = {run["head"]: run for run in map(json.loads, runs.splitlines())}
+    assert list(by_head) == ["softmax", "ls", "2kappa"]
+    assert by_head["2kappa"]["kappa"] == pytest.approx(2 * by_head["ls"]["kappa"])
+    run_python(script, "--smoke", "--output", str(tmp_path))
+    assert (tmp_path / "runs.jsonl").read_text() == runs, "what was there was trained again"
+    rows = json.loads((tmp_path / "table.json").read_text())["rows"]
+    assert [row["head"] for row in rows] == ["softmax", "ls", "2kappa"]
+    assert f"| ls | 1 | {100 * by_head['ls']['accuracy']:.2f} |" in (tmp_path / "table.md").read_text()

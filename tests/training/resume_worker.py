@@ -1,0 +1,48 @@
+"""What the resume tests do in processes of their own: a short run, or the rest of one."""
+
+import resource
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cosify.training import TrainArguments, train
+from cosify.training.loop import Run
+from cosify.training.parse import from_run
+
+TINY = ["channels=(8, 8, 8, 16)", "stem_width=8", "drop_rate=0.2"]
+ARGUMENTS = TrainArguments(
+    data="synthetic",
+    epochs=3,
+    batch_size=32,
+    model_kwargs=TINY,
+    save_every_steps=1,
+    mixup=0.2,
+    tracker="none",
+    export="best",
+)
+
+
+def start_or_resume(folder: str, epochs: int) -> None:
+    """Begin the run in `folder`, or go on with it."""
+    torch.set_num_threads(1)
+    path = Path(folder)
+    train(from_run(TrainArguments, path) if path.exists() else replace(ARGUMENTS, epochs=epochs, output=folder))
+
+
+def fill_the_disk(folder: str, step: int) -> None:
+    """Begin the run in `folder`; from `step` on no file can grow beyond a few kilobytes."""
+    torch.set_num_threads(1)
+    save = Run._save
+
+    def limited(self: Any, sums: Any) -> None:
+        if self.progress.step == step:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (2000, resource.RLIM_INFINITY))
+        save(self, sums)
+
+    Run._save = limited  # type: ignore[method-assign]
+    try:
+        train(replace(ARGUMENTS, output=folder))
+    except OSError as error:
+        Path(folder).with_name("error.txt").write_text(str(error))

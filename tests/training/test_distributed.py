@@ -1,0 +1,171 @@
+"""Several processes do what one does, under DDP and FSDP, and under each launcher."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from cosify.training import read_metrics
+from cosify.training.sharding import check_sharding
+from tests.processes import ROOT, environment, run_distributed, run_python
+from tests.training import distributed_worker
+from tests.training.distributed_worker import ARGUMENTS
+
+OF_ONE_RANK = ("fc.kappa", "fc.embedding_norm")  # running means of the batches that the main process saw
+TIMES = ("seconds", "images_per_second", "ceiling_images_per_second", "waiting_share")
+TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+# With --cpu, or without --multi_gpu, accelerate 1.15 starts one process, whatever their number is said to be.
+ACCELERATE = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--main_process_port", "0"]
+
+
+@pytest.fixture(scope="module")
+def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of all runs on two processes."""
+    folder = tmp_path_factory.mktemp("two")
+    run_distributed("tests.training.distributed_worker", folder, 2)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def one_process(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of the same runs on one process, with the doubled batch."""
+    folder = tmp_path_factory.mktemp("one")
+    for name in ("accumulate", "workers"):
+        distributed_worker.run(folder, name, world_size=1)
+    return folder
+
+
+def held(folder: Path, name: str, rank: int = 0) -> dict[str, Any]:
+    found: dict[str, Any] = torch.load(folder / f"{name}-{rank}.pt")
+    return found
+
+
+def recorded(folder: Path) -> list[dict[str, Any]]:
+    return [{key: value for key, value in record.items() if key not in TIMES} for record in read_metrics(folder)]
+
+
+@pytest.mark.parametrize(
+    ("name", "alone", "augmentation"),
+    [("accumulate", "accumulate", "crop"), ("workers", "workers", "timm"), ("sharded", "accumulate", "crop")],
+)
+def test_two_ranks_equal_one_with_the_doubled_batch_at_each_step(
+    name: str, alone: str, augmentation: str, two_ranks: Path, one_process: Path
+) -> None:
+    one, first, second = held(one_process, alone), held(two_ranks, name), held(two_ranks, name, rank=1)
+    assert first["sharded"] == (name == "sharded")
+    assert one["augmentation"] == first["augmentation"] == augmentation
+    together = first["steps"] + second["steps"]
+    assert one["steps"][:, 2].tolist() == together[:, 2].tolist() == [64.0] * 20, "not 20 steps of 64 images"
+    assert one["steps"][:, 1].tolist() == together[:, 1].tolist(), "other answers are correct"
+    torch.testing.assert_close(together[:, 0] / 64, one["steps"][:, 0] / 64, rtol=0, atol=1e-5)
+    one_records, two_records = read_metrics(one_process / alone), read_metrics(two_ranks / name)
+    assert len(one_records) == len(two_records) == 4
+    for epoch, (one_record, two_record) in enumerate(zip(one_records, two_records, strict=True)):
+        for key in ("kappa_mean", "train_loss", "mean_angle_deg"):
+            assert two_record[key] == pytest.approx(one_record[key], rel=1e-6), (key, epoch)
+        for key in ("histogram", "median", "p10", "p90", "low_edge", "high_edge"):
+            assert two_record[f"kappa_{key}"] == one_record[f"kappa_{key}"], (key, epoch)
+    assert first["evaluation"] == second["evaluation"], "ranks disagree"
+    assert first["evaluation"]["accuracy"] == one["evaluation"]["accuracy"]
+    for key, value in one["state"].items():
+        torch.testing.assert_close(second["state"][key], first["state"][key], rtol=0, atol=0, msg=key)
+        if key not in OF_ONE_RANK:
+            torch.testing.assert_close(first["state"][key], value, rtol=1e-5, atol=1e-6, msg=key)
+
+
+def test_fsdp_resumes_to_the_bit(two_ranks: Path) -> None:
+    whole, rest = held(two_ranks, "sharded-resumed"), held(two_ranks / "part", "sharded-resumed")
+    assert whole["sharded"]
+    assert rest["sharded"]
+    assert (len(whole["steps"]), len(rest["steps"])) == (20, 20 - 12), "it went on from elsewhere than step 12"
+    records = recorded(two_ranks / "sharded-resumed")
+    assert recorded(two_ranks / "part" / "sharded-resumed") == records
+    assert rest["evaluation"] == whole["evaluation"]
+    assert whole["evaluation"]["accuracy"] == max(record["test_accuracy"] for record in records), "not the best one"
+    for key, value in whole["state"].items():
+        torch.testing.assert_close(rest["state"][key], value, rtol=0, atol=0, msg=key)
+    (newest,) = (path for path in (two_ranks / "sharded-resumed" / "checkpoints").iterdir() if path.is_dir())
+    assert newest.name == "step-000000020"
+    assert (newest / "pytorch_model_fsdp_0").is_dir()
+
+
+def test_fsdp_keeps_the_precision_of_ddp(two_ranks: Path) -> None:
+    sharded, plain = held(two_ranks, "sharded-bf16"), held(two_ranks, "bf16")
+    assert sharded["sharded"]
+    assert not plain["sharded"]
+    torch.testing.assert_close(sharded["steps"], plain["steps"], rtol=1e-6, atol=0)
+    for key, value in plain["state"].items():
+        torch.testing.assert_close(sharded["state"][key], value, rtol=1e-4, atol=1e-5, msg=key)
+
+
+@pytest.mark.parametrize(
+    ("version", "settings", "message"),
+    [
+        (1, {}, r"fsdp_version is 1, expected 2; .*--fsdp_version 2"),
+        (2, {"ema_decay": 0.9}, r"ema_decay is 0.9 with FSDP, .* drop ema_decay"),
+        (2, {"mixed_precision": "fp16"}, r"mixed_precision is 'fp16' with FSDP, expected bf16 or no"),
+    ],
+)
+def test_what_fsdp_cannot_do_is_refused(version: int, settings: dict[str, Any], message: str) -> None:
+    accelerator = SimpleNamespace(distributed_type="FSDP", is_fsdp2=version == 2)
+    with pytest.raises(ValueError, match=message):
+        check_sharding(replace(ARGUMENTS, **settings), accelerator)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", [ACCELERATE, TORCHRUN], ids=["accelerate", "torchrun"])
+@pytest.mark.parametrize("script", ["finetune", "cosify_pretrained"])
+def test_scripts_run_under_each_launcher(script: str, launcher: list[str], tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    path = str(ROOT / "scripts" / f"{script}.py")
+    printed = run_python(*launcher, path, "--smoke", "--tracker", "none", "--output", str(run))
+    assert printed.count("test accuracy") == 1, printed
+    assert json.loads((run / "environment.json").read_text())["world_size"] == 2
+    assert [record["epoch"] for record in read_metrics(run)] == list(range(1, 11))
+    assert (run / "export" / "model.safetensors").is_file()
+
+
+def stop_after_an_epoch(command: list[str], run: Path, number: signal.Signals) -> str:
+    """Start a run, or its rest, send it a signal after one more epoch, and return what it printed."""
+
+    def epochs() -> int:
+        return len(read_metrics(run)) if (run / "metrics.jsonl").exists() else 0
+
+    before, deadline = epochs(), time.monotonic() + 120
+    with subprocess.Popen([sys.executable, *command], env=environment(), stderr=subprocess.PIPE, text=True) as process:
+        try:
+            while epochs() == before and process.poll() is None and time.monotonic() < deadline:
+                time.sleep(0.05)
+            process.send_signal(number)
+            _, printed = process.communicate(timeout=60)
+        finally:
+            process.kill()
+    assert f"stopped by signal {int(number)} at step " in printed, printed
+    return printed
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("pipeline", ["device", "workers"])  # torchrun's signal reaches the workers, too
+def test_sigterm_to_torchrun_saves_and_one_process_goes_on(pipeline: str, tmp_path: Path) -> None:
+    run, script = tmp_path / "run", str(ROOT / "scripts" / "train.py")
+    settings = ["--data", "synthetic", "--epochs", "3000", "--batch-size", "32", "--tracker", "none"]
+    settings += ["--set", f"pipeline={pipeline}", "num_workers=1", "--output", str(run)]
+    stop_after_an_epoch([*TORCHRUN, script, *settings], run, signal.SIGTERM)
+    (saved,) = (path for path in (run / "checkpoints").iterdir() if path.is_dir())
+    step = json.loads((saved / "progress.json").read_text())["step"]
+    assert step % 10 == 0, "ranks agree at every tenth step alone"
+    assert step == int(saved.name.removeprefix("step-")) > 0
+    printed = stop_after_an_epoch([script, "--resume", str(run)], run, signal.SIGTERM)
+    assert f"resumed at step {step} of 15000" in printed
+    (later,) = (path for path in (run / "checkpoints").iterdir() if path.is_dir())
+    assert int(later.name.removeprefix("step-")) > step
+    epochs = [record["epoch"] for record in read_metrics(run)]
+    assert epochs == list(range(1, len(epochs) + 1))

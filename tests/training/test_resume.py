@@ -1,0 +1,217 @@
+"""A run that ends early, however it ends, goes on to what it would have been."""
+
+import json
+import multiprocessing
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from cosify.training import FinetuneArguments, TrainArguments, finetune, read_metrics, train
+from cosify.training.loop import Run
+from cosify.training.parse import from_run
+from cosify.training.session import _batch_size_of
+from tests.processes import ROOT, environment, run_distributed
+from tests.training import resume_worker
+from tests.training.resume_worker import ARGUMENTS, TINY
+
+TIMES = ("seconds", "images_per_second", "ceiling_images_per_second", "waiting_share")
+RICH = {
+    "ema_decay": 0.9,
+    "random_erasing": 0.2,
+    "label_smoothing": 0.1,
+    "clip_grad_norm": 1.0,
+    "accumulate": 2,
+    "eval_every_steps": 2,
+    "mix_off_epochs": 1,
+    "save_every_steps": 3,
+    "balance": "sampling",
+    "schedule": "step",
+    "decay_epochs": 2.0,
+}
+
+
+class _StopError(Exception):
+    pass
+
+
+def stop_at(monkeypatch: pytest.MonkeyPatch, step: int, run: Callable[[], Any]) -> None:
+    """Call `run`, which dies without warning after `step` steps."""
+    due = Run._due
+
+    def dying(self: Any, every: int | None) -> bool:
+        if self.progress.step == step:
+            raise _StopError
+        return due(self, every)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "_due", dying)
+        with pytest.raises(_StopError):
+            run()
+
+
+def recorded(folder: Path) -> list[dict[str, Any]]:
+    found = read_metrics(folder) + read_metrics(folder, "step")
+    return [{key: value for key, value in record.items() if key not in TIMES} for record in found]
+
+
+@pytest.mark.parametrize(
+    ("settings", "steps"),
+    [
+        ({}, 7),
+        ({"kappa": "trainable"} | RICH, 7),
+        ({"kappa": "adacos-dynamic"} | RICH, 7),
+        (
+            {"pipeline": "workers", "num_workers": 1, "transform": {"scale": [0.5, 1.0]}, "save_every_steps": 2},
+            13,
+        ),
+        ({"cosine_margin": 0.2, "mixup": 0.0, "mixed_precision": "no"}, 15),
+        ({"save_every_steps": None}, 7),
+        ({"save_every_steps": None}, 11),
+    ],
+    ids=["ls", "trainable", "adacos-dynamic", "workers", "margin", "epochs-only", "between-epochs"],
+)
+def test_it_ends_bit_equal(
+    settings: dict[str, Any], steps: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    args = replace(ARGUMENTS, **settings)
+    whole = train(replace(args, output=str(tmp_path / "whole")))
+    part = tmp_path / "part"
+    stop_at(monkeypatch, steps, lambda: train(replace(args, output=str(part))))
+    rest = train(from_run(TrainArguments, part))
+    assert recorded(part) == recorded(tmp_path / "whole")
+    for name, value in whole.model.state_dict().items():
+        torch.testing.assert_close(rest.model.state_dict()[name], value, rtol=0, atol=0, msg=name)
+    assert rest.evaluation == whole.evaluation
+    left = {path.name for path in (part / "checkpoints").iterdir()}
+    assert left == {f"step-{whole.data.num_train // (32 * args.accumulate) * 3:09d}", "best.safetensors"}
+
+
+def test_a_finished_run_resumes_to_its_result(tmp_path: Path) -> None:
+    whole = train(replace(ARGUMENTS, export="last", output=str(tmp_path)))
+    again = train(from_run(TrainArguments, tmp_path))
+    assert again.evaluation == whole.evaluation
+    assert again.kappa == whole.kappa
+
+
+def test_other_scripts_resume_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    args = FinetuneArguments(smoke=True, batch_size=64, tracker="none", blocks="1", head="cos")
+    whole = finetune(replace(args, output=str(tmp_path / "whole")))
+    part = tmp_path / "part"
+    stop_at(monkeypatch, 12, lambda: finetune(replace(args, output=str(part))))
+    rest = finetune(from_run(FinetuneArguments, part))
+    assert recorded(part) == recorded(tmp_path / "whole")
+    assert rest.evaluation == whole.evaluation
+
+
+def test_early_stop_ends_a_run_for_good(tmp_path: Path) -> None:
+    args = replace(ARGUMENTS, epochs=8, lr=1e-6, early_stop_epochs=2, output=str(tmp_path), save_every_steps=None)
+    result = train(args)
+    stopped_after = len(read_metrics(tmp_path))
+    assert stopped_after < 8
+    assert train(from_run(TrainArguments, tmp_path)).evaluation == result.evaluation
+    assert len(read_metrics(tmp_path)) == stopped_after
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_save_and_say_how_to_go_on(number: signal.Signals, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    command = [sys.executable, str(ROOT / "scripts" / "train.py"), "--data", "synthetic", "--epochs", "3000"]
+    command += ["--model-kwargs", *TINY, "--batch-size", "32", "--tracker", "none", "--output", str(run)]
+    with subprocess.Popen(command, env=environment(), stderr=subprocess.PIPE, text=True) as process:
+        deadline = time.monotonic() + 100
+        while not (run / "metrics.jsonl").exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        process.send_signal(number)
+        _, printed = process.communicate(timeout=60)
+    assert process.returncode == 128 + number, printed
+    assert f"stopped by signal {int(number)} at step " in printed
+    assert f"go on with --resume {run}" in printed
+    assert "Traceback" not in printed
+    (newest,) = (path for path in (run / "checkpoints").iterdir() if path.is_dir())
+    step = json.loads((newest / "progress.json").read_text())["step"]
+    assert f"at step {step} of 30000" in printed
+    assert int(newest.name.removeprefix("step-")) == step
+
+
+def test_twenty_random_kills_lose_nothing(tmp_path: Path) -> None:
+    processes = multiprocessing.get_context("forkserver")
+    processes.set_forkserver_preload(["tests.training.resume_worker"])
+    train(replace(ARGUMENTS, epochs=60, output=str(tmp_path / "whole")))
+    folder, chance, kills = tmp_path / "killed", random.Random(0), 0
+    while kills < 20:
+        process = processes.Process(target=resume_worker.start_or_resume, args=(str(folder), 60))
+        process.start()
+        process.join(chance.uniform(0.2, 1.0))
+        if process.exitcode is not None:
+            break
+        process.kill()
+        process.join()
+        kills += 1
+    assert kills == 20, f"the run ended after {kills} kills, it is too short for this machine"
+    before = [record["step"] for record in read_metrics(folder)] if (folder / "metrics.jsonl").exists() else []
+    process = processes.Process(target=resume_worker.start_or_resume, args=(str(folder), 60))
+    process.start()
+    process.join(120)
+    assert process.exitcode == 0
+    assert before, "no kill came after the first epoch"
+    assert recorded(folder) == recorded(tmp_path / "whole")
+
+
+@pytest.mark.parametrize(("step", "kept"), [(1, "there is none before it"), (12, "step-000000011 before it is kept")])
+def test_a_full_disk_is_one_clear_error_and_keeps_the_last(step: int, kept: str, tmp_path: Path) -> None:
+    processes = multiprocessing.get_context("forkserver")
+    process = processes.Process(target=resume_worker.fill_the_disk, args=(str(tmp_path / "run"), step))
+    process.start()
+    process.join(60)
+    assert process.exitcode == 0
+    message = (tmp_path / "error.txt").read_text()
+    assert f"the checkpoint of step {step} cannot be written to" in message
+    assert kept in message
+    assert "resume with --resume" in message
+    assert not list((tmp_path / "run" / "checkpoints").glob(".*")), "something half-written is left"
+    train(from_run(TrainArguments, tmp_path / "run"))
+    assert len(read_metrics(tmp_path / "run")) == 3
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stop_at(monkeypatch, 7, lambda: train(replace(ARGUMENTS, output=str(tmp_path))))
+    (newest,) = (path for path in (tmp_path / "checkpoints").iterdir() if path.is_dir())
+    (newest / "model.safetensors").write_bytes(b"x" * 100)
+    with pytest.raises(
+        ValueError, match=r"checkpoint .*step-000000006 cannot be loaded .*, expected a whole one of the"
+    ):
+        train(from_run(TrainArguments, tmp_path))
+
+
+@pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 2)])
+def test_another_number_of_processes_goes_on(before: int, after: int, tmp_path: Path) -> None:
+    for name, worlds in (("whole", (before,)), ("part", (before, after))):
+        for part, world_size in enumerate(worlds):
+            until = "10" if len(worlds) == 2 and part == 0 else "0"
+            arguments = (str(64 // before), until)
+            (tmp_path / name).mkdir(exist_ok=True)
+            run_distributed("tests.training.ddp_worker", tmp_path / name, world_size, *arguments)
+    whole, part = (read_metrics(tmp_path / name / "run") for name in ("whole", "part"))
+    assert [record["step"] for record in part] == [record["step"] for record in whole] == [5, 10, 15, 20]
+    for one, other in zip(whole, part, strict=True):
+        for name in ("train_loss", "kappa_mean", "test_loss"):
+            assert other[name] == pytest.approx(one[name], rel=1e-5), name
+        assert sum(other["kappa_histogram"]) == sum(one["kappa_histogram"]) == 320
+
+
+def test_a_batch_that_cannot_be_shared_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    args = replace(ARGUMENTS, output=str(tmp_path))
+    stop_at(monkeypatch, 3, lambda: train(args))
+    with pytest.raises(
+        ValueError, match=r"the run has 32 images in a batch of all processes, which 3 cannot share, exp"
+    ):
+        _batch_size_of(from_run(TrainArguments, tmp_path), 3)
