@@ -76,3 +76,15 @@ def test_no_epoch_yet(tmp_path: Path) -> None:
         plot_kappa_trace(tmp_path)
     with pytest.raises(FileNotFoundError, match=r"metrics.jsonl"):
         plot_kappa_trace(tmp_path / "nowhere")
+
+
+def test_epochs_without_an_evaluation_and_losses_without_an_accuracy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = {key: value for key, value in record(1).items() if not key.startswith("test_")}
+    _, figure = draw(
+        tmp_path / "r", first | {"train_accuracy": None}, record(2, train_accuracy=None), monkeypatch=monkeypatch
+    )
+    loss, accuracy = figure.axes[:2]
+    assert [line.get_xdata().tolist() for line in loss.lines] == [[1, 2], [2]]
+    assert [line.get_label() for line in accuracy.lines] == ["test 80.0%"]

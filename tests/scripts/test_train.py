@@ -25,7 +25,8 @@ def check_run(folder: Path, world_size: int = 1) -> None:
     assert records[-1]["test_accuracy"] > 0.8
     assert json.loads((folder / "environment.json").read_text())["world_size"] == world_size
     names = {path.name for path in folder.iterdir()}
-    assert names == {"config.json", "metrics.jsonl", "environment.json", "checkpoints", "export", "kappa_trace.png"}
+    files = {"config.json", "metrics.jsonl", "environment.json", "kappa_trace.png"}
+    assert names == {*files, "checkpoints", "export", "trackers"}
 
 
 def test_smoke_and_its_export_in_stock_timm(tmp_path: Path) -> None:

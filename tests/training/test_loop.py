@@ -110,6 +110,20 @@ def test_bf16(args: TrainArguments) -> None:
     assert "forward" not in vars(result.model), "accelerate's wrapper is still on the model"
 
 
+def test_trackers(args: TrainArguments) -> None:
+    result = train(args)  # TensorBoard, if it is installed
+    (events,) = (result.folder.path / "trackers").glob("events*")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    logged = EventAccumulator(str(events)).Reload()
+    steps = [(event.step, pytest.approx(event.value)) for event in logged.Scalars("kappa_mean")]
+    assert [(record["step"], record["kappa_mean"]) for record in read_metrics(result.folder.path)] == steps
+    with pytest.raises(
+        ValueError, match=r"tracker is 'nosuch', expected auto, none, or one that is installed: \['tensorb"
+    ):
+        train(replace(args, tracker="nosuch"))
+
+
 def test_edge_of_the_grid_is_reported(args: TrainArguments, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, logger="cosify"):
         train(replace(args, kappa="0.01", epochs=1, warmup_epochs=0))

@@ -59,9 +59,12 @@ def _column(records: list[dict[str, Any]], name: str) -> np.ndarray[Any, np.dtyp
 def _lines(axis: Any, records: list[dict[str, Any]], quantity: str, title: str) -> None:
     from matplotlib.ticker import PercentFormatter
 
-    epochs = _column(records, "epoch")
     for split, colour in (("train", TRAIN), ("test", TEST)):
-        values = _column(records, f"{split}_{quantity}")
+        # Not every epoch has an evaluation, and a loss with a margin counts no correct answers.
+        measured = [record for record in records if record.get(f"{split}_{quantity}") is not None]
+        if not measured:
+            continue
+        epochs, values = _column(measured, "epoch"), _column(measured, f"{split}_{quantity}")
         axis.plot(
             epochs, values, color=colour, marker="o", markersize=3, label=f"{split} {_shown(values[-1], quantity)}"
         )

@@ -114,7 +114,7 @@ class Run:
         self.checkpoints = Checkpoints(accelerator, self.folder.checkpoints)
         if self.average is not None:
             accelerator.register_for_checkpointing(self.average)
-        accelerator.project_configuration.set_directories(str(self.folder.path))
+        accelerator.project_configuration.logging_dir = str(self.folder.path)
         accelerator.init_trackers("trackers", config={k: str(v) for k, v in asdict(args).items()})
         self.progress = self.checkpoints.load()
         if session.is_main:

@@ -49,13 +49,17 @@ class Session:
             OSError: if the run folder is in use or cannot be written.
         """
         from accelerate import Accelerator
-        from accelerate.utils import set_seed
+        from accelerate.utils import ProjectConfiguration, set_seed
 
         if args.mixed_precision == "fp16" and not torch.cuda.is_available():
             raise ValueError("mixed_precision is 'fp16', which needs CUDA; use bf16 or no on this machine")
         # Without `cpu`, accelerate 1.15 lets processes on the CPU run side by side, each believing it is alone.
         accelerator: Any = Accelerator(
-            mixed_precision=args.mixed_precision, cpu=not torch.accelerator.is_available(), log_with=_tracker(args)
+            mixed_precision=args.mixed_precision,
+            cpu=not torch.accelerator.is_available(),
+            log_with=_tracker(args),
+            # TensorBoard's tracker wants a folder at once; the run's own is known when the processes are.
+            project_config=ProjectConfiguration(logging_dir="runs"),
         )
         set_seed(args.seed)
         shard = Shard(accelerator.process_index, accelerator.num_processes)
