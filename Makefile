@@ -27,7 +27,7 @@ smoke: $(VENV)/installed
 	$(PYTHON) scripts/train.py --smoke --output runs/smoke --overwrite
 	$(PYTHON) scripts/cosify_pretrained.py --smoke --output runs/smoke-cosify --overwrite
 	$(PYTHON) scripts/finetune.py --smoke --output runs/smoke-finetune --overwrite
-	$(PYTHON) scripts/linear_probe.py --smoke --output runs/smoke-probe
+	$(PYTHON) scripts/linear_probe.py --smoke --output runs/smoke-probe --overwrite
 	$(PYTHON) scripts/compare.py --smoke --output runs/smoke-compare
 	$(PYTHON) scripts/sweep.py --models 'test_*' --output runs/sweep
 	$(PYTHON) scripts/margin.py --smoke --output runs/margin

@@ -21,6 +21,7 @@ config.json, environment.json and metrics.jsonl.
 """
 
 import logging
+import os
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -69,7 +70,7 @@ def main(args: ProbeArguments) -> None:
 
     set_up_logging()
     if args.smoke:
-        args = replace(args, data="synthetic", overwrite=True)
+        args = replace(args, data="synthetic")
     accelerator: Any = Accelerator(cpu=not torch.accelerator.is_available())
     shard = Shard(accelerator.process_index, accelerator.num_processes)
     settings = FinetuneArguments(model=args.model, image_size=args.image_size, smoke=args.smoke)
@@ -84,7 +85,7 @@ def main(args: ProbeArguments) -> None:
         preprocessing,
         data=args.data,
         device=accelerator.device,
-        local_processes=shard.world_size,
+        local_processes=int(os.environ.get("LOCAL_WORLD_SIZE", "1")),
         show_progress=bool(accelerator.is_main_process),
     )
     config = {"script": "ProbeArguments", "arguments": asdict(args), "world_size": shard.world_size}

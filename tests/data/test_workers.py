@@ -2,6 +2,7 @@
 
 import io
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -318,10 +319,10 @@ def test_a_broken_image_is_named(num_workers: int) -> None:
 @pytest.mark.parametrize("wrong", [-1, 2])
 def test_a_label_out_of_range_is_named(num_workers: int, wrong: int) -> None:
     splits = splits_of([picture(0)] * 3, [0, 1, wrong])
-    data = worker_data(splits, num_workers=num_workers)
-    message = rf"label in row 2 of split '{{}}' is {wrong}, expected 0 to 1 for 2 classes; use a split with the same"
+    message = rf"label in row 2 of split '{{}}' is {wrong}, .*expected 0 to 1 for 2 classes; use a split "
     with pytest.raises(ValueError, match=message.format("train")):
-        epoch(data, 3)
+        worker_data(splits, num_workers=num_workers)
+    data = worker_data(replace(splits, train=splits.train.select(range(2)), num_train=2), num_workers=num_workers)
     with pytest.raises(ValueError, match=message.format("test")):
         list(data.test_batches(3))
     stop_workers(data)

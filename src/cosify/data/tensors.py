@@ -141,7 +141,7 @@ def _decode(
     ):
         images[row] = _pixels(image, layout, fallback_size)
     labels = torch.tensor(split[splits.label_column][:], dtype=torch.int64)
-    _check_labels(labels, name, len(splits.label_names))
+    check_labels(labels, name, len(splits.label_names))
     return ImageSet(torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(), labels)
 
 
@@ -210,7 +210,14 @@ def _pixels(image: "Image", layout: Layout, fallback_size: int) -> np.ndarray[An
     return np.asarray(image, dtype=np.uint8).reshape(layout.height, layout.width, layout.channels)
 
 
-def _check_labels(labels: Tensor, name: str, num_classes: int) -> None:
+def check_labels(labels: Tensor, name: str, num_classes: int) -> None:
+    """Raise a ValueError that names the first label out of range.
+
+    Args:
+        labels: [N].
+        name: of the split, for the message.
+        num_classes: C.
+    """
     wrong = ((labels < 0) | (labels >= num_classes)).nonzero().flatten()
     if len(wrong) > 0:
         row = int(wrong[0])

@@ -24,7 +24,7 @@ from torch.utils.data import DataLoader, Dataset
 from cosify.data.batches import ALONE, Shard, eval_rows, mixed_seed, own_rows, training_order
 from cosify.data.normalize import Normalization
 from cosify.data.sources import Splits
-from cosify.data.tensors import open_image, undecoded
+from cosify.data.tensors import check_labels, open_image, undecoded
 
 Request = tuple[Any, int, int]  # row number or undecoded row; place in the order, for messages; seed
 SAMPLE_FOR_STATISTICS = 2000  # images that mean and deviation of the pixels are taken from
@@ -138,6 +138,8 @@ class WorkerData:
         self.num_train, self.num_test = splits.num_train, splits.num_test
         self._splits, self._device, self._test_transform = splits, device, test_transform
         self.train_labels = None if splits.streaming else torch.tensor(splits.train[splits.label_column][:])
+        if self.train_labels is not None:
+            check_labels(self.train_labels, "train", len(splits.label_names))
         self._num_workers = num_workers
         self._train = self._loader("train", train_transform, num_workers)
         self._test = self._loader("test", test_transform, num_workers)

@@ -159,7 +159,10 @@ class CosineHead(nn.Module):
             )
         saved_kappa = state_dict.get(prefix + "kappa")
         if saved_kappa is not None and device.type != "meta":
-            trained = float(saved_kappa) != float(torch.tensor(self.start_kappa))
+            norm = state_dict.get(prefix + "embedding_norm", self.start_norm)  # kappa may be constant
+            trained = float(saved_kappa) != float(torch.tensor(self.start_kappa)) or float(norm) != float(
+                torch.tensor(self.start_norm)
+            )
             self.batch_seen = torch.full((), float(trained), device=device)
         # Not this module's own tensors: after `to_empty` they hold anything.
         start = {"kappa": self.start_kappa, "embedding_norm": self.start_norm}

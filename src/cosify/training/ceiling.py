@@ -10,7 +10,7 @@ STEPS = 3
 
 
 def ceiling_images_per_second(accelerator: Any, objective: Any, images: Tensor, labels: Tensor) -> float:
-    """Measure forward and backward passes on one batch, over all ranks; the network is left as it was.
+    """Measure forward and backward passes on one batch, over all ranks; weights and buffers are left as they were.
 
     Args:
         accelerator: of the run.

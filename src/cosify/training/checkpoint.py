@@ -5,6 +5,7 @@ evaluation.
 """
 
 import json
+import os
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -75,6 +76,7 @@ class Checkpoints:
         self.on_every_rank(lambda: self._write(aside, progress), f"the checkpoint of step {progress.step}", before)
         if self.accelerator.is_main_process:
             aside.rename(target)
+            _flush(self.folder)
             for old in self.folder.glob(f"{PREFIX}*"):
                 if old != target:
                     shutil.rmtree(old, ignore_errors=True)
@@ -89,6 +91,7 @@ class Checkpoints:
             self.accelerator.save_state(str(aside))
             if self.accelerator.is_main_process:
                 (aside / "progress.json").write_text(json.dumps(asdict(progress)), encoding="utf-8")
+                _flush(aside)
         except Exception:
             shutil.rmtree(aside, ignore_errors=True)
             raise
@@ -143,6 +146,7 @@ class Checkpoints:
 
         aside = self.folder / ".best.safetensors.new"
         save_model(model, str(aside))
+        _flush(aside)
         aside.replace(self.folder / "best.safetensors")
 
     def load_best(self, model: nn.Module) -> None:
@@ -154,6 +158,14 @@ class Checkpoints:
     def _unwrapped(self, models: list[nn.Module], _: str) -> None:
         if self.accelerator.distributed_type != "FSDP":
             models[:] = [self.accelerator.unwrap_model(model) for model in models]
+
+
+def _flush(path: Path) -> None:
+    """Have what is written reach the disk, before a rename says that it is there."""
+    for each in (*(path.iterdir() if path.is_dir() else ()), path):
+        descriptor = os.open(each, os.O_RDONLY)
+        os.fsync(descriptor)
+        os.close(descriptor)
 
 
 def _without_wrapper(_: Any, weights: list[Mapping[str, Tensor]], __: str) -> None:

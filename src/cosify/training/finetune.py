@@ -71,7 +71,8 @@ def preprocessing_of_model(model: nn.Module, args: FinetuneArguments | CosifyArg
     """Return what a pretrained network expects of its images, channels too."""
     config: Any = model.pretrained_cfg
     found = Preprocessing.of_model(config, args.image_size, pretrained=True)
-    if args.image_size is None:
+    height, width = config["input_size"][-2:]
+    if args.image_size is None and height == width:  # others, such as strips of text, keep the size of the images
         found = replace(found, image_size=found.fallback_size)
     return replace(found, channels=int(config["input_size"][0]))
 

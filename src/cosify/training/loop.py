@@ -1,7 +1,8 @@
 """The training loop: Accelerate runs it on one process or many, timm gives model, optimiser and schedule.
 
 Every random choice of a step follows from the seed and the step's number, so that a resumed run needs no generator's
-state, and another number of processes changes nothing but who computes what.
+state.  Order and augmentation of the images do not depend on the number of processes; mixup, erasing, dropout and batch
+norm, which act within the batch of one process, do.
 """
 
 import copy
@@ -14,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from timm.layers import convert_sync_batchnorm
 from torch import Tensor, nn
 
 from cosify.data import mixed_seed, num_train_batches, record_preprocessing
@@ -84,16 +86,19 @@ class Run:
         )
         model.to(device).to(memory_format=session.memory_format)
         if args.grad_checkpointing:
-            model.set_grad_checkpointing(True)  # type: ignore[operator]  # every timm model has it
+            checkpoint_gradients(model)
         if args.sync_batch_norm:
-            model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+            model = convert_sync_batchnorm(model)  # timm's own keeps the activation of its layers
         self.model = model
         self.heads = list(find_heads(model).values())
         counts = None
         if data.train_labels is not None:
             counts = data.train_labels.bincount(minlength=len(data.label_names))
         elif args.balance != "none":
-            raise ValueError("balance needs the labels of the whole training split, which a stream does not give")
+            raise ValueError(
+                f"balance is {args.balance!r} with a stream, which does not say how many images a class has, expected"
+                " none; drop balance, or streaming"
+            )
         objective = Objective(model, args, counts).to(device)
         self.counts_correct = objective.counts_correct
         optimizer = make_optimizer(args, model)
@@ -125,6 +130,7 @@ class Run:
         self.kappas = self._statistics()
         self.start_kappa = self.heads[0].start_kappa if self.heads and self.heads[0].log_kappa is not None else None
         self.ceiling: float | None = None
+        self._first_batch: tuple[Tensor, ...] = ()
         self.interrupted_by = 0
 
     def fit(self) -> TrainResult:
@@ -161,20 +167,23 @@ class Run:
             self.step(batches, epoch, sums, drawn)
             if self.ceiling is None:  # its time does not count
                 before = time.perf_counter()
-                self.ceiling = ceiling_images_per_second(accelerator, self.objective, *self._last_batch)
+                self.ceiling = ceiling_images_per_second(accelerator, self.objective, *self._first_batch)
+                self._first_batch = ()
                 start += time.perf_counter() - before
             progress.seconds = time.perf_counter() - start
             self.interrupted_by = interrupts.agreed(progress.step)
             if progress.step % self.steps_per_epoch == 0:
                 break  # the epoch's end evaluates, saves and stops
-            if self.interrupted_by or self._due(args.save_every_steps):
-                self._save(sums)
-            self._stop_if_interrupted()
+            # Before the checkpoint, which holds what came of it.
             if self._due(args.eval_every_steps):
                 before = time.perf_counter()
                 self._evaluate_between(epoch)
                 start += time.perf_counter() - before
+            if self.interrupted_by or self._due(args.save_every_steps):
+                self._save(sums)
+            self._stop_if_interrupted()
         progress.sums = self.session.all_sum(sums).tolist()
+        progress.seconds = time.perf_counter() - start
 
     def step(self, batches: Iterator[tuple[Tensor, Tensor]], epoch: int, sums: Tensor, drawn: Bar) -> None:
         """Make one optimiser step.
@@ -214,7 +223,8 @@ class Run:
         if self.average is not None:
             self.average.update(self.model, step=self.progress.step)
         drawn.step(epoch, num_images * self.session.shard.world_size, sums, self.kappas, self.counts_correct)
-        self._last_batch = images, targets
+        if self.ceiling is None:
+            self._first_batch = images, targets
 
     def _end_epoch(self) -> Evaluation | None:
         """Record an epoch, evaluate if it is time, and decide whether to go on."""
@@ -249,19 +259,20 @@ class Run:
             if kappa is not None:
                 warn_about_kappa(kappa, self.start_kappa)
             warn_about_speed(record, self.data.pipeline)
-        if evaluation is not None and self.guard is not None:
-            self.guard(evaluation)
+        if evaluation is not None:
+            self._check(evaluation)
         return evaluation
 
     def _evaluate_between(self, epoch: int) -> None:
         evaluation = self.evaluate()
         self._record({"kind": "step", "epoch": epoch + 1, "step": self.progress.step, **_test_record(evaluation)})
         self._note_best(evaluation)
+        self._check(evaluation)
         self._train_mode()
 
     def _note_best(self, evaluation: Evaluation) -> None:
-        """Keep the weights of the best evaluation, and stop where none has come for long enough."""
-        progress, patience = self.progress, self.args.early_stop_epochs
+        """Keep the weights of the best evaluation, and end the run with its epoch where none came for long enough."""
+        progress, patience = self.progress, self.args.early_stop_evaluations
         progress.since_best += 1
         if progress.best_accuracy is None or evaluation.accuracy > progress.best_accuracy:
             progress.best_accuracy, progress.since_best = evaluation.accuracy, 0
@@ -270,7 +281,11 @@ class Run:
                 f"the best weights of step {progress.step}",
                 self.checkpoints.newest(),
             )
-        progress.done = patience is not None and progress.since_best >= patience
+        progress.done |= patience is not None and progress.since_best >= patience
+
+    def _check(self, evaluation: Evaluation) -> None:
+        if self.guard is not None:
+            self.guard(evaluation)
 
     def _record(self, record: dict[str, Any]) -> None:
         self.checkpoints.on_every_rank(
@@ -358,6 +373,16 @@ class Run:
             seconds=sum(record["seconds"] for record in records),
             is_main=self.session.is_main,
         )
+
+
+def checkpoint_gradients(model: nn.Module) -> None:
+    """Let a timm network recompute activations in the backward pass; a ValueError if it cannot."""
+    try:
+        model.set_grad_checkpointing(True)  # type: ignore[operator]
+    except (AssertionError, AttributeError) as error:
+        raise ValueError(
+            f"grad_checkpointing is on, which {type(model).__name__} of timm does not offer; drop it"
+        ) from error
 
 
 def seed_everything(seed: int) -> None:

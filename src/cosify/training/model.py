@@ -126,7 +126,10 @@ def load_pretrained(spec: str, head: Literal["linear"] | None = None) -> nn.Modu
         ValueError: if there is no such model, or it cannot be read.
     """
     if spec == LITE0:
-        return efficientnet_lite0_from_package()
+        try:
+            return efficientnet_lite0_from_package()
+        except ImportError as error:
+            raise ValueError(f"model {spec!r} cannot be loaded: {error}") from error
     folder = Path(spec).expanduser()
     if (folder / "export" / "config.json").is_file():
         folder = folder / "export"

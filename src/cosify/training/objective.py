@@ -20,10 +20,10 @@ class Objective(nn.Module):
     Args:
         model: timm network.
         recipe: margins, label smoothing, balance.
-        class_counts: training samples of each class, [C], on the CPU; None if they are not known.
+        class_counts: training samples of each class, [C], on the CPU; needed to balance the loss.
 
     Raises:
-        ValueError: if there is a margin and not exactly one cosine head, or class counts are needed and unknown.
+        ValueError: if there is a margin and not exactly one cosine head.
     """
 
     class_weights: Tensor | None
@@ -34,8 +34,7 @@ class Objective(nn.Module):
         self.label_smoothing = recipe.label_smoothing
         weights = None
         if recipe.balance == "loss":
-            if class_counts is None:
-                raise ValueError("balance is 'loss', but a stream does not say how many images a class has; drop one")
+            assert class_counts is not None
             # n / (C n_c), as scikit-learn's "balanced": over all samples the mean weight is 1.
             weights = class_counts.sum() / (len(class_counts) * class_counts.clamp_min(1).double())
         self.register_buffer("class_weights", None if weights is None else weights.float(), persistent=False)

@@ -61,7 +61,7 @@ class Recipe:
     eval_every_epochs: int = setting(1, "Epochs between evaluations; the last one always has one. Default 1.")
     eval_every_steps: int | None = setting(None, "Also evaluate every so many steps. Default: not.")
     save_every_steps: int | None = setting(None, "Also save a checkpoint every so many steps. Default: after epochs.")
-    early_stop_epochs: int | None = setting(None, "Stop after so many evaluations without a better one. Default: not.")
+    early_stop_evaluations: int | None = setting(None, "Stop after as many without a better one. Default: not.")
     export: Export = setting("last", "Weights to export: of the last step, or of the best evaluation. Default last.")
 
     def __post_init__(self) -> None:
@@ -76,7 +76,7 @@ class Recipe:
             self._check(name, getattr(self, name) > 0, "a number above 0")
         for name in ("accumulate", "eval_every_epochs"):
             self._check(name, getattr(self, name) >= 1, "at least 1")
-        for name in ("eval_every_steps", "save_every_steps", "early_stop_epochs", "num_train"):
+        for name in ("eval_every_steps", "save_every_steps", "early_stop_evaluations", "num_train"):
             value = getattr(self, name)
             self._check(name, value is None or value >= 1, "at least 1, or nothing")
         self._check("num_workers", self.num_workers is None or self.num_workers >= 0, "0 or more, or nothing")
@@ -90,6 +90,10 @@ class Recipe:
             raise ValueError(
                 f"mixup is {self.mixup} and cutmix {self.cutmix} with a margin, which needs one label for each image;"
                 " drop the margin, or mixup and cutmix"
+            )
+        if self.compile and self.has_margin:
+            raise ValueError(
+                "compile is on with a margin, whose loss goes around the compiled forward; drop one of them"
             )
         check_transform(self.transform)
 

@@ -1,5 +1,6 @@
 """What a run needs before there is a network: processes, seed, run folder, data."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
@@ -65,7 +66,6 @@ class Session:
         shard = Shard(accelerator.process_index, accelerator.num_processes)
         if args.resume is not None:
             args = replace(args, batch_size=_batch_size_of(args, shard.world_size))
-        folder = _folder(accelerator, args, name)
         import datasets
 
         if not on_terminal(accelerator):
@@ -80,15 +80,14 @@ class Session:
             )
         if args.limit_train is not None:
             splits = splits.limit_train(args.limit_train)
+        folder = _folder(accelerator, args, name)  # now: a wrong name of the data must not replace an earlier run
         data = open_data(
             splits,
             PipelineSettings(args.augment, args.transform, args.pipeline, args.num_workers),
             preprocessing,
             data=args.data,
             device=accelerator.device,
-            local_processes=max(1, torch.cuda.device_count())
-            if accelerator.device.type == "cuda"
-            else shard.world_size,
+            local_processes=int(os.environ.get("LOCAL_WORLD_SIZE", "1")),
             show_progress=on_terminal(accelerator),
         )
         return cls(accelerator, args, folder, data, shard)
