@@ -34,6 +34,7 @@ def run_script(run: Callable[[Arguments], "TrainResult"], args: Arguments) -> No
         if result.is_main:
             export(result)
             show(summary(result, plot(result)))
+        leave_processes()
     except Interrupted as stop:
         logging.getLogger("cosify").warning("%s", stop)
         sys.exit(128 + stop.signal_number)
@@ -55,8 +56,18 @@ def run_main(main: Callable[[Any], None], kind: type, description: str | None) -
     parser = HfArgumentParser(kind, description=description, formatter_class=formatter, allow_abbrev=False)
     try:
         main(*parser.parse_args_into_dataclasses(look_for_args_file=False))
+        leave_processes()
     except (OSError, ValueError) as error:  # of the user's making: the message says all
         sys.exit(f"error: {error}")
+
+
+def leave_processes() -> None:
+    """Leave the group of processes in order, if there is one: gloo's threads abort an interpreter that ends with them."""
+    import torch
+
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.barrier()  # the main process may still be writing, and is the others' store
+        torch.distributed.destroy_process_group()
 
 
 def set_up_logging() -> None:
