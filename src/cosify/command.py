@@ -62,7 +62,7 @@ def run_main(main: Callable[[Any], None], kind: type, description: str | None) -
 
 
 def leave_processes() -> None:
-    """Leave the group of processes in order, if there is one: gloo's threads abort an interpreter that ends with them."""
+    """Leave the group of processes, if there is one: its threads abort an interpreter that ends with them."""
     import torch
 
     if torch.distributed.is_available() and torch.distributed.is_initialized():
