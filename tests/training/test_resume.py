@@ -147,6 +147,7 @@ def newest(folder: Path) -> str | None:
     return max((path.name for path in (folder / "checkpoints").glob("step-*")), default=None)
 
 
+@pytest.mark.slow
 def test_twenty_random_kills_lose_nothing(tmp_path: Path) -> None:
     processes = multiprocessing.get_context("forkserver")
     processes.set_forkserver_preload(["tests.training.resume_worker"])
@@ -197,6 +198,7 @@ def test_a_damaged_checkpoint_is_named(tmp_path: Path, monkeypatch: pytest.Monke
         train(from_run(TrainArguments, tmp_path))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 2)])
 def test_another_number_of_processes_goes_on(before: int, after: int, tmp_path: Path) -> None:
     for name, worlds in (("whole", (before,)), ("part", (before, after))):
