@@ -116,6 +116,8 @@ def test_finetune_replaces_the_head_and_freezes(softmax_run: Path, tmp_path: Pat
     config = result.model.pretrained_cfg
     assert tuple(config["mean"]) == tuple(cosify_start(softmax_run).pretrained_cfg["mean"]), "not the backbone's own"
     export(result)
+    written = json.loads((tmp_path / "run" / "export" / "config.json").read_text())
+    assert "head" not in written["model_args"], "stock timm does not know this argument"
     opened = cosify_start(tmp_path / "run").eval()
     images = next(iter(result.data.test_batches(8)))[0]
     assert torch.equal(opened(images).argmax(1), result.model.eval()(images).argmax(1))

@@ -141,4 +141,6 @@ def load_pretrained(spec: str, head: Literal["linear"] | None = None) -> nn.Modu
             f"model {spec!r} cannot be loaded ({type(error).__name__}: {error}), expected a folder that cosify.save or"
             " timm wrote, a run folder with an export, hf-hub:ORG/NAME, or a timm model that has weights; check --model"
         ) from error
+    # timm writes down what a model was made with; stock timm could not open an export that names our argument.
+    getattr(model, "_model_args", {}).pop("head", None)
     return model
