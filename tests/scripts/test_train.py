@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.data.folders import image_folder
 from tests.processes import ROOT, environment, run_python
 
 SCRIPT = str(ROOT / "scripts" / "train.py")
@@ -76,3 +77,13 @@ def test_errors_are_one_line_without_a_traceback(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert done.stderr.strip().startswith(f"error: run folder {tmp_path} holds ['notes.txt'], which no run has written")
     assert "Traceback" not in done.stderr
+
+
+def test_a_broken_image_ends_the_program(tmp_path: Path) -> None:
+    data = image_folder(tmp_path / "data", per_class=8)
+    (data / "test" / "cat" / "0.png").write_bytes(b"junk")  # seen by the worker processes alone
+    flags = ("--model-kwargs", "width=0.03125", "--batch-size", "8", "--epochs", "1", "--tracker", "none")
+    workers = ("--set", "pipeline=workers", "num_workers=2")
+    done = started(SCRIPT, "--data", str(data), *flags, *workers, "--output", str(tmp_path / "run"))
+    assert done.returncode == 1
+    assert "image in row 0 of split 'test'" in done.stderr

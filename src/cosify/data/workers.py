@@ -6,7 +6,9 @@ therefore depends on seed, epoch and its place in the order alone: not on the nu
 where a resumed run began.
 """
 
+import atexit
 import math
+import multiprocessing
 import os
 import random
 import signal
@@ -228,6 +230,14 @@ class WorkerData:
         plan.batches = islice(self._in_order("train", self.num_train, 1, ALONE), 0, step * SAMPLE_FOR_STATISTICS, step)
         pixels = [images for images, _ in loader]
         return Normalization.of_images(torch.cat(pixels))
+
+
+@atexit.register
+def _end_workers() -> None:
+    """End daemons before multiprocessing does: it would send SIGTERM, which they outlive, and wait for them forever."""
+    for process in multiprocessing.active_children():
+        if process.daemon:
+            process.kill()
 
 
 def _leave_signals_to_main(_: int) -> None:
