@@ -48,7 +48,7 @@ def main(args: CompareArguments) -> None:
     """Train what is missing, then write the table."""
     import torch
 
-    from cosify.training import TrainArguments, parse_arguments
+    from cosify.training import TrainArguments, parse_arguments, write_whole
 
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logger.setLevel(logging.INFO)
@@ -69,12 +69,12 @@ def main(args: CompareArguments) -> None:
             if any((run["head"], run["seed"]) == (head, seed) for run in done):
                 continue
             done.append(train_one(settings(recipe, head, seed, done), head, folder))
-            write(runs, "".join(json.dumps(run) + "\n" for run in done))
+            write_whole(runs, "".join(json.dumps(run) + "\n" for run in done))
     environment = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
     rows = summarise(done, [head for head in HEADS + args.heads if any(run["head"] == head for run in done)])
     table = {"command": "python scripts/compare.py " + " ".join(sys.argv[1:]), "environment": environment, "rows": rows}
-    write(folder / "table.json", json.dumps(table, indent=2) + "\n")
-    write(folder / "table.md", markdown(rows))
+    write_whole(folder / "table.json", json.dumps(table, indent=2) + "\n")
+    write_whole(folder / "table.md", markdown(rows))
     logger.info("%s", markdown(rows))
 
 
@@ -83,21 +83,15 @@ def read(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
 
 
-def write(path: Path, text: str) -> None:
-    """Write a file aside, then rename it: what took hours is never half-written."""
-    aside = path.with_name(f".{path.name}.new")
-    aside.write_text(text, encoding="utf-8")
-    aside.replace(path)
-
-
 def same_recipe(path: Path, recipe: "TrainArguments") -> None:
     """Note the recipe, or refuse another one: its runs would stand in one table with those of this one."""
+    from cosify.training import write_whole
     from cosify.training.parse import resolved
 
     # Where the data lie may change; what they are called here says little.
     ours = {key: value for key, value in resolved(recipe).items() if key != "data"}
     if not path.exists():
-        write(path, json.dumps(ours, indent=2) + "\n")
+        write_whole(path, json.dumps(ours, indent=2) + "\n")
         return
     noted = json.loads(path.read_text(encoding="utf-8"))
     other = sorted(key for key in ours if ours[key] != noted.get(key))
@@ -119,12 +113,12 @@ def settings(recipe: "TrainArguments", head: str, seed: int, done: Sequence[dict
 
 def train_one(args: "TrainArguments", head: str, output: Path) -> dict[str, Any]:
     """Train, and return what the table needs; the run's environment.json goes to `output`."""
-    from cosify.training import read_metrics, train
+    from cosify.training import read_metrics, train, write_whole
 
     with tempfile.TemporaryDirectory(prefix="cosify-compare-") as folder:
         result = train(replace(args, output=folder))
         records = read_metrics(folder)
-        write(output / "environment.json", (Path(folder) / "environment.json").read_text(encoding="utf-8"))
+        write_whole(output / "environment.json", (Path(folder) / "environment.json").read_text(encoding="utf-8"))
     kappas = [record["kappa_mean"] for record in records if "kappa_mean" in record]
     run = {
         "head": head,

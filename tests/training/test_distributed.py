@@ -18,9 +18,9 @@ from cosify.training.sharding import check_sharding
 from tests.processes import ROOT, environment, run_distributed, run_python
 from tests.training import distributed_worker
 from tests.training.distributed_worker import ARGUMENTS
+from tests.training.records import recorded
 
 OF_ONE_RANK = ("fc.kappa", "fc.embedding_norm")  # running means of the batches that the main process saw
-TIMES = ("seconds", "images_per_second", "ceiling_images_per_second", "waiting_share")
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
 # With --cpu, or without --multi_gpu, accelerate 1.15 starts one process, whatever their number is said to be.
 ACCELERATE = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--main_process_port", "0"]
@@ -46,10 +46,6 @@ def one_process(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def held(folder: Path, name: str, rank: int = 0) -> dict[str, Any]:
     found: dict[str, Any] = torch.load(folder / f"{name}-{rank}.pt")
     return found
-
-
-def recorded(folder: Path) -> list[dict[str, Any]]:
-    return [{key: value for key, value in record.items() if key not in TIMES} for record in read_metrics(folder)]
 
 
 @pytest.mark.parametrize(

@@ -16,19 +16,14 @@ from cosify.training import TrainArguments, predict_labels, read_metrics, train
 from tests.data.folders import CIFAR100, image_folder
 from tests.processes import run_distributed
 from tests.training import ddp_worker
+from tests.training.records import recorded
 
 TINY = ["channels=(8, 8, 8, 16)", "stem_width=8"]
-
-TIMES = ("seconds", "images_per_second", "ceiling_images_per_second", "waiting_share")
 
 
 @pytest.fixture
 def args(tmp_path: Path) -> TrainArguments:
     return TrainArguments(data="synthetic", epochs=2, batch_size=64, model_kwargs=TINY, output=str(tmp_path / "run"))
-
-
-def without_times(path: Path) -> list[dict[str, object]]:
-    return [{k: v for k, v in each.items() if k not in TIMES} for each in read_metrics(path)]
 
 
 def test_a_run_learns_and_records(args: TrainArguments) -> None:
@@ -63,7 +58,7 @@ def test_a_run_learns_and_records(args: TrainArguments) -> None:
 
 def test_runs_repeat_to_the_bit_and_seeds_matter(args: TrainArguments, tmp_path: Path) -> None:
     first, same, other = (
-        without_times(train(replace(args, seed=seed, output=str(tmp_path / name))).folder.path)
+        recorded(train(replace(args, seed=seed, output=str(tmp_path / name))).folder.path)
         for seed, name in ((3, "a"), (3, "b"), (4, "c"))
     )
     assert first == same

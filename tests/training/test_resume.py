@@ -21,9 +21,9 @@ from cosify.training.parse import from_run
 from cosify.training.session import _batch_size_of
 from tests.processes import ROOT, environment, run_distributed
 from tests.training import resume_worker
+from tests.training.records import recorded
 from tests.training.resume_worker import ARGUMENTS, TINY
 
-TIMES = ("seconds", "images_per_second", "ceiling_images_per_second", "waiting_share")
 RICH = {
     "ema_decay": 0.9,
     "random_erasing": 0.2,
@@ -56,11 +56,6 @@ def stop_at(monkeypatch: pytest.MonkeyPatch, step: int, run: Callable[[], Any]) 
         patch.setattr(Run, "_due", dying)
         with pytest.raises(_StopError):
             run()
-
-
-def recorded(folder: Path) -> list[dict[str, Any]]:
-    found = read_metrics(folder) + read_metrics(folder, "step")
-    return [{key: value for key, value in record.items() if key not in TIMES} for record in found]
 
 
 @pytest.mark.parametrize(

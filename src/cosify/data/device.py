@@ -47,8 +47,7 @@ class DeviceData:
     ) -> None:
         self.train, self.test = train, test
         self.label_names = label_names
-        self.augmentation: str = augmentation
-        self._augmentation: Augmentation = augmentation
+        self.augmentation = augmentation
         self.normalization = Normalization.of_images(train.images) if normalization is None else normalization
         self.image_shape = tuple(train.images.shape[1:])
         self.train_labels = train.labels.cpu()
@@ -75,7 +74,7 @@ class DeviceData:
         order = order.to(self.train.labels.device)
         for batch in range(first, len(order) // (batch_size * shard.world_size)):
             rows = own_rows(order, batch, batch_size, shard)
-            images = augment(self.train.images[rows], self._augmentation, mixed_seed(seed, epoch, batch), shard)
+            images = augment(self.train.images[rows], self.augmentation, mixed_seed(seed, epoch, batch), shard)
             yield self._normalize(images), self.train.labels[rows]
 
     def test_batches(self, batch_size: int, shard: Shard = ALONE) -> Iterator[tuple[Tensor, Tensor]]:

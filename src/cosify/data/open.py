@@ -80,8 +80,8 @@ def open_data(
         survey = replace(survey, channels=preprocessing.channels)
     if _resident(splits, settings, preprocessing, survey, device):
         shift: Augmentation = "crop" if data in BUILT_IN else "crop-flip"
-        if settings.augment not in ("auto", "timm"):
-            shift = settings.augment  # type: ignore[assignment]  # the other three are Augmentation
+        if settings.augment != "auto":
+            shift = settings.augment  # type: ignore[assignment]  # not timm, which is never resident
         train, test = decode_splits(
             splits,
             image_size=preprocessing.image_size,

@@ -16,7 +16,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
+from multiprocessing.process import BaseProcess
 from typing import Any
+from weakref import WeakSet
 
 import numpy as np
 import torch
@@ -30,6 +32,7 @@ from cosify.data.tensors import check_labels, open_image, undecoded
 
 Request = tuple[Any, int, int]  # row number or undecoded row; place in the order, for messages; seed
 SAMPLE_FOR_STATISTICS = 2000  # images that mean and deviation of the pixels are taken from
+_outliving: WeakSet[BaseProcess] = WeakSet()  # worker processes, which SIGTERM does not end
 SHUFFLE_BUFFER = 10_000  # rows of a stream among which the next one is drawn
 
 
@@ -193,7 +196,10 @@ class WorkerData:
         self, loader: tuple[_Plan, DataLoader[Any]], batches: Iterable[Sequence[Request]]
     ) -> Iterator[tuple[Tensor, Tensor]]:
         loader[0].batches = batches
-        for images, labels in loader[1]:
+        others = multiprocessing.active_children()
+        iterator = iter(loader[1])
+        _outliving.update(process for process in multiprocessing.active_children() if process not in others)
+        for images, labels in iterator:
             images = images.to(self._device, non_blocking=True)
             yield self._normalize(images), labels.to(self._device, non_blocking=True)
 
@@ -234,10 +240,9 @@ class WorkerData:
 
 @atexit.register
 def _end_workers() -> None:
-    """End daemons before multiprocessing does: it would send SIGTERM, which they outlive, and wait for them forever."""
-    for process in multiprocessing.active_children():
-        if process.daemon:
-            process.kill()
+    """End our workers before multiprocessing does: it would send SIGTERM, which they outlive, and wait forever."""
+    for process in _outliving:
+        process.kill()
 
 
 def _leave_signals_to_main(_: int) -> None:

@@ -11,7 +11,7 @@ from cosify.training.loop import fit
 from cosify.training.parse import parse_arguments
 from cosify.training.predict import predict_labels
 from cosify.training.result import TrainResult
-from cosify.training.run_folder import RunFolder, read_config, read_metrics
+from cosify.training.run_folder import RunFolder, read_config, read_metrics, write_whole
 from cosify.training.scratch import train
 from cosify.training.session import Session
 
@@ -37,4 +37,5 @@ __all__ = [
     "read_config",
     "read_metrics",
     "train",
+    "write_whole",
 ]

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from cosify.training.kappa_statistics import KappaStatistics
@@ -102,8 +103,6 @@ class Checkpoints:
         Raises:
             OSError: that says what failed and what is still there.
         """
-        import torch
-
         failed = None
         try:
             write()

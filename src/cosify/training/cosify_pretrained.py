@@ -1,20 +1,19 @@
 """Cosify: a softmax-pretrained network gets a cosine head and is trained on (paper, Section 4.4 and Table 5)."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from cosify.functional import ls_kappa
-from cosify.models import convert, find_classifiers, find_heads
+from cosify.models import convert, find_heads
 from cosify.models.classifiers import num_classes_of
 from cosify.models.stages import freeze_stages
 from cosify.training.arguments import CosifyArguments, kappa_policy
-from cosify.training.evaluate import Evaluation, evaluate
+from cosify.training.evaluate import Evaluation, evaluate, in_evaluation, linear_classifier
 from cosify.training.finetune import blocks_of, preprocessing_of_model, start_model
 from cosify.training.kappa_statistics import KappaStatistics, KappaSummary
 from cosify.training.loop import fit
@@ -78,6 +77,7 @@ def cosify_pretrained(args: CosifyArguments) -> TrainResult:
     return fit(session, model, more_config=more, guard=guard)
 
 
+@torch.no_grad()
 def scan_kappa(session: Session, model: nn.Module) -> KappaSummary:
     """Return LS-kappa*, Eq. (11), of training images under a network's weights, without augmentation.
 
@@ -85,32 +85,18 @@ def scan_kappa(session: Session, model: nn.Module) -> KappaSummary:
         session: the opened run; every rank must call this together.
         model: network with a classifier, on the training device; its mode is restored.
     """
-    shard = session.shard
-    batches = session.data.plain_train_batches(min(BATCH, session.args.batch_size), shard)
-    own = -(-SCANNED // (min(BATCH, session.args.batch_size) * shard.world_size))
-    kappas = _scan(model, islice(batches, own), session.accelerator.device)
+    batch_size = min(BATCH, session.args.batch_size)
+    batches = session.data.plain_train_batches(batch_size, session.shard)
+    own = -(-SCANNED // (batch_size * session.shard.world_size))
+    kappas = KappaStatistics(session.accelerator.device)
+    classifier = linear_classifier(model)
+    with in_evaluation(model, classifier) as answers:
+        for images, _ in islice(batches, own):
+            embedding, _ = answers(images)
+            kappas.update(ls_kappa(embedding, classifier.weight.flatten(1).float()))
     summary = kappas.summary(session.all_sum)
     assert summary is not None
     return summary
-
-
-@torch.no_grad()
-def _scan(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], device: torch.device) -> KappaStatistics:
-    classifier: Any = next(iter(find_classifiers(model).values()))
-    embedding: list[Tensor] = []
-    hook = classifier.register_forward_pre_hook(lambda _, inputs: embedding.append(inputs[0]))
-    kappas = KappaStatistics(device)
-    was_training = model.training
-    model.eval()
-    try:
-        for images, _ in batches:
-            embedding.clear()
-            model(images)
-            kappas.update(ls_kappa(embedding[0].flatten(1).float(), classifier.weight.flatten(1).float()))
-    finally:
-        hook.remove()
-        model.train(was_training)
-    return kappas
 
 
 def _guard(base: Evaluation, max_drop: float) -> Callable[[Evaluation], None]:

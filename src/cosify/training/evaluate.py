@@ -1,6 +1,7 @@
 """Accuracy, loss and the angle between features and the weight of their class."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,28 +50,44 @@ def evaluate(
     """
     classifier = linear_classifier(model)
     sums = torch.zeros(4, dtype=torch.float64, device=device)  # correct, loss, degrees, samples
-    embedding: list[Tensor] = []
-    hook = classifier.register_forward_pre_hook(lambda _, inputs: embedding.append(inputs[0]))
-    was_training = model.training
-    model.eval()
-    try:
+    with in_evaluation(model, classifier) as answers:
         for images, labels in batches:
-            embedding.clear()
-            logits = model(images).float()
-            rows = embedding[0].flatten(1).float()
+            rows, logits = answers(images)
             own_weight = classifier.weight.detach().flatten(1).float()[labels]
             cosine = F.cosine_similarity(rows, own_weight).clamp(-1, 1)
             sums[0] += (logits.argmax(dim=1) == labels).sum()
             sums[1] += F.cross_entropy(logits, labels, reduction="sum")
             sums[2] += torch.rad2deg(cosine.acos()).double().sum()
             sums[3] += len(labels)
-    finally:
-        hook.remove()
-        model.train(was_training)
     correct, loss, degrees, samples = all_sum(sums).tolist()
     if samples == 0:
         raise ValueError("there are no samples to evaluate, expected at least one batch; check the test split")
     return Evaluation(correct / samples, loss / samples, degrees / samples, int(samples))
+
+
+@contextmanager
+def in_evaluation(model: nn.Module, classifier: nn.Module) -> Iterator[Callable[[Tensor], tuple[Tensor, Tensor]]]:
+    """Give a function from images to embeddings [B, d] and logits [B, C], both float32, of `model` in evaluation mode.
+
+    Args:
+        model: its mode is restored at the end.
+        classifier: the layer of it that embeddings are given to.
+    """
+    embedding: list[Tensor] = []
+
+    def answers(images: Tensor) -> tuple[Tensor, Tensor]:
+        embedding.clear()
+        logits = model(images).float()
+        return embedding[0].flatten(1).float(), logits
+
+    hook = classifier.register_forward_pre_hook(lambda _, inputs: embedding.append(inputs[0]))
+    was_training = model.training
+    model.eval()
+    try:
+        yield answers
+    finally:
+        hook.remove()
+        model.train(was_training)
 
 
 def linear_classifier(model: nn.Module) -> Any:

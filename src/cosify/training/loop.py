@@ -72,7 +72,8 @@ class Run:
         more_config: Mapping[str, Any],
         guard: Callable[[Evaluation], None] | None,
     ) -> None:
-        self.session, self.guard = session, guard
+        self.session = session
+        self.guard = guard if guard is not None else lambda evaluation: None
         args, accelerator, data = session.args, session.accelerator, session.data
         self.args, self.accelerator, self.data, self.folder = args, accelerator, data, session.folder
         device = accelerator.device
@@ -260,14 +261,14 @@ class Run:
                 warn_about_kappa(kappa, self.start_kappa)
             warn_about_speed(record, self.data.pipeline)
         if evaluation is not None:
-            self._check(evaluation)
+            self.guard(evaluation)
         return evaluation
 
     def _evaluate_between(self, epoch: int) -> None:
         evaluation = self.evaluate()
         self._record({"kind": "step", "epoch": epoch + 1, "step": self.progress.step, **_test_record(evaluation)})
         self._note_best(evaluation)
-        self._check(evaluation)
+        self.guard(evaluation)
         self._train_mode()
 
     def _note_best(self, evaluation: Evaluation) -> None:
@@ -282,10 +283,6 @@ class Run:
                 self.checkpoints.newest(),
             )
         progress.done |= patience is not None and progress.since_best >= patience
-
-    def _check(self, evaluation: Evaluation) -> None:
-        if self.guard is not None:
-            self.guard(evaluation)
 
     def _record(self, record: dict[str, Any]) -> None:
         self.checkpoints.on_every_rank(
@@ -366,7 +363,6 @@ class Run:
         return TrainResult(
             folder=self.folder,
             model=model,
-            label_names=self.data.label_names,
             evaluation=evaluation,
             kappa=KappaSummary.of_record(records[-1]),
             data=self.data,

@@ -4,13 +4,14 @@ import argparse
 import difflib
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, field, fields, make_dataclass
+from dataclasses import MISSING, asdict, field, fields, make_dataclass
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
 from cosify.training.arguments import RunArguments
 from cosify.training.recipe import Recipe, recipe_keys
+from cosify.training.run_folder import read_config
 
 Arguments = TypeVar("Arguments", bound=RunArguments)
 
@@ -34,7 +35,7 @@ def parse_arguments(
 
     flags = [entry for entry in fields(kind) if entry.name not in Recipe.__dataclass_fields__]
     parser = HfArgumentParser(
-        make_dataclass("Flags", [(e.name, e.type, _without_default_check(e)) for e in flags]),
+        make_dataclass("Flags", [(e.name, e.type, _copy_of(e)) for e in flags]),
         description=description,
         epilog="keys of a recipe file and of --set:\n" + "\n".join(f"  {k}: {v}" for k, v in recipe_keys().items()),
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -64,7 +65,7 @@ def parse_arguments(
     raise AssertionError("parser.error ends the program")
 
 
-def _without_default_check(entry: Any) -> Any:
+def _copy_of(entry: Any) -> Any:
     """Return a copy of a dataclass field; one with a list as default needs a factory of its own."""
     if entry.default_factory is not MISSING:
         return field(default_factory=entry.default_factory, metadata=entry.metadata)
@@ -92,8 +93,6 @@ def from_run(kind: type[Arguments], run: Path) -> Arguments:
     Raises:
         ValueError: if it is no run folder, of another script, or of another version.
     """
-    from cosify.training.run_folder import read_config
-
     config = read_config(run)
     if config["script"] != kind.__name__:
         raise ValueError(
@@ -194,6 +193,4 @@ def _suggest(name: str, kind: type[RunArguments]) -> str:
 
 def resolved(args: RunArguments) -> dict[str, Any]:
     """Return the settings as config.json stores them, without those that say only how this run was started."""
-    from dataclasses import asdict
-
     return {key: value for key, value in asdict(args).items() if key not in ("resume", "overwrite", "output")}

@@ -17,7 +17,6 @@ class TrainResult:
     Attributes:
         folder: of the run.
         model: trained (or averaged, or best: as the settings say), unwrapped, float32, on the training device.
-        label_names: name of each class.
         evaluation: of that model on the test split.
         kappa: of the last epoch's training samples; None for a stock softmax head.
         data: both splits, as batches.
@@ -27,9 +26,13 @@ class TrainResult:
 
     folder: RunFolder
     model: nn.Module
-    label_names: tuple[str, ...]
     evaluation: Evaluation
     kappa: KappaSummary | None
     data: Data
     seconds: float
     is_main: bool
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """Name of each class."""
+        return self.data.label_names

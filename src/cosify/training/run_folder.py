@@ -79,34 +79,41 @@ class RunFolder:
 
     def write_config(self, config: Mapping[str, Any]) -> None:
         """Write script, arguments and what became of them to config.json."""
-        self._write("config.json", json.dumps({MARK: FORMAT, **config}, indent=2) + "\n")
+        write_whole(self.path / "config.json", json.dumps({MARK: FORMAT, **config}, indent=2) + "\n")
 
     def write_environment(self, environment: Mapping[str, Any]) -> None:
         """Write versions, commit and device to environment.json."""
-        self._write("environment.json", json.dumps(environment, indent=2) + "\n")
+        write_whole(self.path / "environment.json", json.dumps(environment, indent=2) + "\n")
 
     def append_metrics(self, record: Mapping[str, Any]) -> None:
         """Add a line to metrics.jsonl.  The file is written anew: short, and never torn."""
-        self._write("metrics.jsonl", "".join([*self._lines(), json.dumps(record) + "\n"]))
+        write_whole(self.path / "metrics.jsonl", "".join([*self._lines(), json.dumps(record) + "\n"]))
 
     def drop_metrics_after(self, step: int) -> None:
         """Forget what was recorded after `step`: a resumed run comes there again."""
         lines = self._lines()
         kept = [line for line in lines if json.loads(line)["step"] <= step]
         if len(kept) < len(lines):
-            self._write("metrics.jsonl", "".join(kept))
+            write_whole(self.path / "metrics.jsonl", "".join(kept))
 
     def _lines(self) -> list[str]:
         path = self.path / "metrics.jsonl"
         return path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
 
-    def _write(self, name: str, text: str) -> None:
-        aside = self.path / f".{name}.new"
-        with aside.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(self.path / name)
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file that appears at once, whole, or not at all.
+
+    Args:
+        path: of the file; what it holds is replaced.
+        text: what it shall hold.
+    """
+    aside = path.with_name(f".{path.name}.new")
+    with aside.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    aside.replace(path)
 
 
 def read_config(path: Path | str) -> dict[str, Any]:
