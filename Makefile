@@ -28,6 +28,9 @@ smoke: $(VENV)/installed
 	$(PYTHON) scripts/cosify_pretrained.py --smoke --output runs/smoke-cosify --overwrite
 	$(PYTHON) scripts/finetune.py --smoke --output runs/smoke-finetune --overwrite
 	$(PYTHON) scripts/linear_probe.py --smoke --output runs/smoke-probe --overwrite
+	$(PYTHON) scripts/scan.py --smoke --output runs/smoke-scan
+	$(PYTHON) scripts/evaluate.py --smoke --output runs/smoke-evaluate
+	$(PYTHON) scripts/reproduce.py all --output runs/smoke-reproduce
 	$(PYTHON) scripts/compare.py --smoke --output runs/smoke-compare
 	$(PYTHON) scripts/sweep.py --models 'test_*' --output runs/sweep
 	$(PYTHON) scripts/margin.py --smoke --output runs/margin

@@ -48,7 +48,8 @@ def main(args: CompareArguments) -> None:
     """Train what is missing, then write the table."""
     import torch
 
-    from cosify.training import TrainArguments, parse_arguments, write_whole
+    from cosify.files import write_whole
+    from cosify.training import TrainArguments, parse_arguments
 
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logger.setLevel(logging.INFO)
@@ -85,7 +86,7 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 def same_recipe(path: Path, recipe: "TrainArguments") -> None:
     """Note the recipe, or refuse another one: its runs would stand in one table with those of this one."""
-    from cosify.training import write_whole
+    from cosify.files import write_whole
     from cosify.training.parse import resolved
 
     # Where the data lie may change; what they are called here says little.
@@ -113,7 +114,8 @@ def settings(recipe: "TrainArguments", head: str, seed: int, done: Sequence[dict
 
 def train_one(args: "TrainArguments", head: str, output: Path) -> dict[str, Any]:
     """Train, and return what the table needs; the run's environment.json goes to `output`."""
-    from cosify.training import read_metrics, train, write_whole
+    from cosify.files import write_whole
+    from cosify.training import read_metrics, train
 
     with tempfile.TemporaryDirectory(prefix="cosify-compare-") as folder:
         result = train(replace(args, output=folder))

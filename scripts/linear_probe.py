@@ -62,11 +62,11 @@ def main(args: ProbeArguments) -> None:
     from accelerate.utils import gather_object
 
     from cosify.command import set_up_logging, show
-    from cosify.data import PipelineSettings, Shard, load_splits, open_data
+    from cosify.data import PipelineSettings, Preprocessing, Shard, load_splits, open_data
     from cosify.evaluation import embeddings, linear_probe
     from cosify.training import FinetuneArguments, RunFolder
     from cosify.training.environment import describe_environment
-    from cosify.training.finetune import preprocessing_of_model, start_model
+    from cosify.training.finetune import start_model
 
     set_up_logging()
     if args.smoke:
@@ -75,7 +75,7 @@ def main(args: ProbeArguments) -> None:
     shard = Shard(accelerator.process_index, accelerator.num_processes)
     settings = FinetuneArguments(model=args.model, image_size=args.image_size, smoke=args.smoke)
     model = start_model(settings, head="linear")
-    preprocessing = preprocessing_of_model(model, settings)
+    preprocessing = Preprocessing.of_pretrained(model, args.image_size)
     splits = load_splits(args.data, image_column=args.image_column, label_column=args.label_column)
     splits = splits if args.limit_train is None else splits.limit_train(args.limit_train)
     pipeline = PipelineSettings(augment="none", num_workers=args.num_workers)

@@ -60,9 +60,9 @@ def main(args: MarginArguments) -> None:
 
     from cosify.data import DeviceData, Shard, decode_splits, load_splits, num_train_batches
     from cosify.heads import CosineLinear, CosineSoftmaxLoss
+    from cosify.heads.kappa_statistics import KappaStatistics
     from cosify.training.arguments import TrainArguments, kappa_policy
     from cosify.training.environment import describe_environment
-    from cosify.training.kappa_statistics import KappaStatistics
     from cosify.training.model import ModelChoice
     from cosify.training.run_folder import RunFolder
 

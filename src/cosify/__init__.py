@@ -4,6 +4,7 @@ Importing this package installs the timm plugin, and the transformers plugin for
 """
 
 from cosify import functional
+from cosify.evaluation import Rejector
 from cosify.heads import ClassParallelCosineLinear, CosineConv1x1, CosineLinear, CosineSoftmaxLoss
 from cosify.hub import load, save
 from cosify.integrations import install
@@ -14,6 +15,7 @@ __all__ = [
     "CosineConv1x1",
     "CosineLinear",
     "CosineSoftmaxLoss",
+    "Rejector",
     "convert",
     "find_classifiers",
     "find_heads",

@@ -4,7 +4,8 @@ import argparse
 import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -42,23 +43,33 @@ def run_script(run: Callable[[Arguments], "TrainResult"], args: Arguments) -> No
         sys.exit(f"error: {error}")
 
 
-def run_main(main: Callable[[Any], None], kind: type, description: str | None) -> None:
+def run_main(main: Callable[[Any], None], kind: type, description: str | None, positional: Sequence[str] = ()) -> None:
     """Read this process' flags into a dataclass and run; end with one line where that fails.
 
     Args:
         main: takes an object of that kind.
         kind: dataclass of flags.
         description: shown by `--help`.
+        positional: flags that words before the first flag stand for, one each, the rest for the last.
     """
     from transformers import HfArgumentParser
 
     formatter = argparse.RawDescriptionHelpFormatter
     parser = HfArgumentParser(kind, description=description, formatter_class=formatter, allow_abbrev=False)
     try:
-        main(*parser.parse_args_into_dataclasses(look_for_args_file=False))
+        arguments = with_flags(sys.argv[1:], positional)
+        main(*parser.parse_args_into_dataclasses(arguments, look_for_args_file=False))
         leave_processes()
     except (OSError, ValueError) as error:  # of the user's making: the message says all
         sys.exit(f"error: {error}")
+
+
+def with_flags(arguments: Sequence[str], positional: Sequence[str]) -> list[str]:
+    """Return the arguments with a flag before each of the words that come first: HfArgumentParser knows flags alone."""
+    words = list(takewhile(lambda word: not word.startswith("-"), arguments)) if positional else []
+    single, last = words[: len(positional) - 1], words[len(positional) - 1 :]
+    flags = [text for name, word in zip(positional, single, strict=False) for text in (f"--{name}", word)]
+    return [*flags, *([f"--{positional[-1]}", *last] if last else []), *arguments[len(words) :]]
 
 
 def leave_processes() -> None:
@@ -90,6 +101,14 @@ def show(table: "Table") -> None:
     from rich import get_console
 
     get_console().print(table)
+
+
+def show_markdown(text: str) -> None:
+    """Print markdown, rendered."""
+    from rich import get_console
+    from rich.markdown import Markdown
+
+    get_console().print(Markdown(text))
 
 
 def export(result: "TrainResult") -> None:

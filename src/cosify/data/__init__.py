@@ -4,9 +4,18 @@ from cosify.data.augment import Augmentation, augment, random_crop, random_flip
 from cosify.data.batches import Shard, eval_rows, mixed_seed, num_train_batches, own_rows, training_order
 from cosify.data.device import DeviceData
 from cosify.data.normalize import Normalization, Normalizer
-from cosify.data.open import Augment, Data, Pipeline, PipelineSettings, check_transform, open_data, train_transform
+from cosify.data.open import (
+    Augment,
+    Data,
+    Pipeline,
+    PipelineSettings,
+    check_transform,
+    eval_transform,
+    open_data,
+    train_transform,
+)
 from cosify.data.preprocessing import Preprocessing, record_preprocessing
-from cosify.data.sources import BUILT_IN, Splits, load_splits
+from cosify.data.sources import BUILT_IN, Splits, load_images, load_splits
 from cosify.data.tensors import ImageSet, decode_splits
 from cosify.data.workers import WorkerData
 
@@ -29,6 +38,8 @@ __all__ = [
     "check_transform",
     "decode_splits",
     "eval_rows",
+    "eval_transform",
+    "load_images",
     "load_splits",
     "mixed_seed",
     "num_train_batches",

@@ -107,7 +107,7 @@ def open_data(
     return WorkerData(
         splits,
         train_transform=train_transform(augmentation, options, shape, preprocessing),
-        test_transform=_eval_transform(shape, preprocessing),
+        test_transform=eval_transform(shape, preprocessing),
         image_shape=shape,
         augmentation=augmentation,
         normalization=_given(preprocessing, survey.channels),
@@ -140,7 +140,7 @@ def train_transform(
         settings = {"interpolation": preprocessing.interpolation, **options}
         made: Callable[[Any], Any] = create_transform(shape, is_training=True, use_prefetcher=True, **settings)
         return made
-    steps = [_eval_transform(shape, preprocessing)]
+    steps = [eval_transform(shape, preprocessing)]
     if augmentation in ("crop", "crop-flip"):
         steps.append(torch.as_tensor)
         steps.append(transforms.RandomCrop(shape[1:], padding=max(1, min(shape[1:]) // 8)))
@@ -165,7 +165,13 @@ def check_transform(options: Mapping[str, Any]) -> None:
         raise ValueError(f"transform has {unknown}, expected arguments of timm.data.create_transform: {known}")
 
 
-def _eval_transform(shape: tuple[int, int, int], preprocessing: Preprocessing) -> Callable[[Any], Any]:
+def eval_transform(shape: tuple[int, int, int], preprocessing: Preprocessing) -> Callable[[Any], Any]:
+    """Return what an image goes through in evaluation: from PIL to uint8 [channels, H, W], resized and cropped.
+
+    Args:
+        shape: channels, height and width that come out.
+        preprocessing: interpolation and share that the crop keeps.
+    """
     from timm.data import create_transform
 
     made: Callable[[Any], Any] = create_transform(

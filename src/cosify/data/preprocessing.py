@@ -1,10 +1,12 @@
 """What a network expects of its images: side, mean and deviation, how they are scaled and cropped."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import nn
+
+PIL_FILTERS = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}  # numbers of PIL.Image.Resampling
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,54 @@ class Preprocessing:
             interpolation=entry("interpolation") or "bilinear",
             crop_pct=float(entry("crop_pct") or 1.0),
         )
+
+    @classmethod
+    def of_pretrained(cls, model: nn.Module, image_size: int | None = None) -> "Preprocessing":
+        """Return what a pretrained network expects of its images, channels too.
+
+        transformers models are read from their image processor; images that it would squash to a square are cropped.
+
+        Args:
+            model: of timm or transformers.
+            image_size: side in pixels instead of its own.
+
+        Raises:
+            ValueError: if a transformers model has neither an image processor nor an image size.
+        """
+        config: Any = getattr(model, "pretrained_cfg", None)
+        if config is None:
+            return _of_transformers(model, image_size)
+        found = cls.of_model(config, image_size, pretrained=True)
+        height, width = config["input_size"][-2:]
+        if image_size is None and height == width:  # others, such as strips of text, keep the size of the images
+            found = replace(found, image_size=found.fallback_size)
+        return replace(found, channels=int(config["input_size"][0]))
+
+
+def _of_transformers(model: Any, image_size: int | None) -> Preprocessing:
+    from transformers import AutoImageProcessor
+
+    name = model.config.name_or_path
+    try:
+        processor = AutoImageProcessor.from_pretrained(name)
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"model {name!r} has no image processor ({type(error).__name__}), expected preprocessor_config.json"
+            " beside its weights: mean, deviation and size of its images; save the processor there"
+        ) from error
+    size: Any = processor.crop_size if getattr(processor, "do_center_crop", False) else processor.size
+    side = int(size["height"] if "height" in size else size["shortest_edge"])
+    resized: Any = processor.size
+    short = int(resized["height"] if "height" in resized else resized["shortest_edge"])
+    return Preprocessing(
+        side if image_size is None else image_size,
+        fallback_size=side,
+        mean=tuple(processor.image_mean),
+        std=tuple(processor.image_std),
+        interpolation=PIL_FILTERS[int(processor.resample)],
+        crop_pct=side / short,
+        channels=int(getattr(model.config, "num_channels", 3)),
+    )
 
 
 def record_preprocessing(

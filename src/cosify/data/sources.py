@@ -49,6 +49,18 @@ class Splits:
         """Return the split `"train"` or `"test"`."""
         return self.train if name == "train" else self.test
 
+    def only(self, name: str, limit: int | None = None) -> "Splits":
+        """Return one split as test split, beside a training split of its first row, to look at it alone.
+
+        Args:
+            name: `"train"` or `"test"`.
+            limit: most rows, a random but always equal choice of them; None for all, in their order.
+        """
+        rows = self.split(name)
+        if limit is not None and limit < len(rows):
+            rows = rows.shuffle(seed=0).select(range(limit))
+        return replace(self, train=rows.select([0]), test=rows, num_train=1)
+
     def limit_train(self, num_samples: int) -> "Splits":
         """Return the same with a random but always equal choice of `num_samples` rows to train on.
 
@@ -116,6 +128,40 @@ def load_splits(
     label_names = _streamed_label_names(train, label_column)
     num_train = _streamed_length(train, num_train)
     return Splits(train, test, image_column, label_column, label_names, num_train, streaming=True)
+
+
+def load_images(data: str, *, image_column: str | None = None, label_column: str | None = None) -> Splits:
+    """Find one split of a data set, to look at it alone: an outlier set, or a task to transfer to.
+
+    Args:
+        data: as in `load_splits`, but no training split is needed; `DATA:SPLIT` names the split.
+        image_column: as there.
+        label_column: as there; a set without labels gets one class.
+
+    Returns:
+        The split, by default that for testing, as in `Splits.only`.
+
+    Raises:
+        ValueError: if there is no such data set, split or column, or the split is empty.
+    """
+    name, _, wanted = data.partition(":") if not Path(data).expanduser().exists() else (data, "", "")
+    loaded = BUILT_IN[name]() if name in BUILT_IN else _load(name, streaming=False)
+    found = [wanted] if wanted else [split for split in (*TEST_NAMES, "train") if split in loaded]
+    if not found or found[0] not in loaded:
+        raise ValueError(
+            f"data {name!r} has the splits {sorted(loaded)}, expected {wanted or 'test'!r}; name one as DATA:SPLIT"
+        )
+    rows = loaded[found[0]]
+    if len(rows) == 0:
+        raise ValueError(f"split {found[0]!r} of data {name!r} is empty, expected at least one image; check its files")
+    image_column = _image_column(rows, image_column)
+    label_names: tuple[str, ...] = ("unlabelled",)
+    if label_column is None and not any(column in LABEL_NAMES for column in rows.column_names):
+        rows, label_column = rows.add_column("label", [0] * len(rows)), "label"
+    else:
+        label_column = _label_column(rows, label_column)
+        label_names = _label_names(rows, label_column)
+    return Splits(rows.select([0]), rows, image_column, label_column, label_names, 1)
 
 
 def _load(data: str, streaming: bool) -> "DatasetDict":

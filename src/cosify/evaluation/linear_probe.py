@@ -94,7 +94,7 @@ def linear_probe(
     if len(lambdas) == 0:
         raise ValueError("lambdas is empty, expected at least one; leave it out for 45 values from 1e5 to 1e-6")
     if validation is None:
-        held = _held_out(train_labels, hold_out, seed)
+        held = held_out_mask(train_labels, hold_out, seed)
         fitted, chosen_by = (train_features[~held], train_labels[~held]), (train_features[held], train_labels[held])
         every = train_features, train_labels
     else:
@@ -155,7 +155,7 @@ def _scaler(features: Tensor, scaling: Scaling) -> Callable[[Tensor], Tensor]:
     return lambda rows: (rows.double() - mean) * factor
 
 
-def _held_out(labels: Tensor, share: float, seed: int) -> Tensor:
+def held_out_mask(labels: Tensor, share: float, seed: int) -> Tensor:
     """Return a mask [N] of floor(share N) rows, from each class its share, rounded up or down."""
     size = math.floor(share * len(labels))
     if not 0 < size < len(labels):

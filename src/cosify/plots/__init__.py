@@ -1,5 +1,29 @@
-"""Figures from the files of a run."""
+"""Figures from the files of a run, and from what was measured on a model."""
 
+from cosify.plots.angles import plot_angles
+from cosify.plots.detection import plot_detection_bars, plot_score_histograms
+from cosify.plots.figures import Figure, Subject, draw_figures
+from cosify.plots.kappa_classes import plot_kappa_by_class, plot_kappa_histogram
+from cosify.plots.kappa_epochs import plot_kappa_epochs
 from cosify.plots.kappa_trace import plot_kappa_trace
+from cosify.plots.reliability import plot_reliability
+from cosify.plots.report import write_report
+from cosify.plots.simplified_loss import plot_simplified_loss
+from cosify.plots.tsne import plot_tsne
 
-__all__ = ["plot_kappa_trace"]
+__all__ = [
+    "Figure",
+    "Subject",
+    "draw_figures",
+    "plot_angles",
+    "plot_detection_bars",
+    "plot_kappa_by_class",
+    "plot_kappa_epochs",
+    "plot_kappa_histogram",
+    "plot_kappa_trace",
+    "plot_reliability",
+    "plot_score_histograms",
+    "plot_simplified_loss",
+    "plot_tsne",
+    "write_report",
+]

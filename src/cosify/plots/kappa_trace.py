@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from cosify.functional import kappa_grid
+from cosify.plots.style import new_figure, save
 from cosify.training.run_folder import read_metrics
 
 FILE_NAME = "kappa_trace.png"
@@ -31,25 +32,18 @@ def plot_kappa_trace(run: Path | str, output: Path | str | None = None) -> Path:
         ValueError: if there is no epoch in metrics.jsonl yet.
         FileNotFoundError: if there is no metrics.jsonl.
     """
-    from matplotlib.figure import Figure
-
     run = Path(run)
     records = read_metrics(run)
     if not records:
         raise ValueError(f"{run / 'metrics.jsonl'} has no lines, expected one an epoch; train for an epoch first")
     has_kappa = "kappa_mean" in records[0]
-    # A Figure of its own, without pyplot: no global state, no window, no backend to choose.
-    figure = Figure(figsize=(12.5 if has_kappa else 8, 3.6), layout="constrained", dpi=130)
+    figure = new_figure(3.6, 12.5 if has_kappa else 8)
     axes = figure.subplots(1, 3 if has_kappa else 2, width_ratios=[1, 1, 1.35] if has_kappa else None)
     _lines(axes[0], records, "loss", "cross entropy (nats)")
     _lines(axes[1], records, "accuracy", "accuracy")
     if has_kappa:
         _kappa(axes[2], records)
-    path = run / FILE_NAME if output is None else Path(output)
-    aside = path.with_name(f".{path.name}.new")
-    figure.savefig(aside, format="png")
-    aside.replace(path)
-    return path
+    return save(figure, run / FILE_NAME if output is None else output)
 
 
 def _column(records: list[dict[str, Any]], name: str) -> np.ndarray[Any, np.dtype[np.float64]]:

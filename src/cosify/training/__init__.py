@@ -1,17 +1,17 @@
 """Training of classifiers with Accelerate: settings, loop, checkpoints, statistics of kappa, run folder."""
 
+from cosify.heads.kappa_statistics import KappaStatistics, KappaSummary
 from cosify.training.arguments import CosifyArguments, FinetuneArguments, RunArguments, TrainArguments
 from cosify.training.checkpoint import Progress
 from cosify.training.cosify_pretrained import cosify_pretrained
 from cosify.training.evaluate import Evaluation, evaluate
 from cosify.training.finetune import finetune
 from cosify.training.interrupt import Interrupted
-from cosify.training.kappa_statistics import KappaStatistics, KappaSummary
 from cosify.training.loop import fit
 from cosify.training.parse import parse_arguments
 from cosify.training.predict import predict_labels
 from cosify.training.result import TrainResult
-from cosify.training.run_folder import RunFolder, read_config, read_metrics, write_whole
+from cosify.training.run_folder import RunFolder, read_config, read_metrics
 from cosify.training.scratch import train
 from cosify.training.session import Session
 
@@ -37,5 +37,4 @@ __all__ = [
     "read_config",
     "read_metrics",
     "train",
-    "write_whole",
 ]

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cosify.training.kappa_statistics import KappaStatistics
+from cosify.heads.kappa_statistics import KappaStatistics
 
 PREFIX, DIGITS = "step-", 9
 

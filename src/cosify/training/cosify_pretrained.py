@@ -8,14 +8,15 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from cosify.data import Preprocessing
 from cosify.functional import ls_kappa
-from cosify.models import convert, find_heads
+from cosify.heads.kappa_statistics import KappaStatistics, KappaSummary
+from cosify.models import convert, find_heads, in_evaluation, linear_classifier
 from cosify.models.classifiers import num_classes_of
 from cosify.models.stages import freeze_stages
 from cosify.training.arguments import CosifyArguments, kappa_policy
-from cosify.training.evaluate import Evaluation, evaluate, in_evaluation, linear_classifier
-from cosify.training.finetune import blocks_of, preprocessing_of_model, start_model
-from cosify.training.kappa_statistics import KappaStatistics, KappaSummary
+from cosify.training.evaluate import Evaluation, evaluate
+from cosify.training.finetune import blocks_of, start_model
 from cosify.training.loop import fit
 from cosify.training.progress import logger
 from cosify.training.result import TrainResult
@@ -49,7 +50,9 @@ def cosify_pretrained(args: CosifyArguments) -> TrainResult:
     model = start_model(args)
     if find_heads(model):
         raise ValueError(f"model {args.model!r} has a cosine head already, expected a softmax one; use finetune.py")
-    session = Session.open(args, f"{Path(args.model).name}-{args.kappa}", preprocessing_of_model(model, args))
+    session = Session.open(
+        args, f"{Path(args.model).name}-{args.kappa}", Preprocessing.of_pretrained(model, args.image_size)
+    )
     device, num_classes = session.accelerator.device, len(session.data.label_names)
     base = None
     if num_classes_of(model) == num_classes:

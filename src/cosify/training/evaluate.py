@@ -1,15 +1,13 @@
 """Accuracy, loss and the angle between features and the weight of their class."""
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cosify.models import find_classifiers
+from cosify.models import in_evaluation, linear_classifier
 
 
 @dataclass(frozen=True)
@@ -63,43 +61,3 @@ def evaluate(
     if samples == 0:
         raise ValueError("there are no samples to evaluate, expected at least one batch; check the test split")
     return Evaluation(correct / samples, loss / samples, degrees / samples, int(samples))
-
-
-@contextmanager
-def in_evaluation(model: nn.Module, classifier: nn.Module) -> Iterator[Callable[[Tensor], tuple[Tensor, Tensor]]]:
-    """Give a function from images to embeddings [B, d] and logits [B, C], both float32, of `model` in evaluation mode.
-
-    Args:
-        model: its mode is restored at the end.
-        classifier: the layer of it that embeddings are given to.
-    """
-    embedding: list[Tensor] = []
-
-    def answers(images: Tensor) -> tuple[Tensor, Tensor]:
-        embedding.clear()
-        logits = model(images).float()
-        return embedding[0].flatten(1).float(), logits
-
-    hook = classifier.register_forward_pre_hook(lambda _, inputs: embedding.append(inputs[0]))
-    was_training = model.training
-    model.eval()
-    try:
-        yield answers
-    finally:
-        hook.remove()
-        model.train(was_training)
-
-
-def linear_classifier(model: nn.Module) -> Any:
-    """Return the layer that maps features to logits, the first one of a model with several.
-
-    Raises:
-        ValueError: if the model has none.
-    """
-    classifiers = find_classifiers(model)
-    if not classifiers:
-        raise ValueError(
-            f"{type(model).__name__} has no classifier (num_classes=0), expected an image classifier; build the model"
-            " with num_classes > 0"
-        )
-    return next(iter(classifiers.values()))

@@ -1,6 +1,5 @@
 """Fine-tuning: a published or local backbone, a new head, a new task."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -9,11 +8,11 @@ import torch
 from torch import nn
 
 from cosify.data import Preprocessing
-from cosify.models import convert
+from cosify.models import convert, load_pretrained
 from cosify.models.stages import freeze_stages
 from cosify.training.arguments import CosifyArguments, FinetuneArguments, kappa_policy
 from cosify.training.loop import fit
-from cosify.training.model import SMALL_IMAGE_SIZE, SMALL_MODEL, SMALL_MODEL_KWARGS, load_pretrained
+from cosify.training.model import SMALL_IMAGE_SIZE, SMALL_MODEL, SMALL_MODEL_KWARGS
 from cosify.training.result import TrainResult
 from cosify.training.session import Session, smoke_settings
 
@@ -35,7 +34,7 @@ def finetune(args: FinetuneArguments) -> TrainResult:
     args = smoke_settings(args)
     model = start_model(args, head="linear")
     head = args.kappa if args.head == "cos" else "softmax"
-    session = Session.open(args, f"{Path(args.model).name}-{head}", preprocessing_of_model(model, args))
+    session = Session.open(args, f"{Path(args.model).name}-{head}", Preprocessing.of_pretrained(model, args.image_size))
     model.reset_classifier(len(session.data.label_names))  # type: ignore[operator]  # every timm classifier has it
     if args.head == "cos":
         convert(model, kappa=kappa_policy(args.kappa))
@@ -65,16 +64,6 @@ def start_model(args: FinetuneArguments | CosifyArguments, head: Literal["linear
     config: Any = model.pretrained_cfg
     config.update(input_size=shape, mean=(0.5,), std=(0.25,), crop_pct=1.0, interpolation="bilinear")
     return model
-
-
-def preprocessing_of_model(model: nn.Module, args: FinetuneArguments | CosifyArguments) -> Preprocessing:
-    """Return what a pretrained network expects of its images, channels too."""
-    config: Any = model.pretrained_cfg
-    found = Preprocessing.of_model(config, args.image_size, pretrained=True)
-    height, width = config["input_size"][-2:]
-    if args.image_size is None and height == width:  # others, such as strips of text, keep the size of the images
-        found = replace(found, image_size=found.fallback_size)
-    return replace(found, channels=int(config["input_size"][0]))
 
 
 def blocks_of(blocks: str) -> Any:

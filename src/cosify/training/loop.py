@@ -19,6 +19,7 @@ from timm.layers import convert_sync_batchnorm
 from torch import Tensor, nn
 
 from cosify.data import mixed_seed, num_train_batches, record_preprocessing
+from cosify.heads.kappa_statistics import KappaStatistics, KappaSummary
 from cosify.models import find_heads
 from cosify.models.stages import keep_frozen_in_eval
 from cosify.training.batch_augment import BatchAugment
@@ -27,7 +28,6 @@ from cosify.training.checkpoint import Checkpoints, Progress
 from cosify.training.environment import describe_environment
 from cosify.training.evaluate import Evaluation, evaluate
 from cosify.training.interrupt import Interrupted, Interrupts
-from cosify.training.kappa_statistics import KappaStatistics, KappaSummary
 from cosify.training.objective import Objective
 from cosify.training.optimizer import make_average, make_optimizer, make_schedule
 from cosify.training.progress import Bar, bar, log_epoch, logger, warn_about_kappa, warn_about_speed

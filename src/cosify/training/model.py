@@ -3,8 +3,7 @@
 import ast
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import timm
 from torch import nn
@@ -12,7 +11,6 @@ from torch import nn
 import cosify.models.cifar_resnet  # noqa: F401  # registers its names with timm
 from cosify.data import BUILT_IN, Preprocessing
 from cosify.models import convert
-from cosify.models.lite0 import efficientnet_lite0_from_package
 from cosify.training.arguments import TrainArguments, kappa_policy
 
 # For sets of a few hundred small images: stock architecture, stage sizes 8, 4, 2 and 1 at 32 pixels.
@@ -21,7 +19,6 @@ SMALL_MODEL_KWARGS: dict[str, Any] = {"stem_width": 8, "channels": [16, 32, 64, 
 SMALL_IMAGE_SIZE = 32
 LARGE_MODEL = "resnet18_cifar"
 WIDE_IMAGE_MODEL_KWARGS: dict[str, Any] = {"width": 0.25}  # for images of 8 by 16 pixels
-LITE0 = "efficientnet-lite0"
 
 
 @dataclass(frozen=True)
@@ -111,36 +108,4 @@ def build_model(choice: ModelChoice, args: TrainArguments, num_classes: int, in_
         ) from error
     if args.head == "cos":
         convert(model, kappa=kappa_policy(args.kappa))
-    return model
-
-
-def load_pretrained(spec: str, head: Literal["linear"] | None = None) -> nn.Module:
-    """Return a network with its weights and its own head.
-
-    Args:
-        spec: folder that `cosify.save` or timm wrote, run folder, `hf-hub:ORG/NAME`, name of a timm model with weights,
-            or `"efficientnet-lite0"` for those of the extra `cosify[demo]`.
-        head: `"linear"` for the stock head, also of a published cosine model.
-
-    Raises:
-        ValueError: if there is no such model, or it cannot be read.
-    """
-    if spec == LITE0:
-        try:
-            return efficientnet_lite0_from_package()
-        except ImportError as error:
-            raise ValueError(f"model {spec!r} cannot be loaded: {error}") from error
-    folder = Path(spec).expanduser()
-    if (folder / "export" / "config.json").is_file():
-        folder = folder / "export"
-    name = f"local-dir:{folder}" if folder.is_dir() else spec
-    try:
-        model: nn.Module = timm.create_model(name, pretrained=True, **({} if head is None else {"head": head}))
-    except Exception as error:  # of many types, by what is wrong with a name, a file or the network
-        raise ValueError(
-            f"model {spec!r} cannot be loaded ({type(error).__name__}: {error}), expected a folder that cosify.save or"
-            " timm wrote, a run folder with an export, hf-hub:ORG/NAME, or a timm model that has weights; check --model"
-        ) from error
-    # timm writes down what a model was made with; stock timm could not open an export that names our argument.
-    getattr(model, "_model_args", {}).pop("head", None)
     return model

@@ -119,7 +119,7 @@ def read_yaml(path: Path, kind: type[RunArguments]) -> dict[str, Any]:
         ValueError: if it is no mapping, or has keys that are no settings, or values of another type.
         OSError: if it cannot be read.
     """
-    import yaml  # type: ignore[import-untyped]  # it ships no types
+    import yaml
 
     content = yaml.safe_load(path.read_text(encoding="utf-8"))
     if not isinstance(content, dict):

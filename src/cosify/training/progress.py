@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from cosify.training.kappa_statistics import KappaStatistics, KappaSummary
+from cosify.heads.kappa_statistics import KappaStatistics, KappaSummary
 
 logger = logging.getLogger("cosify.training")
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from torch import nn
 
 from cosify.data import Data
+from cosify.heads.kappa_statistics import KappaSummary
 from cosify.training.evaluate import Evaluation
-from cosify.training.kappa_statistics import KappaSummary
 from cosify.training.run_folder import RunFolder
 
 

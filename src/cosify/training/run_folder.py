@@ -1,11 +1,12 @@
 """The folder of a run: config.json, metrics.jsonl, environment.json, checkpoints/ and export/."""
 
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from cosify.files import write_whole
 
 FORMAT = 1
 MARK = "cosify_run"  # the key of config.json by which a run folder is known
@@ -99,21 +100,6 @@ class RunFolder:
     def _lines(self) -> list[str]:
         path = self.path / "metrics.jsonl"
         return path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a file that appears at once, whole, or not at all.
-
-    Args:
-        path: of the file; what it holds is replaced.
-        text: what it shall hold.
-    """
-    aside = path.with_name(f".{path.name}.new")
-    with aside.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path)
 
 
 def read_config(path: Path | str) -> dict[str, Any]:

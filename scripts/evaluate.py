@@ -1,0 +1,198 @@
+"""Measure classifiers: rejection of errors and outliers, feature diversity, calibration, transfer; with a report.
+
+See that everything works, in seconds:
+
+    python scripts/evaluate.py --smoke
+
+A run folder, a folder of cosify.save, the hub, timm or transformers; several are compared; NAME=MODEL gives a title:
+
+    python scripts/evaluate.py RUN --data digits
+    python scripts/evaluate.py softmax=RUN1 LS=RUN2 --data CIFAR100 --ood CIFAR10 OMNIGLOT --transfer CIFAR10:test
+    python scripts/evaluate.py hf-hub:ORG/NAME --data imagenet-1k --ood food101
+
+Several processes share the feature pass:
+
+    accelerate launch --multi_gpu --num_processes 2 scripts/evaluate.py RUN --data FOLDER
+
+Each model passes once over each set; its features stay in --output/banks and are used again while model, data and
+transform are the same.  The folder then holds evaluation.json, evaluation.md, report.html and figures/.  --rejector
+z_max a rejector is saved beside the weights: cosify.Rejector.load(FOLDER)(image) says label, score, accept.
+"""
+
+import logging
+import re
+import shlex
+import sys
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from cosify.data import Splits
+    from cosify.evaluation import FeatureBank, FeaturePass
+    from cosify.plots import Subject
+
+logger = logging.getLogger("cosify")
+
+
+@dataclass(frozen=True)
+class EvaluateArguments:
+    """Settings of one evaluation."""
+
+    models: list[str] = field(
+        default_factory=list, metadata={"help": "Models, first on the line, each MODEL or TITLE=MODEL."}
+    )
+    data: str = field(default="digits", metadata={"help": "What the models were trained on. Default: digits."})
+    ood: list[str] = field(default_factory=list, metadata={"help": "Outlier sets, DATA or DATA:SPLIT. Default: none."})
+    transfer: list[str] = field(
+        default_factory=list,
+        metadata={"help": "Other tasks, DATA or DATA:SPLIT, of which a fifth tests. Default: none."},
+    )
+    image_column: str | None = field(default=None, metadata={"help": "Column of images. Default: the only one."})
+    label_column: str | None = field(
+        default=None, metadata={"help": "Column of labels of --data. Default: the only one."}
+    )
+    limit_train: int | None = field(default=None, metadata={"help": "Fit scores on this many images. Default: all."})
+    limit: int | None = field(default=None, metadata={"help": "Images of every other set. Default: all."})
+    num_lambdas: int = field(
+        default=45, metadata={"help": "Penalties that a probe tries, evenly spaced on 1e5 to 1e-6. Default 45."}
+    )
+    id_subset: Literal["correct", "all"] = field(
+        default="correct", metadata={"help": "Samples to tell from outliers: right ones, as the paper, or all."}
+    )
+    exclude_classes: list[int] = field(
+        default_factory=list, metadata={"help": "Class indices that outlier sets hold too, left out. Default: none."}
+    )
+    classes: list[int] = field(default_factory=list, metadata={"help": "At most 10 that t-SNE shows. Default: first."})
+    rejector: str | None = field(
+        default=None, metadata={"help": "Score of a rejector to save beside each model, such as z_max. Default: none."}
+    )
+    batch_size: int = field(default=256, metadata={"help": "Images of a batch on each process. Default 256."})
+    num_workers: int | None = field(default=None, metadata={"help": "Processes that decode. Default: by cores."})
+    resamples: int = field(default=1000, metadata={"help": "Of the bootstrap. Default 1000."})
+    seed: int = field(default=0, metadata={"help": "Of bootstrap, probes and t-SNE. Default 0."})
+    output: str = field(default="runs/evaluation", metadata={"help": "Folder of the result. Default runs/evaluation."})
+    smoke: bool = field(default=False, metadata={"help": "A small random model on synthetic images. Default: off."})
+
+
+def main(args: EvaluateArguments) -> None:
+    """Pass, measure, draw, report."""
+    import torch
+    from accelerate import Accelerator
+
+    from cosify.command import set_up_logging, show_markdown
+    from cosify.data import Shard
+    from cosify.evaluation import FeaturePass, tables_of
+    from cosify.plots import draw_figures, write_report
+    from cosify.training.environment import describe_environment
+    from cosify.training.session import on_terminal
+
+    set_up_logging()
+    if args.smoke:
+        args = replace(args, models=["smoke"], data="synthetic", ood=["digits"], transfer=["digits"], num_lambdas=3)
+    if not args.models:
+        raise ValueError("no model came, expected one or more; name them first: scripts/evaluate.py MODEL --data DATA")
+    accelerator: Any = Accelerator(cpu=not torch.accelerator.is_available())
+    shard = Shard(accelerator.process_index, accelerator.num_processes)
+    run = FeaturePass(args.batch_size, args.num_workers, shard, accelerator.wait_for_everyone, on_terminal(accelerator))
+    output = Path(args.output)
+    passed = [passes(title, spec, args, run, accelerator.device) for title, spec in titled(args.models)]
+    if not accelerator.is_main_process:
+        return
+    same = sorted({one.title for one in passed if [each.title for each in passed].count(one.title) > 1})
+    if same:
+        raise ValueError(f"several models have the title {same[0]!r}, expected one each; write TITLE=MODEL")
+    subjects = [measure(one, args) for one in passed]
+    facts = {
+        "command": shlex.join(["python", "scripts/evaluate.py", *sys.argv[1:]]),
+        "data": Path(args.data).name,
+        "arguments": asdict(args),
+        "environment": describe_environment(accelerator.device, shard.world_size),
+    }
+    figures = draw_figures(subjects, output / "figures", args.classes or None)
+    write_report(subjects, figures, output, facts)
+    for table in tables_of([each.assessment for each in subjects])[:2]:
+        show_markdown(table.markdown())
+    logger.info("detection, calibration, transfer and figures: %s", output / "report.html")
+
+
+def titled(models: list[str]) -> list[tuple[str, str]]:
+    """Return title and model of each argument, an empty title where there is none."""
+    found = [re.fullmatch(r"(?:([^=/:]+)=)?(.+)", each) for each in models]
+    return [(match[1] or "", match[2]) for match in found if match is not None]
+
+
+@dataclass(frozen=True)
+class Passed:
+    """A model's banks."""
+
+    title: str
+    spec: str
+    test: "FeatureBank"
+    train: "FeatureBank"
+    ood: "dict[str, FeatureBank]"
+    tasks: "dict[str, FeatureBank]"
+
+
+def passes(title: str, spec: str, args: EvaluateArguments, run: "FeaturePass", device: Any) -> Passed:
+    """Run a model over every set; every process must call this together."""
+    from cosify.data import Preprocessing, load_images, load_splits
+    from cosify.evaluation import feature_bank
+    from cosify.training import FinetuneArguments
+    from cosify.training.finetune import start_model
+
+    model = start_model(FinetuneArguments(model="" if args.smoke else spec, smoke=args.smoke)).to(device)
+    preprocessing = Preprocessing.of_pretrained(model)
+    title = title or Path(spec).name
+    banks = Path(args.output) / "banks" / re.sub(r"[^\w.=-]+", "-", title).strip("-")
+
+    def bank(name: str, images: "Splits", limit: int | None = args.limit, part: str = "test") -> "FeatureBank":
+        return feature_bank(model, images.only(part, limit), preprocessing, banks / name, run)
+
+    splits = load_splits(args.data, image_column=args.image_column, label_column=args.label_column)
+    return Passed(
+        title,
+        spec,
+        test=bank("test", splits),
+        train=bank("train", splits, args.limit_train, "train"),
+        ood={named(data): bank(f"ood-{named(data)}", load_images(data)) for data in args.ood},
+        tasks={named(data): bank(f"transfer-{named(data)}", load_images(data)) for data in args.transfer},
+    )
+
+
+def measure(passed: Passed, args: EvaluateArguments) -> "Subject":
+    """Return what the banks say of one model, and save its rejector."""
+    from cosify.evaluation import Rejector, assess, transfer
+    from cosify.evaluation.linear_probe import LAMBDAS
+    from cosify.plots import Subject
+
+    lambdas = LAMBDAS[:: max(1, len(LAMBDAS) // args.num_lambdas)]
+    assessment = assess(
+        passed.title,
+        passed.test,
+        passed.train,
+        ood=passed.ood,
+        transfer={name: transfer(task, seed=args.seed, lambdas=lambdas) for name, task in passed.tasks.items()},
+        id_subset=args.id_subset,
+        exclude_classes=args.exclude_classes,
+        resamples=args.resamples,
+        seed=args.seed,
+    )
+    folder = Path(passed.spec)
+    if args.rejector is not None:
+        if not folder.is_dir():
+            raise ValueError(f"model {passed.spec!r} is no folder to save a rejector in; save the model in one first")
+        home = folder / "export" if (folder / "export").is_dir() else folder
+        logger.info("rejector: %s", Rejector.fit(args.rejector, passed.train, passed.test).save(home))
+    return Subject(assessment, passed.test, passed.ood, folder if (folder / "metrics.jsonl").is_file() else None)
+
+
+def named(data: str) -> str:
+    """Return a short name of a set: the last part of a path or id, and the split if one is named."""
+    return Path(data).name.replace(":", "-")
+
+
+if __name__ == "__main__":
+    from cosify.command import run_main
+
+    run_main(main, EvaluateArguments, __doc__, positional=("models",))

@@ -1,0 +1,278 @@
+"""Put the paper's numbers and ours side by side, with scale, seeds and errors; what was not run is marked so.
+
+    python scripts/reproduce.py all
+    python scripts/reproduce.py table3
+    python scripts/reproduce.py fig1 --output runs/reproduce
+
+Numbers are read from scripts/results; where a file is missing, the commands that make it are shown.  --run runs them,
+with the data named by --cifar100, --cifar10 and --omniglot (folders or hub ids): hours on a CPU.
+"""
+
+import json
+import logging
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+logger = logging.getLogger("cosify")
+
+SCRIPTS = Path(__file__).parent
+RESULTS = SCRIPTS / "results"
+COMPARISONS = {
+    "digits": "C = 10, resnet10t, 0.3 M parameters, 40 epochs",
+    "two_digits": "C = 100, ResNet-18 of a quarter of the width, 16 epochs",
+    "cifar100_quarter": "CIFAR-100, ResNet-18 of a quarter of the width, 12 epochs",
+}
+EVALUATION = "cifar100_evaluation"
+HEADS = ("ls", "softmax", "20", "60")  # of the evaluation
+RUN = "runs/reproduce/{head}"
+
+
+@dataclass(frozen=True)
+class ReproduceArguments:
+    """Settings."""
+
+    target: str = field(
+        default="all", metadata={"help": "table1 to table7, fig1 to fig4, or all; the first word. Default: all."}
+    )
+    run: bool = field(default=False, metadata={"help": "Run what is missing. Default: show the commands."})
+    cifar100: str = field(default="uoft-cs/cifar100", metadata={"help": "Folder or hub id. Default: the hub's."})
+    cifar10: str = field(default="uoft-cs/cifar10:test", metadata={"help": "DATA:SPLIT. Default: the hub's."})
+    omniglot: str = field(default="", metadata={"help": "DATA:SPLIT of handwritten characters. Default: left out."})
+    output: str = field(default="runs/reproduce", metadata={"help": "Folder of the tables and pictures."})
+
+
+@dataclass(frozen=True)
+class Ours:
+    """A column of our numbers.
+
+    Attributes:
+        title: set and quantity.
+        scale: network and training.
+        cells: by row of the paper's table.
+    """
+
+    title: str
+    scale: str
+    cells: Mapping[str, str]
+
+
+def main(args: ReproduceArguments) -> None:
+    """Read, or run, and write the tables."""
+    import yaml
+
+    from cosify.command import set_up_logging, show_markdown
+    from cosify.files import write_whole
+
+    set_up_logging()
+    paper = yaml.safe_load((SCRIPTS / "paper.yaml").read_text(encoding="utf-8"))
+    if args.target != "all" and args.target not in paper:
+        raise ValueError(f"target is {args.target!r}, expected all or one of {', '.join(paper)}")
+    output = Path(args.output)
+    output.mkdir(parents=True, exist_ok=True)
+    for target in paper if args.target == "all" else [args.target]:
+        missing = [command for file, command in needed(target, args) if not file.exists()]
+        if args.run:
+            for command in missing:
+                logger.info("%s", shlex.join(command))
+                subprocess.run([sys.executable, *command[1:]], check=True)
+        text = markdown(target, paper[target], OURS[target](), [] if args.run else missing)
+        draw(target, output)
+        write_whole(output / f"{target}.md", text)
+        show_markdown(text)
+
+
+def needed(target: str, args: ReproduceArguments) -> list[tuple[Path, list[str]]]:
+    """Return the files that a target is read from, each with the command that makes it."""
+    found: list[tuple[Path, list[str]]] = []
+    if target in ("table1", "table2", "fig1"):
+        for name in COMPARISONS:
+            command = ["python", "scripts/compare.py", "--config", f"scripts/recipes/{name}.yaml"]
+            data = ["--data", args.cifar100] if name.startswith("cifar100") else []
+            found.append((RESULTS / name / "table.json", [*command, *data, "--output", f"scripts/results/{name}"]))
+    if target in ("table3", "table4", "fig3", "fig4"):
+        recipe = ["--config", "scripts/recipes/cifar100_quarter.yaml", "--data", args.cifar100]
+        for head in HEADS:
+            run = RUN.format(head=head)
+            setting = ["--head", "linear"] if head == "softmax" else ["--kappa", head]
+            found.append((Path(run) / "export", ["python", "scripts/train.py", *recipe, *setting, "--output", run]))
+        models = [f"{TITLES.get(head, f'kappa {head}')}={RUN.format(head=head)}" for head in HEADS]
+        others = [args.cifar10, *([args.omniglot] if args.omniglot else [])]
+        sets = ["--data", args.cifar100, "--ood", *others, "--transfer", *others, "--num-lambdas", "15"]
+        command = ["python", "scripts/evaluate.py", *models, *sets, "--output", f"scripts/results/{EVALUATION}"]
+        found.append((RESULTS / EVALUATION / "evaluation.json", command))
+        if found[-1][0].exists():  # then the runs behind it are not needed
+            return []
+    return found
+
+
+TITLES = {"ls": "LS", "softmax": "softmax"}
+
+
+def estimators() -> list[Ours]:
+    """Return accuracy and kappa of the four estimators."""
+    columns = []
+    for name, scale in COMPARISONS.items():
+        rows = {row["head"]: row for row in read(name, "table.json").get("rows", [])}
+        for title, key, factor in (("kappa", "kappa", 1), ("accuracy", "accuracy", 100)):
+            cells = {head: spread(row, key, factor) for head, row in rows.items() if row[key] is not None}
+            columns.append(Ours(f"{name}, {title}", scale, cells))
+    return columns
+
+
+def accuracies() -> list[Ours]:
+    """Return accuracy by head, and kappa* of LS."""
+    columns = []
+    for name, scale in COMPARISONS.items():
+        rows = {row["head"]: row for row in read(name, "table.json").get("rows", [])}
+        cells = {head: spread(row, "accuracy", 100) for head, row in rows.items()}
+        if "ls" in rows:
+            cells["kappa* of ls"] = spread(rows["ls"], "kappa", 1)
+        columns.append(Ours(name, scale, cells))
+    return columns
+
+
+def ends() -> list[Ours]:
+    """Return kappa of the last epoch."""
+    return [column for column in estimators() if column.title.endswith("kappa")]
+
+
+def diversity() -> list[Ours]:
+    """Return angles and ranks."""
+    names = {"to own class": "mean_class_angle_deg", "to span W": "mean_span_angle_deg", "rank": "numerical_rank"}
+    found = {title: {} for title in (*names, "effective rank")}  # type: dict[str, dict[str, str]]
+    for row, model in models().items():
+        values = model["scan"]["diversity"]
+        for title, key in {**names, "effective rank": "effective_rank"}.items():
+            found[title][row] = "-" if values[key] is None else f"{values[key]:.4g}"
+    return [Ours(f"CIFAR-100, {title}", scale_of(), cells) for title, cells in found.items()]
+
+
+def detections() -> list[Ours]:
+    """Return AP with its interval."""
+    found: dict[str, dict[str, str]] = {}
+    for row, model in models().items():
+        for where, scores in {"MISS": model["miss"], **model["ood"]}.items():
+            for score, title in (("z_max", "z_max"), ("norm", "||x||"), ("norm_mahalanobis", "||x||/D")):
+                one = scores[score]
+                text = f"{one['ap']:.3f} [{one['ap_interval']['low']:.3f}, {one['ap_interval']['high']:.3f}]"
+                found.setdefault(f"{where}, {title}", {})[row] = text
+    return [Ours(f"CIFAR-100, {title}", scale_of(), cells) for title, cells in found.items()]
+
+
+def probes() -> list[Ours]:
+    """Return top-1 of the linear probe with its standard error."""
+    found: dict[str, dict[str, str]] = {}
+    for row, model in models().items():
+        for task, one in model["transfer"].items():
+            text = f"{100 * one['probe']['top1']:.2f} ± {100 * one['standard_error']:.2f}"
+            found.setdefault(task, {})[row] = text
+    return [Ours(f"CIFAR-100 to {task}", scale_of(), cells) for task, cells in found.items()]
+
+
+def cosified() -> list[Ours]:
+    """Return accuracy after cosification."""
+    results = read("cosify_lite0", "results.json")
+    cells = {}
+    if results:
+        cells["softmax"] = f"{100 * results['base']['test_accuracy']:.2f}"
+        for row in results["rows"]:
+            blocks = "last block" if row["blocks"] == "1" else row["blocks"]
+            cells[f"{row['kappa']:g}, {blocks}"] = f"{100 * row['test_accuracy']:.2f}"
+    return [Ours("CIFAR-100 at 64 px", "EfficientNet-Lite0, 10,000 training images, 2 epochs, seed 0", cells)]
+
+
+OURS: Mapping[str, Callable[[], list[Ours]]] = {
+    "table1": estimators,
+    "table2": accuracies,
+    "table3": diversity,
+    "table4": probes,
+    "table5": cosified,
+    "table6": list,
+    "table7": list,
+    "fig1": ends,
+    "fig2": list,
+    "fig3": list,
+    "fig4": detections,
+}
+
+
+def read(name: str, file: str) -> dict[str, Any]:
+    """Return a result file, empty where it was not made."""
+    path = RESULTS / name / file
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return found
+
+
+def models() -> dict[str, dict[str, Any]]:
+    """Return the evaluated models by row of the paper's tables."""
+    rows = {"LS": "ls"}
+    return {
+        rows.get(model["model"], model["model"].removeprefix("kappa ")): model
+        for model in read(EVALUATION, "evaluation.json").get("models", [])
+    }
+
+
+def scale_of() -> str:
+    """Return how the evaluated models were trained."""
+    return COMPARISONS["cifar100_quarter"] + ", seed 0"
+
+
+def spread(row: Mapping[str, Any], key: str, factor: float) -> str:
+    """Return mean ± standard deviation and the number of seeds."""
+    deviation = row[f"{key}_std"]
+    text = f"{factor * row[key]:.2f}" + ("" if deviation is None else f" ± {factor * deviation:.2f}")
+    return f"{text} (n={len(row['seeds'])})"
+
+
+def markdown(target: str, paper: Mapping[str, Any], ours: list[Ours], missing: list[list[str]]) -> str:
+    """Return a table with a row for each of the paper's and of ours."""
+    columns = [f"{name} (paper)" for name in paper["columns"]] + [f"{column.title} (ours)" for column in ours]
+    rows = list(dict.fromkeys([*paper["rows"], *(row for column in ours for row in column.cells)]))
+    lines = [f"# {target}: {paper['title']}", "", f"Paper: {paper['scale']}."]
+    scales: dict[str, list[str]] = {}
+    for column in ours:
+        scales.setdefault(column.scale, []).append(column.title)
+    lines += [f"Ours, {'; '.join(titles)}: {scale}." for scale, titles in scales.items()]
+    if not ours and paper["rows"]:
+        lines.append("Ours: not run; recipes are in scripts/recipes.")
+    if missing:
+        lines += ["", "Not there yet:", "", *(f"    {shlex.join(command)}" for command in missing)]
+    if rows:
+        lines += ["", "| head | " + " | ".join(columns) + " |", "| --- " * (len(columns) + 1) + "|"]
+        for row in rows:
+            printed = [f"{value:g}" for value in paper["rows"].get(row, [])] or ["-"] * len(paper["columns"])
+            cells = [row, *printed, *(column.cells.get(row, "not run") for column in ours)]
+            lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def draw(target: str, output: Path) -> None:
+    """Draw the pictures of a figure."""
+    from cosify.plots import plot_kappa_epochs, plot_simplified_loss
+
+    if target == "fig1":
+        for name, scale in COMPARISONS.items():
+            path = RESULTS / name / "runs.jsonl"
+            runs = [json.loads(line) for line in path.read_text("utf-8").splitlines()] if path.exists() else []
+            heads = {run["head"]: run["kappa_by_epoch"] for run in runs if run["seed"] == 0 and run["kappa_by_epoch"]}
+            shown = {head: kappas for head, kappas in heads.items() if head in ("rule", "ml", "ls", "trainable")}
+            if shown:
+                plot_kappa_epochs(shown, output / f"fig1_{name}.png", title=f"kappa of training samples, {scale}")
+    if target == "fig2":
+        kappas = {f"kappa {kappa}": float(kappa) for kappa in (5, 10, 20, 40, 60)}
+        plot_simplified_loss(1000, {"kappa* of the paper": 12.83, **kappas}, output / "fig2.png")
+    picture = {"fig3": "tsne.png", "fig4": "detection_miss.png"}.get(target)
+    if picture is not None and (RESULTS / EVALUATION / "figures" / picture).exists():
+        shutil.copy(RESULTS / EVALUATION / "figures" / picture, output / f"{target}.png")
+
+
+if __name__ == "__main__":
+    from cosify.command import run_main
+
+    run_main(main, ReproduceArguments, __doc__, positional=("target",))

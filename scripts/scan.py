@@ -1,0 +1,122 @@
+"""Scan a pretrained classifier for kappa, without training it: which kappa to take for what, and why.
+
+    python scripts/scan.py --smoke
+    python scripts/scan.py resnet50 FOLDER
+    python scripts/scan.py efficientnet-lite0 uoft-cs/cifar100 --limit 1000
+    python scripts/scan.py RUN digits:train
+
+MODEL is a run folder, a folder of cosify.save, timm or transformers, hf-hub:ORG/NAME, ORG/NAME of transformers, or a
+timm name; stock softmax heads too.  DATA are images like those to train on; their labels count where they are the
+model's classes.  --output then holds scan.json, scan.md, kappa.png and the features.
+"""
+
+import json
+import logging
+import shlex
+import sys
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cosify.evaluation import KappaScan
+
+logger = logging.getLogger("cosify")
+
+
+@dataclass(frozen=True)
+class ScanArguments:
+    """Settings of one scan."""
+
+    model: str = field(default="", metadata={"help": "The classifier; the first word on the line."})
+    data: str = field(default="digits", metadata={"help": "DATA or DATA:SPLIT, the second word. Default: digits."})
+    limit: int = field(default=1000, metadata={"help": "Images to look at, drawn at random. Default 1000."})
+    image_column: str | None = field(default=None, metadata={"help": "Column of images. Default: the only one."})
+    label_column: str | None = field(default=None, metadata={"help": "Column of labels. Default: the only one."})
+    image_size: int | None = field(default=None, metadata={"help": "Side in pixels. Default: the model's own."})
+    batch_size: int = field(
+        default=16, metadata={"help": "Images of a batch. Default 16: a CPU needs twice the time for 64 of 224 px."}
+    )
+    num_workers: int | None = field(default=None, metadata={"help": "Processes that decode. Default: by cores."})
+    output: str = field(default="runs/scan", metadata={"help": "Folder of the result. Default runs/scan."})
+    smoke: bool = field(default=False, metadata={"help": "A small random model on synthetic images. Default: off."})
+
+
+def main(args: ScanArguments) -> None:
+    """Pass, scan, report."""
+    import torch
+    from rich import get_console
+
+    from cosify.command import set_up_logging, show_markdown
+    from cosify.data import Preprocessing, load_images
+    from cosify.evaluation import FeaturePass, feature_bank, scan_bank
+    from cosify.files import write_whole
+    from cosify.plots import plot_kappa_histogram
+    from cosify.training import FinetuneArguments
+    from cosify.training.environment import describe_environment
+    from cosify.training.finetune import start_model
+
+    set_up_logging()
+    if args.smoke:
+        args = replace(args, data="synthetic")
+    device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
+    assert device is not None
+    model = start_model(FinetuneArguments(model=args.model, smoke=args.smoke)).to(device)
+    preprocessing = Preprocessing.of_pretrained(model, args.image_size)
+    images = load_images(args.data, image_column=args.image_column, label_column=args.label_column)
+    run = FeaturePass(args.batch_size, args.num_workers, show_progress=get_console().is_terminal)
+    output = Path(args.output)
+    bank = feature_bank(model, images.only("test", args.limit), preprocessing, output / "bank", run)
+    scan = scan_bank(bank)
+    record = {
+        "command": shlex.join(["python", "scripts/scan.py", *sys.argv[1:]]),
+        "environment": describe_environment(device, 1),
+        **asdict(scan),
+    }
+    write_whole(output / "scan.json", json.dumps(record, indent=2) + "\n")
+    text = markdown(args, scan)
+    write_whole(output / "scan.md", text)
+    name = Path(args.model).name or "smoke"
+    plot_kappa_histogram({f"{name} on {Path(args.data).name}": bank.ls_kappa().numpy()}, output / "kappa.png")
+    show_markdown(text)
+    logger.info("files: %s", output)
+
+
+def markdown(args: ScanArguments, scan: "KappaScan") -> str:
+    """Return the scan as text with two tables."""
+    kappa, diversity = scan.kappa, scan.diversity
+    measured: dict[str, Any] = {
+        "images": f"{scan.num_samples}, {diversity.num_zero} with zero features",
+        "classes, dimensions": f"{scan.num_classes}, {scan.dim}",
+        "head": scan.head if scan.head_kappa is None else f"{scan.head}, kappa {scan.head_kappa:.2f}",
+        "accuracy": "-" if scan.accuracy is None else f"{scan.accuracy:.1%}",
+        "kappa*, mean": f"{kappa.mean:.2f}",
+        "kappa*, 10 / 50 / 90 percentile": f"{kappa.p10:.2f} / {kappa.median:.2f} / {kappa.p90:.2f}",
+        "at the grid's edges": f"{kappa.low_edge:.1%} lower, {kappa.high_edge:.1%} upper",
+        "2 kappa*": f"{2 * kappa.mean:.2f}",
+        "AdaCos' fixed scale": "-" if scan.adacos is None else f"{scan.adacos:.2f}",
+        "closed form, orthogonal classes": f"{scan.expected:.2f} at cosine .75"
+        + ("" if scan.expected_here is None else f", {scan.expected_here:.2f} at {scan.mean_top_cosine:.2f} as here"),
+        "angle to own class" if scan.accuracy is not None else "angle to nearest class": _deg(
+            diversity.mean_class_angle_deg
+        ),
+        "angle to the span of the classifier": _deg(diversity.mean_span_angle_deg),
+        "rank of features": f"{diversity.numerical_rank} of {diversity.dim}, effective "
+        + ("-" if diversity.effective_rank is None else f"{diversity.effective_rank:.0f}"),
+    }
+    lines = [f"# kappa of {Path(args.model).name or 'the smoke model'} on {Path(args.data).name}", ""]
+    lines += ["| | |", "| --- | --- |", *(f"| {name} | {value} |" for name, value in measured.items()), ""]
+    lines += ["| for | kappa | `--kappa` | why |", "| --- | --- | --- | --- |"]
+    lines += [f"| {each.purpose} | {each.kappa:.3g} | {each.policy} | {each.reason} |" for each in scan.recommendations]
+    lines += ["", *(f"- {warning}" for warning in scan.warnings)]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _deg(angle: float | None) -> str:
+    return "not defined" if angle is None else f"{angle:.1f} deg"
+
+
+if __name__ == "__main__":
+    from cosify.command import run_main
+
+    run_main(main, ScanArguments, __doc__, positional=("model", "data"))

@@ -1,0 +1,154 @@
+"""Everything that the banks of a model allow to say: the numbers of Tables 3 and 4, Figure 4, and calibration."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+import torch
+
+from cosify.evaluation.bank import FeatureBank
+from cosify.evaluation.calibration import Calibration, kappa_calibrations, temperature_calibrations
+from cosify.evaluation.detection import RESAMPLES, Detection, detection
+from cosify.evaluation.kappa_scan import KappaScan, scan_bank
+from cosify.evaluation.scores import SCORES, Scores
+from cosify.evaluation.transfer import Transfer
+
+IdSubset = Literal["correct", "all"]
+SAME_LABELS = 1e-3  # share of labels that rounding may change
+
+
+@dataclass(frozen=True)
+class Assessment:
+    """What was measured of one model.
+
+    Attributes:
+        model: title.
+        scan: kappa*, angles and rank over the test split.
+        accuracy: on the test split, in [0, 1].
+        mean_per_class: mean of the accuracies of single classes, over those that the split holds.
+        num_test: samples of the test split.
+        num_train: samples that scores were fitted on, 0 without a training bank.
+        miss: by name of the score; right predictions against wrong ones, all in-distribution.
+        ood: by name of the outlier set and the score; in-distribution samples against outliers.
+        id_subset: which in-distribution samples `ood` takes: `"correct"` as the paper, `"all"` as OpenOOD.
+        excluded_classes: names of the classes that were left out of `ood`.
+        calibration: by test-time kappa or temperature; measured on every second test sample, fitted on the others.
+        transfer: by name of the other task.
+    """
+
+    model: str
+    scan: KappaScan
+    accuracy: float
+    mean_per_class: float
+    num_test: int
+    num_train: int
+    miss: Mapping[str, Detection]
+    ood: Mapping[str, Mapping[str, Detection]]
+    id_subset: IdSubset
+    excluded_classes: tuple[str, ...]
+    calibration: Mapping[str, Calibration]
+    transfer: Mapping[str, Transfer]
+
+
+def assess(
+    model: str,
+    test: FeatureBank,
+    train: FeatureBank | None = None,
+    *,
+    ood: Mapping[str, FeatureBank] | None = None,
+    transfer: Mapping[str, Transfer] | None = None,
+    id_subset: IdSubset = "correct",
+    exclude_classes: Sequence[int] = (),
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Assessment:
+    """Measure a model from its banks.
+
+    Args:
+        model: title.
+        test: bank of the test split; its labels are the model's classes.
+        train: bank of the training split, for scores that are fitted; without it they are left out.
+        ood: banks of outlier sets, by name.
+        transfer: what was measured on other tasks, by name.
+        id_subset: in-distribution samples to tell from outliers.
+        exclude_classes: of these, samples of classes that the outlier sets hold too.
+        resamples: of the bootstrap.
+        seed: of the bootstrap.
+
+    Raises:
+        ValueError: if the labels are not the model's classes, or the settings do not fit.
+    """
+    if len(test.info.label_names) != test.info.num_classes:
+        raise ValueError(
+            f"the data have {len(test.info.label_names)} classes and the model {test.info.num_classes}, expected as"
+            " many; evaluate on the set that the model was trained on, or look at kappa alone with scripts/scan.py"
+        )
+    if id_subset not in get_args(IdSubset):
+        raise ValueError(f"id_subset is {id_subset!r}, expected one of {', '.join(get_args(IdSubset))}")
+    outside = [index for index in exclude_classes if not 0 <= index < test.info.num_classes]
+    if outside:
+        raise ValueError(f"exclude_classes has {outside}, expected indices 0 to {test.info.num_classes - 1}")
+    inside = ~np.isin(test.labels, exclude_classes)
+    accepted = inside if id_subset == "all" else inside & test.correct
+    miss: dict[str, Detection] = {}
+    found: dict[str, dict[str, Detection]] = {name: {} for name in ood or {}}
+    for name, score in scores_for(test, train).items():
+        values = score(test)
+        if not test.correct.all():
+            miss[name] = detection(values[test.correct], values[~test.correct], resamples=resamples, seed=seed)
+        for outliers, bank in (ood or {}).items():
+            found[outliers][name] = detection(values[accepted], score(bank), resamples=resamples, seed=seed)
+    counts = np.bincount(test.labels, minlength=test.info.num_classes)
+    right = np.bincount(test.labels, weights=test.correct, minlength=test.info.num_classes)
+    return Assessment(
+        model=model,
+        scan=scan_bank(test),
+        accuracy=float(test.correct.mean()),
+        mean_per_class=float((right[counts > 0] / counts[counts > 0]).mean()),
+        num_test=len(test),
+        num_train=0 if train is None else len(train),
+        miss=miss,
+        ood=found,
+        id_subset=id_subset,
+        excluded_classes=tuple(test.info.label_names[index] for index in exclude_classes),
+        calibration=calibrations(test),
+        transfer=transfer or {},
+    )
+
+
+def scores_for(test: FeatureBank, train: FeatureBank | None) -> dict[str, Callable[[FeatureBank], Scores]]:
+    """Return the scores that make sense for a model, by name, fitted where they need it."""
+    is_cosine = test.info.kappa is not None
+    return {
+        name: score.fit(train)
+        for name, score in SCORES.items()
+        if (score.of_cosine or not is_cosine) and (train is not None or not score.needs_train)
+    }
+
+
+def calibrations(test: FeatureBank) -> dict[str, Calibration]:
+    """Return calibration by test-time kappa (cosine head) or temperature (stock head).
+
+    What is fitted, is so on every second sample; all are measured on the others.  Empty where the model's output is not
+    that of its classifier, as for networks that average two heads.
+    """
+    again = np.concatenate([logits.argmax(dim=1).numpy() for logits in test.logits()])
+    if len(test) < 4 or (again != test.predictions).mean() > SAME_LABELS:
+        return {}
+    embedding, labels = torch.from_numpy(np.array(test.embedding)), torch.from_numpy(np.array(test.labels))
+    fit, measured = slice(0, None, 2), slice(1, None, 2)
+    if test.info.kappa is not None:
+        return kappa_calibrations(
+            embedding[measured],
+            labels[measured],
+            test.weight,
+            running_kappa=test.info.kappa,
+            fit=(embedding[fit], labels[fit]),
+        )
+
+    def logits(part: slice) -> Callable[[], list[torch.Tensor]]:
+        rows = FeatureBank.of_rows(test.info, test.weight, test.bias, embedding[part])
+        return lambda: list(rows.logits())
+
+    return temperature_calibrations(logits(measured), labels[measured], fit=(logits(fit), labels[fit]))

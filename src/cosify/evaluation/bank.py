@@ -1,0 +1,281 @@
+"""Banks: what a model made of a set of images, on disk, so that every analysis runs without the model."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from cosify.files import write_whole
+from cosify.functional import cosine, ls_kappa
+
+FORMAT = 1
+TOP = 5  # cosines kept of each sample
+DTYPES = {
+    "embedding": np.float32,
+    "top_cosine": np.float32,
+    "top_class": np.int64,
+    "labels": np.int64,
+    "predictions": np.int64,
+    "max_logit": np.float32,
+    "max_probability": np.float32,
+    "log_sum_exp": np.float32,
+}
+ROWS = 4096  # of a block
+
+
+@dataclass(frozen=True)
+class BankKey:
+    """What a bank depends on; a bank is used again only where all of it is the same.
+
+    Attributes:
+        model: digest of the weights and name of the architecture.
+        data: fingerprint of the rows.
+        transform: how images reach the model.
+    """
+
+    model: str
+    data: str
+    transform: str
+
+
+class StaleBankError(ValueError):
+    """A bank is there, but of another model, other data or another transform, or it is damaged."""
+
+
+@dataclass(frozen=True)
+class BankInfo:
+    """What is known of a bank beside its arrays.
+
+    Attributes:
+        key: what it depends on.
+        num_samples: N.
+        dim: d.
+        num_classes: C, of the model.
+        label_names: of the data.
+        kappa: of a cosine head in evaluation; None for a stock linear one.
+        kappa_policy: of a cosine head, such as `"ls"` or `60.0`; None for a stock one.
+    """
+
+    key: BankKey
+    num_samples: int
+    dim: int
+    num_classes: int
+    label_names: tuple[str, ...]
+    kappa: float | None
+    kappa_policy: float | str | None
+
+
+@dataclass(frozen=True, eq=False)
+class FeatureBank:
+    """Features of a model over a set; arrays are memory-mapped, read-only.
+
+    Attributes:
+        info: key, counts, head.
+        weight: [C, d], of the classifier.
+        bias: [C]; None for a cosine head.
+        embedding: [N, d], float32: what the classifier was given, not normalised.
+        top_cosine: [N, k], cosines to the nearest classes, largest first, k = min(5, C).
+        top_class: [N, k], which classes.
+        labels: [N], as the data say.
+        predictions: [N], class of the model's largest logit.
+        max_logit: [N], the model's largest logit.
+        max_probability: [N], of its softmax.
+        log_sum_exp: [N], of its logits.
+    """
+
+    info: BankInfo
+    weight: Tensor
+    bias: Tensor | None
+    embedding: NDArray[np.float32]
+    top_cosine: NDArray[np.float32]
+    top_class: NDArray[np.int64]
+    labels: NDArray[np.int64]
+    predictions: NDArray[np.int64]
+    max_logit: NDArray[np.float32]
+    max_probability: NDArray[np.float32]
+    log_sum_exp: NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return self.info.num_samples
+
+    @classmethod
+    def of_rows(
+        cls, info: BankInfo, weight: Tensor, bias: Tensor | None, embedding: Tensor, logits: Tensor | None = None
+    ) -> "FeatureBank":
+        """Return a bank in memory of some features without labels.
+
+        Args:
+            info: of the model; the number of samples is that of `embedding`.
+            weight: [C, d].
+            bias: [C]; None for a cosine head.
+            embedding: [N, d].
+            logits: [N, C], of the model; None to compute them from the embedding.
+        """
+        embedding = embedding.detach().float().cpu()
+        if logits is None:
+            logits = classifier_logits(embedding, weight, bias, info.kappa)
+        unknown = torch.full((len(embedding),), -1)
+        arrays = _measured(embedding, logits.detach().float().cpu(), unknown, weight)
+        return cls(replace(info, num_samples=len(embedding)), weight, bias, **arrays)
+
+    @property
+    def correct(self) -> NDArray[np.bool_]:
+        """Whether the prediction is the label, [N]."""
+        return np.asarray(self.predictions == self.labels)
+
+    @property
+    def norm(self) -> NDArray[np.float64]:
+        """Euclidean norms of the embeddings, [N]."""
+        return np.concatenate([rows.double().norm(dim=1).numpy() for rows in self.blocks()])
+
+    def blocks(self) -> Iterator[Tensor]:
+        """Yield the embeddings, some thousand rows at a time, float32."""
+        for start in range(0, len(self), ROWS):
+            yield torch.from_numpy(np.array(self.embedding[start : start + ROWS]))
+
+    def log_probabilities(self, kappa: float | None = None) -> Iterator[Tensor]:
+        """Yield log softmax of the classifier's logits, [<= 4096, C] at a time.
+
+        Args:
+            kappa: for a cosine head instead of its own.
+        """
+        for logits in self.logits(kappa):
+            yield logits.log_softmax(dim=1)
+
+    def logits(self, kappa: float | None = None) -> Iterator[Tensor]:
+        """Yield the classifier's logits, computed anew from the embeddings, [<= 4096, C] at a time, float32."""
+        kappa = self.info.kappa if kappa is None else kappa
+        for rows in self.blocks():
+            yield classifier_logits(rows, self.weight, self.bias, kappa)
+
+    def ls_kappa(self) -> Tensor:
+        """Return Eq. (11) for every sample, [N], float32, also of a stock classifier's weights."""
+        return torch.cat([ls_kappa(rows, self.weight) for rows in self.blocks()])
+
+    @classmethod
+    def open(cls, folder: Path, key: BankKey | None = None) -> "FeatureBank":
+        """Open a bank.
+
+        Args:
+            folder: of the bank.
+            key: what it must depend on; None for whatever it does.
+
+        Raises:
+            FileNotFoundError: if there is none.
+            StaleBankError: if it is of something else, or damaged; the message says what differs.
+        """
+        if not (folder / "bank.json").is_file():
+            raise FileNotFoundError(f"{folder} holds no bank.json, expected a folder that cosify.evaluation wrote")
+        try:
+            info = _read_info(json.loads((folder / "bank.json").read_text(encoding="utf-8")))
+            if key is not None and info.key != key:
+                other = [name for name in BankKey.__match_args__ if getattr(info.key, name) != getattr(key, name)]
+                raise StaleBankError(f"the bank {folder} is of another {' and '.join(other)}")
+            arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in DTYPES}
+            classifier = load_file(folder / "classifier.safetensors")
+        except (OSError, ValueError, TypeError, KeyError, SafetensorError) as error:
+            if isinstance(error, StaleBankError):
+                raise
+            raise StaleBankError(f"the bank {folder} cannot be read ({type(error).__name__}: {error})") from error
+        found = {name: array.shape for name, array in arrays.items()}
+        if found != shapes(info):
+            raise StaleBankError(f"the bank {folder} has arrays of shapes {found}, expected {shapes(info)}")
+        return cls(info, classifier["weight"], classifier.get("bias"), **arrays)
+
+
+class BankWriter:
+    """A bank in the making, beside its folder; several processes may each write their rows.
+
+    Args:
+        folder: where the bank will be.
+        info: of the bank.
+    """
+
+    def __init__(self, folder: Path, info: BankInfo) -> None:
+        self.folder, self.info = folder, info
+        self.aside = folder.with_name(f".{folder.name}.new")
+        self._arrays: dict[str, Any] = {}
+
+    def create(self) -> None:
+        """Make the files; for one process, before any other opens them."""
+        shutil.rmtree(self.aside, ignore_errors=True)
+        self.aside.mkdir(parents=True)
+        for name, shape in shapes(self.info).items():
+            np.lib.format.open_memmap(self.aside / f"{name}.npy", mode="w+", dtype=DTYPES[name], shape=shape)
+
+    def open(self) -> None:
+        """Open the files that one process has made."""
+        self._arrays = {name: np.load(self.aside / f"{name}.npy", mmap_mode="r+") for name in DTYPES}
+
+    def write(self, start: int, embedding: Tensor, logits: Tensor, labels: Tensor, weight: Tensor) -> None:
+        """Write the rows of a batch.
+
+        Args:
+            start: number of its first sample.
+            embedding: [B, d].
+            logits: [B, C], of the model.
+            labels: [B].
+            weight: [C, d].
+        """
+        for name, value in _measured(embedding, logits, labels, weight).items():
+            self._arrays[name][start : start + len(labels)] = value
+
+    def close(self) -> None:
+        """Hand this process' rows to the disk."""
+        for array in self._arrays.values():
+            array.flush()
+        self._arrays = {}
+
+    def finish(self, weight: Tensor, bias: Tensor | None) -> None:
+        """Complete the bank and put it in its place; for one process, after all have closed theirs."""
+        tensors = {"weight": weight.detach().float().cpu().contiguous()}
+        if bias is not None:
+            tensors["bias"] = bias.detach().float().cpu().contiguous()
+        save_file(tensors, self.aside / "classifier.safetensors")
+        write_whole(self.aside / "bank.json", json.dumps({"format": FORMAT, **asdict(self.info)}, indent=2) + "\n")
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.aside.replace(self.folder)
+
+
+def classifier_logits(embedding: Tensor, weight: Tensor, bias: Tensor | None, kappa: float | None) -> Tensor:
+    """Return logits [N, C] of embeddings [N, d]: kappa times the cosine, or linear ones where kappa is None."""
+    return F.linear(embedding, weight, bias) if kappa is None else kappa * cosine(embedding, weight)
+
+
+def _measured(embedding: Tensor, logits: Tensor, labels: Tensor, weight: Tensor) -> dict[str, NDArray[Any]]:
+    """Return the arrays of a bank for some samples."""
+    top = cosine(embedding, weight).topk(min(TOP, len(weight)), dim=1)
+    log_sum_exp, largest = logits.logsumexp(dim=1), logits.max(dim=1)
+    values = {
+        "embedding": embedding,
+        "top_cosine": top.values,
+        "top_class": top.indices,
+        "labels": labels,
+        "predictions": largest.indices,
+        "max_logit": largest.values,
+        "max_probability": (largest.values - log_sum_exp).exp(),
+        "log_sum_exp": log_sum_exp,
+    }
+    return {name: value.cpu().numpy().astype(DTYPES[name], copy=False) for name, value in values.items()}
+
+
+def shapes(info: BankInfo) -> dict[str, tuple[int, ...]]:
+    """Return the shape of each array of a bank."""
+    width = {"embedding": info.dim, "top_cosine": min(TOP, info.num_classes), "top_class": min(TOP, info.num_classes)}
+    return {name: (info.num_samples, width[name]) if name in width else (info.num_samples,) for name in DTYPES}
+
+
+def _read_info(saved: dict[str, Any]) -> BankInfo:
+    if saved.pop("format") != FORMAT:
+        raise ValueError("it is of another version of cosify")
+    return BankInfo(**{**saved, "key": BankKey(**saved["key"]), "label_names": tuple(saved["label_names"])})

@@ -1,0 +1,139 @@
+"""The one pass of a model over a set of images, into a bank."""
+
+import hashlib
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from cosify.data import PipelineSettings, Preprocessing, Shard, Splits, open_data
+from cosify.data.batches import ALONE, eval_rows
+from cosify.evaluation.bank import BankInfo, BankKey, BankWriter, FeatureBank, StaleBankError
+from cosify.heads import CosineHead
+from cosify.models import in_evaluation, linear_classifier
+
+BATCH_SIZE = 256
+logger = logging.getLogger("cosify")
+
+
+@dataclass(frozen=True)
+class FeaturePass:
+    """How a model is run over images.
+
+    Attributes:
+        batch_size: images at once.
+        num_workers: processes that decode; None for the number of cores, at most 8.
+        shard: this process' place; all must see the folder.
+        wait: returns when every process has come to it.
+        show_progress: draw a bar.
+    """
+
+    batch_size: int = BATCH_SIZE
+    num_workers: int | None = None
+    shard: Shard = ALONE
+    wait: Callable[[], None] = lambda: None
+    show_progress: bool = False
+
+
+def feature_bank(
+    model: nn.Module, images: Splits, preprocessing: Preprocessing, folder: Path | str, run: FeaturePass | None = None
+) -> FeatureBank:
+    """Return the bank of a model's features over a split: from the disk if it is there, else from one pass.
+
+    The pass is in evaluation mode, without augmentation, in the weights' own precision, and no larger than a batch in
+    memory.  A bank of another model, other data or another transform is replaced.
+
+    Args:
+        model: classifier of timm or transformers, on the device that is to run it; its mode is restored.
+        images: their test split is taken; see `Splits.only` and `cosify.data.load_images`.
+        preprocessing: what the model expects, such as `Preprocessing.of_pretrained(model)`.
+        folder: of the bank.
+        run: batch size, processes.
+
+    Raises:
+        ValueError: if the model has no classifier, or images cannot be read.
+    """
+    run = FeaturePass() if run is None else run
+    folder = Path(folder)
+    key = bank_key(model, images, preprocessing)
+    try:
+        bank = FeatureBank.open(folder, key)
+        logger.info("features of %d images are in %s", len(bank), folder)
+        return bank
+    except FileNotFoundError:
+        pass
+    except StaleBankError as stale:
+        logger.info("%s; it is made anew", stale)
+    run.wait()  # for every process to have seen the old one
+    return _extract(model, images, preprocessing, folder, key, run)
+
+
+def bank_key(model: nn.Module, images: Splits, preprocessing: Preprocessing) -> BankKey:
+    """Return what a bank of these depends on."""
+    # Of datasets: a digest of the files, or of the rows in memory, and of everything done to them since.
+    fingerprint = f"{images.test._fingerprint} {images.image_column} {images.label_column}"
+    return BankKey(model_digest(model), fingerprint, repr(preprocessing))
+
+
+def model_digest(model: nn.Module) -> str:
+    """Return name and digest of a network: equal for equal architectures with equal weights."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name, value in sorted(model.state_dict().items()):
+        digest.update(f"{name} {value.dtype} {list(value.shape)}".encode())
+        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    architecture = getattr(model, "pretrained_cfg", {}).get("architecture", type(model).__name__)
+    return f"{architecture} {digest.hexdigest()}"
+
+
+@torch.no_grad()
+def _extract(
+    model: nn.Module, images: Splits, preprocessing: Preprocessing, folder: Path, key: BankKey, run: FeaturePass
+) -> FeatureBank:
+    classifier = linear_classifier(model)
+    weight = classifier.weight.detach().flatten(1).float()
+    is_cosine = isinstance(classifier, CosineHead)
+    info = BankInfo(
+        key=key,
+        num_samples=len(images.test),
+        dim=weight.shape[1],
+        num_classes=weight.shape[0],
+        label_names=images.label_names,
+        kappa=classifier.inference_kappa() if is_cosine else None,
+        kappa_policy=classifier.kappa_spec if is_cosine else None,
+    )
+    data = open_data(
+        images,
+        PipelineSettings(augment="none", num_workers=run.num_workers),
+        preprocessing,
+        data="",
+        device=weight.device,
+        show_progress=run.show_progress,
+    )
+    writer = BankWriter(folder, info)
+    if run.shard.rank == 0:
+        writer.create()
+    run.wait()
+    writer.open()
+    rows = eval_rows(info.num_samples, run.batch_size, run.shard)
+    batches = data.test_batches(run.batch_size, run.shard)
+    with in_evaluation(model, classifier) as answers:
+        for place, (pixels, labels) in zip(rows, _shown(batches, info.num_samples, folder, run), strict=True):
+            embedding, logits = answers(pixels)
+            writer.write(place.start, embedding, logits, labels, weight)
+    writer.close()
+    run.wait()
+    if run.shard.rank == 0:
+        writer.finish(weight, None if is_cosine else getattr(classifier, "bias", None))
+    run.wait()
+    return FeatureBank.open(folder, key)
+
+
+def _shown(batches: Any, num_samples: int, folder: Path, run: FeaturePass) -> Any:
+    from rich.progress import track
+
+    total = sum(1 for _ in eval_rows(num_samples, run.batch_size, run.shard))
+    return track(batches, f"features for {folder.name}", total=total, disable=not run.show_progress, transient=True)

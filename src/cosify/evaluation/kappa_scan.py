@@ -1,0 +1,163 @@
+"""What kappa would be for a model as it stands, and which one to train with: no training needed."""
+
+import warnings
+from dataclasses import dataclass
+
+import torch
+
+from cosify.evaluation.bank import FeatureBank
+from cosify.evaluation.diversity import Diversity, feature_diversity
+from cosify.functional import adacos_kappa, expected_kappa
+from cosify.heads.kappa_statistics import KappaStatistics, KappaSummary
+
+MANY_AT_EDGE = 0.05  # share of samples from which on a mean over the grid says little
+# Where LS ends, as a multiple of the closed form at cosine 0.75: 1.0 to 1.5 in the paper's Tables 2, 6 and 7 for 10 to
+# 93431 classes, 1.0 to 1.3 in our own runs.
+TYPICAL = 1.2
+TRANSFER_KAPPA = 60.0  # best, or next to it, in most columns of the paper's Table 4a
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """A kappa for a purpose.
+
+    Attributes:
+        purpose: what the model is for.
+        kappa: to train with.
+        policy: what to write after `--kappa`.
+        reason: why.
+    """
+
+    purpose: str
+    kappa: float
+    policy: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class KappaScan:
+    """Kappa under a model's weights, without training.
+
+    Attributes:
+        num_samples: N.
+        num_classes: C.
+        dim: d.
+        accuracy: share of right predictions, in [0, 1]; None where the labels are not the model's classes.
+        head: `"softmax"`, or the policy of a cosine head.
+        head_kappa: of a cosine head in evaluation.
+        kappa: of LS, Eq. (11), over the samples.
+        adacos: fixed scale of AdaCos; None for two classes, where it is 0.
+        expected: LS' closed form for orthogonal classifiers at cosine 0.75 to the own one.
+        expected_here: the same at the mean cosine to the nearest class that was measured.
+        mean_top_cosine: that cosine.
+        diversity: angles and rank of the features; angles to the nearest class where there are no labels.
+        recommendations: for rejection, accuracy and transfer.
+        warnings: what makes them doubtful.
+    """
+
+    num_samples: int
+    num_classes: int
+    dim: int
+    accuracy: float | None
+    head: str
+    head_kappa: float | None
+    kappa: KappaSummary
+    adacos: float | None
+    expected: float
+    expected_here: float | None
+    mean_top_cosine: float
+    diversity: Diversity
+    recommendations: tuple[Recommendation, ...]
+    warnings: tuple[str, ...]
+
+
+def scan_bank(bank: FeatureBank) -> KappaScan:
+    """Estimate kappa for a model from its features over a set.
+
+    Args:
+        bank: of images like those to train on; labels count where they are the model's classes.
+
+    Raises:
+        ValueError: if the model has fewer than two classes.
+    """
+    info = bank.info
+    statistics = KappaStatistics(torch.device("cpu"))
+    statistics.update(bank.ls_kappa())
+    kappa = statistics.summary()
+    assert kappa is not None  # a bank has samples
+    labelled = len(info.label_names) == info.num_classes
+    targets = torch.from_numpy((bank.labels if labelled else bank.top_class[:, 0]).copy())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of classifiers that span everything; the result says it
+        diversity = feature_diversity(bank.embedding, targets, bank.weight)
+    cosine = float(bank.top_cosine[:, 0].mean())
+    return KappaScan(
+        num_samples=len(bank),
+        num_classes=info.num_classes,
+        dim=info.dim,
+        accuracy=float(bank.correct.mean()) if labelled else None,
+        head="softmax" if info.kappa is None else f"cosine, {info.kappa_policy}",
+        head_kappa=info.kappa,
+        kappa=kappa,
+        adacos=adacos_kappa(info.num_classes) if info.num_classes > 2 else None,
+        expected=expected_kappa(info.num_classes),
+        expected_here=expected_kappa(info.num_classes, cosine) if 0 < cosine < 1 else None,
+        mean_top_cosine=cosine,
+        diversity=diversity,
+        recommendations=_recommendations(bank, kappa),
+        warnings=_warnings(kappa, info.kappa_policy, labelled),
+    )
+
+
+def _recommendations(bank: FeatureBank, kappa: KappaSummary) -> tuple[Recommendation, ...]:
+    """Return what to train with.
+
+    kappa* of a model that LS has trained is where training ends.  Under other weights it says where LS would begin, far
+    above; where it ends follows from the number of classes.
+    """
+    if bank.info.kappa_policy == "ls":
+        star, how = kappa.mean, "measured"
+    else:
+        star = TYPICAL * expected_kappa(bank.info.num_classes)
+        how = f"where LS is expected to end for {bank.info.num_classes} classes"
+    large = max(TRANSFER_KAPPA, 4 * star)
+    return (
+        Recommendation(
+            "rejection",
+            star,
+            "ls",
+            f"kappa*, {how}: the smallest that still separates the classes; features lie close to their class, and"
+            " their cosine tells wrong predictions and outliers best (paper, Fig. 4)",
+        ),
+        Recommendation(
+            "accuracy",
+            2 * star,
+            f"{2 * star:.3g}",
+            "accuracy peaks between kappa* and twice that (paper, Table 2)",
+        ),
+        Recommendation(
+            "transfer",
+            large,
+            f"{large:.3g}",
+            "features are left free beyond the span of the classifiers, which linear probes gain from (paper, Table"
+            " 4a); train long, with a warm-up",
+        ),
+    )
+
+
+def _warnings(kappa: KappaSummary, policy: float | str | None, labelled: bool) -> tuple[str, ...]:
+    found = []
+    for edge, share in (("lower", kappa.low_edge), ("upper", kappa.high_edge)):
+        if share > MANY_AT_EDGE:
+            found.append(
+                f"{share:.0%} of the samples lie at the {edge} edge of the grid: the mean says little, the median is"
+                f" {kappa.median:.3g}"
+            )
+    if policy != "ls":
+        found.append(
+            "the weights were not trained with LS: kappa* of the images says where LS would begin, and falls as"
+            " the head trains; the recommendations follow from the number of classes instead"
+        )
+    if not labelled:
+        found.append("the labels are not the model's classes: angles are to the nearest class, accuracy is left out")
+    return tuple(found)

@@ -1,0 +1,108 @@
+"""Mahalanobis distance to the nearest class mean under one covariance for all classes."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+RIDGE = 1e-6  # of the mean variance: features behind a ReLU at a small kappa have a rank near C
+ROWS = 4096  # at once, in float64
+
+Rows = Tensor | NDArray[np.floating]
+
+
+@dataclass(frozen=True, eq=False)
+class TiedGaussian:
+    """Classes as normal distributions with one covariance.
+
+    Lee et al., NeurIPS 2018, on the penultimate features alone: no input noise, no layers, no weights tuned on
+    outliers.  All in float64.
+
+    Attributes:
+        means: [K, d], of the classes that occur.
+        factor: [d, d], lower triangular: L L^T is the covariance, its ridge included.
+        unit: whether features are divided by their norm first.
+    """
+
+    means: Tensor
+    factor: Tensor
+    unit: bool = False
+
+    @classmethod
+    def fit(cls, embedding: Rows, labels: Tensor, *, ridge: float = RIDGE, unit: bool = False) -> "TiedGaussian":
+        """Estimate means and covariance, S = (1/N) sum_n (x_n - mu_y)(x_n - mu_y)^T + ridge tr(S)/d I.
+
+        Args:
+            embedding: [N, d], of training samples under the evaluation transform.
+            labels: [N], class indices.
+            ridge: 0 or more.
+            unit: divide features by their norm first, as Mahalanobis++ does (Mueller & Hein, ICML 2025).
+
+        Raises:
+            ValueError: if shapes do not fit, values are not finite, or the covariance is singular even so.
+        """
+        if len(embedding) == 0 or len(embedding) != len(labels):
+            raise ValueError(
+                f"embedding has {len(embedding)} rows and labels {len(labels)}, expected as many, at least one; use the"
+                " training split of the model"
+            )
+        _, index, counts = labels.unique(return_inverse=True, return_counts=True)
+        dim = embedding.shape[1]
+        sums = torch.zeros(len(counts), dim, dtype=torch.float64)
+        for part, rows in _blocks(embedding, unit):
+            sums.index_add_(0, index[part], rows)
+        means = sums / counts.unsqueeze(1)
+        scatter = torch.zeros(dim, dim, dtype=torch.float64)
+        for part, rows in _blocks(embedding, unit):
+            centred = rows - means[index[part]]
+            scatter += centred.T @ centred
+        covariance = scatter / len(embedding)
+        if not bool(covariance.isfinite().all()):
+            raise ValueError(
+                "the features hold NaN or infinity, expected finite numbers; check the model and its images"
+            )
+        covariance.diagonal().add_(ridge * covariance.diagonal().mean())
+        factor, failed = torch.linalg.cholesky_ex(covariance)
+        if int(failed) != 0:
+            raise ValueError(
+                f"the covariance of {len(embedding)} features of {dim} dimensions is singular with ridge {ridge},"
+                " expected features that vary in every dimension; use more training samples or a larger ridge"
+            )
+        return cls(means, factor, unit)
+
+    def squared_distance(self, embedding: Rows) -> Tensor:
+        """Return D^2 = min_c (x - mu_c)^T S^-1 (x - mu_c), [N], float64.
+
+        Raises:
+            ValueError: if the features have another dimension.
+        """
+        if embedding.ndim != 2 or embedding.shape[1] != self.means.shape[1]:
+            raise ValueError(
+                f"embedding has shape {list(embedding.shape)}, expected [N, {self.means.shape[1]}] as in the fit; use"
+                " features of the same model"
+            )
+        # Centred before they are whitened: |y - m|^2 as a difference of squares would cancel for a far-away origin.
+        centre = self.means.mean(dim=0)
+        means = self._whitened(self.means - centre)
+        found = []
+        for _, rows in _blocks(embedding, self.unit):
+            whitened = self._whitened(rows - centre)
+            square = whitened.square().sum(dim=1, keepdim=True) - 2 * whitened @ means.T + means.square().sum(dim=1)
+            found.append(square.amin(dim=1).clamp_min(0))
+        return torch.cat(found) if found else torch.empty(0, dtype=torch.float64)
+
+    def _whitened(self, rows: Tensor) -> Tensor:
+        whitened: Tensor = torch.linalg.solve_triangular(self.factor, rows.T, upper=False).T
+        return whitened
+
+
+def _blocks(embedding: Rows, unit: bool) -> Iterator[tuple[slice, Tensor]]:
+    """Yield rows in float64, some thousand at a time: a memory-mapped bank may be larger than the memory."""
+    for start in range(0, len(embedding), ROWS):
+        part = slice(start, start + ROWS)
+        rows = torch.from_numpy(np.array(embedding[part], dtype=np.float64))
+        yield part, F.normalize(rows, dim=1) if unit else rows

@@ -1,0 +1,63 @@
+"""Between our scores, larger for confident samples, and OOD libraries, whose scores are larger for outliers."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from cosify.evaluation.bank import FeatureBank
+
+OUTLIER = -1  # label of outliers in pytorch-ood
+
+
+def to_outlier_scores(accept: ArrayLike, reject: ArrayLike) -> tuple[Tensor, Tensor]:
+    """Return outlier scores and labels as `pytorch_ood.metrics.OODMetrics.update` takes them.
+
+    The one place where the direction turns.
+
+    Args:
+        accept: scores [N] of in-distribution samples, larger for more confident ones.
+        reject: scores [M] of the others.
+
+    Returns:
+        Scores [N + M], float64, larger for outliers, and labels, 0 and -1.
+    """
+    scores = np.concatenate([np.asarray(accept, dtype=np.float64), np.asarray(reject, dtype=np.float64)])
+    labels = torch.zeros(len(scores), dtype=torch.int64)
+    labels[len(np.asarray(accept)) :] = OUTLIER
+    return torch.from_numpy(-scores), labels
+
+
+def pytorch_ood_score(detector: Any, bank: FeatureBank, train: FeatureBank | None = None) -> NDArray[np.float64]:
+    """Run a detector of pytorch-ood on a bank.
+
+    Args:
+        detector: of `pytorch_ood.detector`, built with None for model or encoder; those that take features or logits.
+        bank: to score.
+        train: bank of the training split; None if the detector is fitted already, or needs no fit.
+
+    Returns:
+        Scores [N], larger for more confident samples, as everywhere in cosify.
+
+    Raises:
+        TypeError: if the detector takes neither features nor logits.
+    """
+    for kind, rows_of in (("features", _features), ("logits", _logits)):
+        if hasattr(detector, f"predict_{kind}"):
+            if train is not None and detector.requires_fit:
+                getattr(detector, f"fit_{kind}")(rows_of(train), torch.from_numpy(np.array(train.labels)))
+            return -np.asarray(getattr(detector, f"predict_{kind}")(rows_of(bank)).double().cpu().numpy())
+    raise TypeError(
+        f"{type(detector).__name__} takes neither features nor logits, expected a detector of pytorch-ood with"
+        " predict_features or predict_logits, such as Mahalanobis(None) or MaxLogit(None)"
+    )
+
+
+def _features(bank: FeatureBank) -> Tensor:
+    return torch.cat(list(bank.blocks()))
+
+
+def _logits(bank: FeatureBank) -> Tensor:
+    return torch.cat(list(bank.logits()))

@@ -1,0 +1,224 @@
+"""A classifier that knows when to say nothing: a score and its threshold, saved beside the model."""
+
+import json
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from cosify.data import Normalizer, Preprocessing, eval_transform
+from cosify.data.normalize import Normalization
+from cosify.evaluation.bank import BankInfo, BankKey, FeatureBank
+from cosify.evaluation.detection import threshold_at
+from cosify.evaluation.features import model_digest
+from cosify.evaluation.mahalanobis import TiedGaussian
+from cosify.evaluation.scores import SCORES, Mahalanobis, NormMahalanobis
+from cosify.files import write_whole
+from cosify.models import in_evaluation, linear_classifier, load_pretrained
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+FORMAT = 1
+JSON, TENSORS = "rejector.json", "rejector.safetensors"
+SAVED = tuple(name for name in SCORES if name != "knn")  # which needs every training feature
+
+
+class Decision(NamedTuple):
+    """What a rejector says of B samples.
+
+    Attributes:
+        label: [B], class of the largest logit.
+        score: [B], float64, larger for more confident samples.
+        accept: [B], whether the score reaches the threshold.
+    """
+
+    label: Tensor
+    score: Tensor
+    accept: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Rejector:
+    """Accept or reject each prediction of a model.
+
+    Attributes:
+        score: name of the score, one of `SAVED`.
+        threshold: least score that is accepted.
+        share: of correctly classified held-out samples that the threshold accepts, in (0, 1].
+        num_held_out: how many these were.
+        info: of the model.
+        weight: [C, d], of its classifier.
+        bias: [C]; None for a cosine head.
+        detector: what gives the score of a bank.
+        folder: of the model; None before `save` and `load`.
+    """
+
+    score: str
+    threshold: float
+    share: float
+    num_held_out: int
+    info: BankInfo
+    weight: Tensor
+    bias: Tensor | None
+    detector: Any
+    folder: Path | None = field(default=None)
+
+    @classmethod
+    def fit(cls, score: str, train: FeatureBank | None, held_out: FeatureBank, *, share: float = 0.95) -> "Rejector":
+        """Choose the threshold that accepts a share of the correctly classified samples.
+
+        Args:
+            score: such as `"z_max"`, see `SAVED`.
+            train: bank of the training split; None for scores that need no fit.
+            held_out: bank of samples that were not trained on; those classified correctly set the threshold.
+            share: of these to accept, the true positive rate.
+
+        Raises:
+            ValueError: for another score or share, or no correct sample.
+        """
+        if score not in SAVED:
+            raise ValueError(f"score is {score!r}, expected one of {', '.join(SAVED)}")
+        if SCORES[score].needs_train and train is None:
+            raise ValueError(f"score {score!r} is fitted on training features, expected a bank of them; pass train")
+        detector = SCORES[score].fit(train)
+        accepted = detector(held_out)[held_out.correct]
+        threshold = threshold_at(accepted, share)
+        return cls(score, threshold, share, len(accepted), held_out.info, held_out.weight, held_out.bias, detector)
+
+    def save(self, folder: Path | str) -> Path:
+        """Write rejector.json and rejector.safetensors into the folder of the model.
+
+        Args:
+            folder: where the model's config.json and weights are.
+
+        Returns:
+            The folder.
+        """
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        tensors = {"weight": self.weight} if self.bias is None else {"weight": self.weight, "bias": self.bias}
+        gaussian = _gaussian_of(self.detector)
+        if gaussian is not None:
+            tensors |= {"means": gaussian.means, "factor": gaussian.factor}
+        aside = folder / f".{TENSORS}.new"
+        save_file({name: value.contiguous() for name, value in tensors.items()}, aside)
+        aside.replace(folder / TENSORS)
+        saved = {
+            "format": FORMAT,
+            "score": self.score,
+            "threshold": self.threshold,
+            "share": self.share,
+            "num_held_out": self.num_held_out,
+            "info": asdict(self.info),
+        }
+        write_whole(folder / JSON, json.dumps(saved, indent=2) + "\n")
+        return folder
+
+    @classmethod
+    def load(cls, folder: Path | str) -> "Rejector":
+        """Open what `save` wrote.
+
+        Raises:
+            FileNotFoundError: if there is no rejector.json.
+            ValueError: if the files are damaged.
+        """
+        folder = Path(folder).expanduser()
+        if not (folder / JSON).is_file() and (folder / "export" / JSON).is_file():
+            folder = folder / "export"
+        if not (folder / JSON).is_file():
+            raise FileNotFoundError(f"{folder} holds no {JSON}, expected a folder of cosify.Rejector.save")
+        try:
+            saved = json.loads((folder / JSON).read_text(encoding="utf-8"))
+            if saved.pop("format") != FORMAT:
+                raise ValueError("it is of another version of cosify")
+            info = saved.pop("info")
+            info = BankInfo(**{**info, "key": BankKey(**info["key"]), "label_names": tuple(info["label_names"])})
+            tensors = load_file(folder / TENSORS)
+            detector = _restored(saved["score"], tensors)
+            return cls(
+                **saved, info=info, weight=tensors["weight"], bias=tensors.get("bias"), detector=detector, folder=folder
+            )
+        except (OSError, ValueError, TypeError, KeyError, SafetensorError) as error:
+            raise ValueError(
+                f"the rejector in {folder} cannot be read ({type(error).__name__}: {error}), expected what"
+                " cosify.Rejector.save writes; fit and save it again"
+            ) from error
+
+    def __call__(self, samples: "Tensor | Image | list[Image]") -> Decision:
+        """Classify, and say which predictions to trust.
+
+        Args:
+            samples: embeddings [B, d] or [d], or images, which the model in the folder is opened for: one of PIL, a
+                list of them, or a normalised batch [B, channels, H, W].
+
+        Raises:
+            ValueError: if a tensor has another shape, or the model in the folder is not the one of the fit.
+        """
+        if isinstance(samples, Tensor) and samples.ndim <= 2:
+            rows = samples.reshape(-1, samples.shape[-1]) if samples.ndim > 0 else samples.reshape(1, 1)
+            if rows.shape[1] != self.info.dim:
+                raise ValueError(
+                    f"embeddings have shape {list(samples.shape)}, expected [B, {self.info.dim}], what the model's"
+                    " classifier gets"
+                )
+            bank = FeatureBank.of_rows(self.info, self.weight, self.bias, rows)
+        else:
+            embedding, logits = self._model(samples)
+            bank = FeatureBank.of_rows(self.info, self.weight, self.bias, embedding, logits)
+        score = torch.from_numpy(np.asarray(self.detector(bank)))
+        return Decision(torch.from_numpy(bank.predictions), score, score >= self.threshold)
+
+    @cached_property
+    def _model(self) -> "_Images":
+        if self.folder is None:
+            raise ValueError("this rejector lies beside no model yet, expected embeddings; call save(folder) and load")
+        return _Images(self.folder, self.info)
+
+
+class _Images:
+    """The model of a folder, with what its images go through."""
+
+    def __init__(self, folder: Path, info: BankInfo) -> None:
+        self.model = load_pretrained(str(folder)).eval()
+        if model_digest(self.model) != info.key.model:
+            raise ValueError(
+                f"the model in {folder} is not the one that the rejector was fitted for; fit and save it again"
+            )
+        preprocessing = Preprocessing.of_pretrained(self.model)
+        assert preprocessing.mean is not None
+        assert preprocessing.std is not None
+        side = preprocessing.fallback_size
+        channels = preprocessing.channels or 3
+        self.mode = "L" if channels == 1 else "RGB"
+        self.transform = eval_transform((channels, side, side), preprocessing)
+        self.normalize = Normalizer(Normalization(preprocessing.mean, preprocessing.std), torch.device("cpu"))
+
+    @torch.no_grad()
+    def __call__(self, samples: "Tensor | Image | list[Image]") -> tuple[Tensor, Tensor]:
+        if not isinstance(samples, Tensor):
+            images = samples if isinstance(samples, list) else [samples]
+            pixels = [torch.as_tensor(self.transform(image.convert(self.mode))) for image in images]
+            samples = self.normalize(torch.stack(pixels))
+        with in_evaluation(self.model, linear_classifier(self.model)) as answers:
+            return answers(samples)
+
+
+def _gaussian_of(detector: Any) -> TiedGaussian | None:
+    if isinstance(detector, NormMahalanobis):
+        return detector.mahalanobis.gaussian
+    return detector.gaussian if isinstance(detector, Mahalanobis) else None
+
+
+def _restored(score: str, tensors: dict[str, Tensor]) -> Any:
+    if not SCORES[score].needs_train:
+        return SCORES[score].fit(None)
+    gaussian = TiedGaussian(tensors["means"], tensors["factor"], unit=score == "mahalanobis_unit")
+    mahalanobis = Mahalanobis(gaussian)
+    return NormMahalanobis(mahalanobis) if score == "norm_mahalanobis" else mahalanobis

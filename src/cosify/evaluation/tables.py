@@ -1,0 +1,209 @@
+"""Assessments as tables, for markdown and HTML."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from cosify.evaluation.assess import Assessment
+from cosify.evaluation.detection import Detection, Interval
+from cosify.evaluation.scores import SCORES
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table with its title and what a reader must know of it."""
+
+    title: str
+    note: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+    def markdown(self) -> str:
+        """Return title, note and rows as markdown."""
+        lines = [self.header, tuple("---" for _ in self.header), *self.rows]
+        text = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+        return f"## {self.title}\n\n{self.note}\n\n{text}\n"
+
+
+def tables_of(assessments: Sequence[Assessment]) -> list[Table]:
+    """Return the tables of some models that were measured on the same sets."""
+    tables = [_models(assessments), _diversity(assessments)]
+    if any(each.miss for each in assessments):
+        title = "Misclassified samples (Fig. 4a)"
+        tables.append(_detection(title, "right predictions", assessments, lambda each: each.miss))
+    for name in assessments[0].ood:
+        title = f"Outliers: {name} (Fig. 4b)"
+        of = partial(_of_outliers, name)
+        tables.append(_detection(title, _positives(assessments[0]), assessments, of))
+    if any(each.calibration for each in assessments):
+        tables.append(_calibration(assessments))
+    if assessments[0].transfer:
+        tables.append(_transfer(assessments))
+    return tables
+
+
+def _models(assessments: Sequence[Assessment]) -> Table:
+    rows = []
+    for each in assessments:
+        scan = each.scan
+        rows.append(
+            (
+                each.model,
+                f"{each.accuracy:.2%} ± {(each.accuracy * (1 - each.accuracy) / each.num_test) ** 0.5:.2%}",
+                f"{each.mean_per_class:.2%}",
+                scan.head,
+                _number(scan.head_kappa),
+                f"{scan.kappa.mean:.2f}",
+                f"{scan.kappa.median:.2f}",
+                f"{scan.kappa.low_edge:.1%}, {scan.kappa.high_edge:.1%}",
+            )
+        )
+    return Table(
+        "Accuracy and kappa",
+        f"Top-1 on {assessments[0].num_test} test images, with its standard error. kappa* is LS (Eq. 11) over these"
+        " images, whatever the head was trained with.",
+        ("model", "accuracy", "mean per class", "head", "its kappa", "kappa* mean", "median", "at edges"),
+        tuple(rows),
+    )
+
+
+def _diversity(assessments: Sequence[Assessment]) -> Table:
+    first = assessments[0].scan.diversity
+    num_zero = max(each.scan.diversity.num_zero for each in assessments)
+    return Table(
+        "Feature diversity (Table 3)",
+        f"Angles in degrees, over {first.num_samples} test images, without {num_zero} zero features. Rank: singular"
+        f" values of the unit features above {first.rtol:.3g} of the largest; effective rank and 99 % of the variance:"
+        " centred.",
+        (
+            "model",
+            "to own class",
+            "to the span of W",
+            "dimension of the span",
+            "rank",
+            "effective rank",
+            "99 % PCs",
+            "d",
+        ),
+        tuple(
+            (
+                each.model,
+                _number(each.scan.diversity.mean_class_angle_deg),
+                _number(each.scan.diversity.mean_span_angle_deg),
+                str(each.scan.diversity.span_dim),
+                str(each.scan.diversity.numerical_rank),
+                _number(each.scan.diversity.effective_rank),
+                "-" if each.scan.diversity.num_pc_99 is None else str(each.scan.diversity.num_pc_99),
+                str(each.scan.diversity.dim),
+            )
+            for each in assessments
+        ),
+    )
+
+
+def _of_outliers(name: str, assessment: Assessment) -> Mapping[str, Detection]:
+    return assessment.ood[name]
+
+
+def _positives(assessment: Assessment) -> str:
+    subset = "right predictions" if assessment.id_subset == "correct" else "all test images"
+    excluded = ", ".join(assessment.excluded_classes)
+    return f"{subset} without the classes {excluded}" if excluded else subset
+
+
+def _detection(
+    title: str,
+    positives: str,
+    assessments: Sequence[Assessment],
+    of: Callable[[Assessment], Mapping[str, Detection]],
+) -> Table:
+    rows = []
+    for name, score in SCORES.items():
+        for each in assessments:
+            if name in of(each):
+                found = of(each)[name]
+                rows.append(
+                    (
+                        score.title,
+                        each.model,
+                        _with(found.ap, found.ap_interval),
+                        _with(found.auroc, found.auroc_interval),
+                        f"{found.fpr95_id_positive:.3f}",
+                        f"{found.fpr95_ood_positive:.3f}",
+                        f"{found.aupr_in:.3f}",
+                        f"{found.aupr_out:.3f}",
+                        f"{found.num_positive} / {found.num_negative}",
+                    )
+                )
+    return Table(
+        title,
+        f"Positives: {positives}; AP depends on the counts, AUROC does not. In brackets 95 % bootstrap intervals."
+        " FPR95: of negatives accepted with 95 % of the positives; and of positives rejected with 95 % of the negatives"
+        " (OpenOOD, pytorch-ood).",
+        (
+            "score",
+            "model",
+            "AP",
+            "AUROC",
+            "FPR95",
+            "FPR95, outliers positive",
+            "AUPR-in",
+            "AUPR-out",
+            "positives / negatives",
+        ),
+        tuple(rows),
+    )
+
+
+def _calibration(assessments: Sequence[Assessment]) -> Table:
+    rows = [
+        (
+            each.model,
+            name,
+            "per sample" if name == "sample" else _number(found.kappa),
+            f"{found.ece:.4f}",
+            f"{found.adaptive_ece:.4f}",
+            f"{found.nll:.4f}",
+            f"{found.brier:.4f}",
+            f"{found.mean_confidence:.4f}",
+            f"{found.accuracy:.4f}",
+        )
+        for each in assessments
+        for name, found in each.calibration.items()
+    ]
+    return Table(
+        "Calibration by test-time kappa",
+        "Measured on every second test image; what is fitted, on the others. The factor is kappa of a cosine head, one"
+        " over the temperature of a stock one. ECE: 15 bins.",
+        ("model", "kappa", "factor", "ECE", "adaptive ECE", "NLL", "Brier", "confidence", "accuracy"),
+        tuple(rows),
+    )
+
+
+def _transfer(assessments: Sequence[Assessment]) -> Table:
+    names = list(assessments[0].transfer)
+    rows = []
+    for each in assessments:
+        cells = [each.model]
+        for name in names:
+            found = each.transfer[name]
+            cells += [f"{found.probe.top1:.2%} ± {found.standard_error:.2%}", f"{found.probe.mean_per_class:.2%}"]
+            cells.append(f"{found.knn_top1:.2%}")
+        rows.append(tuple(cells))
+    protocols = "; ".join(f"{name}: {assessments[0].transfer[name].protocol}" for name in names)
+    columns = [f"{name}, {metric}" for name in names for metric in ("probe", "mean per class", "5-NN")]
+    return Table(
+        "Transfer (Table 4a)",
+        "Logistic regression on frozen features, lambda chosen on a held-out part of the training images; top-1 with"
+        f" its standard error. {protocols}.",
+        ("model", *columns),
+        tuple(rows),
+    )
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
+
+
+def _with(value: float, interval: Interval) -> str:
+    return f"{value:.3f} [{interval.low:.3f}, {interval.high:.3f}]"

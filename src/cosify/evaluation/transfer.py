@@ -1,0 +1,84 @@
+"""Transfer to another task (Table 4): linear probe and nearest neighbours on frozen features, from a bank."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cosify.evaluation.bank import FeatureBank
+from cosify.evaluation.linear_probe import LAMBDAS, ProbeResult, held_out_mask, linear_probe
+
+TEST_SHARE = 0.2
+NEIGHBOURS = 5
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """How far frozen features serve a task.
+
+    Attributes:
+        probe: of logistic regression on standardised features.
+        knn_top1: share of test samples whose label is that of most of the 5 nearest training samples by cosine.
+        standard_error: of the probe's top-1, sqrt(p (1 - p) / N).
+        protocol: how the samples were divided.
+    """
+
+    probe: ProbeResult
+    knn_top1: float
+    standard_error: float
+    protocol: str
+
+
+def transfer(bank: FeatureBank, *, seed: int = 0, lambdas: Sequence[float] = LAMBDAS) -> Transfer:
+    """Probe one split of another task: a fifth of each class tests, the rest trains.
+
+    Args:
+        bank: of that split; classes that do not occur are dropped.
+        seed: of the choice of the fifth, and of the part that chooses lambda.
+        lambdas: of `linear_probe`.
+
+    Raises:
+        ValueError: if there are too few samples or classes.
+    """
+    classes, labels = torch.from_numpy(np.array(bank.labels)).unique(return_inverse=True)
+    test = held_out_mask(labels, TEST_SHARE, seed)
+    features = torch.from_numpy(np.array(bank.embedding))
+    probe = linear_probe(
+        features[~test],
+        labels[~test],
+        features[test],
+        labels[test],
+        num_classes=len(classes),
+        seed=seed + 1,
+        lambdas=lambdas,
+    )
+    return Transfer(
+        probe=probe,
+        knn_top1=knn_top1(features[~test], labels[~test], features[test], labels[test]),
+        standard_error=(probe.top1 * (1 - probe.top1) / probe.num_test) ** 0.5,
+        protocol=f"a fifth of each class tests ({probe.num_test} of {len(labels)} images, seed {seed}), features"
+        " standardised",
+    )
+
+
+def knn_top1(
+    train_features: Tensor, train_labels: Tensor, test_features: Tensor, test_labels: Tensor, k: int = NEIGHBOURS
+) -> float:
+    """Return the accuracy of k-nearest-neighbour classification by cosine.
+
+    Args:
+        train_features: [N, d].
+        train_labels: [N].
+        test_features: [M, d].
+        test_labels: [M].
+        k: neighbours that vote.
+    """
+    from sklearn.neighbors import KNeighborsClassifier
+
+    unit_train, unit_test = (
+        torch.nn.functional.normalize(rows.float(), dim=1).numpy() for rows in (train_features, test_features)
+    )
+    classifier = KNeighborsClassifier(min(k, len(unit_train)), algorithm="brute").fit(unit_train, train_labels.numpy())
+    return float(classifier.score(unit_test, test_labels.numpy()))

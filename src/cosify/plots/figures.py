@@ -1,0 +1,184 @@
+"""The figures of an evaluation: which ones the banks allow, and what each says."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from cosify.evaluation.assess import Assessment, scores_for
+from cosify.evaluation.bank import FeatureBank
+from cosify.evaluation.detection import Detection
+from cosify.evaluation.diversity import class_angles_deg, span_angles_deg
+from cosify.evaluation.scores import SCORES
+from cosify.plots.angles import plot_angles
+from cosify.plots.detection import plot_detection_bars, plot_score_histograms
+from cosify.plots.kappa_classes import plot_kappa_by_class, plot_kappa_histogram
+from cosify.plots.kappa_trace import plot_kappa_trace
+from cosify.plots.reliability import plot_reliability
+from cosify.plots.simplified_loss import plot_simplified_loss
+from cosify.plots.tsne import plot_tsne
+
+PAPER_SCORES = ("z_max", "norm", "norm_mahalanobis")  # of Figure 4
+HISTOGRAMS = ("z_max", "norm")
+TSNE_CLASSES, TSNE_SAMPLES = 10, 1000
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model under evaluation.
+
+    Attributes:
+        assessment: what was measured.
+        test: bank of the test split.
+        ood: banks of outlier sets, by name.
+        run: folder of its training; None if it has none.
+    """
+
+    assessment: Assessment
+    test: FeatureBank
+    ood: Mapping[str, FeatureBank]
+    run: Path | None
+
+    @property
+    def name(self) -> str:
+        """Title of the model."""
+        return self.assessment.model
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A picture in a report.
+
+    Attributes:
+        file: PNG.
+        title: what is shown.
+        caption: how to read it.
+    """
+
+    file: Path
+    title: str
+    caption: str
+
+
+def draw_figures(subjects: Sequence[Subject], folder: Path, classes: Sequence[int] | None = None) -> list[Figure]:
+    """Draw every figure that the data allow.
+
+    Args:
+        subjects: models, measured on the same sets, titles all different.
+        folder: of the PNGs.
+        classes: at most ten that t-SNE shows; None for the first ten.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    return [*_of_training(subjects, folder), *_of_features(subjects, folder, classes), *_of_scores(subjects, folder)]
+
+
+def _of_training(subjects: Sequence[Subject], folder: Path) -> list[Figure]:
+    figures = []
+    for number, each in enumerate(subjects):
+        if each.run is not None:
+            file = plot_kappa_trace(each.run, folder / f"kappa_trace_{number}.png")
+            caption = (
+                "Loss, accuracy and, for a cosine head, kappa of the training samples, epoch by epoch (paper, Fig. 1)."
+            )
+            figures.append(Figure(file, f"Training of {each.name}", caption))
+    kappas = {each.name: each.assessment.scan.head_kappa for each in subjects}
+    own = {name: kappa for name, kappa in kappas.items() if kappa is not None}
+    if own:
+        file = plot_simplified_loss(subjects[0].test.info.num_classes, own, folder / "simplified_loss.png")
+        caption = (
+            "Eq. (15): a small kappa keeps pulling a feature to its class, a large one soon lets go (paper, Fig. 2)."
+        )
+        figures.append(Figure(file, "Loss by the cosine to the own class", caption))
+    return figures
+
+
+def _of_features(subjects: Sequence[Subject], folder: Path, classes: Sequence[int] | None) -> list[Figure]:
+    first = subjects[0].test
+    chosen = list(range(first.info.num_classes))[:TSNE_CLASSES] if classes is None else list(classes)
+    rows = np.flatnonzero(np.isin(first.labels, chosen))[:TSNE_SAMPLES]
+    names = [first.info.label_names[index] for index in chosen]
+    relabelled = np.searchsorted(np.sort(chosen), first.labels[rows])
+    names = [name for _, name in sorted(zip(chosen, names, strict=True))]
+    file = plot_tsne(
+        {each.name: each.test.embedding[rows] for each in subjects},
+        {each.name: relabelled for each in subjects},
+        names,
+        folder / "tsne.png",
+    )
+    caption = f"{len(rows)} test images; a small kappa makes classes compact (paper, Fig. 3)."
+    figures = [Figure(file, "Features in two dimensions (t-SNE)", caption)]
+
+    spans = {each.name: _defined(span_angles_deg, each.test.embedding, each.test.weight) for each in subjects}
+    labels = torch.from_numpy(np.array(first.labels))
+    own = {each.name: _defined(class_angles_deg, each.test.embedding, labels, each.test.weight) for each in subjects}
+    file = plot_angles(own, spans, folder / "angles.png")
+    caption = (
+        "Left: how far features lie from the weight of their class. Right: from the subspace of all weights (Table 3)."
+    )
+    figures.append(Figure(file, "Angles of the features", caption))
+
+    kappas = {each.name: each.test.ls_kappa().numpy() for each in subjects}
+    file = plot_kappa_histogram(kappas, folder / "kappa_histogram.png")
+    caption = "Eq. (11) for every test image; the candidates of Eq. (14) make the steps."
+    figures.append(Figure(file, "kappa* of the test images", caption))
+    for number, each in enumerate(subjects):
+        target = folder / f"kappa_by_class_{number}.png"
+        file = plot_kappa_by_class(kappas[each.name], each.test.labels, each.test.info.label_names, target)
+        caption = "Mean and 10 to 90 percentile. Classes whose features lie far from their weight have a large kappa*."
+        figures.append(Figure(file, f"kappa* by class, {each.name}", caption))
+    return figures
+
+
+def _of_scores(subjects: Sequence[Subject], folder: Path) -> list[Figure]:
+    figures = []
+    for name in HISTOGRAMS:
+        panels = {each.name: _groups(each, name) for each in subjects}
+        file = plot_score_histograms(panels, folder / f"scores_{name}.png", score=SCORES[name].title)
+        caption = "Right predictions should lie to the right of wrong ones and of outliers."
+        figures.append(Figure(file, f"Confidence: {SCORES[name].title}", caption))
+    groups = [("miss", "misclassified images", [each.assessment.miss for each in subjects])]
+    groups += [(f"ood_{n}", name, [s.assessment.ood[name] for s in subjects]) for n, name in enumerate(subjects[0].ood)]
+    for label, what, found in groups:
+        if all(found):
+            file = _bars(subjects, found, folder / f"detection_{label}.png", f"Telling right predictions from {what}")
+            caption = "Average precision of the right predictions, with 95 % bootstrap intervals (paper, Fig. 4)."
+            figures.append(Figure(file, f"Detection of {what}", caption))
+    curves = {each.name: (each.test.max_probability, each.test.correct) for each in subjects}
+    file = plot_reliability(curves, folder / "reliability.png")
+    caption = "Accuracy by confidence, with the kappa that the head uses in evaluation; the diagonal is calibrated."
+    figures.append(Figure(file, "Reliability", caption))
+    return figures
+
+
+def _groups(subject: Subject, score: str) -> dict[str, Any]:
+    of = scores_for(subject.test, None)[score]
+    values = of(subject.test)
+    found = {"correct": values[subject.test.correct], "misclassified": values[~subject.test.correct]}
+    found |= {name: of(bank) for name, bank in subject.ood.items()}
+    return {name: some for name, some in found.items() if len(some) > 0}
+
+
+def _bars(subjects: Sequence[Subject], found: Sequence[Mapping[str, Detection]], file: Path, title: str) -> Path:
+    values = {
+        SCORES[score].title: {
+            each.name: (one[score].ap, one[score].ap_interval.low, one[score].ap_interval.high)
+            for each, one in zip(subjects, found, strict=True)
+            if score in one
+        }
+        for score in PAPER_SCORES
+        if any(score in one for one in found)
+    }
+    return plot_detection_bars(values, file, quantity="AP", title=title)
+
+
+def _defined(angles: Callable[..., torch.Tensor], *arguments: Any) -> Any:
+    """Return the angles that are defined: none of a span of everything, none of a zero feature."""
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a span of everything; the figure says it
+        found = angles(*arguments).numpy()
+    return found[~np.isnan(found)]

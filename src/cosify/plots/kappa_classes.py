@@ -1,0 +1,175 @@
+"""How kappa* is distributed: over classes, and over the candidates of its search."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from cosify.functional import kappa_grid
+from cosify.plots.checks import Floats, check_some, class_indices, finite
+from cosify.plots.style import MEDIUM, PALETTE, SMALL, finish, look, new_figure, save
+
+LONGEST_NAME = 34  # characters; ImageNet lists synonyms
+PERCENTILES = (10, 90)
+ON_GRID = 1 + 1e-5  # relative, as in KappaStatistics
+KAPPA_STAR = "kappa*"
+CENTRED = {"ha": "center", "va": "center", "fontsize": SMALL, "style": "italic"}
+
+
+@dataclass(frozen=True)
+class ClassKappa:
+    """Kappa of one class.
+
+    Attributes:
+        label: class index.
+        mean: over its samples.
+        low: tenth percentile.
+        high: ninetieth percentile.
+    """
+
+    label: int
+    mean: float
+    low: float
+    high: float
+
+
+def kappa_by_class(kappa: Floats, labels: ArrayLike) -> list[ClassKappa]:
+    """Return the classes that have samples, smallest mean of kappa [N] first, ties by label."""
+    indices = np.asarray(labels)
+    found = []
+    for label in np.unique(indices):
+        values = kappa[indices == label]
+        low, high = np.percentile(values, PERCENTILES)
+        found.append(ClassKappa(int(label), float(values.mean()), float(low), float(high)))
+    return sorted(found, key=lambda each: each.mean)
+
+
+def plot_kappa_by_class(
+    kappa: ArrayLike, labels: ArrayLike, label_names: Sequence[str], output: Path | str, *, show: int = 15
+) -> Path:
+    """Draw the mean kappa* of each class, largest on top, with its 10 to 90 percentile.
+
+    Args:
+        kappa: [N], > 0, dimensionless.
+        labels: class indices [N] in [0, number of names).
+        label_names: name of each class; one without samples is left out.
+        output: PNG file.
+        show: of more than `2 * show` classes, as many with the lowest and with the highest mean are drawn; at least 1.
+
+    Returns:
+        The file.
+
+    Raises:
+        ValueError: for no sample, NaN, a kappa that is not above 0, lengths that differ or labels out of range.
+    """
+    values = _kappas("kappa", kappa)
+    if show < 1:
+        raise ValueError(f"show is {show}, expected at least 1, such as 15")
+    classes = kappa_by_class(values, class_indices("labels", labels, len(values), label_names))
+    left_out = len(classes) - 2 * show
+    title = f"Mean {KAPPA_STAR} by class, with 10 to 90 percentile"
+    if left_out > 0:
+        title += f"\nthe {show} lowest and {show} highest of {len(classes)} classes"
+        shown = classes[:show] + classes[-show:]
+    else:
+        shown = classes
+    # One line stays free where classes were left out.
+    at = np.arange(len(shown)) + (np.arange(len(shown)) >= show) * (left_out > 0)
+    mean, low, high = (np.array([getattr(each, name) for each in shown]) for name in ("mean", "low", "high"))
+
+    figure = new_figure(1.5 + 0.2 * (at[-1] + 1))
+    axis = figure.subplots()
+    axis.hlines(at, low, high, color=PALETTE[5], linewidth=4, label="10 to 90 percentile")
+    axis.plot(mean, at, "o", color=PALETTE[0], markersize=5, label="mean of the class")
+    overall = f"mean of all samples, {values.mean():.2f}"
+    axis.axvline(values.mean(), color=PALETTE[1], linestyle="--", linewidth=1.2, label=overall)
+    if left_out > 0:
+        axis.text(0.5, show, f"{left_out} classes between", transform=axis.get_yaxis_transform(), **CENTRED)
+    finish(axis, title, f"{KAPPA_STAR} (dimensionless)", "", grid="x")
+    names = [shortened(label_names[each.label]) for each in shown]
+    axis.set_yticks(at, names)
+    axis.set_ylim(-0.7, at[-1] + 0.7)
+    figure.legend(loc="outside lower center", ncols=3, fontsize=SMALL)
+    return save(figure, output)
+
+
+def shortened(name: str) -> str:
+    """Return a name of at most LONGEST_NAME characters."""
+    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 3].rstrip(' ,')}..."
+
+
+@dataclass(frozen=True)
+class GridShares:
+    """Kappa of one model on the candidates of Eq. (14).
+
+    Attributes:
+        shares: of samples nearest to each candidate, on a log scale; [K], sums to 1.
+        mean: of kappa itself.
+        low_edge: share at or below the smallest candidate, in [0, 1].
+        high_edge: share at or above the largest.
+    """
+
+    shares: Floats
+    mean: float
+    low_edge: float
+    high_edge: float
+
+
+def grid_shares(kappa: Floats) -> GridShares:
+    """Count kappa [N] by its nearest candidate, as metrics.jsonl does."""
+    grid = kappa_grid().double().numpy()
+    nearest = np.searchsorted(np.sqrt(grid[1:] * grid[:-1]), kappa)
+    shares = np.bincount(nearest, minlength=len(grid)) / len(kappa)
+    low, high = (kappa <= grid[0] * ON_GRID).mean(), (kappa * ON_GRID >= grid[-1]).mean()
+    return GridShares(shares, float(kappa.mean()), float(low), float(high))
+
+
+def plot_kappa_histogram(kappas: Mapping[str, ArrayLike], output: Path | str) -> Path:
+    """Draw the share of samples at each candidate for kappa, one row for each model.
+
+    Kobayashi, Eq. (14).  A kappa between candidates counts for the nearest on a log scale.
+
+    Args:
+        kappas: model -> [N], > 0, dimensionless.
+        output: PNG file.
+
+    Returns:
+        The file.
+
+    Raises:
+        ValueError: if there is no model, no sample, or a kappa is NaN or not above 0.
+    """
+    from matplotlib.ticker import NullLocator, PercentFormatter
+
+    check_some("kappas", kappas)
+    models = {name: grid_shares(_kappas(f"kappas[{name!r}]", values)) for name, values in kappas.items()}
+    grid = kappa_grid().double().numpy()
+    step = float(np.sqrt(grid[1] / grid[0]))
+    most = max(float(model.shares.max()) for model in models.values())
+    figure = new_figure(1.3 + (1.15 if len(models) > 1 else 2.2) * len(models))
+    axes = figure.subplots(len(models), 1, squeeze=False, sharex=True, sharey=True).ravel()
+    for index, (axis, (name, model)) in enumerate(zip(axes, models.items(), strict=True)):
+        # Bars end half a step from their candidate; on a log axis all are equally wide.
+        left, right = grid / step**0.9, grid * step**0.9
+        axis.bar(left, model.shares, right - left, align="edge", **look(index).bar)
+        axis.axvline(model.mean, color="black", linestyle="--", linewidth=1.2, label=f"mean {model.mean:.2f}")
+        axis.set_xscale("log")
+        finish(axis, "", "", "samples", grid="y")
+        edges = f"at the edges of the grid: {model.low_edge:.1%} low, {model.high_edge:.1%} high"
+        axis.set_title(f"{name}: mean {model.mean:.2f}, {edges}", fontsize=SMALL, loc="left")
+    axes[0].yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    axes[0].set(ylim=(0, 1.05 * most), xlim=(grid[0] / step**1.5, grid[-1] * step**1.5))
+    axes[-1].set_xticks(grid[::2], [f"{candidate:.3g}" for candidate in grid[::2]])
+    axes[-1].xaxis.set_minor_locator(NullLocator())
+    axes[-1].set_xlabel("kappa (dimensionless, candidates of Eq. (14), log axis)", fontsize=MEDIUM)
+    figure.suptitle("Share of samples at each candidate; dashed: mean", fontsize=MEDIUM)
+    return save(figure, output)
+
+
+def _kappas(name: str, values: ArrayLike) -> Floats:
+    array = finite(name, values)
+    if array.min() <= 0:
+        raise ValueError(f"{name} holds {array.min():.4g}, expected kappa > 0; pass kappa = 1 / temperature")
+    return array

@@ -1,0 +1,61 @@
+"""An evaluation as JSON, markdown and one HTML file that needs nothing beside it."""
+
+import base64
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from cosify.evaluation.tables import tables_of
+from cosify.files import write_whole
+from cosify.plots.figures import Figure, Subject
+
+NAMES = ("evaluation.json", "evaluation.md", "report.html")
+
+
+def write_report(
+    subjects: Sequence[Subject], figures: Sequence[Figure], folder: Path, facts: Mapping[str, Any]
+) -> tuple[Path, ...]:
+    """Write evaluation.json, evaluation.md and report.html.
+
+    Args:
+        subjects: models with what was measured, on the same sets.
+        figures: of them.
+        folder: where the files go.
+        facts: command, data, environment, ready for JSON.
+
+    Returns:
+        The three files.
+    """
+    import jinja2
+
+    assessments = [each.assessment for each in subjects]
+    tables = tables_of(assessments)
+    record = {**facts, "models": [asdict(each) for each in assessments]}
+    command = str(facts["command"])
+    text = f"# Evaluation\n\n`{command}`\n\n" + "\n".join(table.markdown() for table in tables)
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    template = environment.from_string(files("cosify.plots").joinpath("report.html").read_text(encoding="utf-8"))
+    pictures = [
+        {
+            "title": each.title,
+            "caption": each.caption,
+            "data": base64.b64encode(each.file.read_bytes()).decode(),
+        }
+        for each in figures
+    ]
+    page = template.render(
+        title=f"{', '.join(each.model for each in assessments)} on {facts['data']}",
+        tables=tables,
+        figures=pictures,
+        command=command,
+        environment=facts["environment"],
+        scans=[each.scan for each in assessments],
+        models=[each.model for each in assessments],
+    )
+    paths = tuple(folder / name for name in NAMES)
+    for path, content in zip(paths, (json.dumps(record, indent=2) + "\n", text, page), strict=True):
+        write_whole(path, content)
+    return paths

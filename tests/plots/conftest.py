@@ -1,0 +1,3 @@
+from tests.plots.drawing import drawn
+
+__all__ = ["drawn"]
