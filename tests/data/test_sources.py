@@ -1,12 +1,13 @@
 """From a name or a path to splits, and every way in which that fails."""
 
+import shutil
 from pathlib import Path
 
 import datasets
 import numpy as np
 import pytest
 
-from cosify.data import BUILT_IN, load_splits, sources
+from cosify.data import BUILT_IN, load_images, load_splits, sources
 from tests.data.folders import CIFAR100, image_folder, parquet_folder
 
 
@@ -173,3 +174,40 @@ def test_hidden_test_labels_give_way_to_the_validation_split(tmp_path: Path) -> 
     assert load_splits(str(folder)).test["label"][:] == [1, 0, 1]
     (folder / "validation.parquet").unlink()
     assert load_splits(str(folder)).test["label"][:] == [-1, -1], "decoding then says what is wrong"
+
+
+def test_one_split_alone(tmp_path: Path) -> None:
+    splits = load_splits("digits")
+    for name, size in (("train", 1200), ("test", 597)):
+        alone = splits.only(name)
+        assert (len(alone.test), alone.num_train) == (size, 1)
+        assert alone.test[0]["label"] == alone.train[0]["label"] == splits.split(name)[0]["label"]
+    few = splits.only("test", 30)
+    assert len(few.test) == 30
+    assert few.test["label"][:] == splits.only("test", 30).test["label"][:] != splits.test["label"][:30]
+    splits.test.to_parquet(tmp_path / "test.parquet")
+    for data in (str(tmp_path), f"{tmp_path}:test", "digits", "digits:test"):
+        found = load_images(data)
+        assert found.label_names == splits.label_names
+        assert found.test["label"][:] == splits.test["label"][:]
+    assert len(load_images("digits:train").test) == 1200
+
+
+def test_images_alone_are_a_set(tmp_path: Path) -> None:
+    image_folder(tmp_path / "classes")
+    flat = tmp_path / "flat"
+    flat.mkdir()
+    for index, file in enumerate(sorted((tmp_path / "classes").rglob("*.png"))):
+        (flat / f"{index}.png").write_bytes(file.read_bytes())
+    found = load_images(str(flat))
+    assert (len(found.test), found.label_names) == (16, ("unlabelled",))
+    assert set(found.test["label"][:]) == {0}
+    shutil.rmtree(tmp_path / "classes" / "train")
+    assert load_images(str(tmp_path / "classes")).label_names == ("cat", "dog")
+
+
+def test_splits_that_are_not_there_are_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"has the splits \['test', 'train'\], expected 'val'; name one as DATA:SPLIT"):
+        load_images("digits:val")
+    with pytest.raises(ValueError, match="cannot be loaded as imagefolder"):
+        load_images(str(tmp_path))

@@ -27,7 +27,7 @@ def make_bank(
     Banks of the same `dim` and `num_classes` have the same classifier, whatever their `seed`: such as train and test.
 
     Args:
-        num_samples: N; that of `embedding` where it is given.
+        num_samples: N; that of `embedding` or `labels` where one is given.
         dim: d; that of `weight` or `embedding` where one is given.
         num_classes: C; that of `weight` where it is given.
         kappa: of a cosine head; None for a stock linear one.
@@ -42,7 +42,7 @@ def make_bank(
     if weight is None:
         dim = dim if embedding is None else embedding.shape[1]
         weight = torch.randn(num_classes, dim, generator=torch.Generator().manual_seed(4242))
-    num_samples = num_samples if embedding is None else len(embedding)
+    num_samples = next((len(given) for given in (embedding, labels) if given is not None), num_samples)
     (num_classes, dim), generator = weight.shape, torch.Generator().manual_seed(seed)
     if labels is None:
         labels = torch.randint(num_classes, (num_samples,), generator=generator)

@@ -96,7 +96,7 @@ def _of_transformers(model: Any, image_size: int | None) -> Preprocessing:
         mean=tuple(processor.image_mean),
         std=tuple(processor.image_std),
         interpolation=PIL_FILTERS[int(processor.resample)],
-        crop_pct=side / short,
+        crop_pct=getattr(processor, "crop_pct", None) or side / short,  # ConvNeXt has one
         channels=int(getattr(model.config, "num_channels", 3)),
     )
 

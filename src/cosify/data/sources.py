@@ -134,7 +134,8 @@ def load_images(data: str, *, image_column: str | None = None, label_column: str
     """Find one split of a data set, to look at it alone: an outlier set, or a task to transfer to.
 
     Args:
-        data: as in `load_splits`, but no training split is needed; `DATA:SPLIT` names the split.
+        data: as in `load_splits`, but no training split is needed, and a folder may hold images alone; `DATA:SPLIT`
+            names the split.
         image_column: as there.
         label_column: as there; a set without labels gets one class.
 
@@ -145,7 +146,7 @@ def load_images(data: str, *, image_column: str | None = None, label_column: str
         ValueError: if there is no such data set, split or column, or the split is empty.
     """
     name, _, wanted = data.partition(":") if not Path(data).expanduser().exists() else (data, "", "")
-    loaded = BUILT_IN[name]() if name in BUILT_IN else _load(name, streaming=False)
+    loaded = BUILT_IN[name]() if name in BUILT_IN else _load(name, streaming=False, any_images=True)
     found = [wanted] if wanted else [split for split in (*TEST_NAMES, "train") if split in loaded]
     if not found or found[0] not in loaded:
         raise ValueError(
@@ -164,14 +165,14 @@ def load_images(data: str, *, image_column: str | None = None, label_column: str
     return Splits(rows.select([0]), rows, image_column, label_column, label_names, 1)
 
 
-def _load(data: str, streaming: bool) -> "DatasetDict":
+def _load(data: str, streaming: bool, any_images: bool = False) -> "DatasetDict":
     from datasets import load_dataset
 
     folder = Path(data).expanduser()
     if folder.is_dir():
         parquet = _parquet_files(folder)
         kind = "parquet" if parquet else "imagefolder"
-        if parquet or (folder / "train").is_dir():
+        if parquet or any_images or (folder / "train").is_dir():
             try:
                 files: dict[str, Any] = {"data_files": parquet} if parquet else {"data_dir": str(folder)}
                 return load_dataset(kind, **files, streaming=streaming)

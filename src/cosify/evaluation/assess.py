@@ -147,8 +147,5 @@ def calibrations(test: FeatureBank) -> dict[str, Calibration]:
             fit=(embedding[fit], labels[fit]),
         )
 
-    def logits(part: slice) -> Callable[[], list[torch.Tensor]]:
-        rows = FeatureBank.of_rows(test.info, test.weight, test.bias, embedding[part])
-        return lambda: list(rows.logits())
-
-    return temperature_calibrations(logits(measured), labels[measured], fit=(logits(fit), labels[fit]))
+    halves = [FeatureBank.of_rows(test.info, test.weight, test.bias, embedding[part]) for part in (measured, fit)]
+    return temperature_calibrations(halves[0].logits, labels[measured], fit=(halves[1].logits, labels[fit]))

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 RIDGE = 1e-6  # of the mean variance: features behind a ReLU at a small kappa have a rank near C
+LEAST_PIVOT = 1e-10  # of the variance of a dimension, not explained by those before it: less may be rounding
 ROWS = 4096  # at once, in float64
 
 Rows = Tensor | NDArray[np.floating]
@@ -67,7 +68,8 @@ class TiedGaussian:
             )
         covariance.diagonal().add_(ridge * covariance.diagonal().mean())
         factor, failed = torch.linalg.cholesky_ex(covariance)
-        if int(failed) != 0:
+        # Rounding alone may leave the pivots of a singular matrix positive.
+        if int(failed) != 0 or bool((factor.diagonal().square() < LEAST_PIVOT * covariance.diagonal()).any()):
             raise ValueError(
                 f"the covariance of {len(embedding)} features of {dim} dimensions is singular with ridge {ridge},"
                 " expected features that vary in every dimension; use more training samples or a larger ridge"
@@ -85,14 +87,15 @@ class TiedGaussian:
                 f"embedding has shape {list(embedding.shape)}, expected [N, {self.means.shape[1]}] as in the fit; use"
                 " features of the same model"
             )
-        # Centred before they are whitened: |y - m|^2 as a difference of squares would cancel for a far-away origin.
+        # The nearest mean by |m|^2 - 2 y m, the distance to it by its definition: a difference of squares would cancel
+        # for classes that are far apart, and for a far-away origin, therefore centred.
         centre = self.means.mean(dim=0)
         means = self._whitened(self.means - centre)
         found = []
         for _, rows in _blocks(embedding, self.unit):
             whitened = self._whitened(rows - centre)
-            square = whitened.square().sum(dim=1, keepdim=True) - 2 * whitened @ means.T + means.square().sum(dim=1)
-            found.append(square.amin(dim=1).clamp_min(0))
+            nearest = (means.square().sum(dim=1) - 2 * whitened @ means.T).argmin(dim=1)
+            found.append((whitened - means[nearest]).square().sum(dim=1))
         return torch.cat(found) if found else torch.empty(0, dtype=torch.float64)
 
     def _whitened(self, rows: Tensor) -> Tensor:
@@ -104,5 +107,9 @@ def _blocks(embedding: Rows, unit: bool) -> Iterator[tuple[slice, Tensor]]:
     """Yield rows in float64, some thousand at a time: a memory-mapped bank may be larger than the memory."""
     for start in range(0, len(embedding), ROWS):
         part = slice(start, start + ROWS)
-        rows = torch.from_numpy(np.array(embedding[part], dtype=np.float64))
+        block = embedding[part]
+        if isinstance(block, Tensor):
+            rows = block.detach().cpu().double()
+        else:
+            rows = torch.from_numpy(np.array(block, dtype=np.float64))
         yield part, F.normalize(rows, dim=1) if unit else rows

@@ -48,7 +48,8 @@ def pytorch_ood_score(detector: Any, bank: FeatureBank, train: FeatureBank | Non
         if hasattr(detector, f"predict_{kind}"):
             if train is not None and detector.requires_fit:
                 getattr(detector, f"fit_{kind}")(rows_of(train), torch.from_numpy(np.array(train.labels)))
-            return -np.asarray(getattr(detector, f"predict_{kind}")(rows_of(bank)).double().cpu().numpy())
+            found = getattr(detector, f"predict_{kind}")(rows_of(bank))
+            return -np.asarray(found.detach().double().cpu().numpy())
     raise TypeError(
         f"{type(detector).__name__} takes neither features nor logits, expected a detector of pytorch-ood with"
         " predict_features or predict_logits, such as Mahalanobis(None) or MaxLogit(None)"

@@ -57,7 +57,7 @@ class Rejector:
         weight: [C, d], of its classifier.
         bias: [C]; None for a cosine head.
         detector: what gives the score of a bank.
-        folder: of the model; None before `save` and `load`.
+        folder: of the model; None before `load`.
     """
 
     score: str
@@ -140,12 +140,14 @@ class Rejector:
                 raise ValueError("it is of another version of cosify")
             info = saved.pop("info")
             info = BankInfo(**{**info, "key": BankKey(**info["key"]), "label_names": tuple(info["label_names"])})
+            saved["threshold"] = float(saved["threshold"])
             tensors = load_file(folder / TENSORS)
+            weight, bias = tensors["weight"], tensors.get("bias")
+            if weight.shape != (info.num_classes, info.dim):
+                raise ValueError(f"weight has shape {list(weight.shape)}, expected [{info.num_classes}, {info.dim}]")
             detector = _restored(saved["score"], tensors)
-            return cls(
-                **saved, info=info, weight=tensors["weight"], bias=tensors.get("bias"), detector=detector, folder=folder
-            )
-        except (OSError, ValueError, TypeError, KeyError, SafetensorError) as error:
+            return cls(**saved, info=info, weight=weight, bias=bias, detector=detector, folder=folder)
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, SafetensorError) as error:
             raise ValueError(
                 f"the rejector in {folder} cannot be read ({type(error).__name__}: {error}), expected what"
                 " cosify.Rejector.save writes; fit and save it again"
@@ -159,7 +161,8 @@ class Rejector:
                 list of them, or a normalised batch [B, channels, H, W].
 
         Raises:
-            ValueError: if a tensor has another shape, or the model in the folder is not the one of the fit.
+            ValueError: if a tensor has another shape, there is no image, or the model in the folder is not the one of
+                the fit.
         """
         if isinstance(samples, Tensor) and samples.ndim <= 2:
             rows = samples.reshape(-1, samples.shape[-1]) if samples.ndim > 0 else samples.reshape(1, 1)
@@ -195,15 +198,23 @@ class _Images:
         assert preprocessing.mean is not None
         assert preprocessing.std is not None
         side = preprocessing.fallback_size
-        channels = preprocessing.channels or 3
-        self.mode = "L" if channels == 1 else "RGB"
-        self.transform = eval_transform((channels, side, side), preprocessing)
+        self.channels = preprocessing.channels or 3
+        self.mode = "L" if self.channels == 1 else "RGB"
+        self.transform = eval_transform((self.channels, side, side), preprocessing)
         self.normalize = Normalizer(Normalization(preprocessing.mean, preprocessing.std), torch.device("cpu"))
 
     @torch.no_grad()
     def __call__(self, samples: "Tensor | Image | list[Image]") -> tuple[Tensor, Tensor]:
-        if not isinstance(samples, Tensor):
+        if isinstance(samples, Tensor):
+            if samples.ndim != 4 or samples.shape[1] != self.channels:
+                raise ValueError(
+                    f"images have shape {list(samples.shape)}, expected [B, {self.channels}, H, W], normalised; call"
+                    " images.unsqueeze(0) on a single one, or give images of PIL"
+                )
+        else:
             images = samples if isinstance(samples, list) else [samples]
+            if not images:
+                raise ValueError("the list of images is empty, expected at least one")
             pixels = [torch.as_tensor(self.transform(image.convert(self.mode))) for image in images]
             samples = self.normalize(torch.stack(pixels))
         with in_evaluation(self.model, linear_classifier(self.model)) as answers:

@@ -1,6 +1,5 @@
 """Confidence of every sample of a bank: larger means more confident, for all of them."""
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -103,7 +102,8 @@ class NormMahalanobis:
             parts = zip((length, minus_square), self.moments, strict=True)
             return np.asarray(sum((part - mean) / deviation for part, (mean, deviation) in parts))
         distance = -minus_square if self.combine == "ratio_sq" else np.sqrt(-minus_square)
-        return np.asarray(length / np.maximum(distance, np.finfo(np.float64).tiny))
+        with np.errstate(over="ignore"):  # infinite at a class mean
+            return np.asarray(length / np.maximum(distance, np.finfo(np.float64).tiny))
 
 
 class NearestNeighbours:
@@ -117,9 +117,10 @@ class NearestNeighbours:
     def __init__(self, train: FeatureBank, k: int = NEIGHBOURS) -> None:
         from sklearn.neighbors import NearestNeighbors
 
-        if not 1 <= k <= len(train):
-            raise ValueError(f"k is {k}, expected 1 to {len(train)}, the training samples; choose a smaller one")
-        rows = torch.from_numpy(np.array(train.embedding[:: math.ceil(len(train) / MOST_NEIGHBOURS)]))
+        num = min(len(train), MOST_NEIGHBOURS)
+        if not 1 <= k <= num:
+            raise ValueError(f"k is {k}, expected 1 to {num}, the training samples; choose a smaller one")
+        rows = torch.from_numpy(np.array(train.embedding[np.arange(num) * len(train) // num]))
         self.index = NearestNeighbors(n_neighbors=k, algorithm="brute").fit(F.normalize(rows, dim=1).numpy())
 
     def __call__(self, bank: FeatureBank) -> Scores:

@@ -1,0 +1,107 @@
+"""An assessment is its parts; tables and settings."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from cosify.evaluation import SCORES, FeatureBank, assess, detection, tables_of, transfer
+from cosify.evaluation.assess import calibrations
+from tests.evaluation.banks import make_bank
+
+
+@pytest.fixture(scope="module")
+def train() -> FeatureBank:
+    return make_bank(300, seed=1)
+
+
+@pytest.fixture(scope="module")
+def test() -> FeatureBank:
+    return make_bank(200, seed=2)
+
+
+@pytest.fixture(scope="module")
+def far() -> FeatureBank:
+    return make_bank(100, seed=3, labels=torch.full((100,), -1))
+
+
+def test_detections_are_those_of_the_scores(train: FeatureBank, test: FeatureBank, far: FeatureBank) -> None:
+    found = assess("model", test, train, ood={"far": far}, resamples=100)
+    assert set(found.miss) == set(found.ood["far"]) == set(SCORES) - {"max_logit"}
+    for name in found.miss:
+        score = SCORES[name].fit(train)
+        values, right = score(test), test.correct
+        assert found.miss[name] == detection(values[right], values[~right], resamples=100)
+        assert found.ood["far"][name] == detection(values[right], score(far), resamples=100)
+    assert found.accuracy == np.mean(test.predictions == test.labels)
+    per_class = [np.mean(test.correct[test.labels == label]) for label in range(4)]
+    assert found.mean_per_class == pytest.approx(np.mean(per_class))
+    assert (found.num_test, found.num_train) == (200, 300)
+
+
+def test_subsets_of_the_in_distribution_samples(test: FeatureBank, far: FeatureBank) -> None:
+    counts = {}
+    for subset in ("correct", "all"):
+        found = assess("m", test, ood={"far": far}, id_subset=subset, exclude_classes=[1, 3], resamples=100)  # type: ignore[arg-type]
+        counts[subset] = found.ood["far"]["z_max"].num_positive
+        assert found.excluded_classes == ("class 1", "class 3")
+        assert found.miss["z_max"].num_positive == int(test.correct.sum())  # of all classes
+    inside = np.isin(test.labels, [0, 2])
+    assert counts == {"correct": int((inside & test.correct).sum()), "all": int(inside.sum())}
+
+
+def test_without_training_features_fitted_scores_are_left_out(test: FeatureBank) -> None:
+    assert set(assess("m", test, resamples=100).miss) == {"z_max", "norm", "msp", "energy"}
+    stock = make_bank(200, kappa=None, bias=True)
+    assert set(assess("m", stock, resamples=100).miss) == {"z_max", "norm", "msp", "energy", "max_logit"}
+
+
+def test_a_perfect_model_has_no_misclassified_samples() -> None:
+    labels = torch.arange(40) % 4
+    bank = make_bank(40, labels=labels, predictions=labels)
+    found = assess("m", bank, resamples=100)
+    assert found.miss == {}
+    assert all("Fig. 4a" not in table.title for table in tables_of([found]))
+
+
+def test_calibration_follows_the_head_and_keeps_the_labels(test: FeatureBank) -> None:
+    cosine = calibrations(test)
+    assert set(cosine) == {"running", "sample", "fitted"}
+    stock = calibrations(make_bank(200, kappa=None, bias=True))
+    assert set(stock) == {"uncalibrated", "temperature"}
+    for found in (cosine, stock):
+        assert len({each.accuracy for each in found.values()}) == 1
+        assert all(each.num_samples == 100 for each in found.values())
+    assert cosine["running"].kappa == test.info.kappa
+    other_head = dataclasses.replace(test, predictions=(test.predictions + 1) % 4)
+    assert calibrations(other_head) == {}
+
+
+def test_numbers_in_tables_are_those_of_the_assessment(train: FeatureBank, test: FeatureBank, far: FeatureBank) -> None:
+    tasks = {"task": transfer(make_bank(100, seed=5), lambdas=(1.0,))}
+    found = [assess(name, test, train, ood={"far": far}, transfer=tasks, resamples=100) for name in ("a|b", "c")]
+    tables = {table.title: table for table in tables_of(found)}
+    assert len(tables) == 6
+    for table in tables.values():
+        assert all(len(row) == len(table.header) for row in table.rows)
+        assert table.markdown().count("\n|") == len(table.rows) + 2
+    ap = found[0].miss["z_max"].ap
+    assert any(
+        row[:2] == ("z_max", "a|b") and row[2].startswith(f"{ap:.3f} [")
+        for row in tables["Misclassified samples (Fig. 4a)"].rows
+    )
+    assert "| a\\|b |" in tables["Transfer (Table 4a)"].markdown()
+    assert "right predictions" in tables["Outliers: far (Fig. 4b)"].note
+    json.dumps([dataclasses.asdict(each) for each in found], allow_nan=False)
+
+
+def test_settings_that_do_not_fit_are_refused(test: FeatureBank) -> None:
+    with pytest.raises(ValueError, match="expected indices 0 to 3"):
+        assess("m", test, exclude_classes=[4])
+    with pytest.raises(ValueError, match="id_subset is 'some', expected one of correct, all"):
+        assess("m", test, id_subset="some")  # type: ignore[arg-type]
+    foreign = dataclasses.replace(test, info=dataclasses.replace(test.info, label_names=("a", "b")))
+    with pytest.raises(ValueError, match=r"the data have 2 classes and the model 4.*scripts/scan\.py"):
+        assess("m", foreign)

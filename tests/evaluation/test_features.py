@@ -1,0 +1,190 @@
+"""Banks hold what the live model says, are used again while nothing changed, and never when something did."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+from torch import nn
+
+import cosify
+from cosify.data import Preprocessing, Splits, load_splits, open_data
+from cosify.data.open import PipelineSettings
+from cosify.evaluation import FeatureBank, FeaturePass, StaleBankError, feature_bank
+from cosify.evaluation.bank import TOP, BankWriter
+from cosify.evaluation.features import bank_key, model_digest
+from cosify.models import in_evaluation, linear_classifier
+from tests.processes import run_distributed
+
+PREPROCESSING = Preprocessing(32, 32, mean=(0.5,), std=(0.25,), channels=1)
+
+
+def small_model(head: str = "cos", seed: int = 0, **settings: object) -> nn.Module:
+    torch.manual_seed(seed)
+    model: nn.Module = timm.create_model("test_resnet", in_chans=1, num_classes=10, head=head, **settings)
+    if head == "cos":
+        model(torch.randn(8, 1, 32, 32))  # sets kappa
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def images() -> Splits:
+    return load_splits("digits").only("test", 70)
+
+
+@pytest.mark.parametrize("head", ["cos", "linear"])
+def test_a_bank_holds_what_the_model_says(head: str, images: Splits, tmp_path: Path) -> None:
+    model = small_model(head)
+    model.train()
+    bank = feature_bank(model, images, PREPROCESSING, tmp_path / "bank", FeaturePass(batch_size=16))
+    assert model.training
+    data = open_data(images, PipelineSettings(augment="none"), PREPROCESSING, data="", device=torch.device("cpu"))
+    classifier = linear_classifier(model)
+    with torch.no_grad(), in_evaluation(model, classifier) as answers:
+        parts = [(*answers(pixels), labels) for pixels, labels in data.test_batches(16)]
+    embedding, logits, labels = (torch.cat(part) for part in zip(*parts, strict=True))
+    assert torch.equal(torch.from_numpy(np.array(bank.embedding)), embedding)
+    assert np.array_equal(bank.labels, labels.numpy())
+    assert np.array_equal(bank.predictions, logits.argmax(dim=1).numpy())
+    again = torch.cat(list(bank.logits()))
+    torch.testing.assert_close(again, logits, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(torch.from_numpy(np.array(bank.max_logit)), logits.amax(dim=1))
+    torch.testing.assert_close(torch.from_numpy(np.array(bank.max_probability)), logits.softmax(dim=1).amax(dim=1))
+    torch.testing.assert_close(torch.from_numpy(np.array(bank.log_sum_exp)), logits.logsumexp(dim=1))
+    cosines = cosify.functional.cosine(embedding, classifier.weight).sort(dim=1, descending=True)
+    torch.testing.assert_close(torch.from_numpy(np.array(bank.top_cosine)), cosines.values[:, :TOP].detach())
+    torch.testing.assert_close(torch.from_numpy(bank.norm), embedding.double().norm(dim=1))
+    assert torch.equal(bank.ls_kappa(), cosify.functional.ls_kappa(embedding, classifier.weight))
+    assert (bank.info.kappa is None) == (head == "linear")
+    assert (bank.bias is None) == (head == "cos")
+
+
+def test_a_bank_is_used_again_until_something_changes(
+    images: Splits, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model, folder = small_model(), tmp_path / "bank"
+    feature_bank(model, images, PREPROCESSING, folder)
+    made = (folder / "bank.json").stat().st_mtime_ns
+
+    def remade() -> bool:
+        nonlocal made
+        before, made = made, (folder / "bank.json").stat().st_mtime_ns
+        return made != before
+
+    with caplog.at_level("INFO", logger="cosify"):
+        feature_bank(small_model(), images, PREPROCESSING, folder)  # equal weights in another object
+        assert not remade()
+        with torch.no_grad():
+            model.fc.weight[0, 0] += 1e-3  # type: ignore[union-attr,index,operator]
+        feature_bank(model, images, PREPROCESSING, folder)
+        assert remade()
+        assert "is of another model; it is made anew" in caplog.text
+        feature_bank(model, load_splits("digits").only("test", 71), PREPROCESSING, folder)
+        assert remade()
+        assert "is of another data" in caplog.text
+        feature_bank(
+            model, load_splits("digits").only("test", 71), dataclasses.replace(PREPROCESSING, image_size=40), folder
+        )
+        assert remade()
+        assert "is of another transform" in caplog.text
+
+
+def test_kappa_and_batch_norm_are_part_of_the_model() -> None:
+    model = small_model()
+    before = model_digest(model)
+    assert before == model_digest(small_model())
+    model.fc.kappa.mul_(2)  # type: ignore[union-attr,operator]
+    assert model_digest(model) != before
+    model = small_model()
+    model.train()(torch.randn(8, 1, 32, 32))
+    assert model_digest(model) != before
+
+
+def test_files_that_change_make_another_key(tmp_path: Path) -> None:
+    model = small_model()
+    splits = load_splits("digits")
+    splits.train.to_parquet(tmp_path / "train.parquet")
+    splits.test.to_parquet(tmp_path / "test.parquet")
+    key = bank_key(model, load_splits(str(tmp_path)).only("test"), PREPROCESSING)
+    assert key == bank_key(model, load_splits(str(tmp_path)).only("test"), PREPROCESSING)
+    splits.test.select(range(596)).to_parquet(tmp_path / "test.parquet")
+    assert key.data != bank_key(model, load_splits(str(tmp_path)).only("test"), PREPROCESSING).data
+
+
+def test_two_processes_make_the_bank_of_one(images: Splits, tmp_path: Path) -> None:
+    run_distributed("tests.evaluation.features_worker", tmp_path / "two", 2)
+    one = feature_bank(small_model(), images, PREPROCESSING, tmp_path / "one", FeaturePass(batch_size=16))
+    two = FeatureBank.open(tmp_path / "two", one.info.key)
+    assert two.info == one.info
+    assert np.array_equal(one.labels, two.labels)
+    assert np.array_equal(one.predictions, two.predictions)
+    np.testing.assert_allclose(one.embedding, two.embedding, rtol=1e-5, atol=1e-6)
+
+
+def test_a_pass_that_broke_off_leaves_no_bank(images: Splits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError("No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(BankWriter, "write", full)
+        with pytest.raises(OSError, match="No space left"):
+            feature_bank(small_model(), images, PREPROCESSING, tmp_path / "bank")
+    assert not (tmp_path / "bank").exists()
+    assert len(feature_bank(small_model(), images, PREPROCESSING, tmp_path / "bank")) == 70
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bank"]
+
+
+def test_damaged_banks_are_named_and_made_anew(images: Splits, tmp_path: Path) -> None:
+    model, folder = small_model(), tmp_path / "bank"
+    bank = feature_bank(model, images, PREPROCESSING, folder)
+    key, labels = bank.info.key, np.array(bank.labels)
+    for file, damage in {
+        "embedding.npy": b"\x93NUMPY",
+        "bank.json": b"{",
+        "classifier.safetensors": b"",
+        "labels.npy": (folder / "predictions.npy").read_bytes()[:-8],
+    }.items():
+        del bank
+        (folder / file).write_bytes(damage)
+        with pytest.raises(StaleBankError, match="cannot be read"):
+            FeatureBank.open(folder, key)
+        bank = feature_bank(model, images, PREPROCESSING, folder)
+        assert np.array_equal(bank.labels, labels)
+    np.save(folder / "labels.npy", labels[:-1])
+    with pytest.raises(StaleBankError, match="has arrays of shapes"):
+        FeatureBank.open(folder)
+    info = json.loads((folder / "bank.json").read_text())
+    (folder / "bank.json").write_text(json.dumps({**info, "format": 99}))
+    with pytest.raises(StaleBankError, match="another version"):
+        FeatureBank.open(folder)
+    with pytest.raises(FileNotFoundError, match=r"holds no bank\.json"):
+        FeatureBank.open(tmp_path)
+
+
+def test_banks_are_not_loaded_into_memory(images: Splits, tmp_path: Path) -> None:
+    bank = feature_bank(small_model(), images, PREPROCESSING, tmp_path / "bank")
+    assert isinstance(bank.embedding, np.memmap)
+    with pytest.raises(ValueError, match="read-only"):
+        bank.embedding[0, 0] = 1
+
+
+def test_a_model_without_a_classifier_is_refused(images: Splits, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="has no classifier"):
+        feature_bank(
+            timm.create_model("test_resnet", num_classes=0, in_chans=1), images, PREPROCESSING, tmp_path / "bank"
+        )
+
+
+def test_transformers_models_have_banks_too(images: Splits, tmp_path: Path) -> None:
+    from transformers import ViTConfig, ViTForImageClassification
+
+    settings = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    config = ViTConfig(image_size=32, patch_size=16, num_labels=10, num_channels=1, **settings)
+    model = cosify.convert(ViTForImageClassification(config), kappa=7)
+    bank = feature_bank(model, images, PREPROCESSING, tmp_path / "bank")
+    assert bank.embedding.shape == (70, 16)
+    assert bank.info.kappa == 7.0
+    assert bank.max_logit.max() <= 7.0

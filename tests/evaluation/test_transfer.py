@@ -1,0 +1,49 @@
+"""Transfer from a bank: its protocol, and answers that are known."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.neighbors import KNeighborsClassifier
+
+from cosify.evaluation import knn_top1, linear_probe, transfer
+from cosify.evaluation.linear_probe import held_out_mask
+from tests.evaluation.banks import make_bank
+
+FEW = (10.0, 0.1)
+
+
+def test_it_is_the_probe_on_a_fifth_of_each_class() -> None:
+    bank = make_bank(400, num_classes=5)
+    found = transfer(bank, seed=3, lambdas=FEW)
+    features, labels = torch.from_numpy(bank.embedding), torch.from_numpy(bank.labels)
+    test = held_out_mask(labels, 0.2, 3)
+    assert found.probe == linear_probe(
+        features[~test], labels[~test], features[test], labels[test], num_classes=5, seed=4, lambdas=FEW
+    )
+    for label in range(5):
+        assert abs(int(test[labels == label].sum()) - 0.2 * int((labels == label).sum())) < 1
+    top1 = found.probe.top1
+    assert found.standard_error == pytest.approx((top1 * (1 - top1) / found.probe.num_test) ** 0.5)
+    assert f"({found.probe.num_test} of 400 images, seed 3)" in found.protocol
+
+
+def test_classes_that_do_not_occur_change_nothing() -> None:
+    labels = torch.randint(3, (200,), generator=torch.Generator().manual_seed(0))
+    some = make_bank(labels=labels, num_samples=200)
+    gaps = make_bank(labels=labels, num_samples=200, predictions=labels)
+    gaps.labels[:] = np.array([2, 40, 900])[some.labels]
+    assert transfer(some, lambdas=FEW) == transfer(gaps, lambdas=FEW)
+
+
+def test_neighbours_vote_by_cosine() -> None:
+    train, test = make_bank(120, seed=1), make_bank(80, seed=2)
+    arguments = [torch.from_numpy(each) for bank in (train, test) for each in (bank.embedding, bank.labels)]
+    by_cosine = KNeighborsClassifier(5, metric="cosine", algorithm="brute").fit(train.embedding, train.labels)
+    assert knn_top1(*arguments) == by_cosine.score(test.embedding, test.labels)
+    stretched = [arguments[0] * 9, arguments[1], arguments[2] * torch.rand(80, 1).add(0.1), arguments[3]]
+    assert knn_top1(*stretched) == knn_top1(*arguments)
+
+
+def test_too_few_samples_are_refused() -> None:
+    with pytest.raises(ValueError, match="expected a share that leaves samples on both sides"):
+        transfer(make_bank(3, labels=torch.tensor([0, 1, 2])))

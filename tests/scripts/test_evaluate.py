@@ -1,0 +1,152 @@
+"""scripts/evaluate.py, scan.py and reproduce.py as users start them."""
+
+import base64
+import json
+import re
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+import cosify
+from cosify.command import with_flags
+from cosify.data import load_splits
+from cosify.evaluation import FeatureBank, scan_bank
+from cosify.training import TrainArguments, train
+from scripts import evaluate, reproduce, scan
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a run of a small network on 400 digits, with an export."""
+    folder = tmp_path_factory.mktemp("run")
+    result = train(TrainArguments(epochs=8, limit_train=400, batch_size=64, output=str(folder), overwrite=True))
+    cosify.save(result.model, result.folder.export, label_names=result.label_names)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def command_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["program", "--as", "typed"])
+
+
+def test_a_report_of_two_models(run: Path, tmp_path: Path) -> None:
+    arguments = evaluate.EvaluateArguments(
+        models=[f"LS={run}", f"again={run / 'export'}"],
+        data="digits",
+        ood=["two-digits:test"],
+        transfer=["two-digits:train"],
+        limit=300,
+        limit_train=400,
+        num_lambdas=2,
+        resamples=100,
+        rejector="norm_mahalanobis",
+        classes=[7, 1, 3],
+        output=str(tmp_path),
+    )
+    evaluate.main(arguments)
+    record = json.loads((tmp_path / "evaluation.json").read_text(encoding="utf-8"))
+    first, second = record["models"]
+    assert {**first, "model": ""} == {**second, "model": ""}  # the run and its export are one model
+    bank = FeatureBank.open(tmp_path / "banks" / "LS" / "test")
+    assert first["accuracy"] == bank.correct.mean() > 0.5
+    assert first["scan"]["kappa"]["mean"] == scan_bank(bank).kappa.mean
+    assert first["ood"]["two-digits-test"]["z_max"]["num_negative"] == 300
+    assert first["transfer"]["two-digits-train"]["probe"]["num_test"] == 60
+    text = (tmp_path / "evaluation.md").read_text(encoding="utf-8")
+    assert f"{first['miss']['z_max']['ap']:.3f} [" in text
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "http" not in re.sub(r"data:image/png;base64,[\w+/=]+", "", page)  # nothing beside it is needed
+    pictures = [base64.b64decode(found) for found in re.findall(r"base64,([\w+/=]+)", page)]
+    files = sorted((tmp_path / "figures").iterdir())
+    assert sorted(pictures) == sorted(file.read_bytes() for file in files)
+    assert {"angles.png", "kappa_trace_0.png", "detection_miss.png", "reliability.png", "tsne.png"} <= {
+        f.name for f in files
+    }
+
+    image = load_splits("digits").only("test", 300).test[5]["image"]
+    decision = cosify.Rejector.load(run)(image)
+    assert decision.label.tolist() == [bank.predictions[5]]
+    rejector = cosify.Rejector.load(run / "export")
+    torch.testing.assert_close(decision.score, rejector(torch.from_numpy(bank.embedding[5].copy())).score)
+
+    made = (tmp_path / "banks" / "LS" / "test" / "bank.json").stat().st_mtime_ns
+    evaluate.main(arguments)
+    assert (tmp_path / "banks" / "LS" / "test" / "bank.json").stat().st_mtime_ns == made
+    assert json.loads((tmp_path / "evaluation.json").read_text(encoding="utf-8")) == record
+
+
+def test_titles_that_are_one_are_refused(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"several models have the title 'same'.*write TITLE=MODEL"):
+        evaluate.main(evaluate.EvaluateArguments(models=[f"same={run}", f"same={run}"], limit=20, output=str(tmp_path)))
+    with pytest.raises(ValueError, match="no model came"):
+        evaluate.main(evaluate.EvaluateArguments(output=str(tmp_path)))
+
+
+@pytest.mark.parametrize(
+    ("models", "titles"),
+    [
+        (["a=b", "runs/x"], [("a", "b"), ("", "runs/x")]),
+        (["kappa 60=runs/w=0.5"], [("kappa 60", "runs/w=0.5")]),
+        (["runs/w=0.5", "hf-hub:O/N"], [("", "runs/w=0.5"), ("", "hf-hub:O/N")]),
+    ],
+)
+def test_titles(models: list[str], titles: list[tuple[str, str]]) -> None:
+    assert evaluate.titled(models) == titles
+
+
+def test_a_scan_says_what_the_bank_does(run: Path, tmp_path: Path) -> None:
+    scan.main(scan.ScanArguments(model=str(run), data="digits:train", limit=150, output=str(tmp_path)))
+    record = json.loads((tmp_path / "scan.json").read_text(encoding="utf-8"))
+    found = scan_bank(FeatureBank.open(tmp_path / "bank"))
+    assert record["kappa"]["mean"] == found.kappa.mean
+    assert record["num_samples"] == 150
+    text = (tmp_path / "scan.md").read_text(encoding="utf-8")
+    assert f"| kappa*, mean | {found.kappa.mean:.2f} |" in text
+    assert f"| rejection | {found.kappa.mean:.3g} | ls |" in text
+    assert (tmp_path / "kappa.png").stat().st_size > 1000
+
+
+def test_words_before_the_flags() -> None:
+    assert with_flags(["m", "d", "--limit", "3"], ("model", "data")) == ["--model", "m", "--data", "d", "--limit", "3"]
+    assert with_flags(["m"], ("model", "data")) == ["--model", "m"]
+    assert with_flags(["a", "b", "--data", "d"], ("models",)) == ["--models", "a", "b", "--data", "d"]
+    assert with_flags(["--smoke"], ("models",)) == ["--smoke"]
+    assert with_flags(["a", "--x"], ()) == ["a", "--x"]
+
+
+PAPER = yaml.safe_load((reproduce.SCRIPTS / "paper.yaml").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("target", PAPER)
+def test_paper_and_ours_stand_side_by_side(target: str, tmp_path: Path) -> None:
+    reproduce.main(reproduce.ReproduceArguments(target=target, output=str(tmp_path)))
+    text = (tmp_path / f"{target}.md").read_text(encoding="utf-8")
+    for row, values in PAPER[target]["rows"].items():
+        assert len(values) == len(PAPER[target]["columns"])
+        (line,) = [line for line in text.splitlines() if line.startswith(f"| {row} |")]
+        assert line.startswith("| " + " | ".join([row, *(f"{value:g}" for value in values)]))
+
+
+def test_what_was_run_is_read_and_what_was_not_is_marked(tmp_path: Path) -> None:
+    reproduce.main(reproduce.ReproduceArguments(target="table2", output=str(tmp_path)))
+    text = (tmp_path / "table2.md").read_text(encoding="utf-8")
+    runs = [json.loads(line) for line in (reproduce.RESULTS / "digits" / "runs.jsonl").read_text().splitlines()]
+    mean = sum(run["accuracy"] for run in runs if run["head"] == "60") / 3
+    (line,) = [line for line in text.splitlines() if line.startswith("| 60 |")]
+    assert f"| {100 * mean:.2f} ± " in line
+    (line,) = [line for line in text.splitlines() if line.startswith("| 30 |")]
+    assert line.endswith("| not run | not run | not run |")
+    assert [each.cells for each in reproduce.OURS["table6"]()] == []
+
+
+def test_what_is_missing_comes_with_its_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reproduce, "RESULTS", tmp_path / "none")
+    reproduce.main(reproduce.ReproduceArguments(target="table3", cifar100="FOLDER", output=str(tmp_path)))
+    text = (tmp_path / "table3.md").read_text(encoding="utf-8")
+    assert "python scripts/evaluate.py LS=runs/reproduce/ls" in text
+    assert "python scripts/train.py --config scripts/recipes/cifar100_quarter.yaml --data FOLDER --kappa 20" in text
+    with pytest.raises(ValueError, match="target is 'table9', expected all or one of table1"):
+        reproduce.main(reproduce.ReproduceArguments(target="table9", output=str(tmp_path)))
