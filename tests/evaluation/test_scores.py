@@ -273,3 +273,12 @@ def test_labels_and_predictions_of_a_bank_to_score_do_not_matter(name: str) -> N
     other = dataclasses.replace(test, labels=test.labels * 0, predictions=test.predictions * 0)
     score = SCORES[name].fit(train)
     np.testing.assert_array_equal(score(other), score(test))
+
+
+def test_sure_predictions_are_told_apart() -> None:
+    """At kappa = 60 most probabilities are 1 in float32; the order of the log odds is still there."""
+    bank = make_bank(500, kappa=60.0, spread=0.2)
+    assert len(np.unique(bank.max_probability)) < 450
+    assert len(np.unique(SCORES["msp"].fit(None)(bank))) > 490
+    logits = torch.cat(list(bank.logits())).double().softmax(dim=1).amax(dim=1)
+    np.testing.assert_allclose(SCORES["msp"].fit(None)(bank), logits.numpy(), rtol=1e-5)

@@ -28,6 +28,7 @@ DTYPES = {
     "predictions": np.int64,
     "max_logit": np.float32,
     "max_probability": np.float32,
+    "log_odds": np.float32,
     "log_sum_exp": np.float32,
 }
 ROWS = 4096  # of a block
@@ -89,7 +90,8 @@ class FeatureBank:
         labels: [N], as the data say.
         predictions: [N], class of the model's largest logit.
         max_logit: [N], the model's largest logit.
-        max_probability: [N], of its softmax.
+        max_probability: [N], of its softmax; rounds to 1 where the model is sure.
+        log_odds: [N], log(p / (1 - p)) of that probability p, which tells sure predictions apart.
         log_sum_exp: [N], of its logits.
     """
 
@@ -103,6 +105,7 @@ class FeatureBank:
     predictions: NDArray[np.int64]
     max_logit: NDArray[np.float32]
     max_probability: NDArray[np.float32]
+    log_odds: NDArray[np.float32]
     log_sum_exp: NDArray[np.float32]
 
     def __len__(self) -> int:
@@ -136,7 +139,7 @@ class FeatureBank:
     @property
     def norm(self) -> NDArray[np.float64]:
         """Euclidean norms of the embeddings, [N]."""
-        return np.concatenate([rows.double().norm(dim=1).numpy() for rows in self.blocks()])
+        return np.concatenate([np.empty(0), *(rows.double().norm(dim=1).numpy() for rows in self.blocks())])
 
     def blocks(self) -> Iterator[Tensor]:
         """Yield the embeddings, some thousand rows at a time, float32."""
@@ -256,6 +259,7 @@ def _measured(embedding: Tensor, logits: Tensor, labels: Tensor, weight: Tensor)
     """Return the arrays of a bank for some samples."""
     top = cosine(embedding, weight).topk(min(TOP, len(weight)), dim=1)
     log_sum_exp, largest = logits.logsumexp(dim=1), logits.max(dim=1)
+    others = logits.scatter(1, largest.indices.unsqueeze(1), -torch.inf).logsumexp(dim=1)
     values = {
         "embedding": embedding,
         "top_cosine": top.values,
@@ -264,6 +268,7 @@ def _measured(embedding: Tensor, logits: Tensor, labels: Tensor, weight: Tensor)
         "predictions": largest.indices,
         "max_logit": largest.values,
         "max_probability": (largest.values - log_sum_exp).exp(),
+        "log_odds": largest.values - others,
         "log_sum_exp": log_sum_exp,
     }
     return {name: value.cpu().numpy().astype(DTYPES[name], copy=False) for name, value in values.items()}

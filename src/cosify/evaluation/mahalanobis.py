@@ -74,7 +74,7 @@ class TiedGaussian:
                 f"the covariance of {len(embedding)} features of {dim} dimensions is singular with ridge {ridge},"
                 " expected features that vary in every dimension; use more training samples or a larger ridge"
             )
-        return cls(means, factor, unit)
+        return cls(means, factor.contiguous(), unit)  # else a saved copy, by rows, would round otherwise
 
     def squared_distance(self, embedding: Rows) -> Tensor:
         """Return D^2 = min_c (x - mu_c)^T S^-1 (x - mu_c), [N], float64.

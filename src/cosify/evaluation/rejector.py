@@ -87,6 +87,8 @@ class Rejector:
             raise ValueError(f"score is {score!r}, expected one of {', '.join(SAVED)}")
         if SCORES[score].needs_train and train is None:
             raise ValueError(f"score {score!r} is fitted on training features, expected a bank of them; pass train")
+        if train is not None and train.info.key.model != held_out.info.key.model:
+            raise ValueError("train and held_out are banks of different models, expected one; make both with the same")
         detector = SCORES[score].fit(train)
         accepted = detector(held_out)[held_out.correct]
         threshold = threshold_at(accepted, share)
@@ -141,7 +143,8 @@ class Rejector:
             info = saved.pop("info")
             info = BankInfo(**{**info, "key": BankKey(**info["key"]), "label_names": tuple(info["label_names"])})
             saved["threshold"] = float(saved["threshold"])
-            tensors = load_file(folder / TENSORS)
+            # Copied to where torch puts its own: sums over memory that is aligned otherwise round otherwise.
+            tensors = {name: value.clone() for name, value in load_file(folder / TENSORS).items()}
             weight, bias = tensors["weight"], tensors.get("bias")
             if weight.shape != (info.num_classes, info.dim):
                 raise ValueError(f"weight has shape {list(weight.shape)}, expected [{info.num_classes}, {info.dim}]")
@@ -228,6 +231,8 @@ def _gaussian_of(detector: Any) -> TiedGaussian | None:
 
 
 def _restored(score: str, tensors: dict[str, Tensor]) -> Any:
+    if score not in SAVED:
+        raise ValueError(f"score is {score!r}, expected one of {', '.join(SAVED)}")
     if not SCORES[score].needs_train:
         return SCORES[score].fit(None)
     gaussian = TiedGaussian(tensors["means"], tensors["factor"], unit=score == "mahalanobis_unit")

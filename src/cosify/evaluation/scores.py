@@ -36,7 +36,7 @@ def max_logit(bank: FeatureBank) -> Scores:
 
 def msp(bank: FeatureBank) -> Scores:
     """Return the largest softmax probability, [N] (Hendrycks & Gimpel, ICLR 2017)."""
-    return bank.max_probability.astype(np.float64)
+    return 1 / (1 + np.exp(-bank.log_odds.astype(np.float64)))  # in float32 many would be 1, and equal
 
 
 def energy(bank: FeatureBank) -> Scores:

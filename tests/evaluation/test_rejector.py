@@ -1,0 +1,348 @@
+"""Rejectors: what they accept, what comes back from the disk, and what is said of damaged files."""
+
+import dataclasses
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+import torch.nn.functional as F
+from PIL.Image import Image
+from safetensors.torch import load_file, save_file
+
+import cosify
+from cosify.data import Preprocessing, load_splits
+from cosify.evaluation import SCORES, BankKey, FeatureBank, Rejector, feature_bank
+from cosify.evaluation.rejector import SAVED
+from cosify.models import load_pretrained
+from tests.evaluation.banks import make_bank
+
+HEADS = {"cosine": {"kappa": 5.0}, "stock": {"kappa": None, "bias": True}, "stock without bias": {"kappa": None}}
+
+
+def banks(head: str = "cosine") -> tuple[FeatureBank, FeatureBank, FeatureBank]:
+    """Return train, held-out and new samples."""
+    train, held_out, new = (make_bank(seed=seed, spread=1.0, **HEADS[head]) for seed in (1, 2, 3))  # type: ignore[arg-type]
+    return train, held_out, new
+
+
+def rows(bank: FeatureBank) -> torch.Tensor:
+    return torch.from_numpy(np.array(bank.embedding))
+
+
+def test_every_score_but_knn_is_saved() -> None:
+    assert set(SAVED) == set(SCORES) - {"knn"}
+
+
+@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("score", SAVED)
+def test_round_trip(score: str, head: str, tmp_path: Path) -> None:
+    train, held_out, new = banks(head)
+    fitted = Rejector.fit(score, train, held_out)
+    assert fitted.save(tmp_path) == tmp_path
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["rejector.json", "rejector.safetensors"]
+    loaded = Rejector.load(str(tmp_path))
+    first, second = fitted(rows(new)), loaded(rows(new))
+    assert torch.equal(first.label, torch.from_numpy(new.predictions))
+    assert torch.equal(first.score, torch.from_numpy(SCORES[score].fit(train)(new)))
+    assert torch.equal(first.accept, first.score >= fitted.threshold)
+    assert 0 < int(first.accept.sum()) < len(new)
+    for one, other in zip(first, second, strict=True):
+        assert one.dtype == other.dtype
+        assert torch.equal(one, other)
+    for name in ("score", "threshold", "share", "num_held_out", "info"):
+        assert getattr(loaded, name) == getattr(fitted, name)
+    assert (fitted.folder, loaded.folder) == (None, tmp_path)
+
+
+@pytest.mark.parametrize("dim", [96, 257])
+def test_round_trip_of_many_dimensions(dim: int, tmp_path: Path) -> None:
+    # The order of elements in memory, and where they start, decide how sums round.
+    train, new = (make_bank(600, dim=dim, num_classes=10, seed=seed) for seed in (1, 2))
+    fitted = Rejector.fit("mahalanobis", train, train)
+    loaded = Rejector.load(fitted.save(tmp_path))
+    assert torch.equal(loaded(rows(new)).score, fitted(rows(new)).score)
+
+
+def test_saved_again(tmp_path: Path) -> None:
+    train, held_out, new = banks()
+    Rejector.fit("mahalanobis", train, held_out).save(tmp_path)
+    Rejector.fit("z_max", None, held_out).save(tmp_path)
+    loaded = Rejector.load(tmp_path)
+    assert loaded.score == "z_max"
+    assert set(load_file(tmp_path / "rejector.safetensors")) == {"weight"}
+    loaded.save(tmp_path / "new" / "folder")
+    assert torch.equal(Rejector.load(tmp_path / "new" / "folder")(rows(new)).score, loaded(rows(new)).score)
+
+
+def test_folder_of_a_run(tmp_path: Path) -> None:
+    _, held_out, _ = banks()
+    Rejector.fit("z_max", None, held_out).save(tmp_path / "export")
+    assert Rejector.load(tmp_path).folder == tmp_path / "export"
+
+
+@pytest.mark.parametrize("share", [0.05, 0.5, 0.8, 0.95, 0.99, 1.0])
+@pytest.mark.parametrize("score", SAVED)
+def test_accepts_the_share_of_right_answers_and_no_more(score: str, share: float) -> None:
+    train, held_out, _ = banks()
+    assert 0.5 < held_out.correct.mean() < 1
+    fitted = Rejector.fit(score, train, held_out, share=share)
+    decision = fitted(rows(held_out))
+    right = decision.score[torch.from_numpy(held_out.correct)]
+    assert fitted.num_held_out == len(right) == held_out.correct.sum()
+    assert float((right >= fitted.threshold).double().mean()) >= share
+    assert float((right > fitted.threshold).double().mean()) < share
+    assert bool(decision.accept[decision.score == fitted.threshold].all()), "the threshold itself is accepted"
+
+
+def test_ties_are_accepted_together() -> None:
+    held_out = make_bank(
+        embedding=torch.tensor([[1.0, 0.0]] * 2 + [[0.0, 2.0]] * 6 + [[0.0, 3.0]] * 2),
+        weight=torch.eye(2),
+        labels=torch.tensor([0, 0] + [1] * 6 + [0, 0]),  # the last two are wrong, and do not count
+        kappa=None,
+    )
+    for share, threshold, accepted in ((0.25, 2.0, 8), (0.75, 2.0, 8), (0.76, 1.0, 10), (1.0, 1.0, 10)):
+        fitted = Rejector.fit("norm", None, held_out, share=share)
+        assert (fitted.threshold, fitted.num_held_out) == (threshold, 8)
+        assert int(fitted(rows(held_out)).accept.sum()) == accepted
+
+
+def test_wrong_answers_are_rejected_more_often() -> None:
+    _, held_out, new = banks()
+    accept = Rejector.fit("z_max", None, held_out, share=0.8)(rows(new)).accept.numpy()
+    assert accept[new.correct].mean() > accept[~new.correct].mean() + 0.2
+
+
+def test_one_embedding_is_a_batch_of_one() -> None:
+    train, held_out, new = banks()
+    fitted = Rejector.fit("norm_mahalanobis", train, held_out)
+    one, whole = fitted(rows(new)[3]), fitted(rows(new))
+    assert (one.label.shape, one.score.shape, one.accept.shape) == ((1,), (1,), (1,))
+    assert (one.label[0], one.accept[0]) == (whole.label[3], whole.accept[3])
+    assert float(one.score[0]) == pytest.approx(float(whole.score[3]), rel=1e-6)
+
+
+def test_embeddings_of_training() -> None:
+    train, held_out, new = banks()
+    fitted = Rejector.fit("mahalanobis", train, held_out)
+    embedding = rows(new).double().requires_grad_()
+    decision = fitted(embedding)
+    assert torch.equal(decision.score, fitted(rows(new)).score)
+    assert not decision.score.requires_grad
+    assert embedding.grad is None
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_features_that_are_not_finite(head: str) -> None:
+    broken = torch.ones(3, 8)
+    broken[1, 2] = torch.nan
+    with pytest.raises(ValueError, match="embedding holds NaN or infinity in 1 of 3 rows, expected finite features"):
+        Rejector.fit("norm", None, banks(head)[1])(broken)
+
+
+@pytest.mark.parametrize("shape", [(7,), (3, 7), (3, 9), ()])
+def test_another_dimension(shape: tuple[int, ...]) -> None:
+    message = f"embeddings have shape {list(shape)}, expected [B, 8], what the model's classifier gets"
+    with pytest.raises(ValueError, match=re.escape(message)):
+        Rejector.fit("z_max", None, banks()[1])(torch.ones(shape))
+
+
+def test_scores_that_cannot_be_saved() -> None:
+    train, held_out, _ = banks()
+    for score in ("knn", "max_prob"):
+        with pytest.raises(ValueError, match=rf"score is '{score}', expected one of z_max, norm, .*, max_logit$"):
+            Rejector.fit(score, train, held_out)
+
+
+@pytest.mark.parametrize("score", ["norm_mahalanobis", "mahalanobis", "mahalanobis_unit"])
+def test_scores_that_need_training_features(score: str) -> None:
+    with pytest.raises(ValueError, match=f"score '{score}' is fitted on training features, expected a bank of them"):
+        Rejector.fit(score, None, banks()[1])
+
+
+def test_nothing_right_and_a_share_of_nothing() -> None:
+    _, held_out, _ = banks()
+    wrong = dataclasses.replace(held_out, labels=(held_out.predictions + 1) % 4)
+    with pytest.raises(ValueError, match=re.escape("accepted scores have shape [0], expected [N] with N at least 1")):
+        Rejector.fit("z_max", None, wrong)
+    with pytest.raises(ValueError, match=re.escape("share is 0.0, expected above 0 and at most 1")):
+        Rejector.fit("z_max", None, held_out, share=0.0)
+
+
+def edit(**changes: object) -> Callable[[Path], None]:
+    def damage(folder: Path) -> None:
+        saved = json.loads((folder / "rejector.json").read_text())
+        for name, value in changes.items():
+            if value is None:
+                del saved[name]
+            else:
+                saved[name] = value
+        (folder / "rejector.json").write_text(json.dumps(saved))
+
+    return damage
+
+
+def text(content: str) -> Callable[[Path], object]:
+    return lambda folder: (folder / "rejector.json").write_text(content)
+
+
+def tensors(change: Callable[[dict[str, torch.Tensor]], object]) -> Callable[[Path], None]:
+    def damage(folder: Path) -> None:
+        found = load_file(folder / "rejector.safetensors")
+        change(found)
+        save_file(found, folder / "rejector.safetensors")
+
+    return damage
+
+
+def truncate(folder: Path) -> None:
+    file = folder / "rejector.safetensors"
+    file.write_bytes(file.read_bytes()[:-9])
+
+
+DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
+    "no json": (text("{"), "JSONDecodeError"),
+    "an empty file": (text(""), "JSONDecodeError"),
+    "a list": (text("[]"), "TypeError"),
+    "a number": (text("3"), "AttributeError"),
+    "null": (text("null"), "AttributeError"),
+    "an empty object": (text("{}"), "KeyError: 'format'"),
+    "other format": (edit(format=2), "ValueError: it is of another version of cosify"),
+    "no format": (edit(format=None), "KeyError: 'format'"),
+    "no threshold": (edit(threshold=None), "KeyError: 'threshold'"),
+    "no number": (edit(threshold="high"), "ValueError: could not convert string to float"),
+    "threshold of a list": (edit(threshold=[1]), "TypeError"),
+    "no info": (edit(info=None), "KeyError: 'info'"),
+    "other info": (edit(info={"key": {}}), "TypeError"),
+    "info of text": (edit(info="x"), "TypeError"),
+    "no share": (edit(share=None), "TypeError"),
+    "one key more": (edit(more=1), "TypeError"),
+    "unknown score": (edit(score="best"), "ValueError: score is 'best', expected one of z_max"),
+    "knn": (edit(score="knn"), "ValueError: score is 'knn', expected one of z_max"),
+    "score of a list": (edit(score=["norm"]), "ValueError: score is ['norm'], expected one of z_max"),
+    "no tensors": (lambda folder: (folder / "rejector.safetensors").unlink(), "FileNotFoundError"),
+    "truncated": (truncate, "SafetensorError"),
+    "no weight": (tensors(lambda found: found.pop("weight")), "KeyError: 'weight'"),
+    "no means": (tensors(lambda found: found.pop("means")), "KeyError: 'means'"),
+    "weight of another model": (
+        tensors(lambda found: found.update(weight=torch.ones(4, 7))),
+        "ValueError: weight has shape [4, 7], expected [4, 8]",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_damaged(name: str, tmp_path: Path) -> None:
+    train, held_out, _ = banks()
+    Rejector.fit("mahalanobis", train, held_out).save(tmp_path)
+    damage, reason = DAMAGES[name]
+    damage(tmp_path)
+    with pytest.raises(ValueError, match=re.escape(f"the rejector in {tmp_path} cannot be read ({reason}")) as caught:
+        Rejector.load(tmp_path)
+    assert str(caught.value).endswith("expected what cosify.Rejector.save writes; fit and save it again")
+
+
+def test_no_rejector(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"holds no rejector.json, expected a folder of cosify.Rejector.save"):
+        Rejector.load(tmp_path)
+
+
+def test_images_before_loading() -> None:
+    with pytest.raises(ValueError, match="this rejector lies beside no model yet, expected embeddings; call save"):
+        Rejector.fit("z_max", None, banks()[1])(torch.ones(2, 3, 8, 8))
+
+
+def build(folder: Path, seed: int = 0) -> None:
+    torch.manual_seed(seed)
+    model = timm.create_model("test_resnet", head="cos", kappa="ls", num_classes=10)
+    F.cross_entropy(model(torch.randn(10, 3, 64, 64)), torch.arange(10)).backward()  # kappa needs a step
+    cosify.save(model.eval(), folder)
+
+
+@pytest.fixture(scope="module")
+def of_images(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, FeatureBank, list[Image]]:
+    """Return a folder with model and rejector, the bank that it was fitted on, and its images."""
+    folder = tmp_path_factory.mktemp("images")
+    build(folder / "model")
+    images = load_splits("digits").only("test", 40)
+    model = load_pretrained(str(folder / "model"))
+    bank = feature_bank(model, images, Preprocessing.of_pretrained(model), folder / "bank")
+    bank = dataclasses.replace(bank, labels=np.where(np.arange(40) < 30, bank.predictions, 0))
+    Rejector.fit("norm_mahalanobis", bank, bank, share=0.5).save(folder / "model")
+    return folder / "model", bank, [row["image"] for row in images.test]
+
+
+def test_images(of_images: tuple[Path, FeatureBank, list[Image]]) -> None:
+    folder, bank, images = of_images
+    rejector = Rejector.load(folder)
+    expected = torch.from_numpy(SCORES["norm_mahalanobis"].fit(bank)(bank))
+    assert 0 < int((expected >= rejector.threshold).sum()) < 40
+
+    decision = rejector(images)
+    assert torch.equal(decision.label, torch.from_numpy(np.array(bank.predictions)))
+    torch.testing.assert_close(decision.score, expected, rtol=1e-3, atol=0)
+    assert torch.equal(decision.accept, decision.score >= rejector.threshold)
+    assert torch.equal(rejector([image.convert("RGB") for image in images]).score, decision.score)
+
+    for index in range(3):
+        one = rejector(images[index])
+        assert (one.label.tolist(), one.accept.tolist()) == ([bank.predictions[index]], [decision.accept[index]])
+        torch.testing.assert_close(one.score, expected[index : index + 1], rtol=1e-3, atol=0)
+
+    enlarged = [image.convert("RGB").resize((round(160 / 0.95),) * 2, 2).crop((4, 4, 164, 164)) for image in images[:4]]
+    pixels = torch.from_numpy(np.stack([np.asarray(image) for image in enlarged])).permute(0, 3, 1, 2) / 255
+    batch = rejector((pixels - 0.5) / 0.5)  # as the model's configuration says
+    assert torch.equal(batch.label, decision.label[:4])
+    torch.testing.assert_close(batch.score, decision.score[:4], rtol=0.02, atol=0)
+
+    embedding = rejector(torch.from_numpy(np.array(bank.embedding)))
+    assert torch.equal(embedding.label, decision.label)
+    torch.testing.assert_close(embedding.score, expected, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("shape", [(3, 64, 64), (2, 1, 64, 64), (1, 2, 3, 64, 64)])
+def test_shapes_of_images(shape: tuple[int, ...], of_images: tuple[Path, FeatureBank, list[Image]]) -> None:
+    message = f"images have shape {list(shape)}, expected [B, 3, H, W], normalised; call images.unsqueeze(0) on a"
+    with pytest.raises(ValueError, match=re.escape(message)):
+        Rejector.load(of_images[0])(torch.ones(shape))
+
+
+def test_no_image(of_images: tuple[Path, FeatureBank, list[Image]]) -> None:
+    with pytest.raises(ValueError, match="the list of images is empty, expected at least one"):
+        Rejector.load(of_images[0])([])
+
+
+def test_a_model_that_was_replaced(of_images: tuple[Path, FeatureBank, list[Image]], tmp_path: Path) -> None:
+    folder, bank, images = of_images
+    build(tmp_path, seed=1)
+    for name in ("rejector.json", "rejector.safetensors"):
+        (tmp_path / name).write_bytes((folder / name).read_bytes())
+    rejector = Rejector.load(tmp_path)
+    with pytest.raises(ValueError, match=r"the model in .* is not the one that the rejector was fitted for; fit and"):
+        rejector(images)
+    assert len(rejector(torch.from_numpy(np.array(bank.embedding))).label) == 40, "of embeddings it cannot know"
+
+
+def test_a_folder_without_a_model(tmp_path: Path) -> None:
+    _, held_out, _ = banks()
+    Rejector.fit("z_max", None, held_out).save(tmp_path)
+    with pytest.raises(ValueError, match="cannot be loaded"):
+        Rejector.load(tmp_path)(torch.ones(1, 3, 8, 8))
+
+
+def test_banks_of_two_models_do_not_mix() -> None:
+    train = make_bank(100)
+    other = dataclasses.replace(train, info=dataclasses.replace(train.info, key=BankKey("another", "", "")))
+    with pytest.raises(ValueError, match="are banks of different models"):
+        Rejector.fit("mahalanobis", other, make_bank(50, seed=1))
+
+
+def test_no_embedding_no_decision(tmp_path: Path) -> None:
+    Rejector.fit("norm", None, make_bank(50)).save(tmp_path)
+    decision = Rejector.load(tmp_path)(torch.empty(0, 8))
+    assert [len(each) for each in decision] == [0, 0, 0]
