@@ -35,8 +35,11 @@ def max_logit(bank: FeatureBank) -> Scores:
 
 
 def msp(bank: FeatureBank) -> Scores:
-    """Return the largest softmax probability, [N] (Hendrycks & Gimpel, ICLR 2017)."""
-    return 1 / (1 + np.exp(-bank.log_odds.astype(np.float64)))  # in float32 many would be 1, and equal
+    """Return the log of the largest softmax probability, [N] (Hendrycks & Gimpel, ICLR 2017).
+
+    The probability itself would round to 1, and be equal, for many samples at a large kappa.
+    """
+    return -np.log1p(np.exp(-bank.log_odds.astype(np.float64)))
 
 
 def energy(bank: FeatureBank) -> Scores:
