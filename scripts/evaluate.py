@@ -92,6 +92,9 @@ def main(args: EvaluateArguments) -> None:
         args = replace(args, models=["smoke"], data="synthetic", ood=["digits"], transfer=["digits"], num_lambdas=3)
     if not args.models:
         raise ValueError("no model came, expected one or more; name them first: scripts/evaluate.py MODEL --data DATA")
+    others = {*args.ood, *args.transfer}
+    if len({named(data) for data in others}) < len(others):
+        raise ValueError(f"two of the sets {sorted(others)} have one name, expected different ones; rename a folder")
     accelerator: Any = Accelerator(cpu=not torch.accelerator.is_available())
     shard = Shard(accelerator.process_index, accelerator.num_processes)
     run = FeaturePass(args.batch_size, args.num_workers, shard, accelerator.wait_for_everyone, on_terminal(accelerator))
@@ -155,8 +158,8 @@ def passes(title: str, spec: str, args: EvaluateArguments, run: "FeaturePass", d
         spec,
         test=bank("test", splits),
         train=bank("train", splits, args.limit_train, "train"),
-        ood={named(data): bank(f"ood-{named(data)}", load_images(data)) for data in args.ood},
-        tasks={named(data): bank(f"transfer-{named(data)}", load_images(data)) for data in args.transfer},
+        ood={named(data): bank(f"other-{named(data)}", load_images(data)) for data in args.ood},
+        tasks={named(data): bank(f"other-{named(data)}", load_images(data)) for data in args.transfer},
     )
 
 

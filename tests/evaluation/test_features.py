@@ -114,6 +114,7 @@ def test_files_that_change_make_another_key(tmp_path: Path) -> None:
     assert key.data != bank_key(model, load_splits(str(tmp_path)).only("test"), PREPROCESSING).data
 
 
+@pytest.mark.slow
 def test_two_processes_make_the_bank_of_one(images: Splits, tmp_path: Path) -> None:
     run_distributed("tests.evaluation.features_worker", tmp_path / "two", 2)
     one = feature_bank(small_model(), images, PREPROCESSING, tmp_path / "one", FeaturePass(batch_size=16))

@@ -36,7 +36,7 @@ ROUNDING = {"rtol": 1e-5, "atol": 1e-6}  # of float32 sums of numbers near 1 in 
 DRIFT = {"rtol": 1e-4, "atol": 1e-5}  # after all steps
 
 Ranks = list[dict[str, Any]]
-both_sizes = pytest.mark.parametrize("world_size", [2, 3])
+both_sizes = pytest.mark.parametrize("world_size", [2, pytest.param(3, marks=pytest.mark.slow)])
 
 
 @pytest.fixture(scope="module")

@@ -81,6 +81,8 @@ def test_a_report_of_two_models(run: Path, tmp_path: Path) -> None:
 def test_titles_that_are_one_are_refused(run: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"several models have the title 'same'.*write TITLE=MODEL"):
         evaluate.main(evaluate.EvaluateArguments(models=[f"same={run}", f"same={run}"], limit=20, output=str(tmp_path)))
+    with pytest.raises(ValueError, match="have one name, expected different ones"):
+        evaluate.main(evaluate.EvaluateArguments(models=["m"], ood=["a/set", "b/set"], output=str(tmp_path)))
     with pytest.raises(ValueError, match="no model came"):
         evaluate.main(evaluate.EvaluateArguments(output=str(tmp_path)))
 
@@ -144,6 +146,7 @@ def test_what_was_run_is_read_and_what_was_not_is_marked(tmp_path: Path) -> None
 
 def test_what_is_missing_comes_with_its_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reproduce, "RESULTS", tmp_path / "none")
+    monkeypatch.chdir(tmp_path)  # where no run is
     reproduce.main(reproduce.ReproduceArguments(target="table3", cifar100="FOLDER", output=str(tmp_path)))
     text = (tmp_path / "table3.md").read_text(encoding="utf-8")
     assert "python scripts/evaluate.py LS=runs/reproduce/ls" in text

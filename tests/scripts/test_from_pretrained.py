@@ -135,7 +135,10 @@ def test_probe_of_an_export(softmax_run: Path, tmp_path: Path) -> None:
     assert read_config(tmp_path / "probe")["arguments"]["model"] == str(softmax_run)
 
 
-@pytest.mark.parametrize("name", ["finetune", "cosify_pretrained", "linear_probe"])
+OTHERS = [pytest.param(name, marks=pytest.mark.slow) for name in ("cosify_pretrained", "linear_probe")]
+
+
+@pytest.mark.parametrize("name", ["finetune", *OTHERS])
 def test_a_missing_model_is_one_line(name: str, tmp_path: Path) -> None:
     for arguments, message in (
         ([], "model is missing, expected a folder"),
@@ -150,6 +153,7 @@ def test_a_missing_model_is_one_line(name: str, tmp_path: Path) -> None:
         assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_compare_resumes_and_tabulates(tmp_path: Path) -> None:
     script = str(ROOT / "scripts" / "compare.py")
     run_python(script, "--smoke", "--output", str(tmp_path))

@@ -17,11 +17,12 @@ from transformers import HfArgumentParser
 
 from cosify.data import Preprocessing, num_train_batches, train_transform
 from cosify.models import convert, find_heads
+from cosify.models.pretrained import LITE0
 from cosify.models.stages import freeze_stages, stages
 from cosify.training import CosifyArguments, FinetuneArguments, RunArguments, TrainArguments, parse_arguments
 from cosify.training.arguments import kappa_policy
 from cosify.training.finetune import blocks_of
-from cosify.training.model import LITE0, ModelChoice, build_model, preprocessing_of
+from cosify.training.model import ModelChoice, build_model, preprocessing_of
 from cosify.training.objective import Objective
 from cosify.training.optimizer import make_optimizer, make_schedule
 from scripts.compare import CompareArguments

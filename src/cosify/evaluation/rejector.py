@@ -109,6 +109,7 @@ class Rejector:
         gaussian = _gaussian_of(self.detector)
         if gaussian is not None:
             tensors |= {"means": gaussian.means, "factor": gaussian.factor}
+        (folder / JSON).unlink(missing_ok=True)  # a threshold must not stand beside the features of another fit
         aside = folder / f".{TENSORS}.new"
         save_file({name: value.contiguous() for name, value in tensors.items()}, aside)
         aside.replace(folder / TENSORS)
