@@ -55,7 +55,7 @@ class EvaluateArguments:
     limit_train: int | None = field(default=None, metadata={"help": "Fit scores on this many images. Default: all."})
     limit: int | None = field(default=None, metadata={"help": "Images of every other set. Default: all."})
     num_lambdas: int = field(
-        default=45, metadata={"help": "Penalties that a probe tries, evenly spaced on 1e5 to 1e-6. Default 45."}
+        default=45, metadata={"help": "Penalties of a probe, from 1e5 down to at most 1e-6. Default 45."}
     )
     id_subset: Literal["correct", "all"] = field(
         default="correct", metadata={"help": "Samples to tell from outliers: right ones, as the paper, or all."}

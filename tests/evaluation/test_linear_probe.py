@@ -260,3 +260,13 @@ def test_kinds() -> None:
         linear_probe(X.long(), Y, X, Y, num_classes=3)
     with pytest.raises(TypeError, match=r"test labels are torch.float32, expected integer class indices; call labels"):
         linear_probe(X, Y, X, Y.float(), num_classes=3)
+
+
+def test_patience_ends_the_path_and_keeps_the_best() -> None:
+    lambdas = tuple(10.0**exponent for exponent in range(4, -5, -1))
+    whole = probe(lambdas=lambdas)
+    best = whole.validation_top1.index(max(whole.validation_top1))
+    short = probe(lambdas=lambdas, patience=2)
+    assert short.lambdas == lambdas[: best + 3]
+    assert short.validation_top1 == whole.validation_top1[: best + 3]
+    assert (short.best_lambda, short.top1) == (whole.best_lambda, whole.top1)

@@ -18,7 +18,7 @@ def test_it_is_the_probe_on_a_fifth_of_each_class() -> None:
     features, labels = torch.from_numpy(bank.embedding), torch.from_numpy(bank.labels)
     test = held_out_mask(labels, 0.2, 3)
     assert found.probe == linear_probe(
-        features[~test], labels[~test], features[test], labels[test], num_classes=5, seed=4, lambdas=FEW
+        features[~test], labels[~test], features[test], labels[test], num_classes=5, seed=4, lambdas=FEW, patience=2
     )
     for label in range(5):
         assert abs(int(test[labels == label].sum()) - 0.2 * int((labels == label).sum())) < 1

@@ -25,7 +25,7 @@ class ProbeResult:
         mean_per_class: mean of the top-1 accuracies of single classes, over those that the test set holds.
         best_lambda: the chosen one.
         converged: of the final fit.
-        lambdas: the path, largest first.
+        lambdas: the path as far as it was fitted, largest first.
         validation_top1: for each lambda of the path, in [0, 1].
         path_converged: for each lambda of the path.
         scaling: of the features.
@@ -61,6 +61,7 @@ def linear_probe(
     seed: int = 0,
     lambdas: Sequence[float] = LAMBDAS,
     scaling: Scaling = "standardize",
+    patience: int | None = None,
 ) -> ProbeResult:
     """Measure how well classes can be told apart linearly from frozen embeddings.
 
@@ -82,6 +83,8 @@ def linear_probe(
         scaling: "standardize" for mean 0 and standard deviation 1 of each dimension over the samples of the fit
             (dimensions that are constant there become 0), "l2" for rows of norm 1, or "raw".  Compare models under one
             rule: the norm of embeddings depends on kappa.
+        patience: end the path after so many lambdas in a row that are not better on the validation set: the smallest
+            ones, which rarely are, take most of the time.  Default: fit them all.
 
     Raises:
         ValueError: if shapes, values, labels or settings do not fit.
@@ -115,6 +118,9 @@ def linear_probe(
             best = model
         validation_top1.append(top1)
         path_converged.append(model.converged)
+        since_best = len(validation_top1) - 1 - validation_top1.index(max(validation_top1))
+        if patience is not None and since_best >= patience:
+            break
     best_lambda = path[validation_top1.index(max(validation_top1))]
 
     scale = _scaler(every[0], scaling)
@@ -127,7 +133,7 @@ def linear_probe(
         mean_per_class=per_class.mean().item(),
         best_lambda=best_lambda,
         converged=model.converged,
-        lambdas=tuple(path),
+        lambdas=tuple(path[: len(validation_top1)]),
         validation_top1=tuple(validation_top1),
         path_converged=tuple(path_converged),
         scaling=scaling,

@@ -12,6 +12,7 @@ from cosify.evaluation.linear_probe import LAMBDAS, ProbeResult, held_out_mask, 
 
 TEST_SHARE = 0.2
 NEIGHBOURS = 5
+PATIENCE = 2  # lambdas that are not better before the path ends
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ def transfer(bank: FeatureBank, *, seed: int = 0, lambdas: Sequence[float] = LAM
     Args:
         bank: of that split; classes that do not occur are dropped.
         seed: of the choice of the fifth, and of the part that chooses lambda.
-        lambdas: of `linear_probe`.
+        lambdas: of `linear_probe`, from the largest until two in a row are not better.
 
     Raises:
         ValueError: if there are too few samples or classes.
@@ -53,6 +54,7 @@ def transfer(bank: FeatureBank, *, seed: int = 0, lambdas: Sequence[float] = LAM
         num_classes=len(classes),
         seed=seed + 1,
         lambdas=lambdas,
+        patience=PATIENCE,
     )
     return Transfer(
         probe=probe,
