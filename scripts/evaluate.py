@@ -81,7 +81,7 @@ def main(args: EvaluateArguments) -> None:
     from accelerate import Accelerator
 
     from cosify.command import set_up_logging, show_markdown
-    from cosify.data import Shard
+    from cosify.data import Shard, load_splits
     from cosify.evaluation import FeaturePass, tables_of
     from cosify.plots import draw_figures, write_report
     from cosify.training.environment import describe_environment
@@ -92,19 +92,17 @@ def main(args: EvaluateArguments) -> None:
         args = replace(args, models=["smoke"], data="synthetic", ood=["digits"], transfer=["digits"], num_lambdas=3)
     if not args.models:
         raise ValueError("no model came, expected one or more; name them first: scripts/evaluate.py MODEL --data DATA")
-    others = {*args.ood, *args.transfer}
-    if len({named(data) for data in others}) < len(others):
-        raise ValueError(f"two of the sets {sorted(others)} have one name, expected different ones; rename a folder")
+    splits = load_splits(args.data, image_column=args.image_column, label_column=args.label_column)
+    models = titled(args.models)
+    check(args, models, len(splits.label_names))
     accelerator: Any = Accelerator(cpu=not torch.accelerator.is_available())
     shard = Shard(accelerator.process_index, accelerator.num_processes)
     run = FeaturePass(args.batch_size, args.num_workers, shard, accelerator.wait_for_everyone, on_terminal(accelerator))
     output = Path(args.output)
-    passed = [passes(title, spec, args, run, accelerator.device) for title, spec in titled(args.models)]
+    output.mkdir(parents=True, exist_ok=True)  # now: a name that cannot be must not cost a pass
+    passed = [passes(title, spec, args, splits, run, accelerator.device) for title, spec in models]
     if not accelerator.is_main_process:
         return
-    same = sorted({one.title for one in passed if [each.title for each in passed].count(one.title) > 1})
-    if same:
-        raise ValueError(f"several models have the title {same[0]!r}, expected one each; write TITLE=MODEL")
     subjects = [measure(one, args) for one in passed]
     facts = {
         "command": shlex.join(["python", "scripts/evaluate.py", *sys.argv[1:]]),
@@ -120,9 +118,40 @@ def main(args: EvaluateArguments) -> None:
 
 
 def titled(models: list[str]) -> list[tuple[str, str]]:
-    """Return title and model of each argument, an empty title where there is none."""
+    """Return title and model of each argument; without a title, the model's last name."""
     found = [re.fullmatch(r"(?:([^=/:]+)=)?(.+)", each) for each in models]
-    return [(match[1] or "", match[2]) for match in found if match is not None]
+    return [(match[1] or Path(match[2]).name, match[2]) for match in found if match is not None]
+
+
+def check(args: EvaluateArguments, models: list[tuple[str, str]], num_classes: int) -> None:
+    """Raise a ValueError for what would fail, or overwrite, after hours."""
+    from cosify.evaluation.rejector import SAVED
+
+    folders = [folder_name(title) for title, _ in models]
+    same = sorted({title for title, _ in models if folders.count(folder_name(title)) > 1})
+    if same or "" in folders:
+        raise ValueError(f"titles are {[title for title, _ in models]}, expected different words; write TITLE=MODEL")
+    others = {*args.ood, *args.transfer}
+    if len({named(data) for data in others}) < len(others):
+        raise ValueError(f"two of the sets {sorted(others)} have one name, expected different ones; rename a folder")
+    outside = [label for label in (*args.classes, *args.exclude_classes) if not 0 <= label < num_classes]
+    if outside:
+        raise ValueError(f"classes {outside} came, expected indices 0 to {num_classes - 1} of {args.data!r}")
+    if len(args.classes) > 10 or len(set(args.classes)) < len(args.classes):
+        raise ValueError(f"classes is {args.classes}, expected at most 10 different ones: t-SNE has as many colours")
+    if args.num_lambdas < 1 or args.resamples < 100:
+        raise ValueError("num_lambdas and resamples are too small, expected at least 1 and 100")
+    if args.rejector is not None:
+        if args.rejector not in SAVED:
+            raise ValueError(f"rejector is {args.rejector!r}, expected one of {', '.join(SAVED)}")
+        homeless = [spec for _, spec in models if not Path(spec).is_dir()]
+        if homeless:
+            raise ValueError(f"model {homeless[0]!r} is no folder to save a rejector in; save the model in one first")
+
+
+def folder_name(title: str) -> str:
+    """Return the title as the name of a folder."""
+    return re.sub(r"[^\w.=-]+", "-", title).strip("-.")
 
 
 @dataclass(frozen=True)
@@ -137,22 +166,21 @@ class Passed:
     tasks: "dict[str, FeatureBank]"
 
 
-def passes(title: str, spec: str, args: EvaluateArguments, run: "FeaturePass", device: Any) -> Passed:
+def passes(title: str, spec: str, args: EvaluateArguments, splits: "Splits", run: "FeaturePass", device: Any) -> Passed:
     """Run a model over every set; every process must call this together."""
-    from cosify.data import Preprocessing, load_images, load_splits
-    from cosify.evaluation import feature_bank
+    from cosify.data import Preprocessing, load_images
+    from cosify.evaluation import check_label_names, feature_bank
     from cosify.training import FinetuneArguments
     from cosify.training.finetune import start_model
 
     model = start_model(FinetuneArguments(model="" if args.smoke else spec, smoke=args.smoke)).to(device)
     preprocessing = Preprocessing.of_pretrained(model)
-    title = title or Path(spec).name
-    banks = Path(args.output) / "banks" / re.sub(r"[^\w.=-]+", "-", title).strip("-")
+    check_label_names(model, splits.label_names)
+    banks = Path(args.output) / "banks" / folder_name(title)
 
     def bank(name: str, images: "Splits", limit: int | None = args.limit, part: str = "test") -> "FeatureBank":
         return feature_bank(model, images.only(part, limit), preprocessing, banks / name, run)
 
-    splits = load_splits(args.data, image_column=args.image_column, label_column=args.label_column)
     return Passed(
         title,
         spec,
@@ -165,11 +193,14 @@ def passes(title: str, spec: str, args: EvaluateArguments, run: "FeaturePass", d
 
 def measure(passed: Passed, args: EvaluateArguments) -> "Subject":
     """Return what the banks say of one model, and save its rejector."""
+    import numpy as np
+
     from cosify.evaluation import Rejector, assess, transfer
     from cosify.evaluation.linear_probe import LAMBDAS
     from cosify.plots import Subject
 
-    lambdas = LAMBDAS[:: max(1, len(LAMBDAS) // args.num_lambdas)]
+    chosen = np.linspace(0, len(LAMBDAS) - 1, min(args.num_lambdas, len(LAMBDAS))).round().astype(int)
+    lambdas = [LAMBDAS[index] for index in chosen]
     assessment = assess(
         passed.title,
         passed.test,
@@ -183,8 +214,6 @@ def measure(passed: Passed, args: EvaluateArguments) -> "Subject":
     )
     folder = Path(passed.spec)
     if args.rejector is not None:
-        if not folder.is_dir():
-            raise ValueError(f"model {passed.spec!r} is no folder to save a rejector in; save the model in one first")
         home = folder / "export" if (folder / "export").is_dir() else folder
         logger.info("rejector: %s", Rejector.fit(args.rejector, passed.train, passed.test).save(home))
     return Subject(assessment, passed.test, passed.ood, folder if (folder / "metrics.jsonl").is_file() else None)
@@ -192,7 +221,7 @@ def measure(passed: Passed, args: EvaluateArguments) -> "Subject":
 
 def named(data: str) -> str:
     """Return a short name of a set: the last part of a path or id, and the split if one is named."""
-    return Path(data).name.replace(":", "-")
+    return Path(data).resolve().name.replace(":", "-")
 
 
 if __name__ == "__main__":

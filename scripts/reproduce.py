@@ -244,7 +244,8 @@ def markdown(target: str, paper: Mapping[str, Any], ours: list[Ours], missing: l
     if missing:
         lines += ["", "Not there yet:", "", *(f"    {shlex.join(command)}" for command in missing)]
     if rows:
-        lines += ["", "| head | " + " | ".join(columns) + " |", "| --- " * (len(columns) + 1) + "|"]
+        header = " | ".join(["head", *(column.replace("|", "\\|") for column in columns)])
+        lines += ["", f"| {header} |", "| --- " * (len(columns) + 1) + "|"]
         for row in rows:
             printed = [f"{value:g}" for value in paper["rows"].get(row, [])] or ["-"] * len(paper["columns"])
             cells = [row, *printed, *(column.cells.get(row, "not run") for column in ours)]

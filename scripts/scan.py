@@ -49,7 +49,7 @@ def main(args: ScanArguments) -> None:
 
     from cosify.command import set_up_logging, show_markdown
     from cosify.data import Preprocessing, load_images
-    from cosify.evaluation import FeaturePass, feature_bank, scan_bank
+    from cosify.evaluation import FeaturePass, check_label_names, feature_bank, scan_bank
     from cosify.files import write_whole
     from cosify.plots import plot_kappa_histogram
     from cosify.training import FinetuneArguments
@@ -64,6 +64,7 @@ def main(args: ScanArguments) -> None:
     model = start_model(FinetuneArguments(model=args.model, smoke=args.smoke)).to(device)
     preprocessing = Preprocessing.of_pretrained(model, args.image_size)
     images = load_images(args.data, image_column=args.image_column, label_column=args.label_column)
+    check_label_names(model, images.label_names)
     run = FeaturePass(args.batch_size, args.num_workers, show_progress=get_console().is_terminal)
     output = Path(args.output)
     bank = feature_bank(model, images.only("test", args.limit), preprocessing, output / "bank", run)

@@ -60,6 +60,8 @@ def run_main(main: Callable[[Any], None], kind: type, description: str | None, p
         arguments = with_flags(sys.argv[1:], positional)
         main(*parser.parse_args_into_dataclasses(arguments, look_for_args_file=False))
         leave_processes()
+    except KeyboardInterrupt:
+        sys.exit(130)
     except (OSError, ValueError) as error:  # of the user's making: the message says all
         sys.exit(f"error: {error}")
 

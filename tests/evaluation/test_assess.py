@@ -75,8 +75,8 @@ def test_calibration_follows_the_head_and_keeps_the_labels(test: FeatureBank) ->
         assert len({each.accuracy for each in found.values()}) == 1
         assert all(each.num_samples == 100 for each in found.values())
     assert cosine["running"].kappa == test.info.kappa
-    other_head = dataclasses.replace(test, predictions=(test.predictions + 1) % 4)
-    assert calibrations(other_head) == {}
+    two_heads = dataclasses.replace(test.info, output_is_classifier=False)
+    assert calibrations(dataclasses.replace(test, info=two_heads)) == {}
 
 
 def test_numbers_in_tables_are_those_of_the_assessment(train: FeatureBank, test: FeatureBank, far: FeatureBank) -> None:
@@ -105,3 +105,29 @@ def test_settings_that_do_not_fit_are_refused(test: FeatureBank) -> None:
     foreign = dataclasses.replace(test, info=dataclasses.replace(test.info, label_names=("a", "b")))
     with pytest.raises(ValueError, match=r"the data have 2 classes and the model 4.*scripts/scan\.py"):
         assess("m", foreign)
+
+
+def test_banks_of_two_models_do_not_mix(train: FeatureBank, test: FeatureBank) -> None:
+    key = dataclasses.replace(train.info.key, model="another")
+    other = dataclasses.replace(train, info=dataclasses.replace(train.info, key=key))
+    with pytest.raises(ValueError, match="the banks are of different models"):
+        assess("m", test, other)
+    with pytest.raises(ValueError, match="the banks are of different models"):
+        assess("m", test, ood={"far": other})
+
+
+def test_a_model_that_is_always_wrong_has_an_assessment(far: FeatureBank) -> None:
+    labels = torch.arange(40) % 4
+    bank = make_bank(40, labels=labels, predictions=(labels + 1) % 4)
+    found = assess("m", bank, ood={"far": far}, resamples=100)
+    assert (found.accuracy, found.miss, found.ood) == (0.0, {}, {"far": {}})
+    assert len(tables_of([found])) >= 3
+
+
+def test_scores_that_cannot_be_fitted_are_left_out(test: FeatureBank, caplog: pytest.LogCaptureFixture) -> None:
+    few = make_bank(3, seed=1)
+    found = assess("m", test, few, resamples=100)
+    assert "mahalanobis" not in found.miss
+    assert "score mahalanobis is left out: the covariance" in caplog.text
+    with pytest.raises(ValueError, match="exclude_classes leaves no sample"):
+        assess("m", test, exclude_classes=range(4))

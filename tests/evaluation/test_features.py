@@ -8,14 +8,17 @@ import numpy as np
 import pytest
 import timm
 import torch
+from filelock import FileLock
 from torch import nn
 
 import cosify
 from cosify.data import Preprocessing, Splits, load_splits, open_data
 from cosify.data.open import PipelineSettings
-from cosify.evaluation import FeatureBank, FeaturePass, StaleBankError, feature_bank
-from cosify.evaluation.bank import TOP, BankWriter
-from cosify.evaluation.features import bank_key, model_digest
+from cosify.evaluation import FeatureBank, FeaturePass, StaleBankError, assess, check_label_names, feature_bank
+from cosify.evaluation.bank import TOP
+from cosify.evaluation.bank_writer import BankWriter
+from cosify.evaluation.features import bank_key
+from cosify.evaluation.model_digest import model_digest, same_network
 from cosify.models import in_evaluation, linear_classifier
 from tests.processes import run_distributed
 
@@ -135,7 +138,7 @@ def test_a_pass_that_broke_off_leaves_no_bank(images: Splits, tmp_path: Path, mo
             feature_bank(small_model(), images, PREPROCESSING, tmp_path / "bank")
     assert not (tmp_path / "bank").exists()
     assert len(feature_bank(small_model(), images, PREPROCESSING, tmp_path / "bank")) == 70
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["bank"]
+    assert [path.name for path in tmp_path.iterdir() if path.suffix != ".lock"] == ["bank"]
 
 
 def test_damaged_banks_are_named_and_made_anew(images: Splits, tmp_path: Path) -> None:
@@ -189,3 +192,78 @@ def test_transformers_models_have_banks_too(images: Splits, tmp_path: Path) -> N
     assert bank.embedding.shape == (70, 16)
     assert bank.info.kappa == 7.0
     assert bank.max_logit.max() <= 7.0
+
+
+def test_what_no_weight_shows_is_part_of_the_model() -> None:
+    model = small_model()
+    before = model_digest(model)
+    model.fc.eval_kappa = "sample"  # type: ignore[union-attr,assignment]
+    assert model_digest(model) != before
+    assert model_digest(small_model(act_layer="gelu")) != before
+
+
+def test_a_saved_model_is_the_same_network(tmp_path: Path) -> None:
+    model = small_model()
+    cosify.save(model, tmp_path)
+    again = model_digest(cosify.load(tmp_path))
+    assert again != model_digest(model), "rows of the head have another length"
+    assert same_network(again, model_digest(model))
+    assert not same_network(again, model_digest(small_model(seed=1)))
+
+
+def test_kappa_of_each_sample_is_that_of_the_head(images: Splits, tmp_path: Path) -> None:
+    model = small_model(head={"type": "cos", "eval_kappa": "sample"})  # type: ignore[arg-type]
+    bank = feature_bank(model, images, PREPROCESSING, tmp_path / "bank")
+    assert bank.info.eval_kappa == "sample"
+    assert bank.info.output_is_classifier
+    logits = torch.cat(list(bank.logits()))
+    torch.testing.assert_close(logits.amax(dim=1), torch.from_numpy(np.array(bank.max_logit)), rtol=1e-5, atol=1e-5)
+    again = FeatureBank.of_rows(bank.info, bank.weight, bank.bias, torch.from_numpy(np.array(bank.embedding)))
+    np.testing.assert_allclose(again.max_probability, bank.max_probability, rtol=1e-5)
+
+
+def test_a_model_with_two_heads_has_no_logits_from_embeddings(images: Splits, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = timm.create_model(
+        "deit_tiny_distilled_patch16_224", img_size=32, patch_size=16, in_chans=1, num_classes=10, depth=1
+    )
+    torch.nn.init.normal_(model.head.weight)
+    torch.nn.init.normal_(model.head_dist.weight)
+    bank = feature_bank(model, images, PREPROCESSING, tmp_path / "bank")
+    assert not bank.info.output_is_classifier
+    with pytest.raises(ValueError, match="not those of its classifier"):
+        next(bank.logits())
+    with pytest.raises(ValueError, match="not those of its classifier"):
+        FeatureBank.of_rows(bank.info, bank.weight, bank.bias, torch.zeros(1, bank.info.dim))
+    assert assess("two heads", bank, resamples=100).calibration == {}
+
+
+def test_one_bank_is_made_by_one_program_at_a_time(images: Splits, tmp_path: Path) -> None:
+    with FileLock(tmp_path / ".bank.lock"), pytest.raises(ValueError, match="is being made by another program"):
+        feature_bank(small_model(), images, PREPROCESSING, tmp_path / "bank")
+    assert len(feature_bank(small_model(), images, PREPROCESSING, tmp_path / "bank")) == 70
+
+
+def test_a_model_that_gives_nan_is_named(images: Splits, tmp_path: Path) -> None:
+    model = small_model("linear")
+    with torch.no_grad():
+        model.fc.weight[0] = torch.nan  # type: ignore[union-attr,index,operator]
+    with pytest.raises(ValueError, match="NaN or infinity for images in rows 0 to 69"):
+        feature_bank(model, images, PREPROCESSING, tmp_path / "bank")
+    assert not (tmp_path / "bank").exists()
+
+
+def test_names_in_another_order_are_refused(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    model, names = small_model(), [f"class {c}" for c in range(10)]
+    check_label_names(model, names)
+    cosify.save(model, tmp_path, label_names=names)
+    model = cosify.load(tmp_path)
+    check_label_names(model, names)
+    caplog.clear()
+    check_label_names(model, names)
+    check_label_names(model, names[:3])  # other classes: a transfer
+    assert caplog.text == ""
+    check_label_names(model, [f"{name}!" for name in names])
+    assert "the model's classes are called" in caplog.text
+    with pytest.raises(ValueError, match="class 0 is 'class 0' there and 'class 9' here"):
+        check_label_names(model, names[::-1])

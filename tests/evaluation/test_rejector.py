@@ -218,7 +218,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "no number": (edit(threshold="high"), "ValueError: could not convert string to float"),
     "threshold of a list": (edit(threshold=[1]), "TypeError"),
     "no info": (edit(info=None), "KeyError: 'info'"),
-    "other info": (edit(info={"key": {}}), "TypeError"),
+    "other info": (edit(info={"key": {}}), "KeyError: 'preprocessing'"),
     "info of text": (edit(info="x"), "TypeError"),
     "no share": (edit(share=None), "TypeError"),
     "one key more": (edit(more=1), "TypeError"),
@@ -346,3 +346,17 @@ def test_no_embedding_no_decision(tmp_path: Path) -> None:
     Rejector.fit("norm", None, make_bank(50)).save(tmp_path)
     decision = Rejector.load(tmp_path)(torch.empty(0, 8))
     assert [len(each) for each in decision] == [0, 0, 0]
+
+
+def test_images_go_through_the_transform_of_the_fit(tmp_path: Path) -> None:
+    """At another size than the model's own; the bank is of the model in memory, whose rows are not yet scaled."""
+    torch.manual_seed(0)
+    model = timm.create_model("test_resnet", head="cos", num_classes=10)
+    model(torch.randn(8, 3, 32, 32))
+    images = load_splits("digits").only("test", 40)
+    bank = feature_bank(model.eval(), images, Preprocessing.of_pretrained(model, image_size=32), tmp_path / "bank")
+    cosify.save(model, tmp_path / "model")
+    Rejector.fit("norm", None, bank).save(tmp_path / "model")
+    found = Rejector.load(tmp_path / "model")(list(images.test["image"]))
+    assert found.label.tolist() == bank.predictions.tolist()
+    torch.testing.assert_close(found.score, torch.from_numpy(bank.norm), rtol=1e-4, atol=1e-4)

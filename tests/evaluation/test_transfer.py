@@ -45,5 +45,5 @@ def test_neighbours_vote_by_cosine() -> None:
 
 
 def test_too_few_samples_are_refused() -> None:
-    with pytest.raises(ValueError, match="expected a share that leaves samples on both sides"):
+    with pytest.raises(ValueError, match="has 3 images of 3 classes, expected at least 20"):
         transfer(make_bank(3, labels=torch.tensor([0, 1, 2])))

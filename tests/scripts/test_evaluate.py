@@ -5,6 +5,7 @@ import json
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -78,11 +79,27 @@ def test_a_report_of_two_models(run: Path, tmp_path: Path) -> None:
     assert json.loads((tmp_path / "evaluation.json").read_text(encoding="utf-8")) == record
 
 
-def test_titles_that_are_one_are_refused(run: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"several models have the title 'same'.*write TITLE=MODEL"):
-        evaluate.main(evaluate.EvaluateArguments(models=[f"same={run}", f"same={run}"], limit=20, output=str(tmp_path)))
-    with pytest.raises(ValueError, match="have one name, expected different ones"):
-        evaluate.main(evaluate.EvaluateArguments(models=["m"], ood=["a/set", "b/set"], output=str(tmp_path)))
+REFUSED: dict[str, dict[str, Any]] = {
+    "expected different words; write TITLE=MODEL": {"models": ["same=a", "same=b"]},
+    r"titles are \['a b', 'a-b'\]": {"models": ["a b=a", "a-b=b"]},
+    r"titles are \['..'\]": {"models": ["..=a"]},
+    "have one name, expected different ones": {"ood": ["a/set"], "transfer": ["b/set"]},
+    r"classes \[11\] came, expected indices 0 to 9": {"classes": [11]},
+    r"classes \[10\] came": {"exclude_classes": [10]},
+    "expected at most 10 different ones": {"classes": [3, 3]},
+    "expected at least 1 and 100": {"num_lambdas": 0},
+    "rejector is 'knn', expected one of z_max": {"rejector": "knn"},
+    "model 'm' is no folder to save a rejector in": {"rejector": "z_max"},
+}
+
+
+@pytest.mark.parametrize("message", REFUSED)
+def test_what_cannot_be_is_refused_before_any_pass(message: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=message):
+        evaluate.main(evaluate.EvaluateArguments(**{"models": ["m"], "output": str(tmp_path), **REFUSED[message]}))
+
+
+def test_a_model_must_come(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no model came"):
         evaluate.main(evaluate.EvaluateArguments(output=str(tmp_path)))
 
@@ -90,9 +107,9 @@ def test_titles_that_are_one_are_refused(run: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("models", "titles"),
     [
-        (["a=b", "runs/x"], [("a", "b"), ("", "runs/x")]),
+        (["a=b", "runs/x"], [("a", "b"), ("x", "runs/x")]),
         (["kappa 60=runs/w=0.5"], [("kappa 60", "runs/w=0.5")]),
-        (["runs/w=0.5", "hf-hub:O/N"], [("", "runs/w=0.5"), ("", "hf-hub:O/N")]),
+        (["runs/w=0.5", "hf-hub:O/N"], [("w=0.5", "runs/w=0.5"), ("N", "hf-hub:O/N")]),
     ],
 )
 def test_titles(models: list[str], titles: list[tuple[str, str]]) -> None:

@@ -57,6 +57,8 @@ class Splits:
             limit: most rows, a random but always equal choice of them; None for all, in their order.
         """
         rows = self.split(name)
+        if limit is not None and limit < 1:
+            raise ValueError(f"limit is {limit}, expected 1 or more; drop it for all {len(rows)} images")
         if limit is not None and limit < len(rows):
             rows = rows.shuffle(seed=0).select(range(limit))
         return replace(self, train=rows.select([0]), test=rows, num_train=1)

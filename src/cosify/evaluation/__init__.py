@@ -11,6 +11,7 @@ from cosify.evaluation.kappa_scan import KappaScan, scan_bank
 from cosify.evaluation.linear_probe import ProbeResult, Scaling, linear_probe
 from cosify.evaluation.logistic_regression import LogisticRegression, fit_logistic
 from cosify.evaluation.mahalanobis import TiedGaussian
+from cosify.evaluation.model_digest import check_label_names
 from cosify.evaluation.ood_bridge import pytorch_ood_score, to_outlier_scores
 from cosify.evaluation.rejector import Decision, Rejector
 from cosify.evaluation.scores import SCORES
@@ -39,6 +40,7 @@ __all__ = [
     "TiedGaussian",
     "Transfer",
     "assess",
+    "check_label_names",
     "class_angles_deg",
     "detection",
     "embeddings",

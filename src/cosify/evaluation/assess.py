@@ -1,5 +1,6 @@
 """Everything that the banks of a model allow to say: the numbers of Tables 3 and 4, Figure 4, and calibration."""
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -14,8 +15,9 @@ from cosify.evaluation.kappa_scan import KappaScan, scan_bank
 from cosify.evaluation.scores import SCORES, Scores
 from cosify.evaluation.transfer import Transfer
 
+logger = logging.getLogger("cosify")
+
 IdSubset = Literal["correct", "all"]
-SAME_LABELS = 1e-3  # share of labels that rounding may change
 
 
 @dataclass(frozen=True)
@@ -86,18 +88,23 @@ def assess(
         )
     if id_subset not in get_args(IdSubset):
         raise ValueError(f"id_subset is {id_subset!r}, expected one of {', '.join(get_args(IdSubset))}")
+    others = [bank for bank in (train, *(ood or {}).values()) if bank is not None]
+    if any(bank.info.key.model != test.info.key.model for bank in others):
+        raise ValueError("the banks are of different models, expected one; make all of them with the same")
     outside = [index for index in exclude_classes if not 0 <= index < test.info.num_classes]
     if outside:
         raise ValueError(f"exclude_classes has {outside}, expected indices 0 to {test.info.num_classes - 1}")
     inside = ~np.isin(test.labels, exclude_classes)
+    if not inside.any():
+        raise ValueError("exclude_classes leaves no sample of the test split, expected some; exclude fewer classes")
     accepted = inside if id_subset == "all" else inside & test.correct
     miss: dict[str, Detection] = {}
     found: dict[str, dict[str, Detection]] = {name: {} for name in ood or {}}
     for name, score in scores_for(test, train).items():
         values = score(test)
-        if not test.correct.all():
+        if test.correct.any() and not test.correct.all():
             miss[name] = detection(values[test.correct], values[~test.correct], resamples=resamples, seed=seed)
-        for outliers, bank in (ood or {}).items():
+        for outliers, bank in (ood or {}).items() if accepted.any() else ():
             found[outliers][name] = detection(values[accepted], score(bank), resamples=resamples, seed=seed)
     counts = np.bincount(test.labels, minlength=test.info.num_classes)
     right = np.bincount(test.labels, weights=test.correct, minlength=test.info.num_classes)
@@ -120,11 +127,14 @@ def assess(
 def scores_for(test: FeatureBank, train: FeatureBank | None) -> dict[str, Callable[[FeatureBank], Scores]]:
     """Return the scores that make sense for a model, by name, fitted where they need it."""
     is_cosine = test.info.kappa is not None
-    return {
-        name: score.fit(train)
-        for name, score in SCORES.items()
-        if (score.of_cosine or not is_cosine) and (train is not None or not score.needs_train)
-    }
+    fitted = {}
+    for name, score in SCORES.items():
+        if (score.of_cosine or not is_cosine) and (train is not None or not score.needs_train):
+            try:
+                fitted[name] = score.fit(train)
+            except ValueError as error:  # too few samples, such as fewer than dimensions for a covariance
+                logger.warning("score %s is left out: %s", name, error)
+    return fitted
 
 
 def calibrations(test: FeatureBank) -> dict[str, Calibration]:
@@ -133,8 +143,7 @@ def calibrations(test: FeatureBank) -> dict[str, Calibration]:
     What is fitted, is so on every second sample; all are measured on the others.  Empty where the model's output is not
     that of its classifier, as for networks that average two heads.
     """
-    again = np.concatenate([logits.argmax(dim=1).numpy() for logits in test.logits()])
-    if len(test) < 4 or (again != test.predictions).mean() > SAME_LABELS:
+    if len(test) < 4 or not test.info.output_is_classifier:
         return {}
     embedding, labels = torch.from_numpy(np.array(test.embedding)), torch.from_numpy(np.array(test.labels))
     fit, measured = slice(0, None, 2), slice(1, None, 2)

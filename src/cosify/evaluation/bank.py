@@ -1,9 +1,8 @@
 """Banks: what a model made of a set of images, on disk, so that every analysis runs without the model."""
 
 import json
-import shutil
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +11,13 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
-from cosify.files import write_whole
+from cosify.data import Preprocessing
 from cosify.functional import cosine, ls_kappa
+from cosify.heads import CosineLinear
+from cosify.heads.cosine_head import EvalKappa
 
 FORMAT = 1
 TOP = 5  # cosines kept of each sample
@@ -65,6 +66,10 @@ class BankInfo:
         label_names: of the data.
         kappa: of a cosine head in evaluation; None for a stock linear one.
         kappa_policy: of a cosine head, such as `"ls"` or `60.0`; None for a stock one.
+        eval_kappa: of a cosine head, `"running"` or `"sample"`.
+        output_is_classifier: whether the model's logits are those of its classifier: not where it averages two heads.
+        image_shape: channels, height and width that images reach the model with.
+        preprocessing: how they get there.
     """
 
     key: BankKey
@@ -74,6 +79,22 @@ class BankInfo:
     label_names: tuple[str, ...]
     kappa: float | None
     kappa_policy: float | str | None
+    eval_kappa: EvalKappa | None = None
+    output_is_classifier: bool = True
+    image_shape: tuple[int, ...] | None = None
+    preprocessing: Preprocessing | None = None
+
+    @classmethod
+    def of_json(cls, saved: dict[str, Any]) -> "BankInfo":
+        """Read what `dataclasses.asdict` made, and JSON made of that."""
+        how, shape = saved["preprocessing"], saved["image_shape"]
+        read = {
+            "key": BankKey(**saved["key"]),
+            "label_names": tuple(saved["label_names"]),
+            "image_shape": None if shape is None else tuple(shape),
+            "preprocessing": None if how is None else Preprocessing(**{k: _tuples(v) for k, v in how.items()}),
+        }
+        return cls(**{**saved, **read})
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,9 +147,10 @@ class FeatureBank:
         """
         embedding = embedding.detach().float().cpu()
         if logits is None:
-            logits = classifier_logits(embedding, weight, bias, info.kappa)
+            check_output(info)
+            logits = classifier_logits(info, embedding, weight, bias)
         unknown = torch.full((len(embedding),), -1)
-        arrays = _measured(embedding, logits.detach().float().cpu(), unknown, weight)
+        arrays = measured(embedding, logits.detach().float().cpu(), unknown, weight)
         return cls(replace(info, num_samples=len(embedding)), weight, bias, **arrays)
 
     @property
@@ -146,20 +168,21 @@ class FeatureBank:
         for start in range(0, len(self), ROWS):
             yield torch.from_numpy(np.array(self.embedding[start : start + ROWS]))
 
-    def log_probabilities(self, kappa: float | None = None) -> Iterator[Tensor]:
-        """Yield log softmax of the classifier's logits, [<= 4096, C] at a time.
+    def logits(self, kappa: float | None = None) -> Iterator[Tensor]:
+        """Yield the classifier's logits, computed anew from the embeddings, [<= 4096, C] at a time, float32.
 
         Args:
-            kappa: for a cosine head instead of its own.
-        """
-        for logits in self.logits(kappa):
-            yield logits.log_softmax(dim=1)
+            kappa: times the cosine; None for what the head does.
 
-    def logits(self, kappa: float | None = None) -> Iterator[Tensor]:
-        """Yield the classifier's logits, computed anew from the embeddings, [<= 4096, C] at a time, float32."""
-        kappa = self.info.kappa if kappa is None else kappa
+        Raises:
+            ValueError: if the model's output is not that of its classifier.
+        """
+        check_output(self.info)
         for rows in self.blocks():
-            yield classifier_logits(rows, self.weight, self.bias, kappa)
+            if kappa is None:
+                yield classifier_logits(self.info, rows, self.weight, self.bias)
+            else:
+                yield kappa * cosine(rows, self.weight)
 
     def ls_kappa(self) -> Tensor:
         """Return Eq. (11) for every sample, [N], float32, also of a stock classifier's weights."""
@@ -180,7 +203,10 @@ class FeatureBank:
         if not (folder / "bank.json").is_file():
             raise FileNotFoundError(f"{folder} holds no bank.json, expected a folder that cosify.evaluation wrote")
         try:
-            info = _read_info(json.loads((folder / "bank.json").read_text(encoding="utf-8")))
+            saved = json.loads((folder / "bank.json").read_text(encoding="utf-8"))
+            if saved.pop("format") != FORMAT:
+                raise ValueError("it is of another version of cosify")
+            info = BankInfo.of_json(saved)
             if key is not None and info.key != key:
                 other = [name for name in BankKey.__match_args__ if getattr(info.key, name) != getattr(key, name)]
                 raise StaleBankError(f"the bank {folder} is of another {' and '.join(other)}")
@@ -196,66 +222,30 @@ class FeatureBank:
         return cls(info, classifier["weight"], classifier.get("bias"), **arrays)
 
 
-class BankWriter:
-    """A bank in the making, beside its folder; several processes may each write their rows.
-
-    Args:
-        folder: where the bank will be.
-        info: of the bank.
-    """
-
-    def __init__(self, folder: Path, info: BankInfo) -> None:
-        self.folder, self.info = folder, info
-        self.aside = folder.with_name(f".{folder.name}.new")
-        self._arrays: dict[str, Any] = {}
-
-    def create(self) -> None:
-        """Make the files; for one process, before any other opens them."""
-        shutil.rmtree(self.aside, ignore_errors=True)
-        self.aside.mkdir(parents=True)
-        for name, shape in shapes(self.info).items():
-            np.lib.format.open_memmap(self.aside / f"{name}.npy", mode="w+", dtype=DTYPES[name], shape=shape)
-
-    def open(self) -> None:
-        """Open the files that one process has made."""
-        self._arrays = {name: np.load(self.aside / f"{name}.npy", mmap_mode="r+") for name in DTYPES}
-
-    def write(self, start: int, embedding: Tensor, logits: Tensor, labels: Tensor, weight: Tensor) -> None:
-        """Write the rows of a batch.
-
-        Args:
-            start: number of its first sample.
-            embedding: [B, d].
-            logits: [B, C], of the model.
-            labels: [B].
-            weight: [C, d].
-        """
-        for name, value in _measured(embedding, logits, labels, weight).items():
-            self._arrays[name][start : start + len(labels)] = value
-
-    def close(self) -> None:
-        """Hand this process' rows to the disk."""
-        for array in self._arrays.values():
-            array.flush()
-        self._arrays = {}
-
-    def finish(self, weight: Tensor, bias: Tensor | None) -> None:
-        """Complete the bank and put it in its place; for one process, after all have closed theirs."""
-        tensors = {"weight": weight.detach().float().cpu().contiguous()}
-        if bias is not None:
-            tensors["bias"] = bias.detach().float().cpu().contiguous()
-        save_file(tensors, self.aside / "classifier.safetensors")
-        write_whole(self.aside / "bank.json", json.dumps({"format": FORMAT, **asdict(self.info)}, indent=2) + "\n")
-        shutil.rmtree(self.folder, ignore_errors=True)
-        self.aside.replace(self.folder)
+def check_output(info: BankInfo) -> None:
+    """Raise a ValueError if logits cannot be had from embeddings."""
+    if not info.output_is_classifier:
+        raise ValueError(
+            "the model's logits are not those of its classifier, as where two heads are averaged, expected a model with"
+            " one: from embeddings alone its labels do not follow; give images, or use scores of the bank"
+        )
 
 
-def classifier_logits(embedding: Tensor, weight: Tensor, bias: Tensor | None, kappa: float | None) -> Tensor:
-    """Return logits [N, C] of embeddings [N, d]: kappa times the cosine, or linear ones where kappa is None."""
-    return F.linear(embedding, weight, bias) if kappa is None else kappa * cosine(embedding, weight)
+def classifier_logits(info: BankInfo, embedding: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Return the logits [N, C] that the classifier of a model in evaluation gives to embeddings [N, d]."""
+    if info.kappa is None:
+        return F.linear(embedding, weight, bias)
+    if info.eval_kappa == "running" or info.kappa_policy == "trainable":
+        return info.kappa * cosine(embedding, weight)
+    assert info.kappa_policy is not None
+    head = CosineLinear(*reversed(weight.shape), kappa=info.kappa_policy, eval_kappa="sample", start_kappa=info.kappa)
+    with torch.no_grad():
+        head.weight.copy_(weight)
+        logits: Tensor = head.eval()(embedding)
+    return logits
 
 
-def _measured(embedding: Tensor, logits: Tensor, labels: Tensor, weight: Tensor) -> dict[str, NDArray[Any]]:
+def measured(embedding: Tensor, logits: Tensor, labels: Tensor, weight: Tensor) -> dict[str, NDArray[Any]]:
     """Return the arrays of a bank for some samples."""
     top = cosine(embedding, weight).topk(min(TOP, len(weight)), dim=1)
     log_sum_exp, largest = logits.logsumexp(dim=1), logits.max(dim=1)
@@ -280,7 +270,5 @@ def shapes(info: BankInfo) -> dict[str, tuple[int, ...]]:
     return {name: (info.num_samples, width[name]) if name in width else (info.num_samples,) for name in DTYPES}
 
 
-def _read_info(saved: dict[str, Any]) -> BankInfo:
-    if saved.pop("format") != FORMAT:
-        raise ValueError("it is of another version of cosify")
-    return BankInfo(**{**saved, "key": BankKey(**saved["key"]), "label_names": tuple(saved["label_names"])})
+def _tuples(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value

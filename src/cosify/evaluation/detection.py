@@ -80,18 +80,23 @@ def detection(positive: ArrayLike, negative: ArrayLike, *, resamples: int = RESA
         precision, recall, _ = precision_recall_curve(truth, score)
         return float(auc(recall, precision))
 
-    ap, auroc = _bootstrap(rank[: len(positive)], rank[len(positive) :], len(values), resamples, seed)
+    def around(value: float, interval: Interval) -> Interval:
+        """Return the interval, widened to hold the value: repeated samples are ties, which lower AP a little."""
+        return Interval(min(value, interval.low), max(value, interval.high))
+
+    ap, auroc = float(average_precision_score(is_positive, rank)), float(roc_auc_score(is_positive, rank))
+    by_ap, by_auroc = _bootstrap(rank[: len(positive)], rank[len(positive) :], len(values), resamples, seed)
     return Detection(
         num_positive=len(positive),
         num_negative=len(negative),
-        ap=float(average_precision_score(is_positive, rank)),
-        auroc=float(roc_auc_score(is_positive, rank)),
+        ap=ap,
+        auroc=auroc,
         aupr_in=area(is_positive, rank),
         aupr_out=area(~is_positive, -rank),
         fpr95_id_positive=_fpr95(is_positive, rank),
         fpr95_ood_positive=_fpr95(~is_positive, -rank),
-        ap_interval=ap,
-        auroc_interval=auroc,
+        ap_interval=around(ap, by_ap),
+        auroc_interval=around(auroc, by_auroc),
     )
 
 

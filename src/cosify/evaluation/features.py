@@ -1,6 +1,5 @@
 """The one pass of a model over a set of images, into a bank."""
 
-import hashlib
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,7 +11,9 @@ from torch import nn
 
 from cosify.data import PipelineSettings, Preprocessing, Shard, Splits, open_data
 from cosify.data.batches import ALONE, eval_rows
-from cosify.evaluation.bank import BankInfo, BankKey, BankWriter, FeatureBank, StaleBankError
+from cosify.evaluation.bank import BankInfo, BankKey, FeatureBank, StaleBankError
+from cosify.evaluation.bank_writer import BankWriter
+from cosify.evaluation.model_digest import model_digest
 from cosify.heads import CosineHead
 from cosify.models import in_evaluation, linear_classifier
 
@@ -79,16 +80,6 @@ def bank_key(model: nn.Module, images: Splits, preprocessing: Preprocessing) -> 
     return BankKey(model_digest(model), fingerprint, repr(preprocessing))
 
 
-def model_digest(model: nn.Module) -> str:
-    """Return name and digest of a network: equal for equal architectures with equal weights."""
-    digest = hashlib.blake2b(digest_size=16)
-    for name, value in sorted(model.state_dict().items()):
-        digest.update(f"{name} {value.dtype} {list(value.shape)}".encode())
-        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    architecture = getattr(model, "pretrained_cfg", {}).get("architecture", type(model).__name__)
-    return f"{architecture} {digest.hexdigest()}"
-
-
 @torch.no_grad()
 def _extract(
     model: nn.Module, images: Splits, preprocessing: Preprocessing, folder: Path, key: BankKey, run: FeaturePass
@@ -96,6 +87,16 @@ def _extract(
     classifier = linear_classifier(model)
     weight = classifier.weight.detach().flatten(1).float()
     is_cosine = isinstance(classifier, CosineHead)
+    # The pipeline on the device, for small images, knows no other transform than this.
+    plain = (preprocessing.interpolation, preprocessing.crop_pct) == ("bilinear", 1.0)
+    data = open_data(
+        images,
+        PipelineSettings("none", pipeline="auto" if plain else "workers", num_workers=run.num_workers),
+        preprocessing,
+        data="",
+        device=weight.device,
+        show_progress=run.show_progress,
+    )
     info = BankInfo(
         key=key,
         num_samples=len(images.test),
@@ -104,31 +105,35 @@ def _extract(
         label_names=images.label_names,
         kappa=classifier.inference_kappa() if is_cosine else None,
         kappa_policy=classifier.kappa_spec if is_cosine else None,
-    )
-    data = open_data(
-        images,
-        PipelineSettings(augment="none", num_workers=run.num_workers),
-        preprocessing,
-        data="",
-        device=weight.device,
-        show_progress=run.show_progress,
+        eval_kappa=classifier.eval_kappa if is_cosine else None,
+        image_shape=tuple(data.image_shape),
+        preprocessing=preprocessing,
     )
     writer = BankWriter(folder, info)
-    if run.shard.rank == 0:
-        writer.create()
-    run.wait()
-    writer.open()
-    rows = eval_rows(info.num_samples, run.batch_size, run.shard)
-    batches = data.test_batches(run.batch_size, run.shard)
-    with in_evaluation(model, classifier) as answers:
-        for place, (pixels, labels) in zip(rows, _shown(batches, info.num_samples, folder, run), strict=True):
-            embedding, logits = answers(pixels)
-            writer.write(place.start, embedding, logits, labels, weight)
-    writer.close()
-    run.wait()
-    if run.shard.rank == 0:
-        writer.finish(weight, None if is_cosine else getattr(classifier, "bias", None))
-    run.wait()
+    try:
+        if run.shard.rank == 0:
+            writer.create()
+        run.wait()
+        writer.open()
+        rows = eval_rows(info.num_samples, run.batch_size, run.shard)
+        batches = _shown(data.test_batches(run.batch_size, run.shard), info.num_samples, folder, run)
+        with in_evaluation(model, classifier) as answers:
+            for place, (pixels, labels) in zip(rows, batches, strict=True):
+                embedding, logits = answers(pixels)
+                bad = int((~embedding.isfinite()).any(dim=1).sum() + (~logits.isfinite()).any(dim=1).sum())
+                if bad > 0:
+                    raise ValueError(
+                        f"the model gives NaN or infinity for images in rows {place.start} to {place.stop - 1},"
+                        " expected numbers; look at its weights and at these images"
+                    )
+                writer.write(place.start, embedding, logits, labels, weight)
+        writer.close()
+        run.wait()
+        if run.shard.rank == 0:
+            writer.finish(weight, None if is_cosine else getattr(classifier, "bias", None))
+        run.wait()
+    finally:
+        writer.release()
     return FeatureBank.open(folder, key)
 
 

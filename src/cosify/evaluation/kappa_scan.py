@@ -44,7 +44,8 @@ class KappaScan:
         dim: d.
         accuracy: share of right predictions, in [0, 1]; None where the labels are not the model's classes.
         head: `"softmax"`, or the policy of a cosine head.
-        head_kappa: of a cosine head in evaluation.
+        head_kappa: of a cosine head in evaluation, its running mean.
+        eval_kappa: of a cosine head, `"running"` or `"sample"`.
         kappa: of LS, Eq. (11), over the samples.
         adacos: fixed scale of AdaCos; None for two classes, where it is 0.
         expected: LS' closed form for orthogonal classifiers at cosine 0.75 to the own one.
@@ -61,6 +62,7 @@ class KappaScan:
     accuracy: float | None
     head: str
     head_kappa: float | None
+    eval_kappa: str | None
     kappa: KappaSummary
     adacos: float | None
     expected: float
@@ -98,6 +100,7 @@ def scan_bank(bank: FeatureBank) -> KappaScan:
         accuracy=float(bank.correct.mean()) if labelled else None,
         head="softmax" if info.kappa is None else f"cosine, {info.kappa_policy}",
         head_kappa=info.kappa,
+        eval_kappa=info.eval_kappa,
         kappa=kappa,
         adacos=adacos_kappa(info.num_classes) if info.num_classes > 2 else None,
         expected=expected_kappa(info.num_classes),

@@ -12,14 +12,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from cosify.data import Normalizer, Preprocessing, eval_transform
-from cosify.data.normalize import Normalization
-from cosify.evaluation.bank import BankInfo, BankKey, FeatureBank
+from cosify.data import Normalization, eval_transform
+from cosify.evaluation.bank import BankInfo, FeatureBank
 from cosify.evaluation.detection import threshold_at
-from cosify.evaluation.features import model_digest
 from cosify.evaluation.mahalanobis import TiedGaussian
+from cosify.evaluation.model_digest import model_digest, same_network
 from cosify.evaluation.scores import SCORES, Mahalanobis, NormMahalanobis
 from cosify.files import write_whole
+from cosify.functional.similarity import unit_rows
 from cosify.models import in_evaluation, linear_classifier, load_pretrained
 
 if TYPE_CHECKING:
@@ -141,8 +141,7 @@ class Rejector:
             saved = json.loads((folder / JSON).read_text(encoding="utf-8"))
             if saved.pop("format") != FORMAT:
                 raise ValueError("it is of another version of cosify")
-            info = saved.pop("info")
-            info = BankInfo(**{**info, "key": BankKey(**info["key"]), "label_names": tuple(info["label_names"])})
+            info = BankInfo.of_json(saved.pop("info"))
             saved["threshold"] = float(saved["threshold"])
             # Copied to where torch puts its own: sums over memory that is aligned otherwise round otherwise.
             tensors = {name: value.clone() for name, value in load_file(folder / TENSORS).items()}
@@ -186,33 +185,36 @@ class Rejector:
     def _model(self) -> "_Images":
         if self.folder is None:
             raise ValueError("this rejector lies beside no model yet, expected embeddings; call save(folder) and load")
-        return _Images(self.folder, self.info)
+        return _Images(self.folder, self.info, self.weight)
 
 
 class _Images:
     """The model of a folder, with what its images go through."""
 
-    def __init__(self, folder: Path, info: BankInfo) -> None:
+    def __init__(self, folder: Path, info: BankInfo, weight: Tensor) -> None:
         self.model = load_pretrained(str(folder)).eval()
-        if model_digest(self.model) != info.key.model:
+        self.classifier = linear_classifier(self.model)
+        found = self.classifier.weight.detach().flatten(1).float()
+        # Rows of a cosine head have another length once they were saved.
+        same = found.shape == weight.shape and torch.allclose(unit_rows(found), unit_rows(weight), atol=1e-5)
+        if not (same and same_network(model_digest(self.model), info.key.model)):
             raise ValueError(
                 f"the model in {folder} is not the one that the rejector was fitted for; fit and save it again"
             )
-        preprocessing = Preprocessing.of_pretrained(self.model)
-        assert preprocessing.mean is not None
-        assert preprocessing.std is not None
-        side = preprocessing.fallback_size
-        self.channels = preprocessing.channels or 3
-        self.mode = "L" if self.channels == 1 else "RGB"
-        self.transform = eval_transform((self.channels, side, side), preprocessing)
-        self.normalize = Normalizer(Normalization(preprocessing.mean, preprocessing.std), torch.device("cpu"))
+        how, shape = info.preprocessing, info.image_shape
+        if how is None or how.mean is None or how.std is None or shape is None:
+            raise ValueError("the rejector was fitted on features alone, expected embeddings; give these, not images")
+        self.shape = (shape[0], shape[1], shape[2])
+        self.mode = "L" if shape[0] == 1 else "RGB"
+        self.transform = eval_transform(self.shape, how)
+        self.normalize = Normalization.of_pretrained(how.mean, how.std, shape[0]).on(torch.device("cpu"))
 
     @torch.no_grad()
     def __call__(self, samples: "Tensor | Image | list[Image]") -> tuple[Tensor, Tensor]:
         if isinstance(samples, Tensor):
-            if samples.ndim != 4 or samples.shape[1] != self.channels:
+            if samples.ndim != 4 or samples.shape[1] != self.shape[0]:
                 raise ValueError(
-                    f"images have shape {list(samples.shape)}, expected [B, {self.channels}, H, W], normalised; call"
+                    f"images have shape {list(samples.shape)}, expected [B, {self.shape[0]}, H, W], normalised; call"
                     " images.unsqueeze(0) on a single one, or give images of PIL"
                 )
         else:
@@ -221,7 +223,7 @@ class _Images:
                 raise ValueError("the list of images is empty, expected at least one")
             pixels = [torch.as_tensor(self.transform(image.convert(self.mode))) for image in images]
             samples = self.normalize(torch.stack(pixels))
-        with in_evaluation(self.model, linear_classifier(self.model)) as answers:
+        with in_evaluation(self.model, self.classifier) as answers:
             return answers(samples)
 
 

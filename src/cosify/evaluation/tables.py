@@ -52,7 +52,7 @@ def _models(assessments: Sequence[Assessment]) -> Table:
                 f"{each.accuracy:.2%} ± {(each.accuracy * (1 - each.accuracy) / each.num_test) ** 0.5:.2%}",
                 f"{each.mean_per_class:.2%}",
                 scan.head,
-                _number(scan.head_kappa),
+                "per sample" if scan.eval_kappa == "sample" else _number(scan.head_kappa),
                 f"{scan.kappa.mean:.2f}",
                 f"{scan.kappa.median:.2f}",
                 f"{scan.kappa.low_edge:.1%}, {scan.kappa.high_edge:.1%}",
@@ -61,7 +61,8 @@ def _models(assessments: Sequence[Assessment]) -> Table:
     return Table(
         "Accuracy and kappa",
         f"Top-1 on {assessments[0].num_test} test images, with its standard error. kappa* is LS (Eq. 11) over these"
-        " images, whatever the head was trained with.",
+        " images, whatever the head was trained with. A head's own kappa is the running mean of its training batches,"
+        " or, where it says so, that of each sample.",
         ("model", "accuracy", "mean per class", "head", "its kappa", "kappa* mean", "median", "at edges"),
         tuple(rows),
     )
@@ -74,7 +75,7 @@ def _diversity(assessments: Sequence[Assessment]) -> Table:
         "Feature diversity (Table 3)",
         f"Angles in degrees, over {first.num_samples} test images, without {num_zero} zero features. Rank: singular"
         f" values of the unit features above {first.rtol:.3g} of the largest; effective rank and 99 % of the variance:"
-        " centred.",
+        " of the centred ones, so that the effective rank may exceed the rank.",
         (
             "model",
             "to own class",

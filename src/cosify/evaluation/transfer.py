@@ -12,6 +12,7 @@ from cosify.evaluation.linear_probe import LAMBDAS, ProbeResult, held_out_mask, 
 
 TEST_SHARE = 0.2
 NEIGHBOURS = 5
+LEAST = 20  # images, so that train, its held-out part and test have some
 PATIENCE = 2  # lambdas that are not better before the path ends
 
 
@@ -43,6 +44,11 @@ def transfer(bank: FeatureBank, *, seed: int = 0, lambdas: Sequence[float] = LAM
     Raises:
         ValueError: if there are too few samples or classes.
     """
+    if len(np.unique(bank.labels)) < 2 or len(bank) < LEAST:
+        raise ValueError(
+            f"the task has {len(bank)} images of {len(np.unique(bank.labels))} classes, expected at least {LEAST} of"
+            " two or more; give a labelled set"
+        )
     classes, labels = torch.from_numpy(np.array(bank.labels)).unique(return_inverse=True)
     test = held_out_mask(labels, TEST_SHARE, seed)
     features = torch.from_numpy(np.array(bank.embedding))

@@ -16,7 +16,14 @@ from torch import Tensor, nn
 from cosify.heads import CosineHead, HeadSpec
 from cosify.heads.spec import asks_for_cosine
 from cosify.models import find_heads
-from cosify.models.classifiers import is_timm, is_transformers, num_classes_of, owner_of_classifier, unwrap_cosified
+from cosify.models.classifiers import (
+    is_timm,
+    is_transformers,
+    names_in,
+    num_classes_of,
+    owner_of_classifier,
+    unwrap_cosified,
+)
 
 # What create_model was told and must not be told again: stock timm does not know `head`, and TimmWrapper passes
 # `num_classes` itself.
@@ -61,7 +68,7 @@ def save(model: nn.Module, folder: str | Path, *, label_names: Sequence[str] | N
         raise ValueError(f"{len(label_names)} label_names came for {num_classes} classes, expected one each")
     spec = HeadSpec.of_heads(heads)
     if is_timm(owner):
-        config = _timm_config(owner, label_names or _names_in(model))
+        config = _timm_config(owner, label_names or names_in(model))
     else:
         config = _transformers_config(model, label_names)
     config["cosify"] = spec.to_config()
@@ -78,14 +85,6 @@ def stock_state_dict(owner: nn.Module, heads: dict[str, CosineHead]) -> dict[str
         state[f"{name}.weight"] = head.stock_weight().cpu().contiguous()
         state[f"{name}.bias"] = torch.zeros(head.num_classes)
     return state
-
-
-def _names_in(model: nn.Module) -> list[str] | None:
-    """Return the label names that the model was opened with, None for none or numbered ones."""
-    names = list(getattr(getattr(model, "config", None), "id2label", {}).values())
-    if not names or names[0] == "LABEL_0":
-        names = list(getattr(model, "pretrained_cfg", {}).get("label_names") or ())
-    return names if names and len(names) == num_classes_of(model) else None
 
 
 def _timm_config(owner: nn.Module, label_names: Sequence[str] | None) -> dict[str, Any]:

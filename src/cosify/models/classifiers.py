@@ -74,6 +74,14 @@ def num_classes_of(model: nn.Module) -> int:
     return int(config.num_labels if is_transformers(model) and config is not None else getattr(model, "num_classes", 0))
 
 
+def names_in(model: nn.Module) -> list[str] | None:
+    """Return the label names that the model was opened with, None for none or numbered ones."""
+    names = list(getattr(getattr(model, "config", None), "id2label", {}).values())
+    if not names or names[0] == "LABEL_0":
+        names = list(getattr(model, "pretrained_cfg", {}).get("label_names") or ())
+    return names if names and len(names) == num_classes_of(model) else None
+
+
 def _timm_classifiers(model: nn.Module) -> dict[str, nn.Module]:
     if not hasattr(model, "get_classifier"):
         raise ValueError(

@@ -23,7 +23,7 @@ from cosify.plots.tsne import plot_tsne
 
 PAPER_SCORES = ("z_max", "norm", "norm_mahalanobis")  # of Figure 4
 HISTOGRAMS = ("z_max", "norm")
-TSNE_CLASSES, TSNE_SAMPLES = 10, 1000
+TSNE_CLASSES, TSNE_SAMPLES, TSNE_LEAST = 10, 1000, 10
 
 
 @dataclass(frozen=True)
@@ -102,14 +102,16 @@ def _of_features(subjects: Sequence[Subject], folder: Path, classes: Sequence[in
     names = [first.info.label_names[index] for index in chosen]
     relabelled = np.searchsorted(np.sort(chosen), first.labels[rows])
     names = [name for _, name in sorted(zip(chosen, names, strict=True))]
-    file = plot_tsne(
-        {each.name: each.test.embedding[rows] for each in subjects},
-        {each.name: relabelled for each in subjects},
-        names,
-        folder / "tsne.png",
-    )
-    caption = f"{len(rows)} test images; a small kappa makes classes compact (paper, Fig. 3)."
-    figures = [Figure(file, "Features in two dimensions (t-SNE)", caption)]
+    figures = []
+    if len(rows) >= TSNE_LEAST:
+        file = plot_tsne(
+            {each.name: each.test.embedding[rows] for each in subjects},
+            {each.name: relabelled for each in subjects},
+            names,
+            folder / "tsne.png",
+        )
+        caption = f"{len(rows)} test images; a small kappa makes classes compact (paper, Fig. 3)."
+        figures.append(Figure(file, "Features in two dimensions (t-SNE)", caption))
 
     spans = {each.name: _defined(span_angles_deg, each.test.embedding, each.test.weight) for each in subjects}
     labels = torch.from_numpy(np.array(first.labels))

@@ -1,0 +1,75 @@
+"""Which network it is: a digest of all that its answers depend on."""
+
+import hashlib
+import json
+import logging
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cosify.models import find_heads
+from cosify.models.classifiers import names_in
+
+logger = logging.getLogger("cosify")
+
+# Of a transformers configuration: where it comes from and what a save adds, not what the network does.
+WITHOUT_EFFECT = ("_name_or_path", "architectures", "cosify", "dtype", "torch_dtype", "transformers_version")
+
+
+def model_digest(model: nn.Module) -> str:
+    """Return architecture, digest of everything but cosine heads, and digest of these; equal for equal networks.
+
+    `cosify.save` scales the rows of a cosine head's weight, which changes nothing in what the head returns, but does
+    change its bytes; hence the parts, see `same_network`.
+
+    Args:
+        model: of timm or transformers.
+    """
+    heads = find_heads(model)
+    of_heads = tuple(f"{name}." for name in heads)
+    tensors = {name: value for name, value in sorted(model.state_dict().items()) if not name.endswith("embedding_norm")}
+    inside = {name: value for name, value in tensors.items() if name.startswith(of_heads)} if heads else {}
+    config: Any = getattr(model, "config", None)
+    settings = {k: v for k, v in config.to_dict().items() if k not in WITHOUT_EFFECT} if config is not None else {}
+    # The modules' own description has what no tensor shows: activations, strides, the policy of a head.
+    text = repr(model) + json.dumps(settings, sort_keys=True, default=str)
+    architecture = getattr(model, "pretrained_cfg", {}).get("architecture", type(model).__name__)
+    backbone = _digest(text, ((name, tensors[name]) for name in tensors if name not in inside))
+    return f"{architecture} {backbone} {_digest('', inside.items())}"
+
+
+def same_network(one: str, other: str) -> bool:
+    """Return whether two digests are of the same network, cosine heads left aside."""
+    return one.rpartition(" ")[0] == other.rpartition(" ")[0]
+
+
+def _digest(text: str, tensors: Iterable[tuple[str, Tensor]]) -> str:
+    digest = hashlib.blake2b(text.encode(), digest_size=16)
+    for name, value in tensors:
+        digest.update(f"{name} {value.dtype} {list(value.shape)}".encode())
+        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def check_label_names(model: nn.Module, label_names: Sequence[str]) -> None:
+    """Compare the class names that a model was saved with to those of a data set.
+
+    Args:
+        model: of timm or transformers.
+        label_names: of the data, in order.
+
+    Raises:
+        ValueError: if both have the same names in another order: every label would be wrong, and nothing would show it.
+    """
+    own = names_in(model)
+    if own is None or len(own) != len(label_names) or list(own) == list(label_names):
+        return
+    if sorted(own) == sorted(label_names):
+        first = next(index for index, pair in enumerate(zip(own, label_names, strict=True)) if pair[0] != pair[1])
+        raise ValueError(
+            f"the model's classes have another order than the data's: class {first} is {own[first]!r} there and"
+            f" {label_names[first]!r} here, expected the same; number the classes of the data as the model does"
+        )
+    logger.warning("the model's classes are called %s ..., the data's %s ...", list(own)[:3], list(label_names)[:3])
