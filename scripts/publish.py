@@ -1,0 +1,79 @@
+"""Publish a model on the Hugging Face hub.  Without --push everything is checked and nothing is sent.
+
+    python scripts/publish.py RUN --repo ORG/NAME
+    python scripts/publish.py FOLDER --repo ORG/NAME --push
+    python scripts/publish.py FOLDER --repo ORG/NAME --push --revision v2
+    python scripts/publish.py FOLDER --repo ORG/NAME --push --create_pr
+
+The folder is opened in timm and transformers, each with cosify and without, in processes of their own, and labels are
+compared; then config.json, model.safetensors, the card README.md, results and pictures go up as one commit.  The token
+is that of `hf auth login` or HF_TOKEN; HF_ENDPOINT names another hub.  An upload that broke off is repeated by the same
+command: what is there is not sent again.
+"""
+
+import logging
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from cosify.hub import Publication
+
+logger = logging.getLogger("cosify")
+
+
+@dataclass(frozen=True)
+class PublishArguments:
+    """Settings of one upload."""
+
+    model: str = field(default="", metadata={"help": "Run or folder of cosify.save; the first word on the line."})
+    repo: str = field(default="", metadata={"help": "OWNER/NAME on the hub; made if it is not there."})
+    push: bool = field(default=False, metadata={"help": "Upload. Default: check and show only."})
+    private: bool = field(default=False, metadata={"help": "Make a private repository. Default: public."})
+    revision: str | None = field(default=None, metadata={"help": "Branch, made if it is not there. Default: main."})
+    create_pr: bool = field(default=False, metadata={"help": "Open a pull request instead. Default: commit."})
+    message: str = field(default="Upload with cosify", metadata={"help": "Of the commit."})
+
+
+def main(args: PublishArguments) -> None:
+    """Check, show, upload."""
+    from cosify.command import set_up_logging, show
+    from cosify.hub import push
+
+    set_up_logging()
+    for name in ("model", "repo"):
+        if not getattr(args, name):
+            raise ValueError(f"{name} is missing; write scripts/publish.py FOLDER --repo OWNER/NAME")
+    done = push(
+        args.model,
+        args.repo,
+        private=args.private,
+        revision=args.revision,
+        create_pr=args.create_pr,
+        message=args.message,
+        dry_run=not args.push,
+    )
+    show(summary(done))
+    if not args.push:
+        logger.info("nothing was sent; add --push to upload")
+
+
+def summary(done: "Publication") -> "Table":
+    """Return what was, or would be, uploaded."""
+    from rich.table import Table
+
+    table = Table(show_header=False, title=done.repo_id)
+    for reader in done.readers:
+        table.add_row(reader, "opens it and gives the same labels")
+    for name, size in done.files:
+        table.add_row(name, f"{size / 1e6:.2f} MB")
+    if done.url is not None:
+        table.add_row("published", done.url)
+    return table
+
+
+if __name__ == "__main__":
+    from cosify.command import run_main
+
+    run_main(main, PublishArguments, __doc__, positional=("model",))

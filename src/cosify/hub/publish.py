@@ -1,0 +1,160 @@
+"""Put a saved folder on the hub: looked at by every reader first, uploaded as one commit, repeatable."""
+
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from torch import nn
+
+from cosify.hub.export import save
+from cosify.hub.readers import READERS, check_readers, probe_images
+from cosify.models import load_pretrained
+
+logger = logging.getLogger("cosify")
+
+# Everything else in a folder, such as checkpoints, stays here: no pickle ever leaves.
+REQUIRED = ("config.json", "model.safetensors")
+PATTERNS = (*REQUIRED, "preprocessor_config.json", "README.md", ".eval_results/*.yaml", "*.png")
+
+
+@dataclass(frozen=True)
+class Publication:
+    """What was, or would be, uploaded.
+
+    Attributes:
+        repo_id: `OWNER/NAME`.
+        files: relative paths and sizes in bytes.
+        readers: that opened the folder and gave the model's labels.
+        url: of the commit or the pull request; None for a dry run.
+        commit: its id; None for a dry run.
+    """
+
+    repo_id: str
+    files: tuple[tuple[str, int], ...]
+    readers: tuple[str, ...]
+    url: str | None = None
+    commit: str | None = None
+
+
+def push(
+    model: nn.Module | str | Path,
+    repo_id: str,
+    *,
+    private: bool = False,
+    revision: str | None = None,
+    create_pr: bool = False,
+    label_names: Sequence[str] | None = None,
+    message: str = "Upload with cosify",
+    dry_run: bool = False,
+) -> Publication:
+    """Check a model in every reader and upload it.
+
+    The token is that of `hf auth login` or HF_TOKEN; HF_ENDPOINT names another hub.  Files that are there already are
+    not sent again, so that an upload that broke off is repeated by the same call.
+
+    Args:
+        model: with a cosine head, or a folder that `save` wrote, or a run with an export.
+        repo_id: `OWNER/NAME`; made if it is not there.
+        private: of a repository that is made.
+        revision: branch to commit to, made if it is not there; default: main.
+        create_pr: open a pull request instead.
+        label_names: of a model, as in `save`.
+        message: of the commit.
+        dry_run: check everything, and send nothing.
+
+    Raises:
+        ValueError: if the folder is incomplete, or a reader gives other labels than the model.
+        OSError: if the hub cannot be reached or refuses; the message says what it said.
+    """
+    if isinstance(model, nn.Module):
+        with TemporaryDirectory(prefix="cosify-push-") as scratch:
+            save(model, scratch, label_names=label_names)
+            return push(
+                scratch,
+                repo_id,
+                private=private,
+                revision=revision,
+                create_pr=create_pr,
+                message=message,
+                dry_run=dry_run,
+            )
+    folder = folder_to_publish(model)
+    readers = check_folder(folder)
+    files = tuple((str(path.relative_to(folder)), path.stat().st_size) for path in files_to_publish(folder))
+    if dry_run:
+        return Publication(repo_id, files, readers)
+    from huggingface_hub import HfApi
+
+    api = HfApi()
+    api.create_repo(repo_id, private=private, exist_ok=True)
+    if revision is not None and not create_pr:
+        api.create_branch(repo_id, branch=revision, exist_ok=True)
+    done = api.upload_folder(
+        repo_id=repo_id,
+        folder_path=folder,
+        allow_patterns=[name for name, _ in files],
+        revision=revision,
+        create_pr=create_pr,
+        commit_message=message,
+    )
+    url = done.pr_url if create_pr else done.commit_url
+    return Publication(repo_id, files, readers, url, done.oid)
+
+
+def folder_to_publish(path: str | Path) -> Path:
+    """Return the folder, or the export of a run.
+
+    Raises:
+        ValueError: if a file that is needed is missing.
+    """
+    folder = Path(path).expanduser()
+    if not (folder / "config.json").is_file() or (folder / "export" / "config.json").is_file():
+        folder = folder / "export"
+    missing = [name for name in REQUIRED if not (folder / name).is_file()]
+    if missing:
+        raise ValueError(f"{folder} lacks {', '.join(missing)}, expected what cosify.save writes; save the model there")
+    return folder
+
+
+def files_to_publish(folder: Path) -> list[Path]:
+    """Return the files of a folder that are published, sorted."""
+    return sorted({path for pattern in PATTERNS for path in folder.glob(pattern) if path.is_file()})
+
+
+def check_folder(folder: Path) -> tuple[str, ...]:
+    """Open a folder in every reader that knows its architecture, and compare labels with the model's.
+
+    Returns:
+        The readers.
+
+    Raises:
+        ValueError: if one fails, or gives another label.
+    """
+    config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    readers = READERS[:2] if is_own_architecture(config) else READERS
+    model = load_pretrained(str(folder)).eval()
+    images = probe_images(_input_size(model))
+    with torch.no_grad():
+        output = model(images)
+    check_readers(folder, images, getattr(output, "logits", output).argmax(dim=1), readers)
+    return readers
+
+
+def is_own_architecture(config: dict[str, Any]) -> bool:
+    """Return whether timm alone does not know the architecture: `resnet18_cifar` and `resnet34_cifar` are ours."""
+    from cosify.models import cifar_resnet
+
+    return hasattr(cifar_resnet, str(config.get("architecture")))
+
+
+def _input_size(model: Any) -> tuple[int, int, int]:
+    config = getattr(model, "pretrained_cfg", None)
+    if config is not None:
+        return tuple(config["input_size"])
+    side = getattr(model.config, "image_size", 224)
+    return (getattr(model.config, "num_channels", 3), side, side)

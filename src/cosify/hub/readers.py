@@ -1,0 +1,107 @@
+"""Open a saved folder as everyone would: timm and transformers, each with the plugin and without."""
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+READERS = ("timm with cosify", "transformers with cosify", "timm alone", "transformers alone")
+
+# In a process of its own each: once cosify is imported, timm and transformers are no longer stock.
+_CODE = """
+import sys
+folder, images, labels, reader = sys.argv[1:]
+if "with cosify" in reader:
+    import cosify
+import torch
+from safetensors.torch import load_file, save_file
+if reader.startswith("timm"):
+    import timm
+    model = timm.create_model("local-dir:" + folder, pretrained=True).eval()
+else:
+    from transformers import AutoModelForImageClassification
+    model = AutoModelForImageClassification.from_pretrained(folder).eval()
+with torch.no_grad():
+    output = model(load_file(images)["images"])
+save_file({"labels": getattr(output, "logits", output).argmax(1)}, labels)
+assert "with cosify" in reader or "cosify" not in sys.modules
+"""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What one reader made of a folder.
+
+    Attributes:
+        labels: [B], None if it could not open the folder.
+        error: the last line of what it said; empty if it opened it.
+    """
+
+    labels: Tensor | None
+    error: str = ""
+
+
+def read_everywhere(folder: Path, images: Tensor, readers: tuple[str, ...] = READERS) -> Mapping[str, Reading]:
+    """Return the labels that each reader gives to some images.
+
+    Args:
+        folder: with config.json and model.safetensors.
+        images: normalised, [B, channels, H, W].
+        readers: which of `READERS`.
+    """
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
+    found = {}
+    with tempfile.TemporaryDirectory(prefix="cosify-readers-") as scratch:
+        pictures, answer = Path(scratch, "images.safetensors"), Path(scratch, "labels.safetensors")
+        save_file({"images": images.detach().cpu().contiguous()}, pictures)
+        for reader in readers:
+            answer.unlink(missing_ok=True)
+            arguments = [str(folder.resolve()), str(pictures), str(answer), reader]
+            done = subprocess.run(
+                [sys.executable, "-c", _CODE, *arguments],
+                env=environment,
+                cwd=scratch,
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            if done.returncode == 0:
+                found[reader] = Reading(load_file(answer)["labels"])
+            else:
+                found[reader] = Reading(None, (done.stderr.strip().splitlines() or ["it ended without a word"])[-1])
+    return found
+
+
+def check_readers(folder: Path, images: Tensor, expected: Tensor, readers: tuple[str, ...] = READERS) -> None:
+    """Raise unless every reader gives the expected labels.
+
+    Args:
+        folder: with config.json and model.safetensors.
+        images: normalised, [B, channels, H, W].
+        expected: labels [B].
+        readers: which of `READERS`.
+
+    Raises:
+        ValueError: that says which reader failed, and how.
+    """
+    for reader, reading in read_everywhere(folder, images, readers).items():
+        if reading.labels is None:
+            raise ValueError(f"{reader} cannot open {folder}: {reading.error}; save the model again with cosify.save")
+        wrong = int((reading.labels != expected).sum())
+        if wrong > 0:
+            raise ValueError(
+                f"{reader} gives {wrong} of {len(expected)} images of {folder} another label than the model, expected"
+                " the same; save the model again with cosify.save"
+            )
+
+
+def probe_images(input_size: tuple[int, int, int], num: int = 32) -> Tensor:
+    """Return random images to compare labels on, [B, channels, H, W]."""
+    return torch.randn(num, *input_size, generator=torch.Generator().manual_seed(0))

@@ -1,0 +1,138 @@
+"""Publishing to a hub on the loopback interface, and opening what was published."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from cosify.hub import push
+from tests.hub.make_folder import main as make_folder
+from tests.loopback_hub import LoopbackHub
+from tests.processes import run_python
+
+REPO = "ORG/net"
+
+PUSH = """
+import json, sys
+import cosify
+if sys.argv[3] == "unread":  # the readers are tested once; here they would only take time
+    cosify.hub.publish.check_folder = lambda folder: ()
+done = cosify.push(sys.argv[1], "ORG/net", **json.loads(sys.argv[2]))
+print(json.dumps([done.commit, done.url, done.files]))
+"""
+
+OPEN = """
+import sys, torch
+import timm, cosify
+from transformers import AutoModelForImageClassification, pipeline
+expected = torch.load(sys.argv[1] + "/expected.pt", weights_only=True)
+images = expected["images"]
+model = timm.create_model("hf-hub:ORG/net", pretrained=True).eval()
+with torch.no_grad():
+    torch.testing.assert_close(model(images), expected["logits"], rtol=1e-4, atol=1e-4)
+    assert torch.equal(cosify.load("ORG/net")(images).argmax(1), expected["labels"])
+    native = AutoModelForImageClassification.from_pretrained("ORG/net")
+    assert torch.equal(native(images).logits.argmax(1), expected["labels"])
+    assert timm.create_model("hf-hub:ORG/net", pretrained=True, num_classes=3)(images).shape == (32, 3)
+    assert timm.create_model("hf-hub:ORG/net", pretrained=True, num_classes=0)(images).ndim == 2
+torch.testing.assert_close(model.fc.kappa, expected["kappa"])
+print("done")
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("saved")
+    make_folder(str(path))
+    return path
+
+
+@pytest.fixture
+def hub() -> Iterator[LoopbackHub]:
+    with LoopbackHub().running() as hub:
+        yield hub
+
+
+def upload(hub: LoopbackHub, folder: Path, cache: Path, read: str = "unread", **settings: object) -> list[object]:
+    printed = run_python("-c", PUSH, str(folder), json.dumps(settings), read, **hub.environment(str(cache)))
+    found: list[object] = json.loads(printed.splitlines()[-1])
+    return found
+
+
+def test_what_is_pushed_opens_in_timm_and_transformers(hub: LoopbackHub, folder: Path, tmp_path: Path) -> None:
+    commit, url, _ = upload(hub, folder, tmp_path / "cache", "read", private=True)
+    repository = hub.repositories[REPO]
+    assert repository.private
+    assert repository.refs["main"] == commit
+    assert str(url).startswith(hub.url)
+    assert set(repository.files()) >= {"config.json", "model.safetensors"}
+    assert "expected.pt" not in repository.files(), "a pickle must not be published"
+    assert repository.files()["model.safetensors"] == (folder / "model.safetensors").read_bytes()
+    environment = hub.environment(str(tmp_path / "other"))
+    assert run_python("-c", OPEN, str(folder), **environment).endswith("done\n")
+    # What was downloaded opens again without any network.
+    before = len(hub.requests)
+    assert run_python("-c", OPEN, str(folder), **{**environment, "HF_HUB_OFFLINE": "1"}).endswith("done\n")
+    assert len(hub.requests) == before
+
+
+def test_a_dry_run_sends_nothing(folder: Path) -> None:
+    done = push(folder, REPO, dry_run=True)
+    assert done.readers == ("timm with cosify", "transformers with cosify", "timm alone", "transformers alone")
+    assert (done.url, done.commit) == (None, None)
+    assert [name for name, _ in done.files] == ["config.json", "model.safetensors"]
+
+
+def test_an_upload_that_broke_off_is_repeated(hub: LoopbackHub, folder: Path, tmp_path: Path) -> None:
+    hub.refuse = lambda method, path: "/commit/" in path
+    with pytest.raises(AssertionError, match="503"):
+        upload(hub, folder, tmp_path / "cache")
+    assert len(hub.uploads) == 1, "the weights are there"
+    hub.refuse = lambda method, path: False
+    upload(hub, folder, tmp_path / "cache")
+    assert sum("_lfs" in request for request in hub.requests) == 1, "they were sent twice"
+    again = upload(hub, folder, tmp_path / "cache")
+    assert hub.repositories[REPO].files() == hub.repositories[REPO].files(str(again[0]))
+
+
+def test_branches_and_pull_requests(hub: LoopbackHub, folder: Path, tmp_path: Path) -> None:
+    upload(hub, folder, tmp_path / "cache", revision="v2")
+    repository = hub.repositories[REPO]
+    assert set(repository.files("v2")) >= {"config.json"}
+    assert repository.files("main") == {}
+    _, url, _ = upload(hub, folder, tmp_path / "cache", create_pr=True)
+    assert str(url).endswith("/discussions/1")
+    assert repository.files("main") == {}
+    assert set(repository.files("refs/pr/1")) >= {"config.json"}
+
+
+def test_a_wrong_token_is_said_and_never_shown(hub: LoopbackHub, folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(AssertionError) as caught:
+        run_python("-c", PUSH, str(folder), "{}", "unread", **hub.environment(str(tmp_path), token="hf_secretsecret"))
+    assert "401" in str(caught.value)
+    assert "hf_secretsecret" not in str(caught.value)
+
+
+def test_damaged_downloads_are_refused(hub: LoopbackHub, folder: Path, tmp_path: Path) -> None:
+    upload(hub, folder, tmp_path / "cache")
+    hub.tamper = lambda path, content: content[:-100] if path.endswith(".safetensors") else content
+    with pytest.raises(AssertionError, match="exited 1"):
+        run_python("-c", OPEN, str(folder), **hub.environment(str(tmp_path / "other")))
+
+
+def test_labels_that_differ_stop_the_upload(folder: Path, tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    for name in ("config.json", "model.safetensors"):
+        (tmp_path / name).write_bytes((folder / name).read_bytes())
+    weights = load_file(tmp_path / "model.safetensors")
+    weights["fc.weight"][:2] *= 5  # inert for a cosine head, not for stock readers
+    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ValueError, match=r"timm alone gives \d+ of 32 images .* another label than the model"):
+        push(tmp_path, REPO, dry_run=True)
+    (tmp_path / "model.safetensors").unlink()
+    with pytest.raises(ValueError, match=r"lacks model\.safetensors"):
+        push(tmp_path, REPO, dry_run=True)
+    assert torch.load(folder / "expected.pt", weights_only=True)["labels"].unique().numel() > 2
