@@ -35,3 +35,41 @@ def test_cosify_figures_are_those_of_the_runs() -> None:
         last, whole = (f"{100 * accuracy[kappa, blocks] + 1e-9:.1f} %" for blocks in ("1", "all"))
         assert f"| {kappa:g} | {last} | {whole} |" in TEXT
     assert f"({100 * results['base']['test_accuracy']:.1f} % of the 10,000 test images)" in TEXT
+
+
+def evaluation_rows() -> list[str]:
+    """Return the README's rows on the CIFAR-100 models, made from what scripts/evaluate.py wrote."""
+    path = ROOT / "scripts/results/cifar100_evaluation/evaluation.json"
+    models = json.loads(path.read_text(encoding="utf-8"))["models"]
+    rows = []
+    for model in models:
+        scan, error = model["scan"], (model["accuracy"] * (1 - model["accuracy"]) / model["num_test"]) ** 0.5
+        measured = [scan["kappa"]["mean"], *(scan["diversity"][f"mean_{a}_angle_deg"] for a in ("class", "span"))]
+        cells = [f"{100 * model['accuracy']:.1f} ± {100 * error:.1f}", *(f"{value:.1f}" for value in measured)]
+        rows.append([model["model"], *cells, f"{scan['diversity']['effective_rank']:.0f}"])
+    for model in models:
+        sets = [
+            (model["miss"], ("z_max", "norm", "msp")),
+            *((found, ("z_max", "norm")) for found in model["ood"].values()),
+        ]
+        found = [scores[name] for scores, names in sets for name in names]
+        spans = [(each["ap"], each["ap_interval"]["low"], each["ap_interval"]["high"]) for each in found]
+        rows.append([model["model"], *("{:.3f} [{:.3f}, {:.3f}]".format(*span) for span in spans)])
+    for model in models:
+        tasks = model["transfer"].values()
+        probes = [f"{100 * t['probe']['top1']:.1f} ± {100 * t['standard_error']:.1f}" for t in tasks]
+        rows.append([model["model"], *probes, *(f"{100 * task['knn_top1']:.1f}" for task in tasks)])
+    return ["| " + " | ".join(row) + " |" for row in rows]
+
+
+def test_evaluation_is_quoted_whole() -> None:
+    rows = evaluation_rows()
+    assert len(rows) == 12
+    assert [row for row in rows if row not in TEXT] == []
+
+
+def test_scans_are_quoted() -> None:
+    for name in ("scan_lite0", "scan_cifar100_ls", "scan_cifar100_softmax"):
+        scan = json.loads((ROOT / "scripts/results" / name / "scan.json").read_text(encoding="utf-8"))
+        kappas = [scan["kappa"]["mean"], *(each["kappa"] for each in scan["recommendations"])]
+        assert " | ".join(f"{kappa:.1f}" for kappa in kappas) + " |" in TEXT, name
