@@ -30,6 +30,7 @@ smoke: $(VENV)/installed
 	$(PYTHON) scripts/linear_probe.py --smoke --output runs/smoke-probe --overwrite
 	$(PYTHON) scripts/scan.py --smoke --output runs/smoke-scan
 	$(PYTHON) scripts/evaluate.py --smoke --output runs/smoke-evaluate
+	$(PYTHON) scripts/publish.py runs/smoke --repo ORG/NAME
 	$(PYTHON) scripts/reproduce.py all --output runs/smoke-reproduce
 	$(PYTHON) scripts/compare.py --smoke --output runs/smoke-compare
 	$(PYTHON) scripts/sweep.py --models 'test_*' --output runs/sweep

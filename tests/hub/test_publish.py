@@ -13,6 +13,7 @@ from tests.loopback_hub import LoopbackHub
 from tests.processes import run_python
 
 REPO = "ORG/net"
+pytestmark = pytest.mark.slow  # each test starts several processes that import timm and transformers
 
 PUSH = """
 import json, sys
