@@ -115,19 +115,11 @@ def show_markdown(text: str) -> None:
 
 def export(result: "TrainResult") -> None:
     """Write `export/`, the model for others."""
+    from cosify.hub import save, save_stock
     from cosify.models import find_heads
 
-    if not find_heads(result.model):
-        from timm.models import save_for_hf
-
-        folder = str(result.folder.export)
-        save_for_hf(
-            result.model, folder, model_config={"label_names": list(result.label_names)}, safe_serialization=True
-        )
-        return
-    import cosify.hub
-
-    cosify.hub.save(result.model, result.folder.export, label_names=result.label_names)
+    write = save if find_heads(result.model) else save_stock
+    write(result.model, result.folder.export, label_names=result.label_names)
 
 
 def plot(result: "TrainResult") -> Path:

@@ -222,3 +222,16 @@ def test_wrapped_models_are_named(tmp_path: Path) -> None:
         cosify.save(model, tmp_path)
     with pytest.raises(TypeError, match=r"label_names is 'abcde', expected a sequence of strings"):
         cosify.save(model._orig_mod, tmp_path, label_names="abcde")
+
+
+@pytest.mark.slow
+def test_a_softmax_model_opens_in_every_reader(tmp_path: Path) -> None:
+    from cosify.hub import save_stock
+    from cosify.hub.publish import check_folder
+
+    model = timm.create_model("test_resnet", num_classes=3)
+    save_stock(model, tmp_path, label_names=["ant", "bee", "cat"])
+    assert len(check_folder(tmp_path)) == 4
+    config = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
+    assert config["label_names"] == ["ant", "bee", "cat"]
+    assert "cosify" not in config

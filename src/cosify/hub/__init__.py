@@ -1,7 +1,7 @@
 """Saved folders: written in stock format, read back with kappa."""
 
-from cosify.hub.export import save
+from cosify.hub.export import save, save_stock
 from cosify.hub.publish import Publication, push
 from cosify.hub.resolve import load
 
-__all__ = ["Publication", "load", "push", "save"]
+__all__ = ["Publication", "load", "push", "save", "save_stock"]

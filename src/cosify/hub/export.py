@@ -76,6 +76,25 @@ def save(model: nn.Module, folder: str | Path, *, label_names: Sequence[str] | N
     return Path(folder)
 
 
+def save_stock(model: nn.Module, folder: str | Path, *, label_names: Sequence[str] | None = None) -> Path:
+    """Write a timm model with its own softmax head in the same two files, for timm and transformers.
+
+    timm's `save_for_hf` notes `num_classes` twice, which transformers' TimmWrapper cannot open (timm 1.0.31,
+    transformers 5.23).
+
+    Args:
+        model: timm model; not wrapped in DDP or `torch.compile`.
+        folder: created if need be; other files in it stay.
+        label_names: name of each class, in order.
+
+    Returns:
+        The folder.
+    """
+    state = {name: value.detach().cpu().clone().contiguous() for name, value in model.state_dict().items()}
+    _write(Path(folder), _timm_config(model, label_names), state)
+    return Path(folder)
+
+
 def stock_state_dict(owner: nn.Module, heads: dict[str, CosineHead]) -> dict[str, Tensor]:
     """Return the state dict of the model as it was before conversion, with classifiers that predict the same labels."""
     state = {name: value.detach().cpu().clone().contiguous() for name, value in owner.state_dict().items()}
