@@ -12,7 +12,7 @@ test: $(VENV)/installed
 	$(PYTHON) -m pytest -n 2 -m "not slow and not gpu"
 
 test-slow: $(VENV)/installed
-	$(PYTHON) -m pytest -m "slow or gpu"
+	$(PYTHON) -m pytest -n 2 -m "slow or gpu"
 
 check: $(VENV)/installed
 	$(PYTHON) -m ruff check .

@@ -122,7 +122,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.mark.parametrize("name", CASES)
+# The longest of them is about training with transformers.
+SLOW = "plugin transformers, training"
+
+
+@pytest.mark.parametrize("name", [n if n != SLOW else pytest.param(n, marks=pytest.mark.slow) for n in CASES])
 def test_reader(name: str, folder: Path) -> None:
     mode, code = CASES[name]
     assert run_python("-c", PREAMBLE + code, str(folder), mode).endswith("done\n")

@@ -182,6 +182,7 @@ def test_errors_come_with_what_to_do(args: TrainArguments) -> None:
         train(args)
 
 
+@pytest.mark.slow  # tests/training/test_distributed.py has more such cases
 def test_two_ranks_equal_one_with_the_doubled_batch(tmp_path: Path) -> None:
     found = {}
     for world_size in (1, 2):
