@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from cosify.data import Preprocessing
+from cosify.evaluation.from_json import from_json
 from cosify.functional import cosine, ls_kappa
 from cosify.heads import CosineLinear
 from cosify.heads.cosine_head import EvalKappa
@@ -83,18 +84,6 @@ class BankInfo:
     output_is_classifier: bool = True
     image_shape: tuple[int, ...] | None = None
     preprocessing: Preprocessing | None = None
-
-    @classmethod
-    def of_json(cls, saved: dict[str, Any]) -> "BankInfo":
-        """Read what `dataclasses.asdict` made, and JSON made of that."""
-        how, shape = saved["preprocessing"], saved["image_shape"]
-        read = {
-            "key": BankKey(**saved["key"]),
-            "label_names": tuple(saved["label_names"]),
-            "image_shape": None if shape is None else tuple(shape),
-            "preprocessing": None if how is None else Preprocessing(**{k: _tuples(v) for k, v in how.items()}),
-        }
-        return cls(**{**saved, **read})
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,21 +157,15 @@ class FeatureBank:
         for start in range(0, len(self), ROWS):
             yield torch.from_numpy(np.array(self.embedding[start : start + ROWS]))
 
-    def logits(self, kappa: float | None = None) -> Iterator[Tensor]:
+    def logits(self) -> Iterator[Tensor]:
         """Yield the classifier's logits, computed anew from the embeddings, [<= 4096, C] at a time, float32.
-
-        Args:
-            kappa: times the cosine; None for what the head does.
 
         Raises:
             ValueError: if the model's output is not that of its classifier.
         """
         check_output(self.info)
         for rows in self.blocks():
-            if kappa is None:
-                yield classifier_logits(self.info, rows, self.weight, self.bias)
-            else:
-                yield kappa * cosine(rows, self.weight)
+            yield classifier_logits(self.info, rows, self.weight, self.bias)
 
     def ls_kappa(self) -> Tensor:
         """Return Eq. (11) for every sample, [N], float32, also of a stock classifier's weights."""
@@ -206,7 +189,7 @@ class FeatureBank:
             saved = json.loads((folder / "bank.json").read_text(encoding="utf-8"))
             if saved.pop("format") != FORMAT:
                 raise ValueError("it is of another version of cosify")
-            info = BankInfo.of_json(saved)
+            info = from_json(BankInfo, saved)
             if key is not None and info.key != key:
                 other = [name for name in BankKey.__match_args__ if getattr(info.key, name) != getattr(key, name)]
                 raise StaleBankError(f"the bank {folder} is of another {' and '.join(other)}")
@@ -268,7 +251,3 @@ def shapes(info: BankInfo) -> dict[str, tuple[int, ...]]:
     """Return the shape of each array of a bank."""
     width = {"embedding": info.dim, "top_cosine": min(TOP, info.num_classes), "top_class": min(TOP, info.num_classes)}
     return {name: (info.num_samples, width[name]) if name in width else (info.num_samples,) for name in DTYPES}
-
-
-def _tuples(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value

@@ -1,6 +1,5 @@
 """What kappa would be for a model as it stands, and which one to train with: no training needed."""
 
-import warnings
 from dataclasses import dataclass
 
 import torch
@@ -89,9 +88,7 @@ def scan_bank(bank: FeatureBank) -> KappaScan:
     assert kappa is not None  # a bank has samples
     labelled = len(info.label_names) == info.num_classes
     targets = torch.from_numpy((bank.labels if labelled else bank.top_class[:, 0]).copy())
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of classifiers that span everything; the result says it
-        diversity = feature_diversity(bank.embedding, targets, bank.weight)
+    diversity = feature_diversity(bank.embedding, targets, bank.weight)
     cosine = float(bank.top_cosine[:, 0].mean())
     return KappaScan(
         num_samples=len(bank),

@@ -15,6 +15,7 @@ from torch import Tensor
 from cosify.data import Normalization, eval_transform
 from cosify.evaluation.bank import BankInfo, FeatureBank
 from cosify.evaluation.detection import threshold_at
+from cosify.evaluation.from_json import from_json
 from cosify.evaluation.mahalanobis import TiedGaussian
 from cosify.evaluation.model_digest import model_digest, same_network
 from cosify.evaluation.scores import SCORES, Mahalanobis, NormMahalanobis
@@ -141,7 +142,7 @@ class Rejector:
             saved = json.loads((folder / JSON).read_text(encoding="utf-8"))
             if saved.pop("format") != FORMAT:
                 raise ValueError("it is of another version of cosify")
-            info = BankInfo.of_json(saved.pop("info"))
+            info = from_json(BankInfo, saved.pop("info"))
             saved["threshold"] = float(saved["threshold"])
             # Copied to where torch puts its own: sums over memory that is aligned otherwise round otherwise.
             tensors = {name: value.clone() for name, value in load_file(folder / TENSORS).items()}

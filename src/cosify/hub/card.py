@@ -120,9 +120,9 @@ class CardInfo:
         missing = [name for name in needed if not (folder / name).is_file()]
         if missing:
             raise ValueError(f"{folder} lacks {', '.join(missing)}, expected what scripts/cards.py collects")
-        run = _json(folder / RUN)
+        run = read_json(folder / RUN)
         epochs = read_metrics(folder)
-        evaluation = _json(folder / EVALUATION)
+        evaluation = read_json(folder / EVALUATION)
         if not epochs or len(evaluation.get("models", [])) != 1:
             raise ValueError(f"{folder} has {len(epochs)} epochs and no single evaluated model, expected both")
         defaults = Recipe()
@@ -134,10 +134,10 @@ class CardInfo:
         return cls(
             name=folder.name,
             facts=Facts.read(folder / FACTS),
-            config=_json(folder / "config.json"),
+            config=read_json(folder / "config.json"),
             run=run,
             settings=settings,
-            environment=_json(folder / ENVIRONMENT),
+            environment=read_json(folder / ENVIRONMENT),
             seconds=sum(record["seconds"] for record in epochs),
             kappa=KappaSummary.of_record(epochs[-1]),
             evaluation={name: evaluation[name] for name in ("command", "environment")},
@@ -219,6 +219,13 @@ def front_matter(info: CardInfo) -> str:
     return data.to_yaml().strip()
 
 
-def _json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """Return a file that a script wrote.
+
+    Raises:
+        ValueError: if it is not there.
+    """
+    if not path.is_file():
+        raise ValueError(f"{path} is missing, expected the output of a script; run it first")
     found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return found

@@ -3,14 +3,13 @@
 import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from cosify.files import write_whole
-from cosify.hub.card import ENVIRONMENT, EVALUATION, FACTS, METRICS, RUN, CardInfo, Facts, render
+from cosify.hub.card import ENVIRONMENT, EVALUATION, FACTS, METRICS, RUN, CardInfo, Facts, read_json, render
 
 
 def collect(run: Path, facts: Path, folder: Path, *, half: bool = False) -> None:
@@ -27,7 +26,7 @@ def collect(run: Path, facts: Path, folder: Path, *, half: bool = False) -> None
         ValueError: if a file or a fact is missing.
     """
     known = Facts.read(facts)
-    config = _json(run / "config.json")
+    config = read_json(run / "config.json")
     config["arguments"]["data"] = known.dataset_id  # where the data lay here says nothing
     weights = run / "export" / "model.safetensors"
     sources = {
@@ -59,7 +58,7 @@ def add_evaluation(evaluation: Path, title: str, folder: Path) -> None:
     Raises:
         ValueError: if the evaluation has no such model.
     """
-    record = _json(evaluation / "evaluation.json")
+    record = read_json(evaluation / "evaluation.json")
     models = [model for model in record["models"] if model["model"] == title]
     if len(models) != 1:
         titles = [model["model"] for model in record["models"]]
@@ -88,10 +87,3 @@ def render_all(root: Path) -> list[Path]:
 def _half(value: Tensor) -> Tensor:
     """Return a matrix or a filter in float16; vectors, such as running variances, need their range."""
     return value.to(torch.float16) if value.is_floating_point() and value.ndim >= 2 else value
-
-
-def _json(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise ValueError(f"{path} is missing, expected the output of a script; run it first")
-    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return found
