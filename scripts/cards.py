@@ -4,10 +4,12 @@
     python scripts/cards.py --name resnet18_cifar.cos_ls_cifar100 --run RUN --facts FACTS --half
     python scripts/evaluate.py LS=hub_cards/resnet18_cifar.cos_ls_cifar100 --data DATA --output FOLDER
     python scripts/cards.py --name resnet18_cifar.cos_ls_cifar100 --evaluation FOLDER --title LS
+    python scripts/finetune.py --model hub_cards/resnet18_cifar.cos_ls_cifar100 --data TASK --output RUN2
+    python scripts/cards.py --name resnet18_cifar.cos_ls_cifar100 --finetuned RUN2
 
 The first writes hub_cards/NAME/README.md anew for every model.  The second fills one folder: weights and config of the
 run's export, its settings, metrics and environment, and the facts that no run knows (licences, limits, what it is for).
-Evaluated is what is shipped, and the last adds that.  No number of a card is typed.
+Evaluated and fine-tuned is what is shipped, and the others add that.  No number of a card is typed.
 """
 
 import logging
@@ -27,13 +29,14 @@ class CardArguments:
     half: bool = field(default=False, metadata={"help": "Store matrices and filters in float16. Default: float32."})
     evaluation: str | None = field(default=None, metadata={"help": "Output folder of scripts/evaluate.py, to add."})
     title: str | None = field(default=None, metadata={"help": "Of the model in that evaluation."})
+    finetuned: str | None = field(default=None, metadata={"help": "Run of scripts/finetune.py from it, to add."})
     root: str = field(default="hub_cards", metadata={"help": "Folder of the models. Default hub_cards."})
 
 
 def main(args: CardArguments) -> None:
     """Collect, add, or render."""
     from cosify.command import set_up_logging
-    from cosify.hub.collect import add_evaluation, collect, render_all
+    from cosify.hub.collect import add_evaluation, add_finetuned, collect, render_all
 
     set_up_logging()
     root = Path(args.root)
@@ -44,8 +47,10 @@ def main(args: CardArguments) -> None:
         collect(Path(args.run), Path(args.facts), root / args.name, half=args.half)
     elif args.evaluation is not None and args.title is not None:
         add_evaluation(Path(args.evaluation), args.title, root / args.name)
+    elif args.finetuned is not None:
+        add_finetuned(Path(args.finetuned), root / args.name)
     else:
-        raise ValueError("--name came alone, expected --run and --facts, or --evaluation and --title, with it")
+        raise ValueError("--name came alone, expected --run and --facts, --evaluation and --title, or --finetuned too")
 
 
 if __name__ == "__main__":

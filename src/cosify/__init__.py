@@ -6,7 +6,7 @@ Importing this package installs the timm plugin, and the transformers plugin for
 from cosify import functional
 from cosify.evaluation import Rejector
 from cosify.heads import ClassParallelCosineLinear, CosineConv1x1, CosineLinear, CosineSoftmaxLoss
-from cosify.hub import load, push, save
+from cosify.hub import list_backbones, load, push, save
 from cosify.integrations import install
 from cosify.models import convert, find_classifiers, find_heads
 
@@ -20,6 +20,7 @@ __all__ = [
     "find_classifiers",
     "find_heads",
     "functional",
+    "list_backbones",
     "load",
     "push",
     "save",

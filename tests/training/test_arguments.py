@@ -1,5 +1,6 @@
 """Flags and YAML: what is read, what is refused, with which words."""
 
+import shlex
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 from cosify.training import CosifyArguments, FinetuneArguments, RunFolder, TrainArguments, parse_arguments
 from cosify.training.arguments import kappa_policy
 from cosify.training.model import SMALL_MODEL, ModelChoice, parse_model_kwargs, preprocessing_of
-from cosify.training.parse import resolved
+from cosify.training.parse import command_line, resolved
 from cosify.training.recipe import Recipe
 
 
@@ -190,3 +191,19 @@ def test_resume_takes_the_settings_of_the_run(tmp_path: Path, capsys: pytest.Cap
 def test_wrong_blocks(blocks: str) -> None:
     with pytest.raises(ValueError, match=f"blocks is '{blocks}', expected all, head, or a number of stages"):
         FinetuneArguments(blocks=blocks)
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        TrainArguments(),
+        TrainArguments(data="a folder", model_kwargs=["width=0.5", "layers=(1, 1)"], lr=1e-3, kappa="19.4", epochs=7),
+        TrainArguments(pretrained=True, head="linear", decay_milestones=[3, 5], transform={"hflip": 0.5}),
+        FinetuneArguments(model="hf-hub:ORG/NAME", blocks="2", head="cos", ema_decay=0.99, balance="loss"),
+        CosifyArguments(model="m", image_size=64, max_drop=1.0),
+    ],
+)
+def test_the_command_of_a_run_gives_its_settings_again(args: TrainArguments) -> None:
+    command = shlex.split(command_line("scripts/x.py", type(args), resolved(args)))
+    assert command[:2] == ["python", "scripts/x.py"]
+    assert parse_arguments(type(args), command[2:]) == args

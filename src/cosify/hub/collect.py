@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -9,7 +10,25 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from cosify.files import write_whole
-from cosify.hub.card import ENVIRONMENT, EVALUATION, FACTS, METRICS, RUN, CardInfo, Facts, read_json, render
+from cosify.hub.card import CardInfo, render
+from cosify.hub.facts import Facts
+from cosify.hub.metadata import evaluation_results
+from cosify.hub.records import (
+    ENVIRONMENT,
+    EVALUATION,
+    FINETUNE,
+    METRICS,
+    RUN,
+    WEIGHTS,
+    Finetuned,
+    Weights,
+    command_of,
+    read_json,
+)  # fmt: skip
+from cosify.models.published import FACTS
+from cosify.training.run_folder import read_metrics
+
+CARD, EVALUATION_RESULTS = "README.md", ".eval_results/accuracy.yaml"
 
 
 def collect(run: Path, facts: Path, folder: Path, *, half: bool = False) -> None:
@@ -28,7 +47,7 @@ def collect(run: Path, facts: Path, folder: Path, *, half: bool = False) -> None
     known = Facts.read(facts)
     config = read_json(run / "config.json")
     config["arguments"]["data"] = known.dataset_id  # where the data lay here says nothing
-    weights = run / "export" / "model.safetensors"
+    weights = run / "export" / WEIGHTS
     sources = {
         "config.json": run / "export" / "config.json",
         METRICS: run / "metrics.jsonl",
@@ -41,14 +60,14 @@ def collect(run: Path, facts: Path, folder: Path, *, half: bool = False) -> None
         raise ValueError(f"{', '.join(missing)} is missing, expected a run of a training script that has ended")
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: _half(value) if half else value for name, value in load_file(weights).items()}
-    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
     for name, source in sources.items():
         shutil.copyfile(source, folder / name)
     write_whole(folder / RUN, json.dumps(config, indent=2) + "\n")
 
 
 def add_evaluation(evaluation: Path, title: str, folder: Path) -> None:
-    """Copy what scripts/evaluate.py found for the weights in a folder.
+    """Copy what scripts/evaluate.py found for the weights in a folder, and its picture of calibration.
 
     Args:
         evaluation: its output.
@@ -63,25 +82,70 @@ def add_evaluation(evaluation: Path, title: str, folder: Path) -> None:
     if len(models) != 1:
         titles = [model["model"] for model in record["models"]]
         raise ValueError(f"the evaluation {evaluation} has the models {titles}, expected {title!r} among them")
-    write_whole(folder / EVALUATION, json.dumps({**record, "models": models}, indent=2) + "\n")
+    shutil.copyfile(evaluation / "figures" / "reliability.png", folder / "reliability.png")
+    weights = asdict(Weights.of_file(folder / WEIGHTS))
+    write_whole(folder / EVALUATION, json.dumps({**record, "models": models, "weights": weights}, indent=2) + "\n")
 
 
-def render_all(root: Path) -> list[Path]:
-    """Write README.md of every folder in `hub_cards`; return the cards.
+def add_finetuned(run: Path, folder: Path) -> None:
+    """Add what fine-tuning of the weights in a folder gave; a later run on the same task replaces an earlier one.
+
+    Args:
+        run: of scripts/finetune.py.
+        folder: of the weights that it started from.
+
+    Raises:
+        ValueError: if the run has not ended, or started from something else.
+    """
+    config, epochs = read_json(run / "config.json"), read_metrics(run)
+    arguments = config["arguments"]
+    if config["script"] != "FinetuneArguments" or Path(arguments["model"]).name != folder.name:
+        raise ValueError(
+            f"{run} is a {config['script']} of {arguments.get('model')!r}, expected a run of {folder.name}"
+        )
+    if len(epochs) < arguments["epochs"]:
+        raise ValueError(f"{run} has ended {len(epochs)} of {arguments['epochs']} epochs, expected all; resume it")
+    task = Path(arguments["data"]).name
+    done = Finetuned(
+        task=task,
+        command=command_of({**config, "arguments": {**arguments, "data": task, "model": folder.name}}),
+        head=config["head"],
+        epochs=arguments["epochs"],
+        accuracy=epochs[-1]["test_accuracy"],
+        num_train=config["num_train"],
+        num_test=config["num_test"],
+        seed=arguments["seed"],
+        weights_sha256=Weights.of_file(folder / WEIGHTS).sha256,
+    )
+    file = folder / FINETUNE
+    others = [each for each in read_json(file) if each["task"] != task] if file.is_file() else []
+    write_whole(file, json.dumps([*others, asdict(done)], indent=2) + "\n")
+
+
+def rendered(root: Path) -> dict[Path, str]:
+    """Return what the files of `hub_cards` that are made from others hold: cards, and results for leaderboards.
 
     Raises:
         ValueError: if a folder lacks a file or a fact, or a sibling is missing.
     """
     infos = {path.parent.name: CardInfo.of_folder(path.parent) for path in sorted(root.glob(f"*/{FACTS}"))}
-    written = []
+    texts = {}
     for name, info in infos.items():
         missing = [sibling for sibling in info.facts.siblings if sibling not in infos]
         if missing:
             raise ValueError(f"{name} names the siblings {missing}, which {root} does not hold; collect them first")
-        text = render(info, [infos[sibling] for sibling in info.facts.siblings])
-        write_whole(root / name / "README.md", text)
-        written.append(root / name / "README.md")
-    return written
+        texts[root / name / CARD] = render(info, [infos[sibling] for sibling in info.facts.siblings])
+        texts[root / name / EVALUATION_RESULTS] = evaluation_results(info)
+    return texts
+
+
+def render_all(root: Path) -> list[Path]:
+    """Write what `rendered` returns; return the files."""
+    texts = rendered(root)
+    for path, text in texts.items():
+        path.parent.mkdir(exist_ok=True)
+        write_whole(path, text)
+    return list(texts)
 
 
 def _half(value: Tensor) -> Tensor:

@@ -19,7 +19,10 @@ logger = logging.getLogger("cosify")
 
 # Everything else in a folder, such as checkpoints, stays here: no pickle ever leaves.
 REQUIRED = ("config.json", "model.safetensors")
-PATTERNS = (*REQUIRED, "preprocessor_config.json", "README.md", ".eval_results/*.yaml", "*.png")
+PATTERNS = (
+    *REQUIRED, "preprocessor_config.json", "README.md", ".eval_results/*.yaml", "*.png",
+    "facts.yaml", "run.json", "metrics.jsonl", "environment.json", "evaluation.json", "finetune.json",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,10 @@
-"""The timm plugin: `timm.create_model(..., head="cos")` for every classifier of timm.
+"""The timm plugin: `timm.create_model(..., head="cos")` for every classifier of timm, and the published backbones.
 
-timm has no plugin interface, so two functions are replaced where its factory looks them up.  They exist unchanged since
+timm has no plugin interface, so functions are replaced where its factory looks them up.  Two exist unchanged since
 timm 0.9.16: `_factory.model_entrypoint` sees each model's keyword arguments, and `_builder.load_pretrained` runs after
 construction and before weights are read, the one moment at which a head can be put in so that cosine checkpoints load
-strictly and stock ones keep their classifier weight.
+strictly and stock ones keep their classifier weight.  `_factory._resolve_model_source` turns a name into where its
+settings and weights are; a published backbone is a folder or a repository there, with its head, width and classes.
 """
 
 import functools
@@ -20,6 +21,7 @@ from cosify.heads import HeadSpec
 from cosify.heads.spec import asks_for_cosine
 from cosify.models.config import published_spec
 from cosify.models.convert import apply_spec
+from cosify.models.published import backbones, register_backbones
 
 # What the model under construction is to become, and of which architecture: a model may build another one inside.
 _pending: ContextVar[tuple[str, HeadSpec] | None] = ContextVar("cosify_pending", default=None)
@@ -33,6 +35,8 @@ def install() -> None:
     """
     _replace(timm.models._factory, "model_entrypoint", _cosine_entrypoint)
     _replace(timm.models._builder, "load_pretrained", _convert_before_loading)
+    _replace(timm.models._factory, "_resolve_model_source", _resolve_published)
+    register_backbones()
 
 
 def _replace(module: ModuleType, name: str, around: Callable[..., Any]) -> None:
@@ -126,3 +130,10 @@ def _convert_before_loading(original: Callable[..., None], model: nn.Module, *ar
         if cfg.get("architecture") == architecture and not hasattr(model, "cosify_memory"):
             apply_spec(model, spec)
     original(model, *args, **kwargs)
+
+
+def _resolve_published(original: Callable[..., Any], model_name: str, pretrained_cfg: object, *args: Any) -> Any:
+    backbone = backbones().get(model_name)
+    if backbone is not None and pretrained_cfg is None:
+        model_name = backbone.source
+    return original(model_name, pretrained_cfg, *args)

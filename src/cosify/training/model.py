@@ -8,9 +8,8 @@ from typing import Any
 import timm
 from torch import nn
 
-import cosify.models.cifar_resnet  # noqa: F401  # registers its names with timm
 from cosify.data import BUILT_IN, Preprocessing
-from cosify.models import convert
+from cosify.models.convert import convert
 from cosify.training.arguments import TrainArguments, kappa_policy
 
 # For sets of a few hundred small images: stock architecture, stage sizes 8, 4, 2 and 1 at 32 pixels.

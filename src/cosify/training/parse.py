@@ -2,6 +2,8 @@
 
 import argparse
 import difflib
+import json
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, field, fields, make_dataclass
@@ -194,3 +196,27 @@ def _suggest(name: str, kind: type[RunArguments]) -> str:
 def resolved(args: RunArguments) -> dict[str, Any]:
     """Return the settings as config.json stores them, without those that say only how this run was started."""
     return {key: value for key, value in asdict(args).items() if key not in ("resume", "overwrite", "output")}
+
+
+def command_line(script: str, kind: type[RunArguments], arguments: Mapping[str, Any]) -> str:
+    """Return the command that gives a run's settings, without those that are defaults.
+
+    Args:
+        script: its path.
+        kind: the script's settings.
+        arguments: of a run's config.json.
+    """
+    flags, keys = [], []
+    for entry in fields(kind):
+        if entry.name not in arguments:
+            continue
+        value = arguments[entry.name]
+        default = entry.default if entry.default_factory is MISSING else entry.default_factory()
+        if value == default:
+            continue
+        if entry.name in Recipe.__dataclass_fields__:
+            keys.append(f"{entry.name}={json.dumps(value)}")
+        else:
+            words = [] if value is True else value if isinstance(value, list) else [str(value)]
+            flags += [f"--{entry.name.replace('_', '-')}", *words]
+    return shlex.join(["python", script, *flags, *(["--set", *keys] if keys else [])])
