@@ -6,8 +6,9 @@ from pathlib import Path
 import datasets
 import numpy as np
 import pytest
+import torch
 
-from cosify.data import BUILT_IN, load_images, load_splits, sources
+from cosify.data import BUILT_IN, held_out_mask, load_images, load_splits, sources
 from tests.data.folders import CIFAR100, image_folder, parquet_folder
 
 
@@ -154,7 +155,7 @@ def test_a_stream_needs_its_length_and_its_classes(tmp_path: Path) -> None:
         match=r"column 'label' of the stream is Value\('int64'\), expected ClassLabel: .*, or drop streaming",
     ):
         load_splits(plain, streaming=True, num_train=2)
-    with pytest.raises(ValueError, match="streaming is on, but data 'digits' is made in memory; drop streaming"):
+    with pytest.raises(ValueError, match=r"streaming is on, but data 'digits' is needed in memory; drop streaming"):
         load_splits("digits", streaming=True)
 
 
@@ -211,3 +212,22 @@ def test_splits_that_are_not_there_are_named(tmp_path: Path) -> None:
         load_images("digits:val")
     with pytest.raises(ValueError, match="cannot be loaded as imagefolder"):
         load_images(str(tmp_path))
+
+
+def test_one_split_is_divided_as_a_probe_divides_it(tmp_path: Path) -> None:
+    names = [f"class {index}" for index in range(7)]
+    folder = parquet_folder(tmp_path / "d", [0] * 3, [5, 2] * 10 + [6] * 5, names=names)
+    splits = load_splits(f"{folder}:test")
+    assert splits.label_names == ("class 2", "class 5", "class 6")
+    assert np.bincount(splits.test["label"][:]).tolist() == [2, 2, 1]
+    assert np.bincount(splits.train["label"][:]).tolist() == [8, 8, 4]
+    assert splits.num_train == len(splits.train)
+    rows = load_images(f"{folder}:test").test
+    labels = torch.from_numpy(np.unique(np.asarray(rows["label"][:]), return_inverse=True)[1])
+    tests = rows.select(np.flatnonzero(held_out_mask(labels, 0.2, 0).numpy()))
+    for mine, other in zip(splits.test["image"], tests["image"], strict=True):
+        assert np.array_equal(np.asarray(mine), np.asarray(other))
+    with pytest.raises(ValueError, match="has 3 images of 1 classes, expected two classes or more"):
+        load_splits(f"{folder}:train")
+    with pytest.raises(ValueError, match=r"streaming is on, but data .* is needed in memory"):
+        load_splits(f"{folder}:test", streaming=True)

@@ -5,8 +5,8 @@ import pytest
 import torch
 from sklearn.neighbors import KNeighborsClassifier
 
+from cosify.data import held_out_mask
 from cosify.evaluation import knn_top1, linear_probe, transfer
-from cosify.evaluation.linear_probe import held_out_mask
 from tests.evaluation.banks import make_bank
 
 FEW = (10.0, 0.1)

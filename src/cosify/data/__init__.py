@@ -3,6 +3,7 @@
 from cosify.data.augment import Augmentation, augment, random_crop, random_flip
 from cosify.data.batches import Shard, eval_rows, mixed_seed, num_train_batches, own_rows, training_order
 from cosify.data.device import DeviceData
+from cosify.data.held_out import TEST_SHARE, held_out_mask
 from cosify.data.normalize import Normalization, Normalizer
 from cosify.data.open import (
     Augment,
@@ -21,6 +22,7 @@ from cosify.data.workers import WorkerData
 
 __all__ = [
     "BUILT_IN",
+    "TEST_SHARE",
     "Augment",
     "Augmentation",
     "Data",
@@ -39,6 +41,7 @@ __all__ = [
     "decode_splits",
     "eval_rows",
     "eval_transform",
+    "held_out_mask",
     "load_images",
     "load_splits",
     "mixed_seed",

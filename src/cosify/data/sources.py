@@ -5,8 +5,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
 from cosify.data.digits import digits
+from cosify.data.held_out import TEST_SHARE, held_out_mask
 from cosify.data.synthetic import synthetic
 from cosify.data.two_digits import two_digits
 
@@ -92,7 +94,8 @@ def load_splits(
     Args:
         data: `"digits"`, `"two-digits"`, `"synthetic"`, a folder with train.parquet and test.parquet (or
             train-*.parquet), a folder with train/CLASS/*.png and test/CLASS/*.png, or the id of a data set on the
-            Hugging Face hub.
+            Hugging Face hub.  `DATA:SPLIT` is one split of these, of which a fifth of each class tests and the rest
+            trains, as in `cosify.evaluation.transfer`; classes that do not occur in it are dropped.
         image_column: its column of images; default: the only one of that type.
         label_column: its column of class indices; default: the only one of type `ClassLabel`, or one of `LABEL_NAMES`.
         streaming: read rows as they are needed, without storing or even downloading the whole set.
@@ -104,8 +107,10 @@ def load_splits(
     Raises:
         ValueError: if there is no such data set, split or column, a split is empty, or labels are not 0..C-1.
     """
-    if streaming and data in BUILT_IN:
-        raise ValueError(f"streaming is on, but data {data!r} is made in memory; drop streaming")
+    if streaming and (data in BUILT_IN or _names_split(data)):
+        raise ValueError(f"streaming is on, but data {data!r} is needed in memory; drop streaming")
+    if _names_split(data):
+        return _divided(load_images(data, image_column=image_column, label_column=label_column), data)
     loaded = BUILT_IN[data]() if data in BUILT_IN else _load(data, streaming)
     held_out = [name for name in TEST_NAMES if name in loaded]
     if "train" not in loaded or not held_out:
@@ -147,7 +152,7 @@ def load_images(data: str, *, image_column: str | None = None, label_column: str
     Raises:
         ValueError: if there is no such data set, split or column, or the split is empty.
     """
-    name, _, wanted = data.partition(":") if not Path(data).expanduser().exists() else (data, "", "")
+    name, _, wanted = data.partition(":") if _names_split(data) else (data, "", "")
     loaded = BUILT_IN[name]() if name in BUILT_IN else _load(name, streaming=False, any_images=True)
     found = [wanted] if wanted else [split for split in (*TEST_NAMES, "train") if split in loaded]
     if not found or found[0] not in loaded:
@@ -165,6 +170,28 @@ def load_images(data: str, *, image_column: str | None = None, label_column: str
         label_column = _label_column(rows, label_column)
         label_names = _label_names(rows, label_column)
     return Splits(rows.select([0]), rows, image_column, label_column, label_names, 1)
+
+
+def _names_split(data: str) -> bool:
+    return ":" in data and not Path(data).expanduser().exists()
+
+
+def _divided(found: Splits, data: str) -> Splits:
+    from datasets import ClassLabel
+
+    rows, column = found.test, found.label_column
+    classes, labels = np.unique(np.asarray(rows[column][:]), return_inverse=True)
+    if len(classes) < 2 or len(rows) * TEST_SHARE < 1:
+        raise ValueError(
+            f"data {data!r} has {len(rows)} images of {len(classes)} classes, expected two classes or more, and five"
+            " images or more, to train and to test on; name a labelled split"
+        )
+    names = tuple(found.label_names[index] for index in classes)
+    rows = rows.remove_columns(column).add_column(column, labels.tolist())
+    rows = rows.cast_column(column, ClassLabel(names=list(names)))
+    test = held_out_mask(torch.from_numpy(labels), TEST_SHARE, seed=0).numpy()
+    train, test = rows.select(np.flatnonzero(~test)), rows.select(np.flatnonzero(test))
+    return Splits(train, test, found.image_column, column, names, len(train))
 
 
 def _load(data: str, streaming: bool, any_images: bool = False) -> "DatasetDict":

@@ -1,6 +1,5 @@
 """The linear probe of Table 4: multinomial logistic regression on frozen embeddings."""
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -9,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from cosify.data import held_out_mask
 from cosify.evaluation.logistic_regression import LogisticRegression, check_samples, fit_logistic
 
 Scaling = Literal["standardize", "raw", "l2"]
@@ -159,20 +159,3 @@ def _scaler(features: Tensor, scaling: Scaling) -> Callable[[Tensor], Tensor]:
     # Not by deviation > 0: that of a constant may be a rounding error.
     factor = torch.where(features.amax(dim=0) > features.amin(dim=0), 1 / deviation, 0)
     return lambda rows: (rows.double() - mean) * factor
-
-
-def held_out_mask(labels: Tensor, share: float, seed: int) -> Tensor:
-    """Return a mask [N] of floor(share N) rows, from each class its share, rounded up or down."""
-    size = math.floor(share * len(labels))
-    if not 0 < size < len(labels):
-        raise ValueError(
-            f"hold_out is {share}, {size} of {len(labels)} samples, expected a share that leaves samples on both sides;"
-            " pass a validation set"
-        )
-    shuffled = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed)).to(labels.device)
-    by_class = shuffled[labels[shuffled].argsort(stable=True)]
-    # Every 1 / share-th row of those sorted by class: where the running total of shares passes a whole number.
-    total = (torch.arange(len(labels) + 1, dtype=torch.float64, device=labels.device) * share).floor()
-    held = torch.zeros_like(labels, dtype=torch.bool)
-    held[by_class] = total.diff() > 0
-    return held

@@ -7,10 +7,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cosify.data import TEST_SHARE, held_out_mask
 from cosify.evaluation.bank import FeatureBank
-from cosify.evaluation.linear_probe import LAMBDAS, ProbeResult, held_out_mask, linear_probe
+from cosify.evaluation.linear_probe import LAMBDAS, ProbeResult, linear_probe
 
-TEST_SHARE = 0.2
 NEIGHBOURS = 5
 LEAST = 20  # images, so that train, its held-out part and test have some
 PATIENCE = 2  # lambdas that are not better before the path ends

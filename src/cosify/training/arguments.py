@@ -26,8 +26,8 @@ class RunArguments(Recipe):
     data: str = setting(
         "digits",
         "digits, two-digits, synthetic, a folder with train.parquet and test.parquet, a folder with train/CLASS/*.png"
-        " and test/CLASS/*.png, or a data set id on the Hugging Face hub. Default: the 1,797 digits of scikit-learn,"
-        " which need no download.",
+        " and test/CLASS/*.png, or a data set id on the Hugging Face hub; DATA:SPLIT for one split, of which a fifth"
+        " tests. Default: the 1,797 digits of scikit-learn, which need no download.",
     )
     image_column: str | None = setting(None, "Name of the column of images. Default: the only one of that type.")
     label_column: str | None = setting(
