@@ -12,7 +12,7 @@ import cosify
 NAMES = ["ant", "bee", "cat", "dog", "elk"]
 
 
-def main(folder: str, kappa: str = "ls") -> None:
+def main(folder: str, kappa: str | float = "ls") -> None:
     torch.manual_seed(0)
     model = timm.create_model("test_resnet", head="cos", kappa=kappa, num_classes=len(NAMES))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05)

@@ -1,7 +1,7 @@
 """Publishing to a hub on the loopback interface, and opening what was published."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -116,11 +116,47 @@ def test_a_wrong_token_is_said_and_never_shown(hub: LoopbackHub, folder: Path, t
     assert "hf_secretsecret" not in str(caught.value)
 
 
-def test_damaged_downloads_are_refused(hub: LoopbackHub, folder: Path, tmp_path: Path) -> None:
+DAMAGES: dict[str, tuple[Callable[[bytes], bytes], str]] = {
+    "truncated": (lambda content: content[:-100], "Consistency check failed"),
+    "other bytes": (lambda content: content[:-4] + b"\1\2\3\4", "the weights of ORG/net were damaged"),
+}
+TRANSFORMERS = "import cosify; from transformers import pipeline; pipeline('image-classification', 'ORG/net')"
+
+
+@pytest.mark.parametrize("program", [OPEN, TRANSFORMERS])
+@pytest.mark.parametrize("name", DAMAGES)
+def test_damaged_downloads_are_refused(hub: LoopbackHub, folder: Path, tmp_path: Path, name: str, program: str) -> None:
+    damage, message = DAMAGES[name]
     upload(hub, folder, tmp_path / "cache")
-    hub.tamper = lambda path, content: content[:-100] if path.endswith(".safetensors") else content
-    with pytest.raises(AssertionError, match="exited 1"):
-        run_python("-c", OPEN, str(folder), **hub.environment(str(tmp_path / "other")))
+    hub.tamper = lambda path, content: damage(content) if path.endswith(".safetensors") else content
+    with pytest.raises(AssertionError, match=message):
+        run_python("-c", program, str(folder), **hub.environment(str(tmp_path / "other")))
+
+
+def test_a_revision_is_kept_to(hub: LoopbackHub, folder: Path, tmp_path: Path) -> None:
+    first, *_ = upload(hub, folder, tmp_path / "cache")
+    make_folder(str(tmp_path / "other"), kappa=33.0)
+    upload(hub, tmp_path / "other", tmp_path / "cache")
+    kappa = "import timm, cosify; print(float(timm.create_model('hf-hub:ORG/net{}', pretrained=True).fc.kappa))"
+    environment = hub.environment(str(tmp_path / "cache"))
+    found = [float(run_python("-c", kappa.format(at), **environment)) for at in ("", "@main", f"@{first}")]
+    expected = float(torch.load(folder / "expected.pt", weights_only=True)["kappa"])
+    assert found == [33, 33, pytest.approx(expected)]
+    with pytest.raises(AssertionError, match=r"RevisionNotFoundError|Revision Not Found"):
+        run_python("-c", kappa.format("@nowhere"), **environment)
+
+
+def test_scripts_train_on_a_published_backbone(hub: LoopbackHub, folder: Path, tmp_path: Path) -> None:
+    upload(hub, folder, tmp_path / "cache")
+    common = ["--model", "hf-hub:ORG/net", "--limit-train", "200", "--image-size", "32"]
+    environment = {**hub.environment(str(tmp_path / "cache")), "OMP_NUM_THREADS": "1"}
+    for script, more in (("finetune.py", ["--epochs", "1"]), ("linear_probe.py", [])):
+        output = tmp_path / script
+        run_python(f"scripts/{script}", *common, *more, "--output", str(output), **environment)
+        assert json.loads((output / "metrics.jsonl").read_text().splitlines()[-1])
+        environment["HF_HUB_OFFLINE"] = "1"  # what the first has downloaded serves the second
+    with pytest.raises(AssertionError, match=r"model 'hf-hub:ORG/other' cannot be loaded .*RepositoryNotFoundError"):
+        run_python("scripts/finetune.py", "--model", "hf-hub:ORG/other", **hub.environment(str(tmp_path / "cache")))
 
 
 def test_labels_that_differ_stop_the_upload(folder: Path, tmp_path: Path) -> None:

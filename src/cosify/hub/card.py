@@ -11,7 +11,7 @@ from cosify.functional import kappa_grid
 from cosify.heads.kappa_statistics import KappaSummary
 from cosify.hub.facts import USES, Facts
 from cosify.hub.metadata import front_matter
-from cosify.hub.publish import is_own_architecture
+from cosify.hub.readers import is_own_architecture
 from cosify.hub.records import (
     ENVIRONMENT,
     EVALUATION,

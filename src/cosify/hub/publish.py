@@ -12,8 +12,9 @@ import torch
 from torch import nn
 
 from cosify.hub.export import save
-from cosify.hub.readers import READERS, check_readers, probe_images
+from cosify.hub.readers import READERS, check_readers, is_own_architecture, probe_images
 from cosify.models import load_pretrained
+from cosify.models.published import FACTS
 
 logger = logging.getLogger("cosify")
 
@@ -71,7 +72,8 @@ def push(
         dry_run: check everything, and send nothing.
 
     Raises:
-        ValueError: if the folder is incomplete, or a reader gives other labels than the model.
+        ValueError: if the folder is incomplete, its card is not what its files say or is of another repository, or a
+            reader gives other labels than the model.
         OSError: if the hub cannot be reached or refuses; the message says what it said.
     """
     if isinstance(model, nn.Module):
@@ -87,6 +89,7 @@ def push(
                 dry_run=dry_run,
             )
     folder = folder_to_publish(model)
+    check_card(folder, repo_id)
     readers = check_folder(folder)
     files = tuple((str(path.relative_to(folder)), path.stat().st_size) for path in files_to_publish(folder))
     if dry_run:
@@ -129,6 +132,28 @@ def files_to_publish(folder: Path) -> list[Path]:
     return sorted({path for pattern in PATTERNS for path in folder.glob(pattern) if path.is_file()})
 
 
+def check_card(folder: Path, repo_id: str) -> None:
+    """Raise a ValueError unless the card is what the folder's files say; warn where there is none."""
+    if not (folder / FACTS).is_file():
+        if not (folder / "README.md").is_file():
+            logger.warning(
+                "%s has no card, README.md; nobody will know what the model is: see scripts/cards.py", folder
+            )
+        return
+    from cosify.hub.collect import rendered  # with the trainers, for the commands: slow to import
+    from cosify.hub.facts import Facts
+
+    expected = Facts.read(folder / FACTS).repo_id
+    if repo_id != expected:
+        raise ValueError(
+            f"the repository is {repo_id}, and the card of {folder} is written for {expected}; change repo_id in"
+            f" {FACTS} and run scripts/cards.py again"
+        )
+    for file, text in rendered(folder.parent).items():
+        if file.is_relative_to(folder) and not (file.is_file() and file.read_text(encoding="utf-8") == text):
+            raise ValueError(f"{file} is not what the files beside it say, expected their card; run scripts/cards.py")
+
+
 def check_folder(folder: Path) -> tuple[str, ...]:
     """Open a folder in every reader that knows its architecture, and compare labels with the model's.
 
@@ -146,13 +171,6 @@ def check_folder(folder: Path) -> tuple[str, ...]:
         output = model(images)
     check_readers(folder, images, getattr(output, "logits", output).argmax(dim=1), readers)
     return readers
-
-
-def is_own_architecture(config: dict[str, Any]) -> bool:
-    """Return whether timm alone does not know the architecture: `resnet18_cifar` and `resnet34_cifar` are ours."""
-    from cosify.models import cifar_resnet
-
-    return hasattr(cifar_resnet, str(config.get("architecture")))
 
 
 def _input_size(model: Any) -> tuple[int, int, int]:

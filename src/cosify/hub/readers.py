@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -105,3 +106,10 @@ def check_readers(folder: Path, images: Tensor, expected: Tensor, readers: tuple
 def probe_images(input_size: tuple[int, int, int], num: int = 32) -> Tensor:
     """Return random images to compare labels on, [B, channels, H, W]."""
     return torch.randn(num, *input_size, generator=torch.Generator().manual_seed(0))
+
+
+def is_own_architecture(config: dict[str, Any]) -> bool:
+    """Return whether timm alone does not know the architecture: `resnet18_cifar` and `resnet34_cifar` are ours."""
+    from cosify.models import cifar_resnet
+
+    return hasattr(cifar_resnet, str(config.get("architecture")))

@@ -21,6 +21,7 @@ from cosify.heads import HeadSpec
 from cosify.heads.spec import asks_for_cosine
 from cosify.models.config import published_spec
 from cosify.models.convert import apply_spec
+from cosify.models.download import check_download
 from cosify.models.published import backbones, register_backbones
 
 # What the model under construction is to become, and of which architecture: a model may build another one inside.
@@ -130,6 +131,9 @@ def _convert_before_loading(original: Callable[..., None], model: nn.Module, *ar
         if cfg.get("architecture") == architecture and not hasattr(model, "cosify_memory"):
             apply_spec(model, spec)
     original(model, *args, **kwargs)
+    if pending is not None and cfg.get("source") == "hf-hub":
+        repo_id, revision = timm.models._hub.hf_split(cfg["hf_hub_id"])
+        check_download(repo_id, revision, kwargs.get("cache_dir"))
 
 
 def _resolve_published(original: Callable[..., Any], model_name: str, pretrained_cfg: object, *args: Any) -> Any:

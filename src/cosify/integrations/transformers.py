@@ -7,12 +7,14 @@ This serves `TimmWrapperForImageClassification`, the native models, pipelines an
 """
 
 import functools
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from cosify.heads import CosineHead, HeadSpec
 from cosify.integrations.on_import import on_import
 from cosify.models import apply_spec, find_heads
+from cosify.models.download import check_download
 
 
 def install() -> None:
@@ -50,6 +52,10 @@ def _convert_from_config(model: Any) -> None:
     saved = getattr(model.config, "cosify", None)
     if saved is None or "ForImageClassification" not in type(model).__name__ or find_heads(model):
         return
+    # The config does not say which revision it is of (transformers 5.23): of others than main nothing is compared.
+    name = model.config.name_or_path
+    if name.count("/") == 1 and not Path(name).is_dir():
+        check_download(name)
     apply_spec(model, HeadSpec.from_config(saved, f"the config of {type(model).__name__}"))
     prefixes = [name.replace(".", r"\.") for name in find_heads(model)]
     # A published folder is in stock format: it holds a zero bias that Eq. (1) lacks, and kappa stands in its config.
