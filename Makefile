@@ -3,7 +3,7 @@ VENV := .venv
 PYTHON := $(VENV)/bin/python
 export HF_HUB_OFFLINE := 1
 
-.PHONY: demo test test-slow check format smoke build
+.PHONY: demo test test-slow check format smoke cards build
 
 demo: $(VENV)/installed
 	$(PYTHON) scripts/demo.py
@@ -38,6 +38,9 @@ smoke: $(VENV)/installed
 	$(PYTHON) scripts/benchmark.py --quick --output runs/benchmark
 	$(PYTHON) scripts/benchmark_step.py --smoke
 	$(PYTHON) scripts/benchmark_loop.py --smoke
+
+cards: $(VENV)/installed
+	$(PYTHON) scripts/cards.py
 
 build: $(VENV)/installed
 	$(PYTHON) -m build --outdir dist

@@ -39,18 +39,24 @@ def main(args: CardArguments) -> None:
     from cosify.hub.collect import add_evaluation, add_finetuned, collect, render_all
 
     set_up_logging()
-    root = Path(args.root)
-    if args.name is None:
-        for card in render_all(root):
-            logger.info("%s", card)
-    elif args.run is not None and args.facts is not None:
-        collect(Path(args.run), Path(args.facts), root / args.name, half=args.half)
-    elif args.evaluation is not None and args.title is not None:
-        add_evaluation(Path(args.evaluation), args.title, root / args.name)
-    elif args.finetuned is not None:
-        add_finetuned(Path(args.finetuned), root / args.name)
+    given = {name: getattr(args, name) is not None for name in ("run", "facts", "evaluation", "title", "finetuned")}
+    named = args.name is not None and Path(args.name).name == args.name
+    came = {name for name, there in given.items() if there}
+    folder = Path(args.root, args.name or "")
+    if args.name is None and not came:
+        for file in render_all(Path(args.root)):
+            logger.info("%s", file)
+    elif named and came == {"run", "facts"}:
+        collect(Path(str(args.run)), Path(str(args.facts)), folder, half=args.half)
+    elif named and came == {"evaluation", "title"}:
+        add_evaluation(Path(str(args.evaluation)), str(args.title), folder)
+    elif named and came == {"finetuned"}:
+        add_finetuned(Path(str(args.finetuned)), folder)
     else:
-        raise ValueError("--name came alone, expected --run and --facts, --evaluation and --title, or --finetuned too")
+        raise ValueError(
+            f"name {args.name!r} came with {sorted(came)}, expected nothing, or --name with --run and --facts, with"
+            " --evaluation and --title, or with --finetuned"
+        )
 
 
 if __name__ == "__main__":

@@ -108,6 +108,7 @@ def main(args: EvaluateArguments) -> None:
         "command": shlex.join(["python", "scripts/evaluate.py", *sys.argv[1:]]),
         "data": Path(args.data).name,
         "arguments": asdict(args),
+        "banks": {title: f"banks/{folder_name(title)}" for title, _ in models},
         "environment": describe_environment(accelerator.device, shard.world_size),
     }
     figures = draw_figures(subjects, output / "figures", args.classes or None)

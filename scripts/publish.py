@@ -55,8 +55,11 @@ def main(args: PublishArguments) -> None:
         dry_run=not args.push,
     )
     show(summary(done))
-    if not args.push:
+    if done.commit is None:
         logger.info("nothing was sent; add --push to upload")
+    else:
+        logger.info("%s", done.url)
+        logger.info('a backbone of cosify: add "%s@%s" to published.json in hub_cards', done.repo_id, done.commit)
 
 
 def summary(done: "Publication") -> "Table":
@@ -68,8 +71,6 @@ def summary(done: "Publication") -> "Table":
         table.add_row(reader, "opens it and gives the same labels")
     for name, size in done.files:
         table.add_row(name, f"{size / 1e6:.2f} MB")
-    if done.url is not None:
-        table.add_row("published", done.url)
     return table
 
 

@@ -8,7 +8,17 @@ import numpy as np
 import pytest
 import torch
 
-from cosify.data import BUILT_IN, held_out_mask, load_images, load_splits, sources
+from cosify.data import (
+    BUILT_IN,
+    DeviceData,
+    PipelineSettings,
+    Preprocessing,
+    held_out_mask,
+    load_images,
+    load_splits,
+    open_data,
+    sources,
+)
 from tests.data.folders import CIFAR100, image_folder, parquet_folder
 
 
@@ -231,3 +241,21 @@ def test_one_split_is_divided_as_a_probe_divides_it(tmp_path: Path) -> None:
         load_splits(f"{folder}:train")
     with pytest.raises(ValueError, match=r"streaming is on, but data .* is needed in memory"):
         load_splits(f"{folder}:test", streaming=True)
+    with pytest.raises(ValueError, match="data is 'digits:', expected DATA or DATA:SPLIT"):
+        load_splits("digits:")
+    hidden = parquet_folder(tmp_path / "hidden", [0], [-1, 1, 0, 1, 0, 1], columns=("image", "label"))
+    with pytest.raises(ValueError, match=r"hides labels behind -1|from -1"):
+        load_splits(f"{hidden}:test")
+
+
+def test_a_built_in_set_is_known_by_its_splits_too(tmp_path: Path) -> None:
+    colon = parquet_folder(tmp_path / "a:b", [0, 1], [0, 1] * 5)
+    assert len(load_splits(f"{colon}:test").test) == 2
+    assert sources.base_and_split(f"{colon}") == (str(colon), "")
+    assert sources.base_and_split("hf://datasets/x") == ("hf://datasets/x", "")
+    splits = load_splits("digits:train")
+    data = open_data(
+        splits, PipelineSettings(), Preprocessing(None, 32), data="digits:train", device=torch.device("cpu")
+    )
+    assert isinstance(data, DeviceData)
+    assert data.augmentation == "crop", "text must not be mirrored"

@@ -18,8 +18,8 @@ from cosify.evaluation import FeatureBank, FeaturePass, StaleBankError, assess, 
 from cosify.evaluation.bank import TOP
 from cosify.evaluation.bank_writer import BankWriter
 from cosify.evaluation.features import bank_key
-from cosify.evaluation.model_digest import model_digest, same_network
 from cosify.models import in_evaluation, linear_classifier
+from cosify.models.model_digest import model_digest, same_network
 from tests.processes import run_distributed
 
 PREPROCESSING = Preprocessing(32, 32, mean=(0.5,), std=(0.25,), channels=1)

@@ -6,6 +6,7 @@ import shlex
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import timm
@@ -15,146 +16,281 @@ from huggingface_hub import parse_eval_result_entries
 
 import cosify
 from cosify.command import export, plot
-from cosify.evaluation import FeatureBank
-from cosify.evaluation.model_digest import model_digest
-from cosify.hub.card import CardInfo, render
+from cosify.hub import push
+from cosify.hub.card import CardInfo, against_baseline, family_table, render
 from cosify.hub.collect import add_evaluation, add_finetuned, collect, render_all, rendered
-from cosify.hub.facts import USES, Facts
-from cosify.training import FinetuneArguments, TrainArguments, finetune, parse_arguments, train
-from scripts import evaluate
+from cosify.hub.commands import evaluation_command
+from cosify.hub.facts import Facts
+from cosify.training import (
+    CosifyArguments,
+    FinetuneArguments,
+    TrainArguments,
+    finetune,
+    parse_arguments,
+    read_metrics,
+    train,
+)
+from cosify.training import cosify_pretrained as cosify_again
+from scripts import cards, evaluate
 
 pytestmark = pytest.mark.slow  # two trainings and an evaluation
 
-FACTS = {
+LS, SOFTMAX = "resnet10t.cos_ls_digits", "resnet10t.softmax_digits"
+FACTS: dict[str, Any] = {
     "repo_id": "ORG/digits-net",
     "license": "apache-2.0",
     "dataset_id": "ORG/digits",
     "dataset_name": "Digits",
     "dataset_license": "CC-BY 4.0",
     "use": "rejection",
-    "siblings": ["cos_ls", "softmax"],
+    "siblings": [LS, SOFTMAX],
     "limits": ["Digits of one country."],
 }
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder of two collected models."""
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder of two runs, of what was collected of them under cards/, an evaluation and a fine-tuning."""
     base = tmp_path_factory.mktemp("family")
-    patch = pytest.MonkeyPatch()
-    patch.setattr(sys, "argv", ["evaluate.py", "as", "typed"])
-    for name, head in (("cos_ls", "cos"), ("softmax", "linear")):
+    for name, head in ((LS, "cos"), (SOFTMAX, "linear")):
         settings = {"epochs": 6, "limit_train": 400, "batch_size": 64, "head": head, "output": str(base / name)}
         result = train(TrainArguments(**settings))
         export(result)
         plot(result)
-    for name, use in (("cos_ls", "rejection"), ("softmax", "baseline")):
+    for name, use in ((LS, "rejection"), (SOFTMAX, "baseline")):
         facts = base / f"{name}.yaml"
         facts.write_text(yaml.safe_dump({**FACTS, "use": use}))
         collect(base / name, facts, base / "cards" / name, half=True)
-    models = [str(base / "cards" / name) for name in ("cos_ls", "softmax")]
+    models = [str(base / "cards" / name) for name in (LS, SOFTMAX)]
     limits = {"limit": 200, "limit_train": 300, "num_lambdas": 2, "resamples": 100}
     output = str(base / "eval")
-    evaluate.main(evaluate.EvaluateArguments(models=models, transfer=["digits:train"], output=output, **limits))
-    patch.undo()
-    for name in ("cos_ls", "softmax"):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["scripts/evaluate.py", *models, "--limit", "200", "--output", output])
+        evaluate.main(evaluate.EvaluateArguments(models=models, transfer=["digits:train"], output=output, **limits))
+    for name in (LS, SOFTMAX):
         add_evaluation(base / "eval", name, base / "cards" / name)
-    tuned = {"model": models[0], "epochs": 1, "limit_train": 200, "output": str(base / "tuned")}
+    tuned = {"model": models[0], "data": "digits:train", "epochs": 1, "limit_train": 200, "output": str(base / "tuned")}
     finetune(FinetuneArguments(**tuned))
-    add_finetuned(base / "tuned", base / "cards" / "cos_ls")
+    add_finetuned(base / "tuned", base / "cards" / LS)
+    return base
+
+
+@pytest.fixture(scope="module")
+def root(base: Path) -> Path:
     return base / "cards"
 
 
-def test_cards_are_written_and_say_what_the_files_say(root: Path) -> None:
+def test_cards_are_written_and_say_what_the_files_say(base: Path, root: Path) -> None:
     written = render_all(root)
-    assert {path: path.read_text(encoding="utf-8") for path in written} == rendered(root)
     cards = [path for path in written if path.name == "README.md"]
-    assert [card.parent.name for card in cards] == ["cos_ls", "softmax"]
+    assert [card.parent.name for card in cards] == [LS, SOFTMAX]
     text = cards[0].read_text(encoding="utf-8")
-    model = json.loads((root / "cos_ls" / "evaluation.json").read_text())["models"][0]
-    tuned = json.loads((root.parent / "tuned" / "metrics.jsonl").read_text().splitlines()[-1])
-    last = json.loads((root / "cos_ls" / "metrics.jsonl").read_text().splitlines()[-1])
+    assert text == rendered(root / LS)[cards[0]]
+    model = json.loads((root / LS / "evaluation.json").read_text())["models"][0]
+    tuned = json.loads((base / "tuned" / "metrics.jsonl").read_text().splitlines()[-1])
+    last = json.loads((root / LS / "metrics.jsonl").read_text().splitlines()[-1])
+    changed = json.loads((root / LS / "run.json").read_text())["half_precision"]
     for said in (
-        f"Top-1 on 200 test images: {100 * model['accuracy']:.2f} %",
+        f"Top-1 on 200 images of the split test: {100 * model['accuracy']:.2f} %",
         f"mean {last['kappa_mean']:.2f}, median {last['kappa_median']:.2f}",
         f"| {model['miss']['z_max']['ap']:.3f} |",
-        f"{100 * model['transfer']['digits-train']['probe']['top1']:.1f} |",
-        "matrices and filters as float16",
-        f"| digits | softmax | 1 | {100 * tuned['test_accuracy']:.2f} ± ",
+        f"| {100 * model['transfer']['digits-train']['probe']['top1']:.1f} ± ",
+        "matrices and filters as float16 (",
+        f"({changed['labels_changed']} of 597 test labels differ from those of float32)",
+        f"| digits:train | softmax | 1 | {100 * tuned['test_accuracy']:.2f} ± ",
         "- Digits of one country.",
         "datasets/ORG/digits",
+        "licence: CC-BY 4.0. From scratch.",
+        f"`python scripts/evaluate.py {LS} --limit 200`",
+        f"finetune.py --data digits:train --limit-train 200 --epochs 1 --model {LS}`",
+        f"| {LS} (this one) | rejection |",
+        f"| {SOFTMAX} | baseline | - |",
+        'image.convert("L")',
     ):
         assert said in text, said
-    assert str(root.parent) not in text.replace(model_command(root), "")
-    command = re.search(r"python (scripts/train.py .*)", text)
-    assert command is not None
-    repeated = parse_arguments(TrainArguments, shlex.split(command[1])[1:])
-    ran = json.loads((root.parent / "cos_ls" / "config.json").read_text())["arguments"]
-    assert (repeated.limit_train, repeated.epochs, repeated.seed) == (ran["limit_train"], ran["epochs"], ran["seed"])
+    assert "pipeline(" not in text, "transformers' processor makes colour of grey"
+    assert re.findall(r"\{\{|\{%|None|nan", text.split("```bibtex")[0]) == []
     front = yaml.safe_load(text.split("---")[1])
     (index,) = front["model-index"]
     assert index["results"][0]["metrics"][0]["value"] == round(model["accuracy"], 4)
     assert (front["license"], front["datasets"], front["library_name"]) == ("apache-2.0", ["ORG/digits"], "timm")
-    (entry,) = parse_eval_result_entries(yaml.safe_load((root / "cos_ls/.eval_results/accuracy.yaml").read_text()))
+    (entry,) = parse_eval_result_entries(yaml.safe_load((root / LS / ".eval_results/accuracy.yaml").read_text()))
     assert (entry.dataset_id, entry.value) == ("ORG/digits", round(100 * model["accuracy"], 2))
-    assert "## Kappa" not in cards[1].read_text(encoding="utf-8")
-    assert re.findall(r"\{\{|\{%|None|nan", text.split("```bibtex")[0]) == []
+    softmax = cards[1].read_text(encoding="utf-8")
+    assert "## Kappa" not in softmax
+    assert "import cosify" not in softmax, "its folder is plain timm"
 
 
-def model_command(root: Path) -> str:
-    return str(json.loads((root / "cos_ls" / "evaluation.json").read_text())["command"])
+def test_nothing_of_this_machine_is_in_a_folder(base: Path, root: Path) -> None:
+    render_all(root)
+    for path in root.rglob("*"):
+        if path.suffix in (".json", ".jsonl", ".yaml", ".md"):
+            text = path.read_text(encoding="utf-8")
+            assert str(base) not in text, path
+            assert str(Path.home()) not in text, path
 
 
-def test_every_use_and_sibling_is_shown(root: Path) -> None:
-    infos = [CardInfo.of_folder(root / name) for name in ("cos_ls", "softmax")]
-    text = render(infos[0], infos)
-    assert "| cos_ls (this one) | rejection |" in text
-    assert "| softmax | baseline | - |" in text
-    assert USES["rejection"] in text
+def test_the_command_of_the_card_is_that_of_the_run(base: Path, root: Path) -> None:
+    command = re.search(r"^python scripts/train\.py (.*)$", rendered(root / LS)[root / LS / "README.md"], re.MULTILINE)
+    assert command is not None
+    repeated = parse_arguments(TrainArguments, shlex.split(command[1]))
+    for name, value in json.loads((base / LS / "config.json").read_text())["arguments"].items():
+        if name not in ("model", "model_kwargs", "image_size"):  # what the defaults became, there
+            assert getattr(repeated, name) == value, name
+    assert (repeated.model, repeated.image_size) == ("resnet10t", 32)
+    train(TrainArguments(**{**vars(repeated), "output": str(base / "again")}))
+    first, again = (read_metrics(base / name)[-1]["train_loss"] for name in (LS, "again"))
+    assert first == again
 
 
-def test_half_the_bytes_change_few_labels_and_are_what_was_evaluated(root: Path) -> None:
-    model = timm.create_model(f"local-dir:{root / 'cos_ls'}", pretrained=True).eval()
-    whole = cosify.load(root.parent / "cos_ls" / "export")
+def test_commands_of_others_keep_no_folders() -> None:
+    typed = "python scripts/evaluate.py 'a b=/x/y' /z --data /d/cifar --ood /d/o:test u/v --seed 1 --output /o"
+    expected = "python scripts/evaluate.py N --data cifar --ood o:test v --seed 1"
+    assert evaluation_command(typed, "N") == expected
+    assert evaluation_command(typed.replace("'a b", "--models 'a b"), "N") == expected
+
+
+def test_families_whose_members_were_measured_differently(root: Path) -> None:
+    one, other = (CardInfo.of_folder(root / name) for name in (LS, SOFTMAX))
+    (probe,) = other.assessment.transfer.values()
+    with_other = {**vars(other.assessment), "transfer": {"x": probe}, "miss": {}}
+    other = CardInfo(**{**vars(other), "assessment": type(other.assessment)(**with_other)})
+    table = family_table([one, other])
+    assert all(len(row) == len(table.header) for row in table.rows)
+    assert table.rows[1][table.header.index("probe digits-train %")] == "-"
+    assert table.rows[0][table.header.index("probe x %")] == "-"
+    assert against_baseline(one, [one, other]) == []
+    assert f"probe x % | fine-tuned digits:train % | MB |\n| --- |{' --- |' * (len(table.header) - 1)}" in render(
+        other, [one, other]
+    )
+
+
+def test_half_the_bytes_are_what_was_measured(base: Path, root: Path) -> None:
+    model = timm.create_model(f"local-dir:{root / LS}", pretrained=True).eval()
+    whole = cosify.load(base / LS / "export")
     images = torch.randn(64, *model.pretrained_cfg["input_size"], generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         assert (model(images).argmax(1) == whole(images).argmax(1)).float().mean() > 0.9
-    bank = FeatureBank.open(root.parent / "eval" / "banks" / "cos_ls" / "test")
-    assert bank.info.key.model == model_digest(model) != model_digest(whole)
-    folders = (root / "cos_ls", root.parent / "cos_ls" / "export")
-    half, full = ((folder / "model.safetensors").stat().st_size for folder in folders)
+    half, full = ((folder / "model.safetensors").stat().st_size for folder in (root / LS, base / LS / "export"))
     assert half < 0.6 * full
+    assert oct((root / LS / "model.safetensors").stat().st_mode & 0o777) == oct(
+        (root / LS / "run.json").stat().st_mode & 0o777
+    )
 
 
-def test_what_is_missing_raises(root: Path, tmp_path: Path) -> None:
+def test_what_is_missing_or_senseless_raises(root: Path, tmp_path: Path) -> None:
     path = tmp_path / "facts.yaml"
-    for change, message in (
+    changes: list[tuple[dict[str, Any], str]] = [
         ({"license": None}, r"lacks \['license'\]"),
         ({"limits": []}, r"lacks \['limits'\]"),
+        ({"base_model": "m"}, r"lacks \['base_license'\]"),
         ({"more": 1}, r"unknown \['more'\]"),
         ({"use": "all"}, "use in .* is 'all', expected one of"),
-    ):
+        ({"use": ["rejection"]}, "use in .* expected text"),
+        ({"limits": "one"}, "limits in .* is 'one', expected text, or a list of texts"),
+        ({"license": ["mit"]}, "license in .* expected text"),
+        ({"repo_id": "no slash"}, "repo_id in"),
+        ({"repo_id": "alone"}, "repo_id in .* expected OWNER/NAME"),
+    ]
+    for change, message in changes:
         path.write_text(yaml.safe_dump({**FACTS, **change}))
         with pytest.raises(ValueError, match=message):
             Facts.read(path)
+    path.write_text("- a list")
+    with pytest.raises(ValueError, match="holds a list, expected lines"):
+        Facts.read(path)
     with pytest.raises(ValueError, match=r"lacks config\.json, run\.json"):
         CardInfo.of_folder(tmp_path)
-    with pytest.raises(ValueError, match=r"has the models .* expected 'other' among them"):
-        add_evaluation(root.parent / "eval", "other", tmp_path)
-    with pytest.raises(ValueError, match=r"tuned is a FinetuneArguments of '.*cos_ls', expected a run of softmax"):
-        add_finetuned(root.parent / "tuned", root / "softmax")
-    shutil.copytree(root / "cos_ls", tmp_path / "alone")
-    (tmp_path / "alone" / "facts.yaml").write_text(yaml.safe_dump(FACTS))
-    with pytest.raises(ValueError, match=r"alone names the siblings \['cos_ls', 'softmax'\]"):
+    with pytest.raises(ValueError, match=r"has no folder with a facts\.yaml"):
         render_all(tmp_path)
+    folder = shutil.copytree(root / LS, tmp_path / LS)
+    with pytest.raises(ValueError, match=r"resnet10t\.softmax_digits lacks config\.json"):
+        render_all(tmp_path)
+    for change, message in (
+        ({"siblings": [SOFTMAX]}, f"lack {LS} itself"),
+        ({"siblings": [LS], "base_model": "a", "base_license": "b"}, ""),
+    ):
+        (folder / "facts.yaml").write_text(yaml.safe_dump({**FACTS, **change}))
+        if message:
+            with pytest.raises(ValueError, match=message):
+                CardInfo.of_folder(folder)
+    assert "Started from a; licence: b." in rendered(folder)[folder / "README.md"]
+    (folder / "evaluation.json").write_text("{")
+    with pytest.raises(ValueError, match=r"evaluation\.json is no JSON"):
+        CardInfo.of_folder(folder)
 
 
-def test_numbers_of_other_weights_are_refused(root: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "cos_ls"
-    shutil.copytree(root / "cos_ls", folder)
-    collect(root.parent / "cos_ls", root / "cos_ls" / "facts.yaml", folder)  # in float32 this time
-    with pytest.raises(ValueError, match=r"evaluation\.json in .* is of other weights"):
+def test_names_of_others_are_refused(base: Path, root: Path) -> None:
+    for name in ("resnet18.x", "noarch", "resnet10t.a/b", "resnet10t.c3_in1k"):
+        with pytest.raises(ValueError, match=r"the name (is|'resnet10t\.c3_in1k' is that)"):
+            collect(base / LS, base / f"{LS}.yaml", root / name)
+    assert sorted(path.name for path in root.iterdir()) == [LS, SOFTMAX]
+
+
+@pytest.mark.parametrize("file", ["config.json", "run.json", "metrics.jsonl", "environment.json", "model.safetensors"])
+def test_numbers_of_other_files_are_refused(root: Path, tmp_path: Path, file: str) -> None:
+    folder = shutil.copytree(root / LS, tmp_path / LS)
+    (folder / file).write_bytes((folder / file).read_bytes() + b" ")
+    with pytest.raises(ValueError, match=rf"evaluation\.json in .* is of another {re.escape(file)}; evaluate"):
         CardInfo.of_folder(folder)
-    add_evaluation(root.parent / "eval", "cos_ls", folder)
-    with pytest.raises(ValueError, match=r"finetune\.json in .* is of other weights"):
-        CardInfo.of_folder(folder)
+
+
+def test_numbers_of_other_weights_are_refused(base: Path, root: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(root / LS, tmp_path / LS)
+    collect(base / LS, folder / "facts.yaml", folder)  # in float32 this time, with its own facts
+    assert not (folder / "evaluation.json").exists(), "it was of what is gone"
+    with pytest.raises(ValueError, match=r"is another model than .*; evaluate the folder itself"):
+        add_evaluation(base / "eval", LS, folder)
+    with pytest.raises(ValueError, match=r"has the models .* expected 'other' among them"):
+        add_evaluation(base / "eval", "other", folder)
+    for other in (folder, root / SOFTMAX):
+        with pytest.raises(ValueError, match=r"tuned did not start from the weights in"):
+            add_finetuned(base / "tuned", other)
+
+
+def test_a_run_that_started_from_weights_names_them(base: Path, root: Path, tmp_path: Path) -> None:
+    settings = {"model": str(root / SOFTMAX), "epochs": 1, "limit_train": 200, "kappa": "10", "max_drop": 1.0}
+    result = cosify_again(CosifyArguments(**settings, output=str(tmp_path / "run")))
+    export(result)
+    plot(result)
+    facts = tmp_path / "facts.yaml"
+    facts.write_text(yaml.safe_dump({**FACTS, "base_model": "ORG/base", "base_license": "mit"}))
+    collect(tmp_path / "run", facts, tmp_path / "cards" / LS)
+    run = json.loads((tmp_path / "cards" / LS / "run.json").read_text())
+    assert (run["arguments"]["model"], run["start"]) == ("ORG/base", "ORG/base")
+    facts.write_text(yaml.safe_dump(FACTS))
+    with pytest.raises(ValueError, match="base_model is missing among the facts, and the run started"):
+        collect(tmp_path / "run", facts, tmp_path / "cards" / LS)
+
+
+def test_a_card_that_is_wrong_does_not_go_up(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in (LS, SOFTMAX):
+        shutil.copytree(root / name, tmp_path / name)
+    render_all(tmp_path)
+    with pytest.raises(ValueError, match=r"repository is ORG/other, and the card of .* for ORG/digits-net"):
+        push(tmp_path / LS, "ORG/other", dry_run=True)
+    (tmp_path / "a.broken").mkdir()
+    (tmp_path / "a.broken" / "facts.yaml").write_text("nothing")
+    monkeypatch.chdir(tmp_path / SOFTMAX)
+    done = push(".", "ORG/digits-net", dry_run=True)  # a neighbour that is broken does not matter
+    assert len(done.readers) == 4
+    assert {"facts.yaml", "run.json", "README.md", "evaluation.json"} <= {name for name, _ in done.files}
+    card = tmp_path / SOFTMAX / "README.md"
+    card.write_text(card.read_text(encoding="utf-8").replace("Top-1 on 200", "Top-1 on 2000"))
+    with pytest.raises(ValueError, match=r"README\.md is not what the files beside it say"):
+        push(".", "ORG/digits-net", dry_run=True)
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        {"run": "r"},
+        {"name": "n"},
+        {"name": "n", "run": "r"},
+        {"name": "../n", "finetuned": "t"},
+        {"name": "n", "facts": "f", "finetuned": "t"},
+    ],
+)
+def test_flags_that_do_not_belong_together(flags: dict[str, str]) -> None:
+    with pytest.raises(ValueError, match="expected nothing, or --name with --run and --facts"):
+        cards.main(cards.CardArguments(**flags))

@@ -1,16 +1,20 @@
 """Backbones by name: what timm lists, opens and keeps of them."""
 
+import json
+import logging
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import timm
 import torch
-import yaml
 from torch import nn
 
 import cosify
 from cosify.models import published
+from cosify.training import TrainArguments
+from cosify.training.model import ModelChoice, build_model
 
 OWN, STOCK, ABSENT, AWAY = "resnet18_cifar.cos_a", "test_resnet.cos_b", "test_resnet.cos_c", "test_resnet.cos_d"
 KAPPA = 7.5
@@ -29,8 +33,7 @@ def names(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     root, patch = tmp_path_factory.mktemp("hub_cards"), pytest.MonkeyPatch()
     for name in (OWN, STOCK, ABSENT, AWAY):
         cosify.save(tiny(name), root / name, label_names=list("vwxyz"))
-        facts = {"repo_id": f"ORG/{name}", "published": "0123abc" if name == AWAY else None}
-        (root / name / "facts.yaml").write_text(yaml.safe_dump(facts))
+    (root / published.PUBLISHED).write_text(json.dumps({AWAY: f"ORG/{AWAY}@0123abc"}))
     for name in (ABSENT, AWAY):
         (root / name / "model.safetensors").unlink()
     registry = timm.models._registry
@@ -80,6 +83,48 @@ def test_a_name_takes_what_other_names_take(name: str) -> None:
     new = timm.create_model(name)
     assert not torch.equal(new.get_classifier().weight, tiny(name).get_classifier().weight)
     assert new.get_classifier().weight.shape == tiny(name).get_classifier().weight.shape
+
+
+def test_a_tag_is_named_in_timm_s_other_way_too() -> None:
+    expected = timm.create_model(OWN, pretrained=True).state_dict()
+    model = timm.create_model("resnet18_cifar", pretrained=True, pretrained_cfg="cos_a")
+    assert all(torch.equal(value, expected[name]) for name, value in model.state_dict().items())
+
+
+DAMAGES = {
+    "torn": "{",
+    "a list": "[]",
+    "no architecture": "{}",
+    "no settings": '{"architecture": "test_resnet"}',
+    "of another timm": '{"architecture": "test_resnet", "pretrained_cfg": {"unheard_of": 1}}',
+    "another architecture": '{"architecture": "resnet18", "pretrained_cfg": {}}',
+}
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_a_folder_that_cannot_be_read_is_left_out(names: Path, caplog: pytest.LogCaptureFixture, name: str) -> None:
+    broken = names / "test_resnet.broken"
+    broken.mkdir(exist_ok=True)
+    (broken / "config.json").write_text(DAMAGES[name])
+    published.backbones.cache_clear()
+    with caplog.at_level(logging.WARNING):
+        assert sorted(published.backbones()) == sorted([OWN, STOCK, AWAY])
+    assert f"{broken} is left out of the backbones" in caplog.text
+    (broken / "config.json").unlink()
+    published.backbones.cache_clear()
+
+
+@pytest.mark.parametrize("head", ["linear", "cos"])
+def test_training_from_a_name_has_the_head_that_was_asked_for(head: Literal["linear", "cos"], tmp_path: Path) -> None:
+    args = TrainArguments(model=OWN, head=head, pretrained=True)
+    model = build_model(ModelChoice.of(args), args, num_classes=5, in_chans=3)
+    assert len(cosify.find_heads(model)) == (head == "cos")
+    stock = timm.create_model(OWN, pretrained=True, head="linear").state_dict()
+    assert torch.equal(model.get_parameter("fc.weight"), stock["fc.weight"])
+
+
+def test_load_knows_names_and_keeps_the_policy() -> None:
+    assert float(cosify.load(STOCK).get_classifier().kappa) == KAPPA
 
 
 def test_the_tag_of_another_is_timm_s() -> None:

@@ -16,7 +16,7 @@ from cosify.data.open import (
     train_transform,
 )
 from cosify.data.preprocessing import Preprocessing, record_preprocessing
-from cosify.data.sources import BUILT_IN, Splits, load_images, load_splits
+from cosify.data.sources import BUILT_IN, Splits, base_and_split, load_images, load_splits
 from cosify.data.tensors import ImageSet, decode_splits
 from cosify.data.workers import WorkerData
 
@@ -37,6 +37,7 @@ __all__ = [
     "Splits",
     "WorkerData",
     "augment",
+    "base_and_split",
     "check_transform",
     "decode_splits",
     "eval_rows",

@@ -13,7 +13,7 @@ from cosify.data.augment import Augmentation
 from cosify.data.device import DeviceData
 from cosify.data.normalize import Normalization
 from cosify.data.preprocessing import Preprocessing
-from cosify.data.sources import BUILT_IN, Splits
+from cosify.data.sources import BUILT_IN, Splits, base_and_split
 from cosify.data.tensors import Layout, channels_of, decode_splits, free_memory, open_image, undecoded
 from cosify.data.workers import WorkerData, default_num_workers
 
@@ -79,7 +79,7 @@ def open_data(
     if preprocessing.channels is not None:
         survey = replace(survey, channels=preprocessing.channels)
     if _resident(splits, settings, preprocessing, survey, device):
-        shift: Augmentation = "crop" if data in BUILT_IN else "crop-flip"
+        shift: Augmentation = "crop" if base_and_split(data)[0] in BUILT_IN else "crop-flip"
         if settings.augment != "auto":
             shift = settings.augment  # type: ignore[assignment]  # not timm, which is never resident
         train, test = decode_splits(
@@ -100,7 +100,7 @@ def open_data(
         raise ValueError(
             "transform has auto_augment, but the images are grey, and timm's policies take colour alone; drop it"
         )
-    if settings.augment == "auto" and data in BUILT_IN:
+    if settings.augment == "auto" and base_and_split(data)[0] in BUILT_IN:
         options.setdefault("hflip", 0.0)  # digits are no mirror images of each other
     augmentation = "timm" if settings.augment == "auto" or settings.transform else settings.augment
     workers = default_num_workers(local_processes) if settings.num_workers is None else settings.num_workers

@@ -81,6 +81,20 @@ class Splits:
         return replace(self, train=self.train.shuffle(seed=0).select(range(num_samples)), num_train=num_samples)
 
 
+def base_and_split(data: str) -> tuple[str, str]:
+    """Return the data set and the split that `DATA:SPLIT` names, an empty one where none is named.
+
+    Raises:
+        ValueError: if the word after the colon is missing.
+    """
+    base, colon, split = data.rpartition(":")
+    if not colon or "://" in data or Path(data).expanduser().exists():
+        return data, ""
+    if not base or not split:
+        raise ValueError(f"data is {data!r}, expected DATA or DATA:SPLIT, such as cifar10:test")
+    return base, split
+
+
 def load_splits(
     data: str,
     *,
@@ -107,9 +121,10 @@ def load_splits(
     Raises:
         ValueError: if there is no such data set, split or column, a split is empty, or labels are not 0..C-1.
     """
-    if streaming and (data in BUILT_IN or _names_split(data)):
+    base, split = base_and_split(data)
+    if streaming and (base in BUILT_IN or split):
         raise ValueError(f"streaming is on, but data {data!r} is needed in memory; drop streaming")
-    if _names_split(data):
+    if split:
         return _divided(load_images(data, image_column=image_column, label_column=label_column), data)
     loaded = BUILT_IN[data]() if data in BUILT_IN else _load(data, streaming)
     held_out = [name for name in TEST_NAMES if name in loaded]
@@ -152,7 +167,7 @@ def load_images(data: str, *, image_column: str | None = None, label_column: str
     Raises:
         ValueError: if there is no such data set, split or column, or the split is empty.
     """
-    name, _, wanted = data.partition(":") if _names_split(data) else (data, "", "")
+    name, wanted = base_and_split(data)
     loaded = BUILT_IN[name]() if name in BUILT_IN else _load(name, streaming=False, any_images=True)
     found = [wanted] if wanted else [split for split in (*TEST_NAMES, "train") if split in loaded]
     if not found or found[0] not in loaded:
@@ -172,10 +187,6 @@ def load_images(data: str, *, image_column: str | None = None, label_column: str
     return Splits(rows.select([0]), rows, image_column, label_column, label_names, 1)
 
 
-def _names_split(data: str) -> bool:
-    return ":" in data and not Path(data).expanduser().exists()
-
-
 def _divided(found: Splits, data: str) -> Splits:
     from datasets import ClassLabel
 
@@ -186,6 +197,8 @@ def _divided(found: Splits, data: str) -> Splits:
             f"data {data!r} has {len(rows)} images of {len(classes)} classes, expected two classes or more, and five"
             " images or more, to train and to test on; name a labelled split"
         )
+    if classes[0] < 0:
+        raise ValueError(f"data {data!r} hides labels behind {classes[0]}, expected all of them; name another split")
     names = tuple(found.label_names[index] for index in classes)
     rows = rows.remove_columns(column).add_column(column, labels.tolist())
     rows = rows.cast_column(column, ClassLabel(names=list(names)))

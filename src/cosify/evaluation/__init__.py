@@ -11,12 +11,12 @@ from cosify.evaluation.kappa_scan import KappaScan, scan_bank
 from cosify.evaluation.linear_probe import ProbeResult, Scaling, linear_probe
 from cosify.evaluation.logistic_regression import LogisticRegression, fit_logistic
 from cosify.evaluation.mahalanobis import TiedGaussian
-from cosify.evaluation.model_digest import check_label_names
 from cosify.evaluation.ood_bridge import pytorch_ood_score, to_outlier_scores
 from cosify.evaluation.rejector import Decision, Rejector
 from cosify.evaluation.scores import SCORES
 from cosify.evaluation.tables import Table, tables_of
 from cosify.evaluation.transfer import Transfer, knn_top1, transfer
+from cosify.models.model_digest import check_label_names
 
 __all__ = [
     "SCORES",

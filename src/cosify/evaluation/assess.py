@@ -17,6 +17,9 @@ from cosify.evaluation.transfer import Transfer
 
 logger = logging.getLogger("cosify")
 
+# Of the test split, calibration is fitted on the first and measured on the second.
+FITTED_SAMPLES, MEASURED_SAMPLES = slice(0, None, 2), slice(1, None, 2)
+
 IdSubset = Literal["correct", "all"]
 
 
@@ -146,7 +149,7 @@ def calibrations(test: FeatureBank) -> dict[str, Calibration]:
     if len(test) < 4 or not test.info.output_is_classifier:
         return {}
     embedding, labels = torch.from_numpy(np.array(test.embedding)), torch.from_numpy(np.array(test.labels))
-    fit, measured = slice(0, None, 2), slice(1, None, 2)
+    fit, measured = FITTED_SAMPLES, MEASURED_SAMPLES
     if test.info.kappa is not None:
         return kappa_calibrations(
             embedding[measured],

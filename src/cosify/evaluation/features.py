@@ -13,9 +13,9 @@ from cosify.data import PipelineSettings, Preprocessing, Shard, Splits, open_dat
 from cosify.data.batches import ALONE, eval_rows
 from cosify.evaluation.bank import BankInfo, BankKey, FeatureBank, StaleBankError
 from cosify.evaluation.bank_writer import BankWriter
-from cosify.evaluation.model_digest import model_digest
 from cosify.heads import CosineHead
 from cosify.models import in_evaluation, linear_classifier
+from cosify.models.model_digest import model_digest
 
 BATCH_SIZE = 256
 logger = logging.getLogger("cosify")

@@ -17,11 +17,11 @@ from cosify.evaluation.bank import BankInfo, FeatureBank
 from cosify.evaluation.detection import threshold_at
 from cosify.evaluation.from_json import from_json
 from cosify.evaluation.mahalanobis import TiedGaussian
-from cosify.evaluation.model_digest import model_digest, same_network
 from cosify.evaluation.scores import SCORES, Mahalanobis, NormMahalanobis
 from cosify.files import write_whole
 from cosify.functional.similarity import unit_rows
 from cosify.models import in_evaluation, linear_classifier, load_pretrained
+from cosify.models.model_digest import model_digest, same_network
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -18,11 +18,14 @@ class Table:
     header: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
 
-    def markdown(self) -> str:
-        """Return title, note and rows as markdown."""
+    def markdown(self, level: int = 2) -> str:
+        """Return title, note and rows as markdown, the title as a heading of that level."""
+        return f"{'#' * level} {self.title}\n\n{self.note}\n\n{self.lines()}\n"
+
+    def lines(self) -> str:
+        """Return header and rows as markdown."""
         lines = [self.header, tuple("---" for _ in self.header), *self.rows]
-        text = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
-        return f"## {self.title}\n\n{self.note}\n\n{text}\n"
+        return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 
 def tables_of(assessments: Sequence[Assessment]) -> list[Table]:

@@ -2,6 +2,8 @@
 
 from cosify.models.published import backbones
 
+WIDTH = 120  # columns that a row needs; files and pipes have 80 of rich
+
 
 def list_backbones() -> None:
     """Print the backbones that `timm.create_model(NAME, pretrained=True)` opens, with what was measured of each.
@@ -10,22 +12,29 @@ def list_backbones() -> None:
     are told with their errors in the card, README.md in the folder or on the hub.  "here" are weights that came with
     the package; the others are downloaded from the hub on first use.
     """
-    from rich import get_console
-    from rich.table import Table
+    from rich.box import SIMPLE
+    from rich.console import Console
+    from rich.table import Column, Table
 
     from cosify.hub.card import CardInfo  # with the trainers, for the commands: slow to import
 
-    table = Table("name", "data", "kappa", "accuracy %", "probe %", "MB", "weights")
+    columns = ("name", "data", "kappa", "accuracy %", "probe %", "MB", "weights")
+    table = Table(*(Column(name, overflow="fold") for name in columns), box=SIMPLE)
     for each in backbones().values():
-        info = CardInfo.of_folder(each.folder)
-        probes = ", ".join(f"{task} {100 * top1:.1f}" for task, (top1, _) in info.probes.items())
+        where = "\n".join([*(["here"] if each.is_local else []), *([f"hub: {each.hub_id}"] if each.hub_id else [])])
+        try:
+            info = CardInfo.of_folder(each.folder)
+        except ValueError as error:  # it opens all the same
+            table.add_row(each.name, str(error), "-", "-", "-", "-", where)
+            continue
+        probes = "\n".join(f"{task} {top1:.1f}" for task, (top1, _) in info.probes.items())
         table.add_row(
             each.name,
             info.facts.dataset_name,
             "softmax" if info.head_kappa is None else f"{info.head_kappa:.2f}",
             f"{100 * info.assessment.accuracy:.1f}",
             probes,
-            f"{info.weights.num_bytes / 1e6:.1f}",
-            ", ".join([*(["here"] if each.is_local else []), *([f"hub: {each.hub_id}"] if each.hub_id else [])]),
+            f"{info.measured.num_bytes / 1e6:.1f}",
+            where,
         )
-    get_console().print(table)
+    Console(width=max(Console().width, WIDTH)).print(table)

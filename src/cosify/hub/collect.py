@@ -1,90 +1,147 @@
 """From a run and its evaluation to a folder that can be published: weights, card, and the files behind every number."""
 
 import json
+import re
 import shutil
 from dataclasses import asdict
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
+import numpy as np
+import timm.models
 import torch
-from safetensors.torch import load_file, save_file
+from numpy.typing import NDArray
+from safetensors.torch import load_file, save
 from torch import Tensor
 
+from cosify.data import Preprocessing, Splits, load_splits
+from cosify.evaluation import FeatureBank, feature_bank
+from cosify.evaluation.assess import MEASURED_SAMPLES
 from cosify.files import write_whole
 from cosify.hub.card import CardInfo, render
+from cosify.hub.commands import evaluation_command, run_for_others, training_command
 from cosify.hub.facts import Facts
 from cosify.hub.metadata import evaluation_results
 from cosify.hub.records import (
+    CARD,
+    CONFIG,
     ENVIRONMENT,
     EVALUATION,
-    FINETUNE,
+    EVALUATION_RESULTS,
+    FACTS,
+    FINETUNED,
     METRICS,
+    RELIABILITY,
     RUN,
+    TRACE,
     WEIGHTS,
     Finetuned,
-    Weights,
-    command_of,
+    Measured,
+    digest,
     read_json,
 )  # fmt: skip
-from cosify.models.published import FACTS
+from cosify.models import load_pretrained
+from cosify.models.model_digest import model_digest
+from cosify.models.published import backbones
+from cosify.plots.reliability import plot_reliability
 from cosify.training.run_folder import read_metrics
-
-CARD, EVALUATION_RESULTS = "README.md", ".eval_results/accuracy.yaml"
 
 
 def collect(run: Path, facts: Path, folder: Path, *, half: bool = False) -> None:
-    """Copy what a card needs of a run.
+    """Fill a folder with what a card needs of a run; an earlier one of the name is replaced when all is there.
 
     Args:
         run: of the training, with an export.
         facts: YAML file, see `Facts`.
-        folder: to be filled, named as the model is to be called.
-        half: store matrices and filters in float16, half the size.  A few labels may change: evaluate the folder, not
-            the run.
+        folder: to be filled, named `architecture.tag` as the model is to be called.
+        half: store matrices and filters in float16, half the size.  Labels of the run's test split are compared, and
+            the card says how many changed: evaluate the folder, not the run.
 
     Raises:
-        ValueError: if a file or a fact is missing.
+        ValueError: if a file or a fact is missing, or the name does not fit.
     """
-    known = Facts.read(facts)
-    config = read_json(run / "config.json")
-    config["arguments"]["data"] = known.dataset_id  # where the data lay here says nothing
-    weights = run / "export" / WEIGHTS
+    known, text = Facts.read(facts), facts.read_text(encoding="utf-8")
+    config, export = read_json(run / "config.json"), run / "export"
+    known.check_start(config)
     sources = {
-        "config.json": run / "export" / "config.json",
+        CONFIG: export / CONFIG,
         METRICS: run / "metrics.jsonl",
         ENVIRONMENT: run / "environment.json",
-        "kappa_trace.png": run / "kappa_trace.png",
-        FACTS: facts,
+        TRACE: run / "kappa_trace.png",
     }
-    missing = [str(path) for path in (weights, *sources.values()) if not path.is_file()]
+    missing = [str(path) for path in (export / WEIGHTS, *sources.values()) if not path.is_file()]
     if missing:
         raise ValueError(f"{', '.join(missing)} is missing, expected a run of a training script that has ended")
-    folder.mkdir(parents=True, exist_ok=True)
-    tensors = {name: _half(value) if half else value for name, value in load_file(weights).items()}
-    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
-    for name, source in sources.items():
-        shutil.copyfile(source, folder / name)
-    write_whole(folder / RUN, json.dumps(config, indent=2) + "\n")
+    check_name(folder.name, read_json(export / CONFIG)["architecture"])
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=".collecting-", dir=folder.parent) as aside:
+        new = Path(aside, "new")
+        new.mkdir()
+        for name, source in sources.items():
+            shutil.copyfile(source, new / name)
+        (new / FACTS).write_text(text, encoding="utf-8")
+        tensors = {name: _half(value) if half else value for name, value in load_file(export / WEIGHTS).items()}
+        (new / WEIGHTS).write_bytes(save(tensors, metadata={"format": "pt"}))
+        published = run_for_others(config, data=known.dataset_id, model=known.base_model)
+        if half:
+            arguments = {name: config["arguments"][name] for name in ("data", "image_column", "label_column")}
+            test = load_splits(**arguments).only("test")
+            changed = int((predicted_labels(export, test) != predicted_labels(new, test)).sum())
+            published["half_precision"] = {"labels_changed": changed, "num_images": len(test.test)}
+        (new / RUN).write_text(json.dumps(published, indent=2) + "\n", encoding="utf-8")
+        if folder.exists():
+            folder.rename(Path(aside, "old"))
+        new.rename(folder)
+
+
+def check_name(name: str, architecture: str) -> None:
+    """Raise a ValueError unless a name is `architecture.tag`, and not that of a model of timm's."""
+    if re.fullmatch(rf"{re.escape(architecture)}\.[A-Za-z0-9_-]+", name) is None:
+        raise ValueError(f"the name is {name!r}, expected {architecture}.TAG with a tag of letters, digits and _")
+    if name in timm.models._registry._model_pretrained_cfgs and name not in backbones():
+        raise ValueError(f"the name {name!r} is that of a model of timm's, expected a new one; choose another tag")
+
+
+def predicted_labels(folder: Path, images: Splits) -> NDArray[np.int64]:
+    """Return the labels [N] that the model in a folder gives to a test split."""
+    model = load_pretrained(str(folder))
+    with TemporaryDirectory(prefix="cosify-collect-") as scratch:
+        return np.array(feature_bank(model, images, Preprocessing.of_pretrained(model), scratch).predictions)
 
 
 def add_evaluation(evaluation: Path, title: str, folder: Path) -> None:
-    """Copy what scripts/evaluate.py found for the weights in a folder, and its picture of calibration.
+    """Copy what scripts/evaluate.py found for the weights in a folder, and draw their calibration.
 
     Args:
-        evaluation: its output.
+        evaluation: its output, with the banks.
         title: of the model there.
         folder: of the weights that were evaluated.
 
     Raises:
-        ValueError: if the evaluation has no such model.
+        ValueError: if the evaluation has no such model, or is of other weights than the folder's.
     """
     record = read_json(evaluation / "evaluation.json")
     models = [model for model in record["models"] if model["model"] == title]
     if len(models) != 1:
         titles = [model["model"] for model in record["models"]]
         raise ValueError(f"the evaluation {evaluation} has the models {titles}, expected {title!r} among them")
-    shutil.copyfile(evaluation / "figures" / "reliability.png", folder / "reliability.png")
-    weights = asdict(Weights.of_file(folder / WEIGHTS))
-    write_whole(folder / EVALUATION, json.dumps({**record, "models": models, "weights": weights}, indent=2) + "\n")
+    try:
+        bank = FeatureBank.open(evaluation / record["banks"][title] / "test")
+    except (KeyError, FileNotFoundError) as error:
+        raise ValueError(
+            f"{evaluation} has lost its banks, expected banks/ beside the results; evaluate again"
+        ) from error
+    if bank.info.key.model != model_digest(load_pretrained(str(folder))):
+        raise ValueError(f"{title!r} in {evaluation} is another model than {folder}; evaluate the folder itself")
+    curve = bank.max_probability[MEASURED_SAMPLES], bank.correct[MEASURED_SAMPLES]
+    plot_reliability({folder.name: curve}, folder / RELIABILITY)
+    published = {
+        "command": evaluation_command(record["command"], folder.name),
+        "environment": record["environment"],
+        "measured": asdict(Measured.of_folder(folder)),
+        "models": models,
+    }
+    write_whole(folder / EVALUATION, json.dumps(published, indent=2) + "\n")
 
 
 def add_finetuned(run: Path, folder: Path) -> None:
@@ -98,50 +155,49 @@ def add_finetuned(run: Path, folder: Path) -> None:
         ValueError: if the run has not ended, or started from something else.
     """
     config, epochs = read_json(run / "config.json"), read_metrics(run)
-    arguments = config["arguments"]
-    if config["script"] != "FinetuneArguments" or Path(arguments["model"]).name != folder.name:
-        raise ValueError(
-            f"{run} is a {config['script']} of {arguments.get('model')!r}, expected a run of {folder.name}"
-        )
-    if len(epochs) < arguments["epochs"]:
-        raise ValueError(f"{run} has ended {len(epochs)} of {arguments['epochs']} epochs, expected all; resume it")
-    task = Path(arguments["data"]).name
+    if config.get("start_digest") != model_digest(load_pretrained(str(folder), head="linear")):
+        raise ValueError(f"{run} did not start from the weights in {folder}; run scripts/finetune.py --model {folder}")
+    if len(epochs) < config["arguments"]["epochs"]:
+        raise ValueError(f"{run} has ended {len(epochs)} of {config['arguments']['epochs']} epochs; resume it")
+    for_others = run_for_others(config, model=folder.name)
+    task = for_others["arguments"]["data"]
     done = Finetuned(
         task=task,
-        command=command_of({**config, "arguments": {**arguments, "data": task, "model": folder.name}}),
+        command=training_command(for_others),
         head=config["head"],
-        epochs=arguments["epochs"],
+        epochs=config["arguments"]["epochs"],
         accuracy=epochs[-1]["test_accuracy"],
         num_train=config["num_train"],
         num_test=config["num_test"],
-        seed=arguments["seed"],
-        weights_sha256=Weights.of_file(folder / WEIGHTS).sha256,
+        seed=config["arguments"]["seed"],
+        weights_sha256=digest(folder / WEIGHTS),
     )
-    file = folder / FINETUNE
+    file = folder / FINETUNED
     others = [each for each in read_json(file) if each["task"] != task] if file.is_file() else []
     write_whole(file, json.dumps([*others, asdict(done)], indent=2) + "\n")
 
 
-def rendered(root: Path) -> dict[Path, str]:
-    """Return what the files of `hub_cards` that are made from others hold: cards, and results for leaderboards.
+def rendered(folder: Path) -> dict[Path, str]:
+    """Return what the files of a folder hold that are made from others: the card, and results for leaderboards.
 
     Raises:
-        ValueError: if a folder lacks a file or a fact, or a sibling is missing.
+        ValueError: if the folder or one of its siblings, beside it, lacks a file or a fact.
     """
-    infos = {path.parent.name: CardInfo.of_folder(path.parent) for path in sorted(root.glob(f"*/{FACTS}"))}
-    texts = {}
-    for name, info in infos.items():
-        missing = [sibling for sibling in info.facts.siblings if sibling not in infos]
-        if missing:
-            raise ValueError(f"{name} names the siblings {missing}, which {root} does not hold; collect them first")
-        texts[root / name / CARD] = render(info, [infos[sibling] for sibling in info.facts.siblings])
-        texts[root / name / EVALUATION_RESULTS] = evaluation_results(info)
-    return texts
+    info = CardInfo.of_folder(folder)
+    siblings = [info if name == info.name else CardInfo.of_folder(folder.parent / name) for name in info.facts.siblings]
+    return {folder / CARD: render(info, siblings), folder / EVALUATION_RESULTS: evaluation_results(info)}
 
 
 def render_all(root: Path) -> list[Path]:
-    """Write what `rendered` returns; return the files."""
-    texts = rendered(root)
+    """Write what `rendered` returns for every folder with facts; return the files.
+
+    Raises:
+        ValueError: if there is none, or one cannot be rendered; then nothing is written.
+    """
+    folders = sorted(path.parent for path in root.glob(f"*/{FACTS}"))
+    if not folders:
+        raise ValueError(f"{root} has no folder with a {FACTS}, expected what scripts/cards.py --name NAME collects")
+    texts = {path: text for folder in folders for path, text in rendered(folder).items()}
     for path, text in texts.items():
         path.parent.mkdir(exist_ok=True)
         write_whole(path, text)

@@ -1,5 +1,6 @@
 """What no run knows of a model that is to be published: licences, names, purpose, limits."""
 
+from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -21,13 +22,13 @@ class Facts:
         license: of the weights, an id of the hub.
         dataset_id: on the hub.
         dataset_name: for people.
-        dataset_license: what is known of it.
+        dataset_license: what is known of it, a sentence.
         use: which of `USES`.
         siblings: names of the folders of the same family, this one too.
         limits: sentences on limits and risks.
+        dataset_split: that accuracy was measured on.
         base_model: weights it started from, None for weights from scratch.
-        base_license: of these, and of what they came from.
-        published: commit of the hub repository that holds the folder, None until it is there.
+        base_license: of these, and of what they came from, a sentence.
     """
 
     repo_id: str
@@ -38,31 +39,56 @@ class Facts:
     use: str
     siblings: tuple[str, ...]
     limits: tuple[str, ...]
+    dataset_split: str = "test"
     base_model: str | None = None
     base_license: str | None = None
-    published: str | None = None
 
     @classmethod
     def read(cls, path: Path) -> "Facts":
         """Read facts.yaml.
 
         Raises:
-            ValueError: if a fact is missing, unknown or empty.
+            ValueError: if a fact is missing, unknown, empty or of another kind.
         """
         import yaml
+        from huggingface_hub.errors import HFValidationError
+        from huggingface_hub.utils._validators import validate_repo_id
 
         try:
-            found: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+            found: Any = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
         except (OSError, yaml.YAMLError) as error:
             raise ValueError(f"{path} cannot be read ({type(error).__name__}), expected the facts of a card") from error
+        if not isinstance(found, dict):
+            raise ValueError(f"{path} holds a {type(found).__name__}, expected lines such as 'license: apache-2.0'")
         known = {entry.name: entry for entry in fields(cls)}
         missing = [name for name, entry in known.items() if entry.default is MISSING and not found.get(name)]
         if found.get("base_model") and not found.get("base_license"):
             missing.append("base_license")
-        unknown = sorted(set(found) - set(known))
+        unknown = sorted(set(found) - set(known), key=str)
         if missing or unknown:
             raise ValueError(f"{path} lacks {missing} and has unknown {unknown}, expected {sorted(known)}; complete it")
+        for name, value in found.items():
+            lines = value if name in ("siblings", "limits") else [value]
+            if not isinstance(lines, list) or not all(isinstance(line, str) for line in lines if line is not None):
+                raise ValueError(f"{name} in {path} is {value!r}, expected text, or a list of texts; write it so")
         if found["use"] not in USES:
             raise ValueError(f"use in {path} is {found['use']!r}, expected one of {sorted(USES)}")
-        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in found.items()}
-        return cls(**values)
+        try:
+            validate_repo_id(found["repo_id"])
+        except HFValidationError as error:
+            raise ValueError(f"repo_id in {path}: {error}") from error
+        if "/" not in found["repo_id"]:
+            raise ValueError(f"repo_id in {path} is {found['repo_id']!r}, expected OWNER/NAME")
+        return cls(**{**found, "siblings": tuple(found["siblings"]), "limits": tuple(found["limits"])})
+
+    def check_start(self, run: Mapping[str, Any]) -> None:
+        """Raise a ValueError if a run started from weights that no fact names.
+
+        Args:
+            run: its config.json.
+        """
+        if self.base_model is None and (run["script"] != "TrainArguments" or run["arguments"]["pretrained"]):
+            raise ValueError(
+                "base_model is missing among the facts, and the run started from other weights; name them and their"
+                " licence in facts.yaml"
+            )

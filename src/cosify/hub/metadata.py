@@ -18,7 +18,7 @@ def front_matter(info: "CardInfo") -> str:
             task_type=TASK,
             dataset_type=facts.dataset_id,
             dataset_name=facts.dataset_name,
-            dataset_split="test",
+            dataset_split=facts.dataset_split,
             metric_type="accuracy",
             metric_value=round(assessment.accuracy, 4),
         )
@@ -55,6 +55,6 @@ def evaluation_results(info: "CardInfo") -> str:
         dataset_id=info.facts.dataset_id,
         task_id=TASK,
         value=round(100 * info.assessment.accuracy, 2),
-        notes=f"top-1 in percent of {info.assessment.num_test} test images; {info.evaluation['command']}",
+        notes=f"top-1 in percent of {info.assessment.num_test} images of the split {info.facts.dataset_split}",
     )
     return str(yaml.safe_dump(eval_result_entries_to_yaml([entry]), sort_keys=False))

@@ -3,6 +3,7 @@
 import json
 import logging
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,16 +14,29 @@ from torch import nn
 
 from cosify.hub.export import save
 from cosify.hub.readers import READERS, check_readers, is_own_architecture, probe_images
+from cosify.hub.records import (
+    CARD,
+    CONFIG,
+    ENVIRONMENT,
+    EVALUATION,
+    EVALUATION_RESULTS,
+    FACTS,
+    FINETUNED,
+    METRICS,
+    RELIABILITY,
+    RUN,
+    TRACE,
+    WEIGHTS,
+)  # fmt: skip
 from cosify.models import load_pretrained
-from cosify.models.published import FACTS
 
 logger = logging.getLogger("cosify")
 
 # Everything else in a folder, such as checkpoints, stays here: no pickle ever leaves.
-REQUIRED = ("config.json", "model.safetensors")
-PATTERNS = (
-    *REQUIRED, "preprocessor_config.json", "README.md", ".eval_results/*.yaml", "*.png",
-    "facts.yaml", "run.json", "metrics.jsonl", "environment.json", "evaluation.json", "finetune.json",
+REQUIRED = (CONFIG, WEIGHTS)
+PUBLISHED = (
+    *REQUIRED, "preprocessor_config.json", CARD, EVALUATION_RESULTS,
+    FACTS, RUN, METRICS, ENVIRONMENT, TRACE, EVALUATION, RELIABILITY, FINETUNED,
 )  # fmt: skip
 
 
@@ -76,40 +90,32 @@ def push(
             reader gives other labels than the model.
         OSError: if the hub cannot be reached or refuses; the message says what it said.
     """
-    if isinstance(model, nn.Module):
-        with TemporaryDirectory(prefix="cosify-push-") as scratch:
-            save(model, scratch, label_names=label_names)
-            return push(
-                scratch,
-                repo_id,
-                private=private,
-                revision=revision,
-                create_pr=create_pr,
-                message=message,
-                dry_run=dry_run,
-            )
-    folder = folder_to_publish(model)
-    check_card(folder, repo_id)
-    readers = check_folder(folder)
-    files = tuple((str(path.relative_to(folder)), path.stat().st_size) for path in files_to_publish(folder))
-    if dry_run:
-        return Publication(repo_id, files, readers)
-    from huggingface_hub import HfApi
+    with ExitStack() as stack:
+        if isinstance(model, nn.Module):
+            scratch = stack.enter_context(TemporaryDirectory(prefix="cosify-push-"))
+            model = save(model, scratch, label_names=label_names)
+        folder = folder_to_publish(model)
+        check_card(folder, repo_id)
+        readers = check_folder(folder)
+        files = tuple((str(path.relative_to(folder)), path.stat().st_size) for path in files_to_publish(folder))
+        if dry_run:
+            return Publication(repo_id, files, readers)
+        from huggingface_hub import HfApi
 
-    api = HfApi()
-    api.create_repo(repo_id, private=private, exist_ok=True)
-    if revision is not None and not create_pr:
-        api.create_branch(repo_id, branch=revision, exist_ok=True)
-    done = api.upload_folder(
-        repo_id=repo_id,
-        folder_path=folder,
-        allow_patterns=[name for name, _ in files],
-        revision=revision,
-        create_pr=create_pr,
-        commit_message=message,
-    )
-    url = done.pr_url if create_pr else done.commit_url
-    return Publication(repo_id, files, readers, url, done.oid)
+        api = HfApi()
+        api.create_repo(repo_id, private=private, exist_ok=True)
+        if revision is not None and not create_pr:
+            api.create_branch(repo_id, branch=revision, exist_ok=True)
+        done = api.upload_folder(
+            repo_id=repo_id,
+            folder_path=folder,
+            allow_patterns=[name for name, _ in files],
+            revision=revision,
+            create_pr=create_pr,
+            commit_message=message,
+        )
+        url = done.pr_url if create_pr else done.commit_url
+        return Publication(repo_id, files, readers, url, done.oid)
 
 
 def folder_to_publish(path: str | Path) -> Path:
@@ -118,7 +124,7 @@ def folder_to_publish(path: str | Path) -> Path:
     Raises:
         ValueError: if a file that is needed is missing.
     """
-    folder = Path(path).expanduser()
+    folder = Path(path).expanduser().resolve()
     if not (folder / "config.json").is_file() or (folder / "export" / "config.json").is_file():
         folder = folder / "export"
     missing = [name for name in REQUIRED if not (folder / name).is_file()]
@@ -129,7 +135,7 @@ def folder_to_publish(path: str | Path) -> Path:
 
 def files_to_publish(folder: Path) -> list[Path]:
     """Return the files of a folder that are published, sorted."""
-    return sorted({path for pattern in PATTERNS for path in folder.glob(pattern) if path.is_file()})
+    return sorted(folder / name for name in PUBLISHED if (folder / name).is_file())
 
 
 def check_card(folder: Path, repo_id: str) -> None:
@@ -149,8 +155,8 @@ def check_card(folder: Path, repo_id: str) -> None:
             f"the repository is {repo_id}, and the card of {folder} is written for {expected}; change repo_id in"
             f" {FACTS} and run scripts/cards.py again"
         )
-    for file, text in rendered(folder.parent).items():
-        if file.is_relative_to(folder) and not (file.is_file() and file.read_text(encoding="utf-8") == text):
+    for file, text in rendered(folder).items():
+        if not file.is_file() or file.read_text(encoding="utf-8") != text:
             raise ValueError(f"{file} is not what the files beside it say, expected their card; run scripts/cards.py")
 
 

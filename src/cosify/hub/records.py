@@ -2,46 +2,45 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cosify.training import CosifyArguments, FinetuneArguments, TrainArguments
-from cosify.training.parse import command_line
-
-RUN, METRICS, ENVIRONMENT, EVALUATION, FINETUNE = (
-    "run.json", "metrics.jsonl", "environment.json", "evaluation.json", "finetune.json",
-)  # fmt: skip
-WEIGHTS = "model.safetensors"
-SCRIPTS = {
-    "TrainArguments": ("scripts/train.py", TrainArguments),
-    "CosifyArguments": ("scripts/cosify_pretrained.py", CosifyArguments),
-    "FinetuneArguments": ("scripts/finetune.py", FinetuneArguments),
-}
+CONFIG, WEIGHTS, CARD, FACTS = "config.json", "model.safetensors", "README.md", "facts.yaml"
+RUN, METRICS, ENVIRONMENT, TRACE = "run.json", "metrics.jsonl", "environment.json", "kappa_trace.png"
+EVALUATION, FINETUNED, RELIABILITY = "evaluation.json", "finetune.json", "reliability.png"
+EVALUATION_RESULTS = ".eval_results/accuracy.yaml"
+MEASURED = (CONFIG, WEIGHTS, RUN, METRICS, ENVIRONMENT)  # what an evaluation is of
 
 
 @dataclass(frozen=True)
-class Weights:
-    """The file that was measured.
+class Measured:
+    """What was measured: a folder with these files.
 
     Attributes:
-        sha256: of model.safetensors.
-        num_bytes: its size.
-        dtype: of matrices and filters.
+        sha256: of each file in `MEASURED`.
+        num_bytes: of the weights.
+        dtype: of their matrices and filters.
     """
 
-    sha256: str
+    sha256: Mapping[str, str]
     num_bytes: int
     dtype: str
 
     @classmethod
-    def of_file(cls, file: Path) -> "Weights":
-        """Look at a model.safetensors."""
+    def of_folder(cls, folder: Path) -> "Measured":
+        """Look at a folder."""
         from safetensors.torch import load_file
 
-        kinds = {str(value.dtype).removeprefix("torch.") for value in load_file(file).values() if value.ndim > 1}
-        sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
-        return cls(sha256, file.stat().st_size, " and ".join(sorted(kinds)))
+        tensors = load_file(folder / WEIGHTS).values()
+        kinds = {str(value.dtype).removeprefix("torch.") for value in tensors if value.ndim > 1}
+        sha256 = {name: digest(folder / name) for name in MEASURED}
+        return cls(sha256, (folder / WEIGHTS).stat().st_size, " and ".join(sorted(kinds)))
+
+    def changed(self, folder: Path) -> list[str]:
+        """Return the files in a folder that are others than these; one that is not there is none."""
+        return [name for name in MEASURED if (folder / name).is_file() and digest(folder / name) != self.sha256[name]]
 
 
 @dataclass(frozen=True)
@@ -76,22 +75,20 @@ class Finetuned:
         return float((self.accuracy * (1 - self.accuracy) / self.num_test) ** 0.5)
 
 
-def command_of(run: dict[str, Any]) -> str:
-    """Return the command that repeats a run.
-
-    Args:
-        run: its config.json.
-    """
-    script, kind = SCRIPTS[run["script"]]
-    return command_line(script, kind, run["arguments"])
+def digest(file: Path) -> str:
+    """Return the sha256 of a file."""
+    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def read_json(path: Path) -> Any:
     """Return a file that a script wrote.
 
     Raises:
-        ValueError: if it is not there.
+        ValueError: if it is not there, or is no JSON.
     """
     if not path.is_file():
         raise ValueError(f"{path} is missing, expected the output of a script; run it first")
-    return json.loads(path.read_text(encoding="utf-8"))
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is no JSON ({error}), expected the output of a script; run it again") from error

@@ -10,13 +10,14 @@ from torch import nn
 from cosify.models import find_heads
 from cosify.models.classifiers import owner_of_classifier
 from cosify.models.config import published_spec, read_config
+from cosify.models.published import backbones
 
 
 def load(folder_or_hub_id: str | Path) -> nn.Module:
     """Return the model that `cosify.save` wrote, with its head, policy, kappa and classes.
 
     Args:
-        folder_or_hub_id: a folder, or `ORG/NAME` on the hub.
+        folder_or_hub_id: a folder, `ORG/NAME` on the hub, or the name of a published backbone.
 
     Returns:
         A timm model, or a transformers model if it was one, in evaluation mode.
@@ -26,6 +27,8 @@ def load(folder_or_hub_id: str | Path) -> nn.Module:
         ValueError: if it holds no cosine head, or its description or weights are damaged.
     """
     name = str(folder_or_hub_id)
+    if name in backbones():
+        name = backbones()[name].source.partition(":")[2]
     local = Path(name).is_dir()
     file = Path(name, "config.json") if local else _fetch_config(name)
     config = read_config(file)

@@ -15,6 +15,7 @@ from types import ModuleType
 from typing import Any
 
 import timm.models
+from huggingface_hub import try_to_load_from_cache
 from torch import nn
 
 from cosify.heads import HeadSpec
@@ -125,19 +126,22 @@ def _published(pretrained_cfg: object, cache_dir: Any) -> HeadSpec | None:
 
 def _convert_before_loading(original: Callable[..., None], model: nn.Module, *args: Any, **kwargs: Any) -> None:
     pending = _pending.get()
+    cfg = kwargs.get("pretrained_cfg") or getattr(model, "pretrained_cfg", {})
     if pending is not None:
         architecture, spec = pending
-        cfg = kwargs.get("pretrained_cfg") or getattr(model, "pretrained_cfg", {})
         if cfg.get("architecture") == architecture and not hasattr(model, "cosify_memory"):
             apply_spec(model, spec)
     original(model, *args, **kwargs)
-    if pending is not None and cfg.get("source") == "hf-hub":
+    if cfg.get("source") == "hf-hub":
         repo_id, revision = timm.models._hub.hf_split(cfg["hf_hub_id"])
-        check_download(repo_id, revision, kwargs.get("cache_dir"))
+        cache_dir = kwargs.get("cache_dir")
+        check_download(try_to_load_from_cache(repo_id, "model.safetensors", cache_dir=cache_dir, revision=revision))
 
 
 def _resolve_published(original: Callable[..., Any], model_name: str, pretrained_cfg: object, *args: Any) -> Any:
-    backbone = backbones().get(model_name)
-    if backbone is not None and pretrained_cfg is None:
-        model_name = backbone.source
+    """Turn `NAME.TAG`, or `NAME` with a tag as `pretrained_cfg`, into the place of a published backbone."""
+    name = f"{model_name}.{pretrained_cfg}" if isinstance(pretrained_cfg, str) else model_name
+    backbone = backbones().get(name)
+    if backbone is not None and (pretrained_cfg is None or isinstance(pretrained_cfg, str)):
+        return original(backbone.source, None, *args)
     return original(model_name, pretrained_cfg, *args)

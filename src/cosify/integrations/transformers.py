@@ -7,7 +7,6 @@ This serves `TimmWrapperForImageClassification`, the native models, pipelines an
 """
 
 import functools
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -34,6 +33,9 @@ def _teach_base_class(module: ModuleType) -> None:
             )
         if not hasattr(original, "cosify_original"):
             setattr(base, name, _after(original, function))
+    original = getattr(base, "_load_pretrained_model", None)
+    if original is not None and not hasattr(original, "cosify_original"):  # without it nothing is lost but the check
+        base._load_pretrained_model = staticmethod(_checked(original))
 
 
 def _after(original: Any, then: Any) -> Any:
@@ -47,15 +49,25 @@ def _after(original: Any, then: Any) -> Any:
     return method
 
 
+def _checked(original: Any) -> Any:
+    """Return the reader of weights that first compares those of image models that cosify or timm wrote."""
+
+    @functools.wraps(original)
+    def load(model: Any, state_dict: Any, checkpoint_files: Any, *args: Any, **kwargs: Any) -> Any:
+        if hasattr(model.config, "cosify") or model.config.model_type == "timm_wrapper":
+            for file in checkpoint_files or ():
+                check_download(file)
+        return original(model, state_dict, checkpoint_files, *args, **kwargs)
+
+    load.cosify_original = original  # type: ignore[attr-defined]
+    return load
+
+
 def _convert_from_config(model: Any) -> None:
     """Put in the head that `config.cosify` describes."""
     saved = getattr(model.config, "cosify", None)
     if saved is None or "ForImageClassification" not in type(model).__name__ or find_heads(model):
         return
-    # The config does not say which revision it is of (transformers 5.23): of others than main nothing is compared.
-    name = model.config.name_or_path
-    if name.count("/") == 1 and not Path(name).is_dir():
-        check_download(name)
     apply_spec(model, HeadSpec.from_config(saved, f"the config of {type(model).__name__}"))
     prefixes = [name.replace(".", r"\.") for name in find_heads(model)]
     # A published folder is in stock format: it holds a zero bias that Eq. (1) lacks, and kappa stands in its config.

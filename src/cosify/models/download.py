@@ -3,31 +3,23 @@
 import hashlib
 import re
 from pathlib import Path
-from typing import Any
-
-from huggingface_hub import try_to_load_from_cache
 
 CHUNK = 1 << 24  # bytes
 
 
-def check_download(repo_id: str, revision: str | None = None, cache_dir: Any = None) -> None:
-    """Compare the weights in the hub's cache with their sha256, which names the cached file.
+def check_download(file: object) -> None:
+    """Compare weights in the hub's cache with their sha256, which names the file that a snapshot links to.
 
     huggingface_hub 2.4 compares sizes alone.  Where the cache holds copies instead of links, as on Windows without
     developer mode, nothing can be compared.
 
     Args:
-        repo_id: `OWNER/NAME`.
-        revision: branch, tag or commit; None for main.
-        cache_dir: of the hub; None for its default.
+        file: path in a snapshot; anything else, such as None or a file of one's own, passes.
 
     Raises:
         OSError: if the file was damaged on its way or on the disk.
     """
-    file = try_to_load_from_cache(repo_id, "model.safetensors", cache_dir=cache_dir, revision=revision)
-    if not isinstance(file, str):
-        return
-    blob = Path(file).resolve()
+    blob = Path(file).resolve() if isinstance(file, str) else Path()
     if re.fullmatch(r"[0-9a-f]{64}", blob.name) is None:
         return
     found = hashlib.sha256()
@@ -36,6 +28,6 @@ def check_download(repo_id: str, revision: str | None = None, cache_dir: Any = N
             found.update(chunk)
     if found.hexdigest() != blob.name:
         raise OSError(
-            f"the weights of {repo_id} were damaged: {blob} has the sha256 {found.hexdigest()}, expected that of its"
-            " name; delete the file and download it again"
+            f"the weights {file} were damaged: {blob} has the sha256 {found.hexdigest()}, expected that of its name;"
+            " delete that file and download it again"
         )

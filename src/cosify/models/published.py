@@ -1,16 +1,21 @@
 """The published backbones and their names in timm, such as `resnet18_cifar.cos_ls_cifar100`."""
 
 import functools
+import json
+import logging
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import timm.models
 from timm.models import PretrainedCfg
 
 from cosify.models.config import read_config
 
-FACTS = "facts.yaml"
+logger = logging.getLogger("cosify")
+
+PUBLISHED = "published.json"  # name -> OWNER/NAME@COMMIT of what is on the hub
 
 
 @dataclass(frozen=True)
@@ -21,11 +26,13 @@ class Backbone:
         name: timm's `architecture.tag`, also of its folder.
         folder: with config.json, card and results; with model.safetensors where that is small enough to ship.
         hub_id: `OWNER/NAME@COMMIT`, None where it is not on the hub.
+        cfg: timm's description of its images and classes.
     """
 
     name: str
     folder: Path
     hub_id: str | None
+    cfg: PretrainedCfg
 
     @property
     def is_local(self) -> bool:
@@ -47,33 +54,51 @@ def backbones_folder() -> Path:
 
 @functools.cache
 def backbones() -> dict[str, Backbone]:
-    """Return the backbones whose weights can be had, by name: those in the folder and those on the hub."""
-    import yaml
+    """Return the backbones whose weights can be had, by name: those in the folder and those on the hub.
 
-    found = {}
-    for file in sorted(backbones_folder().glob(f"*.*/{FACTS}")):
-        folder, facts = file.parent, yaml.safe_load(file.read_text(encoding="utf-8"))
-        commit = facts.get("published")
-        backbone = Backbone(folder.name, folder, None if commit is None else f"{facts['repo_id']}@{commit}")
-        if (folder / "config.json").is_file() and (backbone.is_local or commit is not None):
+    A folder that cannot be read is left out with a warning: importing cosify is what mends it.
+    """
+    root, found, hub_ids = backbones_folder(), {}, {}
+    if (root / PUBLISHED).is_file():
+        try:
+            hub_ids = json.loads((root / PUBLISHED).read_text(encoding="utf-8"))
+        except ValueError as error:
+            logger.warning("%s cannot be read: %s", root / PUBLISHED, error)
+    for config in sorted(root.glob("*.*/config.json")):
+        try:
+            backbone = _backbone(config, hub_ids.get(config.parent.name))
+        except (ValueError, KeyError, TypeError) as error:
+            logger.warning("%s is left out of the backbones (%s: %s)", config.parent, type(error).__name__, error)
+            continue
+        if backbone.is_local or backbone.hub_id is not None:
             found[backbone.name] = backbone
     return found
+
+
+def _backbone(file: Path, hub_id: str | None) -> Backbone:
+    config, folder = read_config(file), file.parent
+    architecture, _, tag = folder.name.partition(".")
+    if config["architecture"] != architecture:
+        raise ValueError(f"its architecture is {config['architecture']!r}, expected the first part of its name")
+    saved: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in config["pretrained_cfg"].items()}
+    saved |= {"architecture": architecture, "tag": tag}
+    if (folder / "model.safetensors").is_file():
+        saved |= {"source": "local-dir", "file": str(folder)}
+    else:
+        saved |= {"source": "hf-hub", "hf_hub_id": hub_id}
+    return Backbone(folder.name, folder, hub_id, PretrainedCfg(**saved))
 
 
 def register_backbones() -> None:
     """Make `timm.list_models(pretrained=True)` list them, and `timm.get_pretrained_cfg` know their images.
 
     timm takes tags from the module that defines an architecture, and some of these have an architecture of timm's own:
-    so that this writes what `register_model` writes for a tag (timm 1.0.31).
+    so that this writes what `register_model` writes for a tag (timm 1.0.31).  A name of timm's own stays timm's.
     """
     registry = timm.models._registry
-    for backbone in backbones().values():
-        architecture, _, tag = backbone.name.partition(".")
-        config = read_config(backbone.folder / "config.json")["pretrained_cfg"]
-        saved = {name: tuple(value) if isinstance(value, list) else value for name, value in config.items()}
-        source = {"file": str(backbone.folder)} if backbone.is_local else {"hf_hub_id": backbone.hub_id}
-        cfg = PretrainedCfg(**{**saved, **source, "architecture": architecture, "tag": tag})
-        registry._model_pretrained_cfgs[backbone.name] = cfg
-        registry._model_has_pretrained.add(backbone.name)
-        if backbone.name not in registry._model_with_tags[architecture]:
-            registry._model_with_tags[architecture].append(backbone.name)
+    for name, backbone in backbones().items():
+        architecture = name.partition(".")[0]
+        if name not in registry._model_with_tags[architecture]:
+            registry._model_with_tags[architecture].append(name)
+            registry._model_pretrained_cfgs[name] = backbone.cfg
+            registry._model_has_pretrained.add(name)

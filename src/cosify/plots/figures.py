@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from cosify.evaluation.assess import Assessment, scores_for
+from cosify.evaluation.assess import MEASURED_SAMPLES, Assessment, scores_for
 from cosify.evaluation.bank import FeatureBank
 from cosify.evaluation.detection import Detection
 from cosify.evaluation.diversity import class_angles_deg, span_angles_deg
@@ -148,9 +148,13 @@ def _of_scores(subjects: Sequence[Subject], folder: Path) -> list[Figure]:
             file = _bars(subjects, found, folder / f"detection_{label}.png", f"Telling right predictions from {what}")
             caption = "Average precision of the right predictions, with 95 % bootstrap intervals (paper, Fig. 4)."
             figures.append(Figure(file, f"Detection of {what}", caption))
-    curves = {each.name: (each.test.max_probability, each.test.correct) for each in subjects}
+    measured = MEASURED_SAMPLES if len(subjects[0].test) > 1 else slice(None)
+    curves = {each.name: (each.test.max_probability[measured], each.test.correct[measured]) for each in subjects}
     file = plot_reliability(curves, folder / "reliability.png")
-    caption = "Accuracy by confidence, with the kappa that the head uses in evaluation; the diagonal is calibrated."
+    caption = (
+        "Accuracy by confidence on every second test image, with the kappa that the head uses in evaluation; the"
+        " diagonal is calibrated."
+    )
     figures.append(Figure(file, "Reliability", caption))
     return figures
 

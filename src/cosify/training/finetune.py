@@ -9,6 +9,7 @@ from torch import nn
 
 from cosify.data import Preprocessing
 from cosify.models import convert, load_pretrained
+from cosify.models.model_digest import model_digest
 from cosify.models.stages import freeze_stages
 from cosify.training.arguments import CosifyArguments, FinetuneArguments, kappa_policy
 from cosify.training.loop import fit
@@ -35,11 +36,14 @@ def finetune(args: FinetuneArguments) -> TrainResult:
     model = start_model(args, head="linear")
     head = args.kappa if args.head == "cos" else "softmax"
     session = Session.open(args, f"{Path(args.model).name}-{head}", Preprocessing.of_pretrained(model, args.image_size))
+    digest = model_digest(model)
     model.reset_classifier(len(session.data.label_names))  # type: ignore[operator]  # every timm classifier has it
     if args.head == "cos":
         convert(model, kappa=kappa_policy(args.kappa))
     freeze_stages(model, blocks_of(args.blocks))
-    return fit(session, model, more_config={"start": args.model, "head": head, "blocks": args.blocks})
+    return fit(
+        session, model, more_config={"start": args.model, "start_digest": digest, "head": head, "blocks": args.blocks}
+    )
 
 
 def start_model(args: FinetuneArguments | CosifyArguments, head: Literal["linear"] | None = None) -> nn.Module:

@@ -8,7 +8,7 @@ from typing import Any
 import timm
 from torch import nn
 
-from cosify.data import BUILT_IN, Preprocessing
+from cosify.data import BUILT_IN, Preprocessing, base_and_split
 from cosify.models.convert import convert
 from cosify.training.arguments import TrainArguments, kappa_policy
 
@@ -42,9 +42,10 @@ class ModelChoice:
             ValueError: if a model argument does not read key=value.
         """
         kwargs = parse_model_kwargs(args.model_kwargs)
-        if args.model is None and args.data == "two-digits":
+        base, _ = base_and_split(args.data)
+        if args.model is None and base == "two-digits":
             return cls(LARGE_MODEL, {**WIDE_IMAGE_MODEL_KWARGS, **kwargs}, args.image_size)
-        if args.model is None and args.data in BUILT_IN:
+        if args.model is None and base in BUILT_IN:
             image_size = SMALL_IMAGE_SIZE if args.image_size is None else args.image_size
             return cls(SMALL_MODEL, {**SMALL_MODEL_KWARGS, **kwargs}, image_size)
         return cls(LARGE_MODEL if args.model is None else args.model, kwargs, args.image_size)
@@ -97,14 +98,15 @@ def build_model(choice: ModelChoice, args: TrainArguments, num_classes: int, in_
         ValueError: if the model does not take its arguments, or the head does not suit it.
     """
     try:
-        model: nn.Module = timm.create_model(
-            choice.name, pretrained=args.pretrained, num_classes=num_classes, in_chans=in_chans, **choice.kwargs
-        )
+        # With its own head first, also of a published cosine model.
+        settings = {"num_classes": num_classes, "in_chans": in_chans, "head": "linear", **choice.kwargs}
+        model: nn.Module = timm.create_model(choice.name, pretrained=args.pretrained, **settings)
     except (RuntimeError, TypeError) as error:
         raise ValueError(
             f"model {choice.name!r} cannot be built ({error}), expected arguments that it takes, got {choice.kwargs};"
             " change --model-kwargs, or drop --pretrained if it has no weights"
         ) from error
+    getattr(model, "_model_args", {}).pop("head", None)  # stock timm could not open an export that names our argument
     if args.head == "cos":
         convert(model, kappa=kappa_policy(args.kappa))
     return model

@@ -9,8 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cosify.models import find_heads
-from cosify.models.classifiers import names_in
+from cosify.models.classifiers import find_heads, names_in
 
 logger = logging.getLogger("cosify")
 

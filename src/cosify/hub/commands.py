@@ -1,0 +1,67 @@
+"""The commands behind the numbers of a card, as others would type them: without paths of the machine that ran them."""
+
+import re
+import shlex
+from collections.abc import Mapping
+from itertools import dropwhile
+from pathlib import Path
+from typing import Any
+
+from cosify.data import BUILT_IN, base_and_split
+from cosify.training import CosifyArguments, FinetuneArguments, TrainArguments
+from cosify.training.parse import command_line
+
+SCRIPTS = {
+    "TrainArguments": ("scripts/train.py", TrainArguments),
+    "CosifyArguments": ("scripts/cosify_pretrained.py", CosifyArguments),
+    "FinetuneArguments": ("scripts/finetune.py", FinetuneArguments),
+}
+
+
+def run_for_others(run: Mapping[str, Any], data: str | None = None, model: str | None = None) -> dict[str, Any]:
+    """Return a run's config.json with names instead of paths, and what defaults became where they depend on a name.
+
+    Args:
+        run: its config.json.
+        data: what others call the data; None for the last part of its path.
+        model: what others call the weights that it started from; None for the last part of their path.
+    """
+    arguments = dict(run["arguments"])
+    base, split = base_and_split(arguments["data"])
+    if base not in BUILT_IN:
+        arguments["data"] = (Path(base).name if data is None else data) + (f":{split}" if split else "")
+    if run["script"] == "TrainArguments" and arguments["model"] is None:
+        arguments["model"] = run["model"]
+        arguments["model_kwargs"] = [f"{name}={value!r}" for name, value in run["model_kwargs"].items()]
+        arguments["image_size"] = run["image_shape"][-1]
+    elif run["script"] != "TrainArguments":
+        arguments["model"] = Path(arguments["model"]).name if model is None else model
+    return {**run, "arguments": arguments, **({"start": arguments["model"]} if "start" in run else {})}
+
+
+def training_command(run: Mapping[str, Any]) -> str:
+    """Return the command that repeats a run.
+
+    Args:
+        run: its config.json, as `run_for_others` returns it.
+    """
+    script, kind = SCRIPTS[run["script"]]
+    command = command_line(script, kind, run["arguments"])
+    several = f"torchrun --nproc_per_node {run['world_size']} "
+    return command if run["world_size"] == 1 else several + command.removeprefix("python ")
+
+
+def evaluation_command(command: str, name: str) -> str:
+    """Return the command of an evaluation for one model alone.
+
+    Args:
+        command: as it was typed.
+        name: of the model.
+    """
+    words = list(dropwhile(lambda word: not word.startswith("--"), shlex.split(command)))
+    kept, flag = [], ""
+    for word in words:
+        flag = word if word.startswith("--") else flag
+        if flag not in ("--models", "--output"):
+            kept.append(word if word == flag else re.sub(r"^.*/", "", word))
+    return shlex.join(["python", "scripts/evaluate.py", name, *kept])
