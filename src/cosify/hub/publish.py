@@ -14,30 +14,12 @@ from torch import nn
 
 from cosify.hub.export import save
 from cosify.hub.readers import READERS, check_readers, is_own_architecture, probe_images
-from cosify.hub.records import (
-    CARD,
-    CONFIG,
-    ENVIRONMENT,
-    EVALUATION,
-    EVALUATION_RESULTS,
-    FACTS,
-    FINETUNED,
-    METRICS,
-    RELIABILITY,
-    RUN,
-    TRACE,
-    WEIGHTS,
-)  # fmt: skip
+from cosify.hub.records import CONFIG, FACTS, PUBLISHED, WEIGHTS
 from cosify.models import load_pretrained
 
 logger = logging.getLogger("cosify")
 
-# Everything else in a folder, such as checkpoints, stays here: no pickle ever leaves.
 REQUIRED = (CONFIG, WEIGHTS)
-PUBLISHED = (
-    *REQUIRED, "preprocessor_config.json", CARD, EVALUATION_RESULTS,
-    FACTS, RUN, METRICS, ENVIRONMENT, TRACE, EVALUATION, RELIABILITY, FINETUNED,
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -134,7 +116,7 @@ def folder_to_publish(path: str | Path) -> Path:
 
 
 def files_to_publish(folder: Path) -> list[Path]:
-    """Return the files of a folder that are published, sorted."""
+    """Return the files of a folder that are published, sorted; anything else, such as a checkpoint, stays here."""
     return sorted(folder / name for name in PUBLISHED if (folder / name).is_file())
 
 

@@ -11,6 +11,10 @@ CONFIG, WEIGHTS, CARD, FACTS = "config.json", "model.safetensors", "README.md", 
 RUN, METRICS, ENVIRONMENT, TRACE = "run.json", "metrics.jsonl", "environment.json", "kappa_trace.png"
 EVALUATION, FINETUNED, RELIABILITY = "evaluation.json", "finetune.json", "reliability.png"
 EVALUATION_RESULTS = ".eval_results/accuracy.yaml"
+PUBLISHED = (
+    CONFIG, WEIGHTS, "preprocessor_config.json", CARD, EVALUATION_RESULTS, FACTS,
+    RUN, METRICS, ENVIRONMENT, TRACE, EVALUATION, RELIABILITY, FINETUNED,
+)  # fmt: skip
 MEASURED = (CONFIG, WEIGHTS, RUN, METRICS, ENVIRONMENT)  # what an evaluation is of
 
 
