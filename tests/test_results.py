@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from cosify.hub.card import CardInfo, family_table
+
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
 COMPARISONS = sorted(path.parent for path in (ROOT / "scripts/results").glob("*/runs.jsonl"))
@@ -73,3 +75,16 @@ def test_scans_are_quoted() -> None:
         scan = json.loads((ROOT / "scripts/results" / name / "scan.json").read_text(encoding="utf-8"))
         kappas = [scan["kappa"]["mean"], *(each["kappa"] for each in scan["recommendations"])]
         assert " | ".join(f"{kappa:.1f}" for kappa in kappas) + " |" in TEXT, name
+
+
+def backbone_tables() -> list[str]:
+    """Return the tables of the published families, made from the folders in hub_cards."""
+    infos = {path.parent.name: CardInfo.of_folder(path.parent) for path in sorted(ROOT.glob("hub_cards/*/facts.yaml"))}
+    families = dict.fromkeys(info.facts.siblings for info in infos.values())
+    return [family_table([infos[name] for name in family]).lines() for family in families]
+
+
+def test_the_families_are_quoted() -> None:
+    tables = backbone_tables()
+    assert len(tables) >= 1
+    assert [table for table in tables if table not in TEXT] == []

@@ -207,7 +207,7 @@ def render(info: CardInfo, siblings: Sequence[CardInfo]) -> str:
         command=training_command(info.run),
         own_architecture=is_own_architecture(info.config),
         purpose=USES[info.facts.use],
-        pictures={"Training": TRACE, "Reliability on every second test image": RELIABILITY},
+        pictures={"Course of the training": TRACE, "Reliability on every second test image": RELIABILITY},
     )
     text = f"---\n{front_matter(info)}\n---\n\n{body.strip()}\n"
     ModelCard(text, ignore_metadata_errors=False)  # raises where the model-index is malformed

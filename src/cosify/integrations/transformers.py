@@ -3,7 +3,8 @@
 Nothing here imports transformers before the user's program does.  One class is touched, `PreTrainedModel`, at the two
 moments that every model passes on its way through `from_pretrained`: the end of construction, where the head is put
 in, and the initialisation of what the checkpoint did not hold, where kappa gets the value that the config recorded.
-This serves `TimmWrapperForImageClassification`, the native models, pipelines and the Trainer alike.
+This serves `TimmWrapperForImageClassification`, the native models, pipelines and the Trainer alike.  Before weights of
+such models are read from the hub's cache, their sha256 is compared.
 """
 
 import functools
