@@ -75,11 +75,12 @@ def open_data(
     Raises:
         ValueError: if images cannot be read, the settings contradict each other, or memory does not suffice.
     """
+    built_in = base_and_split(data)[0] in BUILT_IN
     survey = _survey(splits)
     if preprocessing.channels is not None:
         survey = replace(survey, channels=preprocessing.channels)
     if _resident(splits, settings, preprocessing, survey, device):
-        shift: Augmentation = "crop" if base_and_split(data)[0] in BUILT_IN else "crop-flip"
+        shift: Augmentation = "crop" if built_in else "crop-flip"
         if settings.augment != "auto":
             shift = settings.augment  # type: ignore[assignment]  # not timm, which is never resident
         train, test = decode_splits(
@@ -100,7 +101,7 @@ def open_data(
         raise ValueError(
             "transform has auto_augment, but the images are grey, and timm's policies take colour alone; drop it"
         )
-    if settings.augment == "auto" and base_and_split(data)[0] in BUILT_IN:
+    if settings.augment == "auto" and built_in:
         options.setdefault("hflip", 0.0)  # digits are no mirror images of each other
     augmentation = "timm" if settings.augment == "auto" or settings.transform else settings.augment
     workers = default_num_workers(local_processes) if settings.num_workers is None else settings.num_workers

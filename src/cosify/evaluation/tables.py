@@ -7,6 +7,7 @@ from functools import partial
 from cosify.evaluation.assess import Assessment
 from cosify.evaluation.detection import Detection, Interval
 from cosify.evaluation.scores import SCORES
+from cosify.evaluation.transfer import standard_error
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ def _models(assessments: Sequence[Assessment]) -> Table:
         rows.append(
             (
                 each.model,
-                f"{each.accuracy:.2%} ± {(each.accuracy * (1 - each.accuracy) / each.num_test) ** 0.5:.2%}",
+                f"{each.accuracy:.2%} ± {standard_error(each.accuracy, each.num_test):.2%}",
                 f"{each.mean_per_class:.2%}",
                 scan.head,
                 "per sample" if scan.eval_kappa == "sample" else _number(scan.head_kappa),

@@ -65,10 +65,15 @@ def transfer(bank: FeatureBank, *, seed: int = 0, lambdas: Sequence[float] = LAM
     return Transfer(
         probe=probe,
         knn_top1=knn_top1(features[~test], labels[~test], features[test], labels[test]),
-        standard_error=(probe.top1 * (1 - probe.top1) / probe.num_test) ** 0.5,
+        standard_error=standard_error(probe.top1, probe.num_test),
         protocol=f"a fifth of each class tests ({probe.num_test} of {len(labels)} images, seed {seed}), features"
         " standardised",
     )
+
+
+def standard_error(accuracy: float, num: int) -> float:
+    """Return that of an accuracy in [0, 1] on `num` samples, sqrt(p (1 - p) / N)."""
+    return float((accuracy * (1 - accuracy) / num) ** 0.5)
 
 
 def knn_top1(

@@ -8,6 +8,7 @@ from typing import Any
 
 from cosify.evaluation import Assessment, Table, tables_of
 from cosify.evaluation.from_json import from_json
+from cosify.evaluation.transfer import standard_error
 from cosify.functional import kappa_grid
 from cosify.heads.kappa_statistics import KappaSummary
 from cosify.hub.commands import training_command
@@ -28,7 +29,7 @@ from cosify.hub.records import (
     Finetuned,
     Measured,
     read_json,
-)  # fmt: skip
+)
 from cosify.models.published import backbones_folder
 from cosify.training.run_folder import read_metrics
 
@@ -131,7 +132,7 @@ def family_table(siblings: Sequence[CardInfo], this: str = "") -> Table:
     for each in siblings:
         miss, accuracy = each.assessment.miss, each.assessment.accuracy
         of_task = {one.task: (100 * one.accuracy, 100 * one.standard_error) for one in each.finetuned}
-        error = (accuracy * (1 - accuracy) / each.assessment.num_test) ** 0.5
+        error = standard_error(accuracy, each.assessment.num_test)
         cells = [
             f"{each.name}{' (this one)' if each.name == this else ''}",
             each.facts.use,

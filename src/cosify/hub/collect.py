@@ -17,7 +17,7 @@ from torch import Tensor
 from cosify.data import Preprocessing, Splits, load_splits
 from cosify.evaluation import FeatureBank, feature_bank
 from cosify.evaluation.assess import MEASURED_SAMPLES
-from cosify.files import write_whole
+from cosify.files import sha256_of, write_whole
 from cosify.hub.card import CardInfo, render
 from cosify.hub.commands import evaluation_command, run_for_others, training_command
 from cosify.hub.facts import Facts
@@ -37,9 +37,8 @@ from cosify.hub.records import (
     WEIGHTS,
     Finetuned,
     Measured,
-    digest,
     read_json,
-)  # fmt: skip
+)
 from cosify.models import load_pretrained
 from cosify.models.model_digest import model_digest
 from cosify.models.published import backbones
@@ -170,7 +169,7 @@ def add_finetuned(run: Path, folder: Path) -> None:
         num_train=config["num_train"],
         num_test=config["num_test"],
         seed=config["arguments"]["seed"],
-        weights_sha256=digest(folder / WEIGHTS),
+        weights_sha256=sha256_of(folder / WEIGHTS),
     )
     file = folder / FINETUNED
     others = [each for each in read_json(file) if each["task"] != task] if file.is_file() else []

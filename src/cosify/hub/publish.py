@@ -14,7 +14,7 @@ from torch import nn
 
 from cosify.hub.export import save
 from cosify.hub.readers import READERS, check_readers, is_own_architecture, probe_images
-from cosify.hub.records import CONFIG, FACTS, PUBLISHED, WEIGHTS
+from cosify.hub.records import CARD, CONFIG, FACTS, PUBLISHED, WEIGHTS
 from cosify.models import load_pretrained
 
 logger = logging.getLogger("cosify")
@@ -123,7 +123,7 @@ def files_to_publish(folder: Path) -> list[Path]:
 def check_card(folder: Path, repo_id: str) -> None:
     """Raise a ValueError unless the card is what the folder's files say; warn where there is none."""
     if not (folder / FACTS).is_file():
-        if not (folder / "README.md").is_file():
+        if not (folder / CARD).is_file():
             logger.warning(
                 "%s has no card, README.md; nobody will know what the model is: see scripts/cards.py", folder
             )

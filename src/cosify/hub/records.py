@@ -1,11 +1,13 @@
 """The files in a published folder beside weights and config, and what is read from them."""
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from cosify.evaluation.transfer import standard_error
+from cosify.files import sha256_of
 
 CONFIG, WEIGHTS, CARD, FACTS = "config.json", "model.safetensors", "README.md", "facts.yaml"
 RUN, METRICS, ENVIRONMENT, TRACE = "run.json", "metrics.jsonl", "environment.json", "kappa_trace.png"
@@ -39,12 +41,14 @@ class Measured:
 
         tensors = load_file(folder / WEIGHTS).values()
         kinds = {str(value.dtype).removeprefix("torch.") for value in tensors if value.ndim > 1}
-        sha256 = {name: digest(folder / name) for name in MEASURED}
+        sha256 = {name: sha256_of(folder / name) for name in MEASURED}
         return cls(sha256, (folder / WEIGHTS).stat().st_size, " and ".join(sorted(kinds)))
 
     def changed(self, folder: Path) -> list[str]:
         """Return the files in a folder that are others than these; one that is not there is none."""
-        return [name for name in MEASURED if (folder / name).is_file() and digest(folder / name) != self.sha256[name]]
+        return [
+            name for name in MEASURED if (folder / name).is_file() and sha256_of(folder / name) != self.sha256[name]
+        ]
 
 
 @dataclass(frozen=True)
@@ -75,13 +79,8 @@ class Finetuned:
 
     @property
     def standard_error(self) -> float:
-        """Of the accuracy, sqrt(p (1 - p) / N)."""
-        return float((self.accuracy * (1 - self.accuracy) / self.num_test) ** 0.5)
-
-
-def digest(file: Path) -> str:
-    """Return the sha256 of a file."""
-    return hashlib.sha256(file.read_bytes()).hexdigest()
+        """Of the accuracy."""
+        return standard_error(self.accuracy, self.num_test)
 
 
 def read_json(path: Path) -> Any:

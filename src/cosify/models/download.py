@@ -1,10 +1,9 @@
 """Downloaded weights are those that the hub has, or they are refused."""
 
-import hashlib
 import re
 from pathlib import Path
 
-CHUNK = 1 << 24  # bytes
+from cosify.files import sha256_of
 
 
 def check_download(file: object) -> None:
@@ -22,12 +21,9 @@ def check_download(file: object) -> None:
     blob = Path(file).resolve() if isinstance(file, str) else Path()
     if re.fullmatch(r"[0-9a-f]{64}", blob.name) is None:
         return
-    found = hashlib.sha256()
-    with blob.open("rb") as opened:
-        while chunk := opened.read(CHUNK):
-            found.update(chunk)
-    if found.hexdigest() != blob.name:
+    found = sha256_of(blob)
+    if found != blob.name:
         raise OSError(
-            f"the weights {file} were damaged: {blob} has the sha256 {found.hexdigest()}, expected that of its name;"
+            f"the weights {file} were damaged: {blob} has the sha256 {found}, expected that of its name;"
             " delete that file and download it again"
         )
