@@ -23,6 +23,7 @@ format: $(VENV)/installed
 	$(PYTHON) -m ruff check --fix .
 	$(PYTHON) -m ruff format .
 
+# The slow tests run compare.py, benchmark.py and cards.py.
 smoke: $(VENV)/installed
 	$(PYTHON) scripts/train.py --smoke --output runs/smoke --overwrite
 	$(PYTHON) scripts/cosify_pretrained.py --smoke --output runs/smoke-cosify --overwrite
@@ -32,10 +33,8 @@ smoke: $(VENV)/installed
 	$(PYTHON) scripts/evaluate.py --smoke --output runs/smoke-evaluate
 	$(PYTHON) scripts/publish.py runs/smoke --repo ORG/NAME
 	$(PYTHON) scripts/reproduce.py all --output runs/smoke-reproduce
-	$(PYTHON) scripts/compare.py --smoke --output runs/smoke-compare
 	$(PYTHON) scripts/sweep.py --models 'test_*' --output runs/sweep
 	$(PYTHON) scripts/margin.py --smoke --output runs/margin
-	$(PYTHON) scripts/benchmark.py --quick --output runs/benchmark
 	$(PYTHON) scripts/benchmark_step.py --smoke
 	$(PYTHON) scripts/benchmark_loop.py --smoke
 

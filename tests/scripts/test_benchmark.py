@@ -10,7 +10,7 @@ from tests.processes import ROOT, run_python
 SCRIPT = str(ROOT / "scripts" / "benchmark.py")
 
 
-@pytest.mark.slow  # make smoke runs it too
+@pytest.mark.slow
 def test_quick_run_is_exact_and_writes_its_tables(tmp_path: Path) -> None:
     run_python(SCRIPT, "--quick", "--output", str(tmp_path))
     assert {path.name for path in tmp_path.iterdir()} == {"benchmark.json", "benchmark.md"}
