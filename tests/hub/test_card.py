@@ -5,6 +5,7 @@ import re
 import shlex
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from cosify.hub.card import CardInfo, against_baseline, family_table, render
 from cosify.hub.collect import add_evaluation, add_finetuned, collect, render_all, rendered
 from cosify.hub.commands import evaluation_command
 from cosify.hub.facts import Facts
+from cosify.hub.metadata import front_matter
 from cosify.training import (
     CosifyArguments,
     FinetuneArguments,
@@ -165,6 +167,31 @@ def test_families_whose_members_were_measured_differently(root: Path) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("accuracy", "verdict", "as_in_the_paper"),
+    [
+        (0.9, "+40.0 ± 2.9 points to {}, above it.", True),
+        (0.5, "+0.0 ± 3.5 points to {}, no difference to see.", False),
+    ],
+)
+def test_transfer_is_compared_with_that_of_softmax(
+    root: Path, accuracy: float, verdict: str, as_in_the_paper: bool
+) -> None:
+    one, softmax = (CardInfo.of_folder(root / name) for name in (LS, SOFTMAX))
+    (tuned,) = one.finetuned
+    softmax = replace(softmax, finetuned=(replace(tuned, accuracy=0.5, num_test=400),))
+    large = replace(
+        one,
+        facts=replace(one.facts, use="transfer"),
+        finetuned=(replace(tuned, accuracy=accuracy, num_test=400),),
+        assessment=replace(one.assessment, transfer={}),
+    )
+    said, *more = against_baseline(large, [large, softmax])
+    assert said == f"Fine-tuning on digits:train: {verdict.format(SOFTMAX)}"
+    assert (more == []) == as_in_the_paper
+    assert against_baseline(softmax, [large, softmax]) == []
+
+
 def test_half_the_bytes_are_what_was_measured(base: Path, root: Path) -> None:
     model = timm.create_model(f"local-dir:{root / LS}", pretrained=True).eval()
     whole = cosify.load(base / LS / "export")
@@ -261,6 +288,15 @@ def test_a_run_that_started_from_weights_names_them(base: Path, root: Path, tmp_
     facts.write_text(yaml.safe_dump(FACTS))
     with pytest.raises(ValueError, match="base_model is missing among the facts, and the run started"):
         collect(tmp_path / "run", facts, tmp_path / "cards" / LS)
+
+
+@pytest.mark.parametrize(("start", "linked"), [("hf-hub:ORG/base", "ORG/base"), ("efficientnet-lite0", None)])
+def test_the_hub_is_told_of_a_start_that_it_has(root: Path, start: str, linked: str | None) -> None:
+    info = CardInfo.of_folder(root / LS)
+    found = replace(info, facts=replace(info.facts, base_model=start, base_license="mit"))
+    assert yaml.safe_load(front_matter(found)).get("base_model") == linked
+    card = render(found, [found])
+    assert f"Started from {start}; licence: mit." in card
 
 
 def test_a_card_that_is_wrong_does_not_go_up(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

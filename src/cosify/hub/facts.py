@@ -27,7 +27,7 @@ class Facts:
         siblings: names of the folders of the same family, this one too.
         limits: sentences on limits and risks.
         dataset_split: that accuracy was measured on.
-        base_model: weights it started from, None for weights from scratch.
+        base_model: weights it started from, as --model takes them; None for weights from scratch.
         base_license: of these, and of what they came from, a sentence.
     """
 

@@ -34,7 +34,9 @@ def front_matter(info: "CardInfo") -> str:
         )
         for task, found in assessment.transfer.items()
     ]
+    start = (facts.base_model or "").removeprefix("hf-hub:")
     data = ModelCardData(
+        base_model=start if "/" in start else None,  # the hub takes only models of its own
         license=facts.license,
         library_name="timm",
         pipeline_tag=TASK,
