@@ -12,7 +12,7 @@ import torch
 from accelerate.state import AcceleratorState
 
 from cosify.heads import CosineLinear
-from cosify.training import TrainArguments, predict_labels, read_metrics, train
+from cosify.training import TrainArguments, predict_labels, read_metrics, session, train
 from tests.data.folders import CIFAR100, image_folder
 from tests.processes import run_distributed
 from tests.training import ddp_worker
@@ -95,12 +95,17 @@ def test_preprocessing_is_recorded_in_the_model(args: TrainArguments) -> None:
     assert 0.4 < data["mean"][0] < 0.6
 
 
-def test_bf16(args: TrainArguments) -> None:
+@pytest.mark.parametrize("has_bf16", [True, False])
+def test_bf16(
+    args: TrainArguments, has_bf16: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(session, "cpu_has_bf16", lambda: has_bf16)
     AcceleratorState._reset_state(reset_partial_state=True)  # accelerate allows one precision a process
     try:
         result = train(replace(args, mixed_precision="bf16", epochs=1, warmup_epochs=0))
     finally:
         AcceleratorState._reset_state(reset_partial_state=True)
+    assert ("use --mixed-precision no on this machine" in caplog.text) != has_bf16
     assert all(parameter.dtype == torch.float32 for parameter in result.model.parameters())
     assert "forward" not in vars(result.model), "accelerate's wrapper is still on the model"
 

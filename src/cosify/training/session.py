@@ -1,5 +1,6 @@
 """What a run needs before there is a network: processes, seed, run folder, data."""
 
+import logging
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -14,6 +15,8 @@ from cosify.data import Data, PipelineSettings, Preprocessing, Shard, load_split
 from cosify.training.arguments import RunArguments
 from cosify.training.parse import resolved
 from cosify.training.run_folder import RunFolder, read_config
+
+logger = logging.getLogger("cosify")
 
 SMOKE_EPOCHS = 10
 
@@ -62,6 +65,12 @@ class Session:
             # TensorBoard's tracker wants a folder at once; the run's own is known when the processes are.
             project_config=ProjectConfiguration(logging_dir="runs"),
         )
+        slow = args.mixed_precision == "bf16" and accelerator.device.type == "cpu" and not cpu_has_bf16()
+        if slow and accelerator.is_main_process:
+            logger.warning(
+                "mixed_precision is 'bf16' on a CPU without instructions for it, about ten times as slow as float32;"
+                " use --mixed-precision no on this machine"
+            )
         set_seed(args.seed)
         shard = Shard(accelerator.process_index, accelerator.num_processes)
         if args.resume is not None:
@@ -199,3 +208,8 @@ def _tracker(args: RunArguments) -> str | None:
             " change --tracker"
         )
     return args.tracker
+
+
+def cpu_has_bf16() -> bool:
+    """Return whether oneDNN multiplies bf16 on this CPU; elsewhere torch converts number by number."""
+    return torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
