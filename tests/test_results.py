@@ -2,10 +2,13 @@
 
 import json
 from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
 
 import pytest
 
-from cosify.hub.card import CardInfo, family_table
+from cosify.evaluation.transfer import standard_error
+from cosify.hub.card import CardInfo, family_table, with_error
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -39,16 +42,32 @@ def test_cosify_figures_are_those_of_the_runs() -> None:
     assert f"({100 * results['base']['test_accuracy']:.1f} % of the 10,000 test images)" in TEXT
 
 
+def evaluated(folder: str) -> list[dict[str, Any]]:
+    """Return what scripts/evaluate.py wrote of each model."""
+    path = ROOT / "scripts/results" / folder / "evaluation.json"
+    found: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["models"]
+    return found
+
+
+def diversity_cells(model: dict[str, Any]) -> list[str]:
+    """Return accuracy, angles to the own class and to the span, and effective rank."""
+    found, error = model["scan"]["diversity"], standard_error(model["accuracy"], model["num_test"])
+    angles = [f"{found[f'mean_{each}_angle_deg']:.1f}" for each in ("class", "span")]
+    return [with_error(100 * model["accuracy"], 100 * error), *angles, f"{found['effective_rank']:.0f}"]
+
+
+def probe_cells(model: dict[str, Any]) -> list[str]:
+    """Return the accuracy of each linear probe."""
+    tasks = model["transfer"].values()
+    return [with_error(100 * task["probe"]["top1"], 100 * task["standard_error"]) for task in tasks]
+
+
 def evaluation_rows() -> list[str]:
-    """Return the README's rows on the CIFAR-100 models, made from what scripts/evaluate.py wrote."""
-    path = ROOT / "scripts/results/cifar100_evaluation/evaluation.json"
-    models = json.loads(path.read_text(encoding="utf-8"))["models"]
-    rows = []
+    """Return the README's rows on the CIFAR-100 models."""
+    models, rows = evaluated("cifar100_evaluation"), []
     for model in models:
-        scan, error = model["scan"], (model["accuracy"] * (1 - model["accuracy"]) / model["num_test"]) ** 0.5
-        measured = [scan["kappa"]["mean"], *(scan["diversity"][f"mean_{a}_angle_deg"] for a in ("class", "span"))]
-        cells = [f"{100 * model['accuracy']:.1f} ± {100 * error:.1f}", *(f"{value:.1f}" for value in measured)]
-        rows.append([model["model"], *cells, f"{scan['diversity']['effective_rank']:.0f}"])
+        accuracy, *diversity = diversity_cells(model)
+        rows.append([model["model"], accuracy, f"{model['scan']['kappa']['mean']:.1f}", *diversity])
     for model in models:
         sets = [
             (model["miss"], ("z_max", "norm", "msp")),
@@ -58,15 +77,39 @@ def evaluation_rows() -> list[str]:
         spans = [(each["ap"], each["ap_interval"]["low"], each["ap_interval"]["high"]) for each in found]
         rows.append([model["model"], *("{:.3f} [{:.3f}, {:.3f}]".format(*span) for span in spans)])
     for model in models:
-        tasks = model["transfer"].values()
-        probes = [f"{100 * t['probe']['top1']:.1f} ± {100 * t['standard_error']:.1f}" for t in tasks]
-        rows.append([model["model"], *probes, *(f"{100 * task['knn_top1']:.1f}" for task in tasks)])
+        neighbours = [f"{100 * task['knn_top1']:.1f}" for task in model["transfer"].values()]
+        rows.append([model["model"], *probe_cells(model), *neighbours])
+    return ["| " + " | ".join(row) + " |" for row in rows]
+
+
+def weight_decay_rows() -> list[str]:
+    """Return the README's rows on softmax and kappa = 60 by weight decay: CIFAR-100, and digits over seeds."""
+    rows = [
+        [model["model"], decay, *diversity_cells(model), *probe_cells(model)]
+        for decay, folder in (("5e-4", "cifar100_evaluation"), ("5e-3", "weight_decay"))
+        for model in evaluated(folder)
+        if model["model"] in ("softmax", "kappa 60")
+    ]
+    by_setting: dict[str, list[list[float]]] = {}
+    for model in evaluated("weight_decay_digits"):
+        setting, found = model["model"].rpartition(", seed ")[0], model["scan"]["diversity"]
+        measured = [100 * model["accuracy"], found["mean_span_angle_deg"], found["effective_rank"]]
+        measured += [100 * task["probe"]["top1"] for task in model["transfer"].values()]
+        by_setting.setdefault(setting, []).append(measured)
+    for setting, seeds in by_setting.items():
+        rows.append([*setting.split(", "), *(with_error(mean(each), stdev(each)) for each in zip(*seeds, strict=True))])
     return ["| " + " | ".join(row) + " |" for row in rows]
 
 
 def test_evaluation_is_quoted_whole() -> None:
     rows = evaluation_rows()
     assert len(rows) == 12
+    assert [row for row in rows if row not in TEXT] == []
+
+
+def test_weight_decay_is_quoted_whole() -> None:
+    rows = weight_decay_rows()
+    assert len(rows) == 4 + 10
     assert [row for row in rows if row not in TEXT] == []
 
 
