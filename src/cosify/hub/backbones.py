@@ -2,7 +2,7 @@
 
 from cosify.models.published import backbones
 
-WIDTH = 120  # columns that a row needs; files and pipes have 80 of rich
+WIDTH = 122  # columns that a row needs; files and pipes have 80 of rich
 
 
 def list_backbones() -> None:
@@ -19,7 +19,7 @@ def list_backbones() -> None:
     from cosify.hub.card import CardInfo  # with the trainers, for the commands: slow to import
 
     columns = ("name", "data", "kappa", "accuracy %", "probe %", "MB", "weights")
-    table = Table(*(Column(name, overflow="fold") for name in columns), box=SIMPLE)
+    table = Table(*(Column(name, overflow="fold", no_wrap=name == "name") for name in columns), box=SIMPLE)
     for each in backbones().values():
         where = "\n".join([*(["here"] if each.is_local else []), *([f"hub: {each.hub_id}"] if each.hub_id else [])])
         try:
