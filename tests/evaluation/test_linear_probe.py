@@ -84,6 +84,30 @@ def test_a_large_penalty_leaves_the_frequencies() -> None:
     torch.testing.assert_close(fit.bias.softmax(0), labels.bincount().double() / 200, atol=1e-4, rtol=0)
 
 
+def test_preconditioning_saves_evaluations(monkeypatch: pytest.MonkeyPatch) -> None:
+    inputs, labels = clouds(400, num_classes=10, dim=10)
+    features = (inputs @ torch.randn(10, 400, generator=torch.Generator().manual_seed(0))).relu()
+    features = (features - features.mean(dim=0)) / features.std(dim=0)
+    calls, cross_entropy = [0], torch.nn.functional.cross_entropy
+
+    def counted(logits: Tensor, targets: Tensor, reduction: str) -> Tensor:
+        calls[0] += 1
+        return cross_entropy(logits, targets, reduction=reduction)
+
+    def evaluations() -> int:
+        calls[0], fit = 0, None
+        for penalty in (100.0, 1.0):
+            fit = fit_logistic(features, labels, num_classes=10, penalty=penalty, start=fit)
+            assert fit.converged
+        return calls[0]
+
+    monkeypatch.setattr("torch.nn.functional.cross_entropy", counted)
+    preconditioned = evaluations()
+    monkeypatch.setattr("torch.linalg.eigh", lambda gram: (torch.zeros_like(gram[0]), torch.eye(len(gram)).to(gram)))
+    plain = evaluations()
+    assert preconditioned < 0.6 * plain, (preconditioned, plain)
+
+
 @pytest.mark.parametrize("penalty", [10.0, 1e-3])
 def test_warm_start_is_cold_start(penalty: float) -> None:
     features, labels = clouds(200)
