@@ -51,9 +51,9 @@ def objective_and_gradient(
 
 
 @pytest.mark.parametrize("penalty", [1e4, 10.0, 0.1, 1e-3, 1e-5])
-@pytest.mark.parametrize("name", ["digits", "raw digits", "clouds"])
+@pytest.mark.parametrize("name", ["digits", "raw digits", "clouds", "more dimensions than rows"])
 def test_objective_is_that_of_sklearn(name: str, penalty: float) -> None:
-    features, labels = clouds(200) if name == "clouds" else digits()
+    features, labels = {"clouds": clouds(200), "more dimensions than rows": clouds(40, dim=60)}.get(name, digits())
     if name == "digits":
         features = torch.from_numpy(StandardScaler().fit_transform(features.numpy()))
     fit = fit_logistic(features, labels, num_classes=int(labels.max()) + 1, penalty=penalty)
@@ -82,6 +82,16 @@ def test_a_large_penalty_leaves_the_frequencies() -> None:
     features, labels = clouds(200)
     fit = fit_logistic(features, labels, num_classes=3, penalty=1e9)
     torch.testing.assert_close(fit.bias.softmax(0), labels.bincount().double() / 200, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("penalty", [1.0, 1e-28])
+def test_repeated_columns_are_one_that_is_longer(penalty: float) -> None:
+    features, labels = clouds(200)
+    triple, longer = features.double().repeat(1, 3), features.double() * 3**0.5
+    found, expected = (
+        fit_logistic(rows, labels, num_classes=3, penalty=penalty).logits(rows).softmax(1) for rows in (triple, longer)
+    )
+    torch.testing.assert_close(found, expected, atol=2e-3, rtol=0)
 
 
 def test_preconditioning_saves_evaluations(monkeypatch: pytest.MonkeyPatch) -> None:
