@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cosify.data import held_out_mask
-from cosify.evaluation.logistic_regression import LogisticRegression, check_samples, fit_logistic
+from cosify.evaluation.logistic_regression import LogisticProblem, LogisticRegression, check_samples
 
 Scaling = Literal["standardize", "raw", "l2"]
 
@@ -107,12 +107,12 @@ def linear_probe(
 
     path = sorted(lambdas, reverse=True)
     scale = _scaler(fitted[0], scaling)
-    rows, validation_rows = scale(fitted[0]), scale(chosen_by[0])
+    problem, validation_rows = LogisticProblem(scale(fitted[0]), fitted[1], num_classes), scale(chosen_by[0])
     validation_top1: list[float] = []
     path_converged: list[bool] = []
     model = best = None
     for penalty in path:
-        model = fit_logistic(rows, fitted[1], num_classes=num_classes, penalty=penalty, start=model)
+        model = problem.fit(penalty, start=model)
         top1 = _correct(model, validation_rows, chosen_by[1]).mean().item()
         if top1 > max(validation_top1, default=-1.0):
             best = model
@@ -124,7 +124,7 @@ def linear_probe(
     best_lambda = path[validation_top1.index(max(validation_top1))]
 
     scale = _scaler(every[0], scaling)
-    model = fit_logistic(scale(every[0]), every[1], num_classes=num_classes, penalty=best_lambda, start=best)
+    model = LogisticProblem(scale(every[0]), every[1], num_classes).fit(best_lambda, start=best)
     correct = _correct(model, scale(test_features), test_labels)
     counts = torch.bincount(test_labels, minlength=num_classes)
     per_class = torch.bincount(test_labels, weights=correct, minlength=num_classes)[counts > 0] / counts[counts > 0]

@@ -39,7 +39,6 @@ class LogisticRegression:
         return F.linear(features.double(), self.weight, self.bias)
 
 
-@torch.inference_mode(False)  # gradients are needed, also where the caller switched them off
 def fit_logistic(
     features: Tensor, labels: Tensor, *, num_classes: int, penalty: float, start: LogisticRegression | None = None
 ) -> LogisticRegression:
@@ -59,42 +58,57 @@ def fit_logistic(
         ValueError: if shapes, values or labels do not fit, or there are fewer than two classes.
         TypeError: if features are not floating point or labels not integer.
     """
-    check_samples("", features, labels, num_classes)
-    if not (math.isfinite(penalty) and penalty > 0):
-        raise ValueError(f"penalty is {penalty}, expected a finite number above 0; for next to none take 1e-6")
-    counts = torch.bincount(labels, minlength=num_classes)
-    if int((counts > 0).sum()) < 2:
-        raise ValueError(
-            f"all {len(labels)} labels are {int(labels[0])}, expected two classes or more; check the split"
-        )
-    # The same problem in features of mean 0 and overall scale 1: raw digits then need a fifth of the evaluations.
-    features = features.detach().double()
-    centre = features.mean(dim=0)
-    rows = features - centre
-    unit = rows.square().mean().sqrt()
-    unit = torch.where(unit > 0, unit, 1.0)
-    rows, targets, decay = rows / unit, labels.to(torch.int64, copy=True), penalty / unit.square()
-    if start is None:
-        weight, bias = rows.new_zeros(num_classes, rows.shape[1]), (counts.double().clamp(min=ABSENT) / len(rows)).log()
-    else:
-        weight, bias = start.weight * unit, start.logits(centre)
-    if len(rows) < rows.shape[1]:  # the span of the rows is enough
-        _, sizes, transposed = torch.linalg.svd(rows, full_matrices=False)
-        curvatures, axes = sizes.square(), transposed.mT
-    else:
-        curvatures, axes = torch.linalg.eigh(rows.mT @ rows)
-    rows, weight = rows @ axes, weight @ axes
+    return LogisticProblem(features, labels, num_classes).fit(penalty, start)
 
-    search, rounds, done = None, 0, False
-    while not done and rounds < MAX_ITERATIONS // ITERATIONS_AT_ONCE:
-        spread = _spread(F.linear(rows, weight, bias))
-        if search is None or not 1 / STALE <= spread / search.spread <= STALE:
-            search = _Search(rows, targets, decay, curvatures, spread, weight, bias)
-        search.optimizer.step(search.objective)
-        weight, bias = search.weight_and_bias()
-        rounds, done = rounds + 1, search.converged(axes)
-    weight = weight @ axes.mT / unit
-    return LogisticRegression(weight, bias - weight @ centre, done)
+
+class LogisticProblem:
+    """Samples that are fitted at several penalties; arguments and errors as of `fit_logistic`.
+
+    Kept are features of mean 0 and overall scale 1 - raw digits then need a fifth of the evaluations - along the axes
+    of their X'X.
+    """
+
+    @torch.inference_mode(False)  # what gradients will need must not come from it
+    def __init__(self, features: Tensor, labels: Tensor, num_classes: int) -> None:
+        check_samples("", features, labels, num_classes)
+        self.counts = torch.bincount(labels, minlength=num_classes)
+        if int((self.counts > 0).sum()) < 2:
+            raise ValueError(
+                f"all {len(labels)} labels are {int(labels[0])}, expected two classes or more; check the split"
+            )
+        features = features.detach().double()
+        self.centre = features.mean(dim=0)
+        rows = features - self.centre
+        unit = rows.square().mean().sqrt()
+        self.unit = torch.where(unit > 0, unit, 1.0)
+        rows, self.targets = rows / self.unit, labels.to(torch.int64, copy=True)
+        if len(rows) < rows.shape[1]:  # the span of the rows is enough
+            _, sizes, transposed = torch.linalg.svd(rows, full_matrices=False)
+            self.curvatures, self.axes = sizes.square(), transposed.mT
+        else:
+            self.curvatures, self.axes = torch.linalg.eigh(rows.mT @ rows)
+        self.rows = rows @ self.axes
+
+    @torch.inference_mode(False)  # gradients are needed, also where the caller switched them off
+    def fit(self, penalty: float, start: LogisticRegression | None = None) -> LogisticRegression:
+        """Return the classifier of one penalty."""
+        if not (math.isfinite(penalty) and penalty > 0):
+            raise ValueError(f"penalty is {penalty}, expected a finite number above 0; for next to none take 1e-6")
+        if start is None:
+            weight = self.rows.new_zeros(len(self.counts), self.rows.shape[1])
+            bias = (self.counts.double().clamp(min=ABSENT) / len(self.rows)).log()
+        else:
+            weight, bias = start.weight * self.unit @ self.axes, start.logits(self.centre)
+        search, rounds, done = None, 0, False
+        while not done and rounds < MAX_ITERATIONS // ITERATIONS_AT_ONCE:
+            spread = _spread(F.linear(self.rows, weight, bias))
+            if search is None or not 1 / STALE <= spread / search.spread <= STALE:
+                search = _Search(self, penalty / self.unit.square(), spread, weight, bias)
+            search.optimizer.step(search.objective)
+            weight, bias = (values.detach() for values in search.weight_and_bias())
+            rounds, done = rounds + 1, search.converged()
+        weight = weight @ self.axes.mT / self.unit
+        return LogisticRegression(weight, bias - weight @ self.centre, done)
 
 
 def _spread(logits: Tensor) -> float:
@@ -111,20 +125,11 @@ class _Search:
     larger than the rest, up to twice as many.
     """
 
-    def __init__(
-        self,
-        rows: Tensor,
-        targets: Tensor,
-        decay: Tensor,
-        curvatures: Tensor,
-        spread: float,
-        weight: Tensor,
-        bias: Tensor,
-    ) -> None:
-        rounding = curvatures.amax() * len(curvatures) * torch.finfo(curvatures.dtype).eps
-        self.scale = (spread * curvatures.clamp(min=rounding) + decay).rsqrt()
-        self.bias_scale = (spread * len(rows)) ** -0.5
-        self.rows, self.targets, self.decay, self.spread = rows, targets, decay, spread
+    def __init__(self, problem: LogisticProblem, decay: Tensor, spread: float, weight: Tensor, bias: Tensor) -> None:
+        self.problem, self.decay, self.spread = problem, decay, spread
+        rounding = problem.curvatures.amax() * len(problem.curvatures) * torch.finfo(torch.float64).eps
+        self.scale = (spread * problem.curvatures.clamp(min=rounding) + decay).rsqrt()
+        self.bias_scale = (spread * len(problem.rows)) ** -0.5
         self.weight = (weight / self.scale).requires_grad_()
         self.bias = (bias / self.bias_scale).requires_grad_()
         self.optimizer = torch.optim.LBFGS(
@@ -137,24 +142,24 @@ class _Search:
             line_search_fn="strong_wolfe",
         )
 
+    def weight_and_bias(self) -> tuple[Tensor, Tensor]:
+        return self.weight * self.scale, self.bias * self.bias_scale
+
     # Of the sum: L-BFGS of torch 2.14 forgets steps whose curvature is below 1e-10, which those of the mean soon are.
     def objective(self) -> Tensor:
         self.optimizer.zero_grad()
-        weight, bias = self.weight * self.scale, self.bias * self.bias_scale
-        value = F.cross_entropy(F.linear(self.rows, weight, bias), self.targets, reduction="sum")
+        weight, bias = self.weight_and_bias()
+        value = F.cross_entropy(F.linear(self.problem.rows, weight, bias), self.problem.targets, reduction="sum")
         value = value + self.decay / 2 * weight.square().sum()
         value.backward()
         return value
 
-    def weight_and_bias(self) -> tuple[Tensor, Tensor]:
-        return self.weight.detach() * self.scale, self.bias.detach() * self.bias_scale
-
-    def converged(self, axes: Tensor) -> bool:
+    def converged(self) -> bool:
         """Return whether the gradient is small in the dimensions of the features, before they were turned."""
         limit = TOLERANCE * self.objective()
         assert self.weight.grad is not None
         assert self.bias.grad is not None
-        by_weight, by_bias = (self.weight.grad / self.scale) @ axes.mT, self.bias.grad / self.bias_scale
+        by_weight, by_bias = (self.weight.grad / self.scale) @ self.problem.axes.mT, self.bias.grad / self.bias_scale
         return bool(by_weight.abs().max() <= limit and by_bias.abs().max() <= limit)
 
 
