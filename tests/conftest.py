@@ -1,9 +1,22 @@
 """Tests are offline and use one thread for each process: two workers that share two cores slow each other tenfold."""
 
+import logging
 import os
+from collections.abc import Iterator
+
+import pytest
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 import torch  # huggingface_hub reads its environment once, at import
 
 torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def level_of_logging() -> Iterator[None]:
+    """Undo at the end of a module what a script that ran in this process set."""
+    logger = logging.getLogger("cosify")
+    level = logger.level
+    yield
+    logger.setLevel(level)

@@ -201,7 +201,6 @@ def test_optimizer_leaves_log_kappa_without_weight_decay() -> None:
 
 
 def test_clip_projection_warns(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level("WARNING", logger="cosify")  # a script that ran before in this process may have set INFO
     with torch.device("meta"):
         model = timm.create_model("vit_base_patch16_clip_224.openai")
         assert model.num_classes in (512, 768)
