@@ -24,6 +24,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from cosify.errors import InputError
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -71,9 +73,9 @@ class BenchmarkArguments:
 
     def __post_init__(self) -> None:
         if self.repeats < 2:
-            raise ValueError(f"repeats is {self.repeats}, expected at least 2, for a spread")
+            raise InputError(f"repeats is {self.repeats}, expected at least 2, for a spread")
         if self.tf32 and self.device == "cpu":
-            raise ValueError("tf32 has no effect on the CPU; leave it out or add --device cuda")
+            raise InputError("tf32 has no effect on the CPU; leave it out or add --device cuda")
 
 
 @dataclass(frozen=True)

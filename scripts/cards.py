@@ -16,6 +16,8 @@ import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from cosify.errors import InputError
+
 logger = logging.getLogger("cosify")
 
 
@@ -53,7 +55,7 @@ def main(args: CardArguments) -> None:
     elif named and came == {"finetuned"}:
         add_finetuned(Path(str(args.finetuned)), folder)
     else:
-        raise ValueError(
+        raise InputError(
             f"name {args.name!r} came with {sorted(came)}, expected nothing, or --name with --run and --facts, with"
             " --evaluation and --title, or with --finetuned"
         )

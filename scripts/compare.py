@@ -20,6 +20,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cosify.errors import InputError
+
 if TYPE_CHECKING:
     from cosify.training import TrainArguments
 
@@ -97,7 +99,7 @@ def same_recipe(path: Path, recipe: "TrainArguments") -> None:
     noted = json.loads(path.read_text(encoding="utf-8"))
     other = sorted(key for key in ours if ours[key] != noted.get(key))
     if other:
-        raise ValueError(f"{path} has other {other} than this recipe, expected the same; choose another --output")
+        raise InputError(f"{path} has other {other} than this recipe, expected the same; choose another --output")
 
 
 def settings(recipe: "TrainArguments", head: str, seed: int, done: Sequence[dict[str, Any]]) -> "TrainArguments":

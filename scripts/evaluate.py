@@ -27,6 +27,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from cosify.errors import InputError
+
 if TYPE_CHECKING:
     from cosify.data import Splits
     from cosify.evaluation import FeatureBank, FeaturePass
@@ -91,7 +93,7 @@ def main(args: EvaluateArguments) -> None:
     if args.smoke:
         args = replace(args, models=["smoke"], data="synthetic", ood=["digits"], transfer=["digits"], num_lambdas=3)
     if not args.models:
-        raise ValueError("no model came, expected one or more; name them first: scripts/evaluate.py MODEL --data DATA")
+        raise InputError("no model came, expected one or more; name them first: scripts/evaluate.py MODEL --data DATA")
     splits = load_splits(args.data, image_column=args.image_column, label_column=args.label_column)
     models = titled(args.models)
     check(args, models, len(splits.label_names))
@@ -131,23 +133,23 @@ def check(args: EvaluateArguments, models: list[tuple[str, str]], num_classes: i
     folders = [folder_name(title) for title, _ in models]
     same = sorted({title for title, _ in models if folders.count(folder_name(title)) > 1})
     if same or "" in folders:
-        raise ValueError(f"titles are {[title for title, _ in models]}, expected different words; write TITLE=MODEL")
+        raise InputError(f"titles are {[title for title, _ in models]}, expected different words; write TITLE=MODEL")
     others = {*args.ood, *args.transfer}
     if len({named(data) for data in others}) < len(others):
-        raise ValueError(f"two of the sets {sorted(others)} have one name, expected different ones; rename a folder")
+        raise InputError(f"two of the sets {sorted(others)} have one name, expected different ones; rename a folder")
     outside = [label for label in (*args.classes, *args.exclude_classes) if not 0 <= label < num_classes]
     if outside:
-        raise ValueError(f"classes {outside} came, expected indices 0 to {num_classes - 1} of {args.data!r}")
+        raise InputError(f"classes {outside} came, expected indices 0 to {num_classes - 1} of {args.data!r}")
     if len(args.classes) > 10 or len(set(args.classes)) < len(args.classes):
-        raise ValueError(f"classes is {args.classes}, expected at most 10 different ones: t-SNE has as many colours")
+        raise InputError(f"classes is {args.classes}, expected at most 10 different ones: t-SNE has as many colours")
     if args.num_lambdas < 1 or args.resamples < 100:
-        raise ValueError("num_lambdas and resamples are too small, expected at least 1 and 100")
+        raise InputError("num_lambdas and resamples are too small, expected at least 1 and 100")
     if args.rejector is not None:
         if args.rejector not in SAVED:
-            raise ValueError(f"rejector is {args.rejector!r}, expected one of {', '.join(SAVED)}")
+            raise InputError(f"rejector is {args.rejector!r}, expected one of {', '.join(SAVED)}")
         homeless = [spec for _, spec in models if not Path(spec).is_dir()]
         if homeless:
-            raise ValueError(f"model {homeless[0]!r} is no folder to save a rejector in; save the model in one first")
+            raise InputError(f"model {homeless[0]!r} is no folder to save a rejector in; save the model in one first")
 
 
 def folder_name(title: str) -> str:

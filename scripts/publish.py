@@ -15,6 +15,8 @@ import logging
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from cosify.errors import InputError
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -44,7 +46,7 @@ def main(args: PublishArguments) -> None:
     set_up_logging()
     for name in ("model", "repo"):
         if not getattr(args, name):
-            raise ValueError(f"{name} is missing; write scripts/publish.py FOLDER --repo OWNER/NAME")
+            raise InputError(f"{name} is missing; write scripts/publish.py FOLDER --repo OWNER/NAME")
     done = push(
         args.model,
         args.repo,

@@ -19,6 +19,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from cosify.errors import InputError
+
 logger = logging.getLogger("cosify")
 
 SCRIPTS = Path(__file__).parent
@@ -72,7 +74,7 @@ def main(args: ReproduceArguments) -> None:
     set_up_logging()
     paper = yaml.safe_load((SCRIPTS / "paper.yaml").read_text(encoding="utf-8"))
     if args.target != "all" and args.target not in paper:
-        raise ValueError(f"target is {args.target!r}, expected all or one of {', '.join(paper)}")
+        raise InputError(f"target is {args.target!r}, expected all or one of {', '.join(paper)}")
     output = Path(args.output)
     output.mkdir(parents=True, exist_ok=True)
     for target in paper if args.target == "all" else [args.target]:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from cosify.errors import InputError
+
 
 @dataclass(frozen=True)
 class Shard:
@@ -32,7 +34,7 @@ def num_train_batches(num_samples: int, batch_size: int, world_size: int = 1) ->
     """
     global_batch = batch_size * world_size
     if num_samples < global_batch:
-        raise ValueError(
+        raise InputError(
             f"{num_samples} training samples do not fill one batch of {global_batch} ({batch_size} on each of"
             f" {world_size} processes), expected at least {global_batch}; use --batch-size"
             f" {max(1, num_samples // world_size)} or less"

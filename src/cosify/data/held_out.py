@@ -5,6 +5,8 @@ import math
 import torch
 from torch import Tensor
 
+from cosify.errors import InputError
+
 TEST_SHARE = 0.2
 
 
@@ -12,7 +14,7 @@ def held_out_mask(labels: Tensor, share: float, seed: int) -> Tensor:
     """Return a mask [N] of floor(share N) rows, from each class its share, rounded up or down."""
     size = math.floor(share * len(labels))
     if not 0 < size < len(labels):
-        raise ValueError(
+        raise InputError(
             f"hold_out is {share}, {size} of {len(labels)} samples, expected a share that leaves samples on both sides;"
             " pass a validation set"
         )

@@ -16,6 +16,7 @@ from cosify.data.preprocessing import Preprocessing
 from cosify.data.sources import BUILT_IN, Splits, base_and_split
 from cosify.data.tensors import Layout, channels_of, decode_splits, free_memory, open_image, undecoded
 from cosify.data.workers import WorkerData, default_num_workers
+from cosify.errors import InputError
 
 Data = DeviceData | WorkerData
 Pipeline = Literal["auto", "device", "workers"]
@@ -98,7 +99,7 @@ def open_data(
     shape = (survey.channels, *side)
     options = dict(settings.transform)
     if survey.channels == 1 and options.get("auto_augment"):
-        raise ValueError(
+        raise InputError(
             "transform has auto_augment, but the images are grey, and timm's policies take colour alone; drop it"
         )
     if settings.augment == "auto" and built_in:
@@ -163,7 +164,7 @@ def check_transform(options: Mapping[str, Any]) -> None:
     known = [name for name in inspect.signature(create_transform).parameters if name not in (*OURS, *WITHOUT_EFFECT)]
     unknown = sorted(set(options) - set(known))
     if unknown:
-        raise ValueError(f"transform has {unknown}, expected arguments of timm.data.create_transform: {known}")
+        raise InputError(f"transform has {unknown}, expected arguments of timm.data.create_transform: {known}")
 
 
 def eval_transform(shape: tuple[int, int, int], preprocessing: Preprocessing) -> Callable[[Any], Any]:
@@ -197,7 +198,7 @@ def _survey(splits: Splits) -> _Survey:
         rows = zip(chosen, undecoded(splits.train.select_columns([column]).select(chosen), column), strict=True)
     images = [open_image(cells[column], row, "train") for row, cells in rows]
     if not images:
-        raise ValueError("the stream of split 'train' has no rows, expected at least one image; check its files")
+        raise InputError("the stream of split 'train' has no rows, expected at least one image; check its files")
     sides = {(image.height, image.width) for image in images}
     return _Survey(max(map(channels_of, images)), (images[0].height, images[0].width), len(sides) == 1)
 
@@ -207,13 +208,13 @@ def _resident(
 ) -> bool:
     wants_timm = settings.augment == "timm" or bool(settings.transform)
     if settings.transform and settings.augment not in ("auto", "timm"):
-        raise ValueError(
+        raise InputError(
             f"augment is {settings.augment!r} and transform is {dict(settings.transform)}, expected one of them; use"
             " augment timm, or drop transform"
         )
     if settings.pipeline == "device" and (wants_timm or splits.streaming):
         why = "streaming" if splits.streaming else "timm's transform"
-        raise ValueError(f"pipeline is 'device' with {why}, which needs worker processes; use pipeline auto or workers")
+        raise InputError(f"pipeline is 'device' with {why}, which needs worker processes; use pipeline auto or workers")
     if settings.pipeline != "auto" or wants_timm or splits.streaming or not survey.alike:
         return settings.pipeline == "device"
     side = survey.side if preprocessing.image_size is None else (preprocessing.image_size,) * 2

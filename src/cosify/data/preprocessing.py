@@ -6,6 +6,8 @@ from typing import Any
 
 from torch import nn
 
+from cosify.errors import InputError
+
 PIL_FILTERS = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}  # numbers of PIL.Image.Resampling
 
 
@@ -82,7 +84,7 @@ def _of_transformers(model: Any, image_size: int | None) -> Preprocessing:
     try:
         processor = AutoImageProcessor.from_pretrained(name)
     except (OSError, ValueError) as error:
-        raise ValueError(
+        raise InputError(
             f"model {name!r} has no image processor ({type(error).__name__}), expected preprocessor_config.json"
             " beside its weights: mean, deviation and size of its images; save the processor there"
         ) from error

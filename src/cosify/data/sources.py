@@ -11,6 +11,7 @@ from cosify.data.digits import digits
 from cosify.data.held_out import TEST_SHARE, held_out_mask
 from cosify.data.synthetic import synthetic
 from cosify.data.two_digits import two_digits
+from cosify.errors import InputError
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
@@ -60,7 +61,7 @@ class Splits:
         """
         rows = self.split(name)
         if limit is not None and limit < 1:
-            raise ValueError(f"limit is {limit}, expected 1 or more; drop it for all {len(rows)} images")
+            raise InputError(f"limit is {limit}, expected 1 or more; drop it for all {len(rows)} images")
         if limit is not None and limit < len(rows):
             rows = rows.shuffle(seed=0).select(range(limit))
         return replace(self, train=rows.select([0]), test=rows, num_train=1)
@@ -72,7 +73,7 @@ class Splits:
             ValueError: if there are not that many, or none are asked for.
         """
         if not 1 <= num_samples <= self.num_train:
-            raise ValueError(
+            raise InputError(
                 f"limit_train is {num_samples}, expected 1 to {self.num_train}, the size of the training split;"
                 " drop the option to use all of it"
             )
@@ -91,7 +92,7 @@ def base_and_split(data: str) -> tuple[str, str]:
     if not colon or "://" in data or Path(data).expanduser().exists():
         return data, ""
     if not base or not split:
-        raise ValueError(f"data is {data!r}, expected DATA or DATA:SPLIT, such as cifar10:test")
+        raise InputError(f"data is {data!r}, expected DATA or DATA:SPLIT, such as cifar10:test")
     return base, split
 
 
@@ -123,20 +124,20 @@ def load_splits(
     """
     base, split = base_and_split(data)
     if streaming and (base in BUILT_IN or split):
-        raise ValueError(f"streaming is on, but data {data!r} is needed in memory; drop streaming")
+        raise InputError(f"streaming is on, but data {data!r} is needed in memory; drop streaming")
     if split:
         return _divided(load_images(data, image_column=image_column, label_column=label_column), data)
     loaded = BUILT_IN[data]() if data in BUILT_IN else _load(data, streaming)
     held_out = [name for name in TEST_NAMES if name in loaded]
     if "train" not in loaded or not held_out:
-        raise ValueError(
+        raise InputError(
             f"data {data!r} has the splits {sorted(loaded)}, expected 'train' and one of {list(TEST_NAMES)}; give it a"
             " held-out split, so that accuracy is measured on images that were not trained on"
         )
     train = loaded["train"]
     for name in () if streaming else ("train", *held_out):
         if len(loaded[name]) == 0:
-            raise ValueError(f"split {name!r} of data {data!r} is empty, expected at least one image; check its files")
+            raise InputError(f"split {name!r} of data {data!r} is empty, expected at least one image; check its files")
     image_column = _image_column(train, image_column)
     label_column = _label_column(train, label_column)
     # Some sets hide the labels of their test split behind -1, ImageNet for one.
@@ -171,12 +172,12 @@ def load_images(data: str, *, image_column: str | None = None, label_column: str
     loaded = BUILT_IN[name]() if name in BUILT_IN else _load(name, streaming=False, any_images=True)
     found = [wanted] if wanted else [split for split in (*TEST_NAMES, "train") if split in loaded]
     if not found or found[0] not in loaded:
-        raise ValueError(
+        raise InputError(
             f"data {name!r} has the splits {sorted(loaded)}, expected {wanted or 'test'!r}; name one as DATA:SPLIT"
         )
     rows = loaded[found[0]]
     if len(rows) == 0:
-        raise ValueError(f"split {found[0]!r} of data {name!r} is empty, expected at least one image; check its files")
+        raise InputError(f"split {found[0]!r} of data {name!r} is empty, expected at least one image; check its files")
     image_column = _image_column(rows, image_column)
     label_names: tuple[str, ...] = ("unlabelled",)
     if label_column is None and not any(column in LABEL_NAMES for column in rows.column_names):
@@ -193,12 +194,12 @@ def _divided(found: Splits, data: str) -> Splits:
     rows, column = found.test, found.label_column
     classes, labels = np.unique(np.asarray(rows[column][:]), return_inverse=True)
     if len(classes) < 2 or len(rows) * TEST_SHARE < 1:
-        raise ValueError(
+        raise InputError(
             f"data {data!r} has {len(rows)} images of {len(classes)} classes, expected two classes or more, and five"
             " images or more, to train and to test on; name a labelled split"
         )
     if classes[0] < 0:
-        raise ValueError(f"data {data!r} hides labels behind {classes[0]}, expected all of them; name another split")
+        raise InputError(f"data {data!r} hides labels behind {classes[0]}, expected all of them; name another split")
     names = tuple(found.label_names[index] for index in classes)
     rows = rows.remove_columns(column).add_column(column, labels.tolist())
     rows = rows.cast_column(column, ClassLabel(names=list(names)))
@@ -219,19 +220,19 @@ def _load(data: str, streaming: bool, any_images: bool = False) -> "DatasetDict"
                 files: dict[str, Any] = {"data_files": parquet} if parquet else {"data_dir": str(folder)}
                 return load_dataset(kind, **files, streaming=streaming)
             except Exception as error:  # datasets raises errors of many types for damaged files and empty splits
-                raise ValueError(
+                raise InputError(
                     f"folder {data!r} cannot be loaded as {kind} ({type(error).__name__}: {error}), expected whole"
                     " files and at least one image in every split; check its files"
                 ) from error
         found = sorted(path.name for path in folder.iterdir())[:10]
-        raise ValueError(
+        raise InputError(
             f"folder {data!r} holds {found}, expected train.parquet and test.parquet, or train/CLASS/*.png and"
             " test/CLASS/*.png; arrange it so or name another folder"
         )
     try:
         return load_dataset(data, streaming=streaming)
     except Exception as error:  # the hub client and its transports raise errors of a dozen unrelated types
-        raise ValueError(
+        raise InputError(
             f"data {data!r} is no existing folder, none of {sorted(BUILT_IN)}, and could not be loaded from the Hugging"
             f" Face hub ({type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}); check the"
             " spelling, or the connection if it is a hub id"
@@ -258,7 +259,7 @@ def _first(split: Any, column: str) -> Any:
 
 def _check_column(split: "Dataset", column: str, where: str) -> None:
     if column not in split.column_names:
-        raise ValueError(
+        raise InputError(
             f"{where} has no column {column!r}, expected one of {split.column_names}; name it with --image-column or"
             " --label-column"
         )
@@ -287,7 +288,7 @@ def _label_column(train: "Dataset", column: str | None) -> str:
 def _only(candidates: list[str], train: "Dataset", kind: str) -> str:
     if len(candidates) != 1:
         found = f"several {kind} columns, {candidates}" if candidates else f"no {kind} column"
-        raise ValueError(f"found {found} among {train.column_names}, expected one; name it with --{kind}-column")
+        raise InputError(f"found {found} among {train.column_names}, expected one; name it with --{kind}-column")
     return candidates[0]
 
 
@@ -299,14 +300,14 @@ def _label_names(train: "Dataset", column: str) -> tuple[str, ...]:
         return tuple(kind.names)
     values = np.asarray(train[column][:])
     if not np.issubdtype(values.dtype, np.integer):
-        raise ValueError(
+        raise InputError(
             f"column {column!r} holds values such as {str(values[0])!r}, expected class indices 0..C-1; call"
             f" dataset.class_encode_column({column!r}) and save the result"
         )
     present = np.unique(values)
     num_classes = int(present[-1]) + 1
     if present[0] < 0 or len(present) != num_classes:
-        raise ValueError(
+        raise InputError(
             f"labels in column {column!r} are {len(present)} different values from {present[0]} to {present[-1]},"
             " expected every index 0..C-1; re-index them, or store the column as datasets.ClassLabel with all names"
         )
@@ -318,7 +319,7 @@ def _streamed_label_names(train: Any, column: str) -> tuple[str, ...]:
 
     kind = train.features[column]
     if not isinstance(kind, ClassLabel):
-        raise ValueError(
+        raise InputError(
             f"column {column!r} of the stream is {kind}, expected ClassLabel: a stream cannot be searched for its"
             " classes; store the column as datasets.ClassLabel, or drop streaming"
         )
@@ -331,7 +332,7 @@ def _streamed_length(train: Any, num_train: int | None) -> int:
     info = train.info.splits
     found = info["train"].num_examples if info is not None and "train" in info else 0
     if found < 1:
-        raise ValueError(
+        raise InputError(
             "the stream does not say how many training images it has, expected num_train in the recipe: the length of"
             " the schedule depends on it"
         )

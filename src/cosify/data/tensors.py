@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from cosify.data.sources import Splits
+from cosify.errors import InputError
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -106,7 +107,7 @@ def check_memory(num_images: int, layout: Layout, device: torch.device) -> None:
     needed = num_images * layout.num_bytes
     free = free_memory(device)
     if needed > free // 2:
-        raise ValueError(
+        raise InputError(
             f"{num_images} images of {layout.height}x{layout.width} pixels and {layout.channels} channels take"
             f" {needed / 2**30:.2f} GiB, expected at most half of the {free / 2**30:.2f} GiB free on {device}; use a"
             " smaller --image-size or --limit-train"
@@ -171,7 +172,7 @@ def open_image(value: dict[str, Any] | None, row: int, name: str) -> "Image":
         image.load()
     except (OSError, ValueError, AttributeError, SyntaxError) as error:  # what Pillow raises for damaged files
         where = value["path"] if value["bytes"] is None else f"{len(value['bytes'])} bytes"
-        raise ValueError(
+        raise InputError(
             f"image in row {row} of split {name!r} ({where}) cannot be read ({type(error).__name__}: {error}),"
             " expected a file that Pillow opens; repair or remove it"
         ) from error
@@ -221,7 +222,7 @@ def check_labels(labels: Tensor, name: str, num_classes: int) -> None:
     wrong = ((labels < 0) | (labels >= num_classes)).nonzero().flatten()
     if len(wrong) > 0:
         row = int(wrong[0])
-        raise ValueError(
+        raise InputError(
             f"label in row {row} of split {name!r} is {int(labels[row])}, and {len(wrong)} labels in all are out of"
             f" range, expected 0 to {num_classes - 1} for {num_classes} classes; use a split that has labels, with the"
             " same classes as the training split"

@@ -29,6 +29,7 @@ from cosify.data.batches import ALONE, Shard, eval_rows, mixed_seed, own_rows, t
 from cosify.data.normalize import Normalization
 from cosify.data.sources import Splits
 from cosify.data.tensors import check_labels, open_image, undecoded
+from cosify.errors import InputError
 
 Request = tuple[Any, int, int]  # row number or undecoded row; place in the order, for messages; seed
 SAMPLE_FOR_STATISTICS = 2000  # images that mean and deviation of the pixels are taken from
@@ -60,7 +61,7 @@ class Decoder(Dataset[tuple[Tensor, int]]):
         image = open_image(cells[self.image_column], place, self.name).convert(self.mode)
         label = cells[self.label_column]
         if label is None or not 0 <= label < self.num_classes:
-            raise ValueError(
+            raise InputError(
                 f"label in row {place} of split {self.name!r} is {label}, expected 0 to {self.num_classes - 1} for"
                 f" {self.num_classes} classes; use a split with the same classes as the training split"
             )
@@ -257,7 +258,7 @@ def _again_and_again(stream: Iterable[Any]) -> Iterator[Any]:
         for before, row in enumerate(stream, 1):  # noqa: B007  # counted, to notice a stream without rows
             yield row
         if before == 0:
-            raise ValueError("the stream of split 'train' has no rows, expected at least one image; check its files")
+            raise InputError("the stream of split 'train' has no rows, expected at least one image; check its files")
 
 
 def _chunks(requests: Iterable[Request], size: int) -> Iterator[list[Request]]:

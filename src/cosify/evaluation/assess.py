@@ -8,6 +8,7 @@ from typing import Literal, get_args
 import numpy as np
 import torch
 
+from cosify.errors import InputError
 from cosify.evaluation.bank import FeatureBank
 from cosify.evaluation.calibration import Calibration, kappa_calibrations, temperature_calibrations
 from cosify.evaluation.detection import RESAMPLES, Detection, detection
@@ -85,21 +86,21 @@ def assess(
         ValueError: if the labels are not the model's classes, or the settings do not fit.
     """
     if len(test.info.label_names) != test.info.num_classes:
-        raise ValueError(
+        raise InputError(
             f"the data have {len(test.info.label_names)} classes and the model {test.info.num_classes}, expected as"
             " many; evaluate on the set that the model was trained on, or look at kappa alone with scripts/scan.py"
         )
     if id_subset not in get_args(IdSubset):
-        raise ValueError(f"id_subset is {id_subset!r}, expected one of {', '.join(get_args(IdSubset))}")
+        raise InputError(f"id_subset is {id_subset!r}, expected one of {', '.join(get_args(IdSubset))}")
     others = [bank for bank in (train, *(ood or {}).values()) if bank is not None]
     if any(bank.info.key.model != test.info.key.model for bank in others):
-        raise ValueError("the banks are of different models, expected one; make all of them with the same")
+        raise InputError("the banks are of different models, expected one; make all of them with the same")
     outside = [index for index in exclude_classes if not 0 <= index < test.info.num_classes]
     if outside:
-        raise ValueError(f"exclude_classes has {outside}, expected indices 0 to {test.info.num_classes - 1}")
+        raise InputError(f"exclude_classes has {outside}, expected indices 0 to {test.info.num_classes - 1}")
     inside = ~np.isin(test.labels, exclude_classes)
     if not inside.any():
-        raise ValueError("exclude_classes leaves no sample of the test split, expected some; exclude fewer classes")
+        raise InputError("exclude_classes leaves no sample of the test split, expected some; exclude fewer classes")
     accepted = inside if id_subset == "all" else inside & test.correct
     miss: dict[str, Detection] = {}
     found: dict[str, dict[str, Detection]] = {name: {} for name in ood or {}}

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from cosify.data import Preprocessing
+from cosify.errors import InputError
 from cosify.evaluation.from_json import from_json
 from cosify.functional import cosine, ls_kappa
 from cosify.heads import CosineLinear
@@ -188,7 +189,7 @@ class FeatureBank:
         try:
             saved = json.loads((folder / "bank.json").read_text(encoding="utf-8"))
             if saved.pop("format") != FORMAT:
-                raise ValueError("it is of another version of cosify")
+                raise InputError("it is of another version of cosify")
             info = from_json(BankInfo, saved)
             if key is not None and info.key != key:
                 other = [name for name in BankKey.__match_args__ if getattr(info.key, name) != getattr(key, name)]
@@ -208,7 +209,7 @@ class FeatureBank:
 def check_output(info: BankInfo) -> None:
     """Raise a ValueError if logits cannot be had from embeddings."""
     if not info.output_is_classifier:
-        raise ValueError(
+        raise InputError(
             "the model's logits are not those of its classifier, as where two heads are averaged, expected a model with"
             " one: from embeddings alone its labels do not follow; give images, or use scores of the bank"
         )

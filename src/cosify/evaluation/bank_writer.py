@@ -12,6 +12,7 @@ from filelock import FileLock, Timeout
 from safetensors.torch import save_file
 from torch import Tensor
 
+from cosify.errors import InputError
 from cosify.evaluation.bank import DTYPES, FORMAT, BankInfo, classifier_logits, measured, shapes
 from cosify.files import write_whole
 
@@ -43,7 +44,7 @@ class BankWriter:
         try:
             self._lock.acquire(timeout=0)
         except Timeout as error:
-            raise ValueError(
+            raise InputError(
                 f"the bank {self.folder} is being made by another program; wait for it, or choose another folder"
             ) from error
         shutil.rmtree(self.aside, ignore_errors=True)

@@ -9,6 +9,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from cosify.errors import InputError
 from cosify.evaluation.diversity import Labels, Rows, class_indices, to_tensor
 from cosify.functional import cosine, ls_kappa
 from cosify.functional.checks import check_kappa
@@ -72,7 +73,7 @@ def calibration(
     confidences, hits, nll, brier = [], [], 0.0, 0.0
     for part, logits, target in _samples(logit_blocks, labels):
         if bool((kappas == 1).all() & (logits >= 0).all() & ((logits.sum(dim=1) - 1).abs() < 1e-4).all()):
-            raise ValueError("rows of logits are >= 0 and sum to 1, expected logits; of probabilities pass the log")
+            raise InputError("rows of logits are >= 0 and sum to 1, expected logits; of probabilities pass the log")
         scaled = kappas.expand(len(labels))[part].to(logits.device).unsqueeze(1) * logits
         log_probability, predicted = scaled.log_softmax(dim=1), logits.argmax(dim=1, keepdim=True)
         confidences.append(log_probability.gather(1, predicted).exp().squeeze(1).cpu())
@@ -174,14 +175,14 @@ def _samples(logit_blocks: Iterable[Tensor], labels: Labels) -> Iterator[tuple[s
         part = slice(start, start + len(logits))
         if logits.ndim != 2 or not start < part.stop <= len(labels):
             came = f"logits of shape {list(logits.shape)} came after {start} of {len(labels)} samples"
-            raise ValueError(f"{came}, expected [b, C], a row for each label; pass logits and labels of one set")
+            raise InputError(f"{came}, expected [b, C], a row for each label; pass logits and labels of one set")
         if not bool(logits.isfinite().all()):
-            raise ValueError(f"logits of samples {start} to {part.stop - 1} hold NaN or infinity; check the features")
+            raise InputError(f"logits of samples {start} to {part.stop - 1} hold NaN or infinity; check the features")
         target = class_indices(labels[part], len(logits), logits.shape[1])
         yield part, logits.detach().double(), target.to(logits.device).unsqueeze(1)
         start = part.stop
     if start == 0 or start < len(labels):
-        raise ValueError(f"{start} logits came with {len(labels)} labels, expected as many, not 0; check the split")
+        raise InputError(f"{start} logits came with {len(labels)} labels, expected as many, not 0; check the split")
 
 
 def _walk(function: Callable[[Tensor, Tensor], Tensor], embedding: Rows, weight: Tensor) -> Iterator[Tensor]:

@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from cosify.errors import InputError
+
 RESAMPLES = 1000
 CONFIDENCE = 0.95
 DRAWS_AT_ONCE = 5_000_000  # samples of all resamples of a block: some hundred MB
@@ -71,7 +73,7 @@ def detection(positive: ArrayLike, negative: ArrayLike, *, resamples: int = RESA
 
     positive, negative = _scores("positive", positive), _scores("negative", negative)
     if resamples < 100:
-        raise ValueError(f"resamples is {resamples}, expected at least 100 for a 95 % interval; leave it out for 1000")
+        raise InputError(f"resamples is {resamples}, expected at least 100 for a 95 % interval; leave it out for 1000")
     # Ranks instead of scores: the order is the same, also of infinite ones, and sums of ranks do not round.
     values, rank = np.unique(np.concatenate([positive, negative]), return_inverse=True)
     is_positive = np.arange(len(rank)) < len(positive)
@@ -112,7 +114,7 @@ def threshold_at(scores: ArrayLike, share: float) -> float:
     """
     found = np.sort(_scores("accepted", scores))[::-1]
     if not 0 < share <= 1:
-        raise ValueError(f"share is {share}, expected above 0 and at most 1, such as 0.95")
+        raise InputError(f"share is {share}, expected above 0 and at most 1, such as 0.95")
     # Rates are compared, not counts: share * N may round above a whole number, as 0.07 * 100 does.
     reached = np.arange(1, len(found) + 1) / len(found)
     return float(found[np.searchsorted(reached, share)])
@@ -121,13 +123,13 @@ def threshold_at(scores: ArrayLike, share: float) -> float:
 def _scores(name: str, scores: ArrayLike) -> Floats:
     found = np.asarray(scores, dtype=np.float64)
     if found.ndim != 1 or len(found) == 0:
-        raise ValueError(
+        raise InputError(
             f"{name} scores have shape {list(found.shape)}, expected [N] with N at least 1; metrics need samples of"
             " both kinds: check the sets, or that the model makes both right and wrong predictions"
         )
     bad = int(np.isnan(found).sum())
     if bad > 0:
-        raise ValueError(
+        raise InputError(
             f"{bad} of {len(found)} {name} scores are NaN, expected numbers; check the model and its images"
         )
     return found

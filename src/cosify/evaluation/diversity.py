@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from cosify.errors import InputError
 from cosify.functional.checks import check_labels
 from cosify.functional.similarity import unit_rows
 
@@ -71,7 +72,7 @@ def feature_diversity(
         TypeError: if labels are not integer.
     """
     if not LEAST_RTOL <= rtol < 1:
-        raise ValueError(f"rtol is {rtol}, expected {LEAST_RTOL} to 1: X^T X loses more; use torch.linalg.svdvals")
+        raise InputError(f"rtol is {rtol}, expected {LEAST_RTOL} to 1: X^T X loses more; use torch.linalg.svdvals")
     prototypes, basis = _prototypes(weight), span_basis(weight)
     targets = None if labels is None else class_indices(labels, len(embedding), len(weight))
     count, dim, class_angles, span_angles = 0, weight.shape[1], [], []
@@ -88,7 +89,7 @@ def feature_diversity(
             mean += share * step
             count += len(rows)
     if count == 0:
-        raise ValueError(f"all {len(embedding)} features are 0, expected directions; check the model and its input")
+        raise InputError(f"all {len(embedding)} features are 0, expected directions; check the model and its input")
     squares = torch.linalg.eigvalsh(scatter + count * mean.outer(mean))
     effective_rank, num_pc_99 = _spread(torch.linalg.eigvalsh(scatter).flip(0), count)
     return Diversity(
@@ -164,10 +165,10 @@ def _spread(squares: Tensor, count: int) -> tuple[float, int] | tuple[None, None
 def _prototypes(weight: Tensor) -> Tensor:
     """Return the unit rows of `weight` in float64, [C, d]."""
     if weight.ndim != 2 or weight.numel() == 0 or not weight.is_floating_point():
-        raise ValueError(f"weight is {weight.dtype} {list(weight.shape)}, expected floats [C, d]; pass head.weight")
+        raise InputError(f"weight is {weight.dtype} {list(weight.shape)}, expected floats [C, d]; pass head.weight")
     bad = int((~weight.isfinite().all(dim=1) | ~weight.any(dim=1)).sum())
     if bad > 0:
-        raise ValueError(f"weight has {bad} of {len(weight)} rows with NaN, infinity or only 0; check the model")
+        raise InputError(f"weight has {bad} of {len(weight)} rows with NaN, infinity or only 0; check the model")
     return unit_rows(weight.detach().double())
 
 
@@ -175,13 +176,13 @@ def _unit_blocks(embedding: Rows, prototypes: Tensor) -> Iterator[tuple[slice, T
     """Yield where rows lie and the rows, of norm 1 or 0, in float64, beside the prototypes."""
     if embedding.ndim != 2 or embedding.shape[0] == 0 or embedding.shape[1] != prototypes.shape[1]:
         expected = f"[N, {prototypes.shape[1]}] as weight, N > 0"
-        raise ValueError(f"embedding has shape {list(embedding.shape)}, expected {expected}; check both")
+        raise InputError(f"embedding has shape {list(embedding.shape)}, expected {expected}; check both")
     for start in range(0, len(embedding), ROWS):
         part = slice(start, start + ROWS)
         rows = to_tensor(embedding[part]).to(prototypes)
         if not bool(rows.isfinite().all()):
             first = start + int(rows.isfinite().all(dim=1).int().argmin())
-            raise ValueError(f"embedding holds NaN or infinity, first in row {first}, expected numbers; check images")
+            raise InputError(f"embedding holds NaN or infinity, first in row {first}, expected numbers; check images")
         yield part, unit_rows(rows)
 
 

@@ -5,6 +5,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from cosify.errors import InputError
+
 
 @torch.no_grad()
 def embeddings(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
@@ -28,5 +30,5 @@ def embeddings(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> tu
         model.train(was_training)
     if not found or found[0][0].ndim != 2:
         shape = "no batch" if not found else f"outputs of shape {list(found[0][0].shape)}"
-        raise ValueError(f"{shape} came, expected embeddings [B, d]; call model.reset_classifier(0) first")
+        raise InputError(f"{shape} came, expected embeddings [B, d]; call model.reset_classifier(0) first")
     return torch.cat([rows.float().cpu() for rows, _ in found]), torch.cat([labels.cpu() for _, labels in found])

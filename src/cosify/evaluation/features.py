@@ -11,6 +11,7 @@ from torch import nn
 
 from cosify.data import PipelineSettings, Preprocessing, Shard, Splits, open_data
 from cosify.data.batches import ALONE, eval_rows
+from cosify.errors import InputError
 from cosify.evaluation.bank import BankInfo, BankKey, FeatureBank, StaleBankError
 from cosify.evaluation.bank_writer import BankWriter
 from cosify.heads import CosineHead
@@ -122,7 +123,7 @@ def _extract(
                 embedding, logits = answers(pixels)
                 bad = int((~embedding.isfinite()).any(dim=1).sum() + (~logits.isfinite()).any(dim=1).sum())
                 if bad > 0:
-                    raise ValueError(
+                    raise InputError(
                         f"the model gives NaN or infinity for images in rows {place.start} to {place.stop - 1},"
                         " expected numbers; look at its weights and at these images"
                     )

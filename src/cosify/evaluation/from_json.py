@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
+from cosify.errors import InputError
+
 Kind = TypeVar("Kind")
 
 
@@ -27,7 +29,7 @@ def _read(kind: Any, value: Any, where: str) -> Any:
         names = {entry.name for entry in fields(kind)}
         if not isinstance(value, Mapping) or set(value) != names:
             other = sorted(set(value) ^ names) if isinstance(value, Mapping) else type(value).__name__
-            raise ValueError(f"{where} differs in {other} from what this version of cosify writes; evaluate again")
+            raise InputError(f"{where} differs in {other} from what this version of cosify writes; evaluate again")
         hints = get_type_hints(kind)
         return cast(Any, kind)(**{name: _read(hints[name], value[name], f"{where}.{name}") for name in value})
     if origin in (Union, types.UnionType):
@@ -48,7 +50,7 @@ def _read(kind: Any, value: Any, where: str) -> Any:
     else:
         wrong = not isinstance(value, (int, float) if kind is float else kind) or (kind is int and value is True)
     if wrong:
-        raise ValueError(f"{where} is {value!r}, expected {kind}; evaluate again")
+        raise InputError(f"{where} is {value!r}, expected {kind}; evaluate again")
     return value
 
 

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cosify.data import held_out_mask
+from cosify.errors import InputError
 from cosify.evaluation.logistic_regression import LogisticProblem, LogisticRegression, check_samples
 
 Scaling = Literal["standardize", "raw", "l2"]
@@ -93,9 +94,9 @@ def linear_probe(
     check_samples("train ", train_features, train_labels, num_classes)
     check_samples("test ", test_features, test_labels, num_classes, train_features.shape[1])
     if scaling not in get_args(Scaling):
-        raise ValueError(f"scaling is {scaling!r}, expected one of {', '.join(get_args(Scaling))}")
+        raise InputError(f"scaling is {scaling!r}, expected one of {', '.join(get_args(Scaling))}")
     if len(lambdas) == 0:
-        raise ValueError("lambdas is empty, expected at least one; leave it out for 45 values from 1e5 to 1e-6")
+        raise InputError("lambdas is empty, expected at least one; leave it out for 45 values from 1e5 to 1e-6")
     if validation is None:
         held = held_out_mask(train_labels, hold_out, seed)
         fitted, chosen_by = (train_features[~held], train_labels[~held]), (train_features[held], train_labels[held])

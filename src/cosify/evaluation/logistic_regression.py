@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from cosify.errors import InputError
+
 # Largest entry of the gradient, as a share of the objective, at which a fit ends.  Measured over the whole path of
 # digits: the objective is then within 1e-5 of the optimum, relative; 3e-5 where few rows are far larger than the rest.
 TOLERANCE = 2e-5
@@ -73,7 +75,7 @@ class LogisticProblem:
         check_samples("", features, labels, num_classes)
         self.counts = torch.bincount(labels, minlength=num_classes)
         if int((self.counts > 0).sum()) < 2:
-            raise ValueError(
+            raise InputError(
                 f"all {len(labels)} labels are {int(labels[0])}, expected two classes or more; check the split"
             )
         features = features.detach().double()
@@ -93,7 +95,7 @@ class LogisticProblem:
     def fit(self, penalty: float, start: LogisticRegression | None = None) -> LogisticRegression:
         """Return the classifier of one penalty."""
         if not (math.isfinite(penalty) and penalty > 0):
-            raise ValueError(f"penalty is {penalty}, expected a finite number above 0; for next to none take 1e-6")
+            raise InputError(f"penalty is {penalty}, expected a finite number above 0; for next to none take 1e-6")
         if start is None:
             weight = self.rows.new_zeros(len(self.counts), self.rows.shape[1])
             bias = (self.counts.double().clamp(min=ABSENT) / len(self.rows)).log()
@@ -168,26 +170,26 @@ def check_samples(name: str, features: Tensor, labels: Tensor, num_classes: int,
     if not features.is_floating_point():
         raise TypeError(f"{name}features are {features.dtype}, expected floating point; call features.float()")
     if features.ndim != 2 or features.numel() == 0:
-        raise ValueError(
+        raise InputError(
             f"{name}features have shape {list(features.shape)}, expected [N, d], not empty; check the split"
         )
     if dim is not None and features.shape[1] != dim:
-        raise ValueError(f"{name}features have {features.shape[1]} dimensions, expected {dim} as train; use one model")
+        raise InputError(f"{name}features have {features.shape[1]} dimensions, expected {dim} as train; use one model")
     bad = int((~features.isfinite()).any(dim=1).sum())
     if bad > 0:
-        raise ValueError(
+        raise InputError(
             f"{name}features hold NaN or infinity in {bad} of {len(features)} rows, expected finite numbers; check the"
             " model and its input, or take the features in float32"
         )
     if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
         raise TypeError(f"{name}labels are {labels.dtype}, expected integer class indices; call labels.long()")
     if labels.shape != features.shape[:1]:
-        raise ValueError(
+        raise InputError(
             f"{name}labels have shape {list(labels.shape)}, expected [{len(features)}], one for each feature"
         )
     low, high = int(labels.min()), int(labels.max())
     if low < 0 or high >= num_classes:
-        raise ValueError(
+        raise InputError(
             f"{name}labels run from {low} to {high}, expected 0 to {num_classes - 1} for {num_classes} classes; number"
             " the classes from 0 on"
         )

@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from cosify.errors import InputError
+
 RIDGE = 1e-6  # of the mean variance: features behind a ReLU at a small kappa have a rank near C
 LEAST_PIVOT = 1e-10  # of the variance of a dimension, not explained by those before it: less may be rounding
 ROWS = 4096  # at once, in float64
@@ -47,7 +49,7 @@ class TiedGaussian:
             ValueError: if shapes do not fit, values are not finite, or the covariance is singular even so.
         """
         if len(embedding) == 0 or len(embedding) != len(labels):
-            raise ValueError(
+            raise InputError(
                 f"embedding has {len(embedding)} rows and labels {len(labels)}, expected as many, at least one; use the"
                 " training split of the model"
             )
@@ -63,14 +65,14 @@ class TiedGaussian:
             scatter += centred.T @ centred
         covariance = scatter / len(embedding)
         if not bool(covariance.isfinite().all()):
-            raise ValueError(
+            raise InputError(
                 "the features hold NaN or infinity, expected finite numbers; check the model and its images"
             )
         covariance.diagonal().add_(ridge * covariance.diagonal().mean())
         factor, failed = torch.linalg.cholesky_ex(covariance)
         # Rounding alone may leave the pivots of a singular matrix positive.
         if int(failed) != 0 or bool((factor.diagonal().square() < LEAST_PIVOT * covariance.diagonal()).any()):
-            raise ValueError(
+            raise InputError(
                 f"the covariance of {len(embedding)} features of {dim} dimensions is singular with ridge {ridge},"
                 " expected features that vary in every dimension; use more training samples or a larger ridge"
             )
@@ -83,7 +85,7 @@ class TiedGaussian:
             ValueError: if the features have another dimension.
         """
         if embedding.ndim != 2 or embedding.shape[1] != self.means.shape[1]:
-            raise ValueError(
+            raise InputError(
                 f"embedding has shape {list(embedding.shape)}, expected [N, {self.means.shape[1]}] as in the fit; use"
                 " features of the same model"
             )

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from cosify.data import Normalization, eval_transform
+from cosify.errors import InputError
 from cosify.evaluation.bank import BankInfo, FeatureBank
 from cosify.evaluation.detection import threshold_at
 from cosify.evaluation.from_json import from_json
@@ -85,11 +86,11 @@ class Rejector:
             ValueError: for another score or share, or no correct sample.
         """
         if score not in SAVED:
-            raise ValueError(f"score is {score!r}, expected one of {', '.join(SAVED)}")
+            raise InputError(f"score is {score!r}, expected one of {', '.join(SAVED)}")
         if SCORES[score].needs_train and train is None:
-            raise ValueError(f"score {score!r} is fitted on training features, expected a bank of them; pass train")
+            raise InputError(f"score {score!r} is fitted on training features, expected a bank of them; pass train")
         if train is not None and train.info.key.model != held_out.info.key.model:
-            raise ValueError("train and held_out are banks of different models, expected one; make both with the same")
+            raise InputError("train and held_out are banks of different models, expected one; make both with the same")
         detector = SCORES[score].fit(train)
         accepted = detector(held_out)[held_out.correct]
         threshold = threshold_at(accepted, share)
@@ -141,18 +142,18 @@ class Rejector:
         try:
             saved = json.loads((folder / JSON).read_text(encoding="utf-8"))
             if saved.pop("format") != FORMAT:
-                raise ValueError("it is of another version of cosify")
+                raise InputError("it is of another version of cosify")
             info = from_json(BankInfo, saved.pop("info"))
             saved["threshold"] = float(saved["threshold"])
             # Copied to where torch puts its own: sums over memory that is aligned otherwise round otherwise.
             tensors = {name: value.clone() for name, value in load_file(folder / TENSORS).items()}
             weight, bias = tensors["weight"], tensors.get("bias")
             if weight.shape != (info.num_classes, info.dim):
-                raise ValueError(f"weight has shape {list(weight.shape)}, expected [{info.num_classes}, {info.dim}]")
+                raise InputError(f"weight has shape {list(weight.shape)}, expected [{info.num_classes}, {info.dim}]")
             detector = _restored(saved["score"], tensors)
             return cls(**saved, info=info, weight=weight, bias=bias, detector=detector, folder=folder)
         except (OSError, ValueError, TypeError, KeyError, AttributeError, SafetensorError) as error:
-            raise ValueError(
+            raise InputError(
                 f"the rejector in {folder} cannot be read ({type(error).__name__}: {error}), expected what"
                 " cosify.Rejector.save writes; fit and save it again"
             ) from error
@@ -171,7 +172,7 @@ class Rejector:
         if isinstance(samples, Tensor) and samples.ndim <= 2:
             rows = samples.reshape(-1, samples.shape[-1]) if samples.ndim > 0 else samples.reshape(1, 1)
             if rows.shape[1] != self.info.dim:
-                raise ValueError(
+                raise InputError(
                     f"embeddings have shape {list(samples.shape)}, expected [B, {self.info.dim}], what the model's"
                     " classifier gets"
                 )
@@ -185,7 +186,7 @@ class Rejector:
     @cached_property
     def _model(self) -> "_Images":
         if self.folder is None:
-            raise ValueError("this rejector lies beside no model yet, expected embeddings; call save(folder) and load")
+            raise InputError("this rejector lies beside no model yet, expected embeddings; call save(folder) and load")
         return _Images(self.folder, self.info, self.weight)
 
 
@@ -199,12 +200,12 @@ class _Images:
         # Rows of a cosine head have another length once they were saved.
         same = found.shape == weight.shape and torch.allclose(unit_rows(found), unit_rows(weight), atol=1e-5)
         if not (same and same_network(model_digest(self.model), info.key.model)):
-            raise ValueError(
+            raise InputError(
                 f"the model in {folder} is not the one that the rejector was fitted for; fit and save it again"
             )
         how, shape = info.preprocessing, info.image_shape
         if how is None or how.mean is None or how.std is None or shape is None:
-            raise ValueError("the rejector was fitted on features alone, expected embeddings; give these, not images")
+            raise InputError("the rejector was fitted on features alone, expected embeddings; give these, not images")
         self.shape = (shape[0], shape[1], shape[2])
         self.mode = "L" if shape[0] == 1 else "RGB"
         self.transform = eval_transform(self.shape, how)
@@ -214,14 +215,14 @@ class _Images:
     def __call__(self, samples: "Tensor | Image | list[Image]") -> tuple[Tensor, Tensor]:
         if isinstance(samples, Tensor):
             if samples.ndim != 4 or samples.shape[1] != self.shape[0]:
-                raise ValueError(
+                raise InputError(
                     f"images have shape {list(samples.shape)}, expected [B, {self.shape[0]}, H, W], normalised; call"
                     " images.unsqueeze(0) on a single one, or give images of PIL"
                 )
         else:
             images = samples if isinstance(samples, list) else [samples]
             if not images:
-                raise ValueError("the list of images is empty, expected at least one")
+                raise InputError("the list of images is empty, expected at least one")
             pixels = [torch.as_tensor(self.transform(image.convert(self.mode))) for image in images]
             samples = self.normalize(torch.stack(pixels))
         with in_evaluation(self.model, self.classifier) as answers:
@@ -236,7 +237,7 @@ def _gaussian_of(detector: Any) -> TiedGaussian | None:
 
 def _restored(score: str, tensors: dict[str, Tensor]) -> Any:
     if score not in SAVED:
-        raise ValueError(f"score is {score!r}, expected one of {', '.join(SAVED)}")
+        raise InputError(f"score is {score!r}, expected one of {', '.join(SAVED)}")
     if not SCORES[score].needs_train:
         return SCORES[score].fit(None)
     gaussian = TiedGaussian(tensors["means"], tensors["factor"], unit=score == "mahalanobis_unit")

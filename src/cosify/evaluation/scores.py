@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
+from cosify.errors import InputError
 from cosify.evaluation.bank import FeatureBank
 from cosify.evaluation.mahalanobis import TiedGaussian
 
@@ -93,7 +94,7 @@ class NormMahalanobis:
             ValueError: for another `combine`, or a training split that does not suit `TiedGaussian.fit`.
         """
         if combine not in get_args(Combine):
-            raise ValueError(f"combine is {combine!r}, expected one of {', '.join(get_args(Combine))}")
+            raise InputError(f"combine is {combine!r}, expected one of {', '.join(get_args(Combine))}")
         mahalanobis = Mahalanobis.fit(train)
         parts = (train.norm, mahalanobis(train)) if combine == "zsum" else ()
         return cls(mahalanobis, combine, tuple((float(part.mean()), float(part.std())) for part in parts))
@@ -122,7 +123,7 @@ class NearestNeighbours:
 
         num = min(len(train), MOST_NEIGHBOURS)
         if not 1 <= k <= num:
-            raise ValueError(f"k is {k}, expected 1 to {num}, the training samples; choose a smaller one")
+            raise InputError(f"k is {k}, expected 1 to {num}, the training samples; choose a smaller one")
         rows = torch.from_numpy(np.array(train.embedding[np.arange(num) * len(train) // num]))
         self.index = NearestNeighbors(n_neighbors=k, algorithm="brute").fit(F.normalize(rows, dim=1).numpy())
 

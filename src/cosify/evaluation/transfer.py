@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from cosify.data import TEST_SHARE, held_out_mask
+from cosify.errors import InputError
 from cosify.evaluation.bank import FeatureBank
 from cosify.evaluation.linear_probe import LAMBDAS, ProbeResult, linear_probe
 
@@ -45,7 +46,7 @@ def transfer(bank: FeatureBank, *, seed: int = 0, lambdas: Sequence[float] = LAM
         ValueError: if there are too few samples or classes.
     """
     if len(np.unique(bank.labels)) < 2 or len(bank) < LEAST:
-        raise ValueError(
+        raise InputError(
             f"the task has {len(bank)} images of {len(np.unique(bank.labels))} classes, expected at least {LEAST} of"
             " two or more; give a labelled set"
         )

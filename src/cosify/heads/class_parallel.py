@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.distributed import ProcessGroup
 
+from cosify.errors import InputError
 from cosify.functional.checks import check_rows
 from cosify.functional.class_scan import ClassScan
 from cosify.functional.similarity import full_precision
@@ -70,11 +71,11 @@ class ClassParallelCosineLinear(CosineHead):
         self.process_group = process_group
         rank, world_size = place_in(process_group)
         if num_classes < world_size:
-            raise ValueError(
+            raise InputError(
                 f"{num_classes} classes came for {world_size} processes, expected at least one each; use CosineLinear"
             )
         if not 0 < sample_fraction <= 1:
-            raise ValueError(f"sample_fraction is {sample_fraction}, expected a share in (0, 1], such as 0.1")
+            raise InputError(f"sample_fraction is {sample_fraction}, expected a share in (0, 1], such as 0.1")
         self.in_features = in_features
         self.sample_fraction = sample_fraction
         self.classes = class_range(num_classes, rank, world_size)

@@ -11,6 +11,7 @@ import torch.distributed as dist
 from safetensors import safe_open
 from torch import Tensor
 
+from cosify.errors import InputError
 from cosify.heads.class_parallel import ClassParallelCosineLinear, class_range, place_in
 
 SAFETENSORS_DTYPES = {torch.float32: "F32", torch.float64: "F64", torch.float16: "F16", torch.bfloat16: "BF16"}
@@ -86,7 +87,7 @@ def load_class_parallel(head: ClassParallelCosineLinear, path: str | Path) -> No
         rows = file.get_slice("weight")
         shape = rows.get_shape()
         if shape != [head.num_classes, head.in_features]:
-            raise ValueError(
+            raise InputError(
                 f"{path} holds a weight of shape {shape}, this head has {[head.num_classes, head.in_features]}"
                 f" ([classes, features]); build it with num_classes={shape[0]} and in_features={shape[1]}"
             )

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributed import ProcessGroup
 
+from cosify.errors import InputError
 from cosify.functional.checks import check_kappa, check_num_classes, check_rows
 from cosify.functional.class_scan import ClassScan
 from cosify.functional.similarity import full_precision, unit_rows
@@ -49,7 +50,7 @@ class CosineHead(nn.Module):
         self.policy = resolve_policy(kappa)
         check_num_classes(num_classes, self.policy.min_classes)
         if eval_kappa not in get_args(EvalKappa):
-            raise ValueError(f"eval_kappa is {eval_kappa!r}, expected one of {get_args(EvalKappa)}")
+            raise InputError(f"eval_kappa is {eval_kappa!r}, expected one of {get_args(EvalKappa)}")
         self.num_classes = num_classes
         self.kappa_spec: float | str = kappa
         self.eval_kappa = eval_kappa
@@ -153,7 +154,7 @@ class CosineHead(nn.Module):
         if device.type == "meta" and weight is not None:
             device = weight.device  # of a load with assign=True
         if weight is not None and weight.shape[0] != self.weight.shape[0]:
-            raise ValueError(
+            raise InputError(
                 f"{prefix}weight holds {weight.shape[0]} classes, this head has {self.weight.shape[0]}; build the model"
                 f" with num_classes={weight.shape[0]}, or drop {prefix}weight from the state dict to train a new head"
             )

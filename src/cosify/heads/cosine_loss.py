@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributed import ProcessGroup
 
+from cosify.errors import InputError
 from cosify.functional.checks import check_rows, values_visible
 from cosify.functional.chunked_loss import LossSettings, chunked_loss
 from cosify.functional.class_scan import ClassScan
@@ -52,11 +53,11 @@ class CosineSoftmaxLoss(nn.Module):
         if not isinstance(head, CosineHead):
             raise TypeError(f"head is {type(head).__name__}, expected a cosine head; call cosify.convert on the model")
         if not 0 <= label_smoothing < 1:
-            raise ValueError(f"label_smoothing is {label_smoothing}, expected a share in [0, 1), such as 0.1")
+            raise InputError(f"label_smoothing is {label_smoothing}, expected a share in [0, 1), such as 0.1")
         if chunk is not None and chunk < 1:
-            raise ValueError(f"chunk is {chunk}, expected at least one class in a block, or None")
+            raise InputError(f"chunk is {chunk}, expected at least one class in a block, or None")
         if process_group is not None and process_group is not head.process_group:
-            raise ValueError(
+            raise InputError(
                 "process_group is not the head's: a plain head is whole on every rank; build a"
                 " ClassParallelCosineLinear(..., process_group=...) and leave process_group out here"
             )
@@ -103,7 +104,7 @@ class CosineSoftmaxLoss(nn.Module):
         check_rows(embedding, self.head.weight.flatten(1))
         num_rows, num_classes = len(embedding), self.head.num_classes
         if labels.is_floating_point() or labels.dtype == torch.bool or labels.shape != (num_rows,):
-            raise ValueError(
+            raise InputError(
                 f"labels are {labels.dtype} of shape {list(labels.shape)}, expected [{num_rows}] integer class indices;"
                 " for soft targets use F.cross_entropy(head(embedding), targets)"
             )
@@ -112,7 +113,7 @@ class CosineSoftmaxLoss(nn.Module):
         if values_visible(labels):
             wrong = ((labels < 0) | (labels >= num_classes)) & ~ignored
             if bool(wrong.any()):
-                raise ValueError(
+                raise InputError(
                     f"{int(wrong.sum())} of {num_rows} labels out of range, such as {int(labels[wrong][0])}, expected 0"
                     f" to {num_classes - 1}, or {self.ignore_index} to leave a sample out; re-index the labels"
                 )
@@ -121,9 +122,9 @@ class CosineSoftmaxLoss(nn.Module):
             return labels, (~ignored).float()
         weights = sample_weight.detach()
         if weights.shape != (num_rows,):
-            raise ValueError(f"sample_weight has shape {list(weights.shape)}, expected [{num_rows}], one for each row")
+            raise InputError(f"sample_weight has shape {list(weights.shape)}, expected [{num_rows}], one for each row")
         if values_visible(weights) and not bool((weights.isfinite() & (weights >= 0)).all()):
-            raise ValueError("sample_weight holds NaN, infinity or negative numbers, expected weights from 0 on")
+            raise InputError("sample_weight holds NaN, infinity or negative numbers, expected weights from 0 on")
         return labels, weights.masked_fill(ignored, 0.0)
 
     def extra_repr(self) -> str:

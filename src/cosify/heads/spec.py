@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, get_args
 
+from cosify.errors import InputError
 from cosify.heads.cosine_head import CosineHead, EvalKappa
 from cosify.heads.policies import resolve_policy
 
@@ -26,7 +27,7 @@ class HeadStart:
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < float("inf"):
-                raise ValueError(f"{name} of a saved head is {value!r}, expected a finite number above 0")
+                raise InputError(f"{name} of a saved head is {value!r}, expected a finite number above 0")
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class HeadSpec:
     def __post_init__(self) -> None:
         resolve_policy(self.kappa)
         if self.eval_kappa not in get_args(EvalKappa):
-            raise ValueError(f"eval_kappa is {self.eval_kappa!r}, expected one of {get_args(EvalKappa)}")
+            raise InputError(f"eval_kappa is {self.eval_kappa!r}, expected one of {get_args(EvalKappa)}")
 
     def without_starts(self) -> "HeadSpec":
         """Return the settings alone, for a head that learns new classes."""
@@ -66,13 +67,13 @@ class HeadSpec:
         settings = {} if isinstance(head, str) else {k: v for k, v in head.items() if k != "type"}
         if kappa is not None:
             if "kappa" in settings:
-                raise ValueError(
+                raise InputError(
                     f"kappa is given twice, {settings['kappa']!r} in head and {kappa!r} beside it; drop one"
                 )
             settings["kappa"] = kappa
         unknown = sorted(set(settings) - {"kappa", "eval_kappa"})
         if unknown:
-            raise ValueError(f"unknown keys {unknown} in head={head!r}, expected 'type', 'kappa' and 'eval_kappa'")
+            raise InputError(f"unknown keys {unknown} in head={head!r}, expected 'type', 'kappa' and 'eval_kappa'")
         inherited = {} if published is None else {"kappa": published.kappa, "eval_kappa": published.eval_kappa}
         return cls(**{**inherited, **settings})
 
@@ -89,14 +90,14 @@ class HeadSpec:
         """
         try:
             if saved["format"] != FORMAT:
-                raise ValueError(f"format {saved['format']!r}, this cosify reads {FORMAT}; upgrade cosify")
+                raise InputError(f"format {saved['format']!r}, this cosify reads {FORMAT}; upgrade cosify")
             unknown = sorted(set(saved) - {"format", "kappa", "eval_kappa", "heads"})
             if unknown:
-                raise ValueError(f"unknown keys {unknown}")
+                raise InputError(f"unknown keys {unknown}")
             starts = {name: HeadStart(**start) for name, start in saved["heads"].items()}
             return cls(saved["kappa"], saved["eval_kappa"], starts)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise ValueError(
+            raise InputError(
                 f"the 'cosify' key of {where} is damaged ({type(error).__name__}: {error}), expected what cosify.save"
                 " writes: format, kappa, eval_kappa and heads; save the model again"
             ) from error
@@ -115,7 +116,7 @@ class HeadSpec:
         """Return the spec that describes trained heads, at least one."""
         first = next(iter(heads.values()))
         if len({(head.kappa_spec, head.eval_kappa) for head in heads.values()}) > 1:
-            raise ValueError(
+            raise InputError(
                 f"the heads {sorted(heads)} have different kappa policies, which one saved model cannot describe; call"
                 " cosify.convert(model, kappa=...) to give them one"
             )

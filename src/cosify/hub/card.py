@@ -6,6 +6,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from cosify.errors import InputError
 from cosify.evaluation import Assessment, Table, tables_of
 from cosify.evaluation.from_json import from_json
 from cosify.evaluation.transfer import standard_error
@@ -76,20 +77,20 @@ class CardInfo:
         needed = (CONFIG, RUN, METRICS, ENVIRONMENT, TRACE, EVALUATION, RELIABILITY, FACTS)
         missing = [name for name in needed if not (folder / name).is_file()]
         if missing:
-            raise ValueError(f"{folder} lacks {', '.join(missing)}, expected what scripts/cards.py collects")
+            raise InputError(f"{folder} lacks {', '.join(missing)}, expected what scripts/cards.py collects")
         evaluation = read_json(folder / EVALUATION)
         measured = from_json(Measured, evaluation.get("measured", {}))
         changed = measured.changed(folder)
         if changed:
-            raise ValueError(f"{EVALUATION} in {folder} is of another {', '.join(changed)}; evaluate the folder anew")
+            raise InputError(f"{EVALUATION} in {folder} is of another {', '.join(changed)}; evaluate the folder anew")
         facts, run, epochs = Facts.read(folder / FACTS), read_json(folder / RUN), read_metrics(folder)
         if folder.name not in facts.siblings:
-            raise ValueError(f"siblings in {folder / FACTS} lack {folder.name} itself; add it")
+            raise InputError(f"siblings in {folder / FACTS} lack {folder.name} itself; add it")
         facts.check_start(run)
         tuned = folder / FINETUNED
         finetuned = tuple(from_json(Finetuned, each) for each in read_json(tuned)) if tuned.is_file() else ()
         if any(each.weights_sha256 != measured.sha256[WEIGHTS] for each in finetuned):
-            raise ValueError(f"{FINETUNED} in {folder} is of another {WEIGHTS}; fine-tune the folder anew")
+            raise InputError(f"{FINETUNED} in {folder} is of another {WEIGHTS}; fine-tune the folder anew")
         return cls(
             name=folder.name,
             facts=facts,

@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from cosify.data import Preprocessing, Splits, load_splits
+from cosify.errors import InputError
 from cosify.evaluation import FeatureBank, feature_bank
 from cosify.evaluation.assess import MEASURED_SAMPLES
 from cosify.files import sha256_of, write_whole
@@ -70,7 +71,7 @@ def collect(run: Path, facts: Path, folder: Path, *, half: bool = False) -> None
     }
     missing = [str(path) for path in (export / WEIGHTS, *sources.values()) if not path.is_file()]
     if missing:
-        raise ValueError(f"{', '.join(missing)} is missing, expected a run of a training script that has ended")
+        raise InputError(f"{', '.join(missing)} is missing, expected a run of a training script that has ended")
     check_name(folder.name, read_json(export / CONFIG)["architecture"])
     folder.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=".collecting-", dir=folder.parent) as aside:
@@ -96,9 +97,9 @@ def collect(run: Path, facts: Path, folder: Path, *, half: bool = False) -> None
 def check_name(name: str, architecture: str) -> None:
     """Raise a ValueError unless a name is `architecture.tag`, and not that of a model of timm's."""
     if re.fullmatch(rf"{re.escape(architecture)}\.[A-Za-z0-9_-]+", name) is None:
-        raise ValueError(f"the name is {name!r}, expected {architecture}.TAG with a tag of letters, digits and _")
+        raise InputError(f"the name is {name!r}, expected {architecture}.TAG with a tag of letters, digits and _")
     if name in timm.models._registry._model_pretrained_cfgs and name not in backbones():
-        raise ValueError(f"the name {name!r} is that of a model of timm's, expected a new one; choose another tag")
+        raise InputError(f"the name {name!r} is that of a model of timm's, expected a new one; choose another tag")
 
 
 def predicted_labels(folder: Path, images: Splits) -> NDArray[np.int64]:
@@ -123,15 +124,15 @@ def add_evaluation(evaluation: Path, title: str, folder: Path) -> None:
     models = [model for model in record["models"] if model["model"] == title]
     if len(models) != 1:
         titles = [model["model"] for model in record["models"]]
-        raise ValueError(f"the evaluation {evaluation} has the models {titles}, expected {title!r} among them")
+        raise InputError(f"the evaluation {evaluation} has the models {titles}, expected {title!r} among them")
     try:
         bank = FeatureBank.open(evaluation / record["banks"][title] / "test")
     except (KeyError, FileNotFoundError) as error:
-        raise ValueError(
+        raise InputError(
             f"{evaluation} has lost its banks, expected banks/ beside the results; evaluate again"
         ) from error
     if bank.info.key.model != model_digest(load_pretrained(str(folder))):
-        raise ValueError(f"{title!r} in {evaluation} is another model than {folder}; evaluate the folder itself")
+        raise InputError(f"{title!r} in {evaluation} is another model than {folder}; evaluate the folder itself")
     curve = bank.max_probability[MEASURED_SAMPLES], bank.correct[MEASURED_SAMPLES]
     plot_reliability({folder.name: curve}, folder / RELIABILITY)
     published = {
@@ -155,9 +156,9 @@ def add_finetuned(run: Path, folder: Path) -> None:
     """
     config, epochs = read_json(run / "config.json"), read_metrics(run)
     if config.get("start_digest") != model_digest(load_pretrained(str(folder), head="linear")):
-        raise ValueError(f"{run} did not start from the weights in {folder}; run scripts/finetune.py --model {folder}")
+        raise InputError(f"{run} did not start from the weights in {folder}; run scripts/finetune.py --model {folder}")
     if len(epochs) < config["arguments"]["epochs"]:
-        raise ValueError(f"{run} has ended {len(epochs)} of {config['arguments']['epochs']} epochs; resume it")
+        raise InputError(f"{run} has ended {len(epochs)} of {config['arguments']['epochs']} epochs; resume it")
     for_others = run_for_others(config, model=folder.name)
     task = for_others["arguments"]["data"]
     done = Finetuned(
@@ -195,7 +196,7 @@ def render_all(root: Path) -> list[Path]:
     """
     folders = sorted(path.parent for path in root.glob(f"*/{FACTS}"))
     if not folders:
-        raise ValueError(f"{root} has no folder with a {FACTS}, expected what scripts/cards.py --name NAME collects")
+        raise InputError(f"{root} has no folder with a {FACTS}, expected what scripts/cards.py --name NAME collects")
     texts = {path: text for folder in folders for path, text in rendered(folder).items()}
     for path, text in texts.items():
         path.parent.mkdir(exist_ok=True)

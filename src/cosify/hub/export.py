@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from timm.models._hub import save_config_for_hf
 from torch import Tensor, nn
 
+from cosify.errors import InputError
 from cosify.heads import CosineHead, HeadSpec
 from cosify.heads.spec import asks_for_cosine
 from cosify.models import find_heads
@@ -60,12 +61,12 @@ def save(model: nn.Module, folder: str | Path, *, label_names: Sequence[str] | N
     owner, _ = owner_of_classifier(model)
     heads = find_heads(owner)
     if not heads:
-        raise ValueError(f"{type(model).__name__} has no cosine head; call cosify.convert(model) before saving it")
+        raise InputError(f"{type(model).__name__} has no cosine head; call cosify.convert(model) before saving it")
     num_classes = num_classes_of(owner if is_timm(owner) else model)
     if isinstance(label_names, str) or (label_names is not None and not all(isinstance(n, str) for n in label_names)):
         raise TypeError(f"label_names is {label_names!r}, expected a sequence of strings, one for each class")
     if label_names is not None and len(label_names) != num_classes:
-        raise ValueError(f"{len(label_names)} label_names came for {num_classes} classes, expected one each")
+        raise InputError(f"{len(label_names)} label_names came for {num_classes} classes, expected one each")
     spec = HeadSpec.of_heads(heads)
     if is_timm(owner):
         config = _timm_config(owner, label_names or names_in(model))

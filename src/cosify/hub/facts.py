@@ -5,6 +5,8 @@ from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from cosify.errors import InputError
+
 USES = {
     "rejection": "tell wrong predictions and outliers by the cosine",
     "classification": "classify",
@@ -57,28 +59,28 @@ class Facts:
         try:
             found: Any = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
         except (OSError, yaml.YAMLError) as error:
-            raise ValueError(f"{path} cannot be read ({type(error).__name__}), expected the facts of a card") from error
+            raise InputError(f"{path} cannot be read ({type(error).__name__}), expected the facts of a card") from error
         if not isinstance(found, dict):
-            raise ValueError(f"{path} holds a {type(found).__name__}, expected lines such as 'license: apache-2.0'")
+            raise InputError(f"{path} holds a {type(found).__name__}, expected lines such as 'license: apache-2.0'")
         known = {entry.name: entry for entry in fields(cls)}
         missing = [name for name, entry in known.items() if entry.default is MISSING and not found.get(name)]
         if found.get("base_model") and not found.get("base_license"):
             missing.append("base_license")
         unknown = sorted(set(found) - set(known), key=str)
         if missing or unknown:
-            raise ValueError(f"{path} lacks {missing} and has unknown {unknown}, expected {sorted(known)}; complete it")
+            raise InputError(f"{path} lacks {missing} and has unknown {unknown}, expected {sorted(known)}; complete it")
         for name, value in found.items():
             lines = value if name in ("siblings", "limits") else [value]
             if not isinstance(lines, list) or not all(isinstance(line, str) for line in lines if line is not None):
-                raise ValueError(f"{name} in {path} is {value!r}, expected text, or a list of texts; write it so")
+                raise InputError(f"{name} in {path} is {value!r}, expected text, or a list of texts; write it so")
         if found["use"] not in USES:
-            raise ValueError(f"use in {path} is {found['use']!r}, expected one of {sorted(USES)}")
+            raise InputError(f"use in {path} is {found['use']!r}, expected one of {sorted(USES)}")
         try:
             validate_repo_id(found["repo_id"])
         except HFValidationError as error:
-            raise ValueError(f"repo_id in {path}: {error}") from error
+            raise InputError(f"repo_id in {path}: {error}") from error
         if "/" not in found["repo_id"]:
-            raise ValueError(f"repo_id in {path} is {found['repo_id']!r}, expected OWNER/NAME")
+            raise InputError(f"repo_id in {path} is {found['repo_id']!r}, expected OWNER/NAME")
         return cls(**{**found, "siblings": tuple(found["siblings"]), "limits": tuple(found["limits"])})
 
     def check_start(self, run: Mapping[str, Any]) -> None:
@@ -88,7 +90,7 @@ class Facts:
             run: its config.json.
         """
         if self.base_model is None and (run["script"] != "TrainArguments" or run["arguments"]["pretrained"]):
-            raise ValueError(
+            raise InputError(
                 "base_model is missing among the facts, and the run started from other weights; name them and their"
                 " licence in facts.yaml"
             )

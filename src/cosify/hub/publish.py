@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from cosify.errors import InputError
 from cosify.hub.export import save
 from cosify.hub.readers import READERS, check_readers, is_own_architecture, probe_images
 from cosify.hub.records import CARD, CONFIG, FACTS, PUBLISHED, WEIGHTS
@@ -111,7 +112,7 @@ def folder_to_publish(path: str | Path) -> Path:
         folder = folder / "export"
     missing = [name for name in REQUIRED if not (folder / name).is_file()]
     if missing:
-        raise ValueError(f"{folder} lacks {', '.join(missing)}, expected what cosify.save writes; save the model there")
+        raise InputError(f"{folder} lacks {', '.join(missing)}, expected what cosify.save writes; save the model there")
     return folder
 
 
@@ -133,13 +134,13 @@ def check_card(folder: Path, repo_id: str) -> None:
 
     expected = Facts.read(folder / FACTS).repo_id
     if repo_id != expected:
-        raise ValueError(
+        raise InputError(
             f"the repository is {repo_id}, and the card of {folder} is written for {expected}; change repo_id in"
             f" {FACTS} and run scripts/cards.py again"
         )
     for file, text in rendered(folder).items():
         if not file.is_file() or file.read_text(encoding="utf-8") != text:
-            raise ValueError(f"{file} is not what the files beside it say, expected their card; run scripts/cards.py")
+            raise InputError(f"{file} is not what the files beside it say, expected their card; run scripts/cards.py")
 
 
 def check_folder(folder: Path) -> tuple[str, ...]:

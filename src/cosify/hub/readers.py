@@ -13,6 +13,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from cosify.errors import InputError
+
 READERS = ("timm with cosify", "transformers with cosify", "timm alone", "transformers alone")
 
 # In a process of its own each: once cosify is imported, timm and transformers are no longer stock.
@@ -94,10 +96,10 @@ def check_readers(folder: Path, images: Tensor, expected: Tensor, readers: tuple
     """
     for reader, reading in read_everywhere(folder, images, readers).items():
         if reading.labels is None:
-            raise ValueError(f"{reader} cannot open {folder}: {reading.error}; save the model again with cosify.save")
+            raise InputError(f"{reader} cannot open {folder}: {reading.error}; save the model again with cosify.save")
         wrong = int((reading.labels != expected).sum())
         if wrong > 0:
-            raise ValueError(
+            raise InputError(
                 f"{reader} gives {wrong} of {len(expected)} images of {folder} another label than the model, expected"
                 " the same; save the model again with cosify.save"
             )

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cosify.errors import InputError
 from cosify.evaluation.transfer import standard_error
 from cosify.files import sha256_of
 
@@ -90,8 +91,8 @@ def read_json(path: Path) -> Any:
         ValueError: if it is not there, or is no JSON.
     """
     if not path.is_file():
-        raise ValueError(f"{path} is missing, expected the output of a script; run it first")
+        raise InputError(f"{path} is missing, expected the output of a script; run it first")
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"{path} is no JSON ({error}), expected the output of a script; run it again") from error
+        raise InputError(f"{path} is no JSON ({error}), expected the output of a script; run it again") from error

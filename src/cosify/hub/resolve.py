@@ -7,6 +7,7 @@ from huggingface_hub import hf_hub_download
 from safetensors import SafetensorError
 from torch import nn
 
+from cosify.errors import InputError
 from cosify.models import find_heads
 from cosify.models.classifiers import owner_of_classifier
 from cosify.models.config import published_spec, read_config
@@ -34,20 +35,20 @@ def load(folder_or_hub_id: str | Path) -> nn.Module:
     config = read_config(file)
     spec = published_spec(file)
     if spec is None and config.get("model_type") != "cosified":
-        raise ValueError(
+        raise InputError(
             f"{file} has no 'cosify' key, so {name} is not a saved cosine model; open it with timm or transformers and"
             " call cosify.convert(model)"
         )
     try:
         model = _load_timm(name, local) if "architecture" in config else _load_transformers(name)
     except (SafetensorError, RuntimeError, OSError) as error:
-        raise ValueError(
+        raise InputError(
             f"the weights of {name} cannot be read ({type(error).__name__}: {error}), expected the model.safetensors"
             " that cosify.save writes; save or download the model again"
         ) from error
     unknown = sorted(set() if spec is None else set(spec.starts) - set(find_heads(owner_of_classifier(model)[0])))
     if unknown:
-        raise ValueError(f"the 'cosify' key of {file} describes heads {unknown} that the model lacks; save it again")
+        raise InputError(f"the 'cosify' key of {file} describes heads {unknown} that the model lacks; save it again")
     return model.eval()
 
 

@@ -6,6 +6,7 @@ from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 from transformers.models.auto.modeling_auto import AutoModelForImageClassification
 
+from cosify.errors import InputError
 from cosify.heads import EvalKappa
 from cosify.models import convert, find_heads
 
@@ -24,7 +25,7 @@ class CosifiedConfig(PreTrainedConfig):
     def base_config(self) -> Any:
         """Return the wrapped model's configuration, with this one's labels."""
         if self.base is None:
-            raise ValueError("CosifiedConfig has no base model; make it with CosifiedForImageClassification.from_model")
+            raise InputError("CosifiedConfig has no base model; make it with CosifiedForImageClassification.from_model")
         config = AutoConfig.for_model(**self.base)
         config.id2label, config.label2id = self.id2label, self.label2id
         return config

@@ -18,6 +18,7 @@ import timm.models
 from huggingface_hub import try_to_load_from_cache
 from torch import nn
 
+from cosify.errors import InputError
 from cosify.heads import HeadSpec
 from cosify.heads.spec import asks_for_cosine
 from cosify.models.config import published_spec
@@ -74,7 +75,7 @@ def _create(model_name: str, entrypoint: Callable[..., nn.Module], settings: dic
             return entrypoint(**settings)
         except TypeError as error:
             if with_head and "unexpected keyword argument" in str(error) and "'head'" in str(error):
-                raise ValueError(
+                raise InputError(
                     f"head={settings['head']!r} is unknown to {model_name}, expected 'cos', 'linear' or"
                     " {'type': 'cos', 'kappa': ...}"
                 ) from error
@@ -95,7 +96,7 @@ def _requested_spec(settings: dict[str, Any]) -> HeadSpec | None:
     if isinstance(head, str) and head == "linear":  # the stock head, also of a published cosine model
         del settings["head"]
         if kappa is not None:
-            raise ValueError(f"kappa={kappa!r} has no effect with head='linear'; drop it or use head='cos'")
+            raise InputError(f"kappa={kappa!r} has no effect with head='linear'; drop it or use head='cos'")
         return None
     published = _published(settings.get("pretrained_cfg"), settings.get("cache_dir"))
     if asks_for_cosine(head):
@@ -104,7 +105,7 @@ def _requested_spec(settings: dict[str, Any]) -> HeadSpec | None:
         settings.pop("kappa", None)
         asked = published if kappa is None else HeadSpec(kappa, published.eval_kappa)
     elif head is None and kappa is not None:
-        raise ValueError(f"kappa={kappa!r} has no effect without a cosine head; add head='cos'")
+        raise InputError(f"kappa={kappa!r} has no effect without a cosine head; add head='cos'")
     else:
         return None  # a value of the model's own, such as HRNet's head="classification"
     if published is not None and published.kappa == asked.kappa:

@@ -10,6 +10,8 @@ from timm.models import build_model_with_cfg, generate_default_cfgs, register_mo
 from timm.models.resnet import BasicBlock, ResNet
 from torch import nn
 
+from cosify.errors import InputError
+
 __all__ = ["CifarResNet", "resnet18_cifar", "resnet34_cifar"]
 
 CIFAR_MEAN = (0.4914, 0.4822, 0.4465)
@@ -44,7 +46,7 @@ class CifarResNet(ResNet):
         channels = scaled_channels(width)
         fixed = sorted({"block", "channels", "stem_type", "stem_width", "replace_stem_pool", "aa_layer"} & set(kwargs))
         if fixed:
-            raise ValueError(
+            raise InputError(
                 f"{fixed} cannot be set for a CIFAR ResNet, expected width alone; use timm's resnet18 instead"
             )
         # A deep stem is the only one whose width timm lets one choose (twice stem_width); it is replaced below.
@@ -78,7 +80,7 @@ def scaled_channels(width: float) -> tuple[int, ...]:
     """
     base = BASE_CHANNELS[0] * width
     if not (base >= 2 and base == int(base) and int(base) % 2 == 0):
-        raise ValueError(
+        raise InputError(
             f"width is {width}, which gives {base:g} channels in the first stage, expected an even whole number from 2"
             " on; use a multiple of 1/32, such as 0.25"
         )

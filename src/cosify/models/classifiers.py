@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from torch import nn
 
+from cosify.errors import InputError
 from cosify.heads import CosineHead
 
 
@@ -84,7 +85,7 @@ def names_in(model: nn.Module) -> list[str] | None:
 
 def _timm_classifiers(model: nn.Module) -> dict[str, nn.Module]:
     if not hasattr(model, "get_classifier"):
-        raise ValueError(
+        raise InputError(
             f"{type(model).__name__} is an encoder without a classifier, expected an image classifier; feed its pooled"
             " features to cosify.CosineLinear(in_features, num_classes)"
         )
@@ -98,7 +99,7 @@ def _timm_classifiers(model: nn.Module) -> dict[str, nn.Module]:
             full = ".".join(part for part in (root, name) if part)
             found[full] = model.get_submodule(full)
     if not found:
-        raise ValueError(
+        raise InputError(
             f"no linear or 1x1 convolution with {num_classes} outputs found in the classifier of"
             f" {type(model).__name__}, so there is nothing to convert; build it with num_classes > 0"
         )
@@ -145,7 +146,7 @@ def _outputs(leaf: nn.Module) -> int | None:
 
 def _transformers_classifiers(model: nn.Module) -> dict[str, nn.Module]:
     if "ForImageClassification" not in type(model).__name__:
-        raise ValueError(
+        raise InputError(
             f"{type(model).__name__} has no image classifier, expected a ...ForImageClassification; load it with"
             " AutoModelForImageClassification, which adds one"
         )
@@ -155,7 +156,7 @@ def _transformers_classifiers(model: nn.Module) -> dict[str, nn.Module]:
     outside = {name: leaf for name, leaf in leaves.items() if not name.startswith(base)}
     found = outside or dict(list(leaves.items())[-1:])
     if not found:
-        raise ValueError(
+        raise InputError(
             f"no linear layer with {num_classes} outputs found in {type(model).__name__}; it cannot take a cosine head"
         )
     return found

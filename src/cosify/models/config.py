@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from cosify.errors import InputError
 from cosify.heads import HeadSpec
 
 
@@ -20,9 +21,9 @@ def read_config(file: str | Path) -> dict[str, Any]:
     try:
         config = json.loads(file.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{file} is not JSON ({error}), expected the config.json of a saved model") from error
+        raise InputError(f"{file} is not JSON ({error}), expected the config.json of a saved model") from error
     if not isinstance(config, dict):
-        raise ValueError(f"{file} holds a {type(config).__name__}, expected a JSON object")
+        raise InputError(f"{file} holds a {type(config).__name__}, expected a JSON object")
     return config
 
 

@@ -5,6 +5,7 @@ from typing import TypeVar
 
 from torch import nn
 
+from cosify.errors import InputError
 from cosify.functional.checks import check_num_classes
 from cosify.heads import CosineConv1x1, CosineHead, CosineLinear, EvalKappa, HeadSpec, resolve_policy
 from cosify.heads.spec import HeadStart
@@ -48,7 +49,7 @@ def convert(
         TypeError: if the model is neither from timm nor from transformers.
     """
     if num_classes is None and not find_classifiers(unwrap_cosified(model)):
-        raise ValueError(
+        raise InputError(
             f"{type(model).__name__} has no classifier (num_classes=0), so there is nothing to convert; call"
             " cosify.convert(model, num_classes=...)"
         )

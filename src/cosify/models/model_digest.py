@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cosify.errors import InputError
 from cosify.models.classifiers import find_heads, names_in
 
 logger = logging.getLogger("cosify")
@@ -67,7 +68,7 @@ def check_label_names(model: nn.Module, label_names: Sequence[str]) -> None:
         return
     if sorted(own) == sorted(label_names):
         first = next(index for index, pair in enumerate(zip(own, label_names, strict=True)) if pair[0] != pair[1])
-        raise ValueError(
+        raise InputError(
             f"the model's classes have another order than the data's: class {first} is {own[first]!r} there and"
             f" {label_names[first]!r} here, expected the same; number the classes of the data as the model does"
         )

@@ -7,6 +7,7 @@ import timm
 from torch import nn
 
 import cosify.models.cifar_resnet  # noqa: F401  # registers its names with timm
+from cosify.errors import InputError
 from cosify.models.config import read_config
 from cosify.models.lite0 import efficientnet_lite0_from_package
 
@@ -29,7 +30,7 @@ def load_pretrained(spec: str, head: Literal["linear"] | None = None) -> nn.Modu
         try:
             return efficientnet_lite0_from_package()
         except ImportError as error:
-            raise ValueError(f"model {spec!r} cannot be loaded: {error}") from error
+            raise InputError(f"model {spec!r} cannot be loaded: {error}") from error
     folder = Path(spec).expanduser()
     if (folder / "export" / "config.json").is_file():
         folder = folder / "export"
@@ -44,7 +45,7 @@ def load_pretrained(spec: str, head: Literal["linear"] | None = None) -> nn.Modu
         name = f"local-dir:{folder}" if folder.is_dir() else spec
         model: nn.Module = timm.create_model(name, pretrained=True, **({} if head is None else {"head": head}))
     except Exception as error:  # of many types, by what is wrong with a name, a file or the network
-        raise ValueError(
+        raise InputError(
             f"model {spec!r} cannot be loaded ({type(error).__name__}: {error}), expected a folder that cosify.save or"
             " timm wrote, a run folder with an export, hf-hub:ORG/NAME, or a timm model that has weights; check --model"
         ) from error

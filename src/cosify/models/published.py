@@ -11,6 +11,7 @@ from typing import Any
 import timm.models
 from timm.models import PretrainedCfg
 
+from cosify.errors import InputError
 from cosify.models.config import read_config
 
 logger = logging.getLogger("cosify")
@@ -79,7 +80,7 @@ def _backbone(file: Path, hub_id: str | None) -> Backbone:
     config, folder = read_config(file), file.parent
     architecture, _, tag = folder.name.partition(".")
     if config["architecture"] != architecture:
-        raise ValueError(f"its architecture is {config['architecture']!r}, expected the first part of its name")
+        raise InputError(f"its architecture is {config['architecture']!r}, expected the first part of its name")
     saved: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in config["pretrained_cfg"].items()}
     saved |= {"architecture": architecture, "tag": tag}
     if (folder / "model.safetensors").is_file():

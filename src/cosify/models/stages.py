@@ -5,6 +5,7 @@ from typing import Any, Literal
 from timm.models import group_parameters
 from torch import nn
 
+from cosify.errors import InputError
 from cosify.models.classifiers import find_classifiers
 
 Trainable = Literal["all", "head"] | int
@@ -26,7 +27,7 @@ def stages(model: nn.Module) -> list[list[str]]:
     try:
         matcher: Any = model.group_matcher(coarse=True)  # type: ignore[operator]
     except (AssertionError, AttributeError) as error:  # timm 1.0.31: RDNet; MetaFormer, PiT, CSATv2
-        raise ValueError(
+        raise InputError(
             f"{type(model).__name__} does not say what its stages are (timm's coarse group_matcher), expected a timm"
             " model that does; choose 'all' or 'head' instead of a number of stages"
         ) from error
@@ -63,7 +64,7 @@ def freeze_stages(model: nn.Module, trainable: Trainable) -> None:
     else:
         groups = stages(model)
         if not isinstance(trainable, int) or not 1 <= trainable <= len(groups):
-            raise ValueError(
+            raise InputError(
                 f"trainable is {trainable!r}, expected 'all', 'head' or 1 to {len(groups)}: {type(model).__name__} has"
                 f" {len(groups)} stages, which begin with {[names[0] for names in groups]}"
             )
@@ -93,7 +94,7 @@ def _head_parameters(model: nn.Module) -> set[str]:
     """Return the names of the parameters of all classifier layers, among them a trainable kappa."""
     classifiers = find_classifiers(model)
     if not classifiers:
-        raise ValueError(
+        raise InputError(
             f"{type(model).__name__} has no classifier (num_classes=0), expected one to train; give it one with"
             " cosify.convert(model, num_classes=...)"
         )

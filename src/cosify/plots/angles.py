@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from cosify.errors import InputError
 from cosify.plots.checks import Floats, check_same_keys, check_some, finite
 from cosify.plots.style import FIRM_SPACE, MEDIUM, WIDTH, finish, legend_under, look, new_figure, save, wrapped
 
@@ -56,7 +57,7 @@ def angle_edges(angles: Mapping[str, Floats]) -> Floats:
 def _degrees(name: str, values: ArrayLike, most: int) -> Floats:
     array = finite(name, values, empty=most == 90)
     if array.size and (array.min() < 0 or array.max() > most):
-        raise ValueError(
+        raise InputError(
             f"{name} holds {array.min():.4g} to {array.max():.4g}, expected 0 to {most} degrees; call np.degrees once"
         )
     return array

@@ -6,19 +6,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from cosify.errors import InputError
+
 Floats = NDArray[np.float64]
 
 
 def check_some(name: str, entries: Mapping[str, Any]) -> None:
     """Raise ValueError if there is nothing to draw."""
     if not entries:
-        raise ValueError(f"{name} is empty, expected at least one entry; pass {{label: values}}")
+        raise InputError(f"{name} is empty, expected at least one entry; pass {{label: values}}")
 
 
 def check_same_keys(name: str, entries: Mapping[str, Any], other: str, others: Mapping[str, Any]) -> None:
     """Raise ValueError unless both have an entry for each model."""
     if entries.keys() != others.keys():
-        raise ValueError(
+        raise InputError(
             f"{name} has {list(entries)} and {other} has {list(others)}, expected the same models; pass both for each"
         )
 
@@ -37,12 +39,12 @@ def finite(name: str, values: ArrayLike, shape: str = "[N]", *, empty: bool = Fa
     """
     array = np.asarray(values, dtype=np.float64)
     if array.ndim != shape.count(",") + 1:
-        raise ValueError(f"{name} has shape {list(array.shape)}, expected {shape}; reshape it")
+        raise InputError(f"{name} has shape {list(array.shape)}, expected {shape}; reshape it")
     if array.size == 0 and not empty:
-        raise ValueError(f"{name} has shape {list(array.shape)}, expected at least one sample; leave it out")
+        raise InputError(f"{name} has shape {list(array.shape)}, expected at least one sample; leave it out")
     bad = array.size - int(np.isfinite(array).sum())
     if bad:
-        raise ValueError(f"{name} holds NaN or infinity in {bad} of {array.size} values, expected finite; drop them")
+        raise InputError(f"{name} holds NaN or infinity in {bad} of {array.size} values, expected finite; drop them")
     return array
 
 
@@ -54,11 +56,11 @@ def class_indices(name: str, labels: ArrayLike, num_samples: int, label_names: S
     """
     array = np.asarray(labels)
     if array.dtype.kind not in "iu":
-        raise ValueError(f"{name} is {array.dtype}, expected integers, class indices; call {name}.astype(int)")
+        raise InputError(f"{name} is {array.dtype}, expected integers, class indices; call {name}.astype(int)")
     if array.shape != (num_samples,):
-        raise ValueError(f"{name} has shape {list(array.shape)}, expected [{num_samples}], one label per sample")
+        raise InputError(f"{name} has shape {list(array.shape)}, expected [{num_samples}], one label per sample")
     if array.min() < 0 or array.max() >= len(label_names):
-        raise ValueError(
+        raise InputError(
             f"{name} holds {array.min()} to {array.max()}, expected 0 to {len(label_names) - 1} for"
             f" {len(label_names)} label_names; pass a name for each class"
         )

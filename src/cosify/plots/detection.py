@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from cosify.errors import InputError
 from cosify.plots.checks import Floats, check_some, finite
 from cosify.plots.style import (
     CHARACTER,
@@ -55,7 +56,7 @@ def plot_detection_bars(values: Values, output: Path | str, *, quantity: str, ti
         for model, triple in of_score.items():
             name = f"values[{score!r}][{model!r}]"
             if finite(name, triple).shape != (3,) or triple[1] > triple[2]:
-                raise ValueError(f"{name} is {tuple(triple)}, expected (value, low, high) with low <= high; reorder it")
+                raise InputError(f"{name} is {tuple(triple)}, expected (value, low, high) with low <= high; reorder it")
     models = list(dict.fromkeys(model for of_score in values.values() for model in of_score))
     every = np.array([triple for of_score in values.values() for triple in of_score.values()], dtype=np.float64)
     low, high = bar_limits(every)

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike
 
+from cosify.errors import InputError
 from cosify.functional import kappa_grid
 from cosify.plots.checks import Floats, check_some, class_indices, finite
 from cosify.plots.style import MEDIUM, PALETTE, SMALL, finish, look, new_figure, save
@@ -66,7 +67,7 @@ def plot_kappa_by_class(
     """
     values = _kappas("kappa", kappa)
     if show < 1:
-        raise ValueError(f"show is {show}, expected at least 1, such as 15")
+        raise InputError(f"show is {show}, expected at least 1, such as 15")
     classes = kappa_by_class(values, class_indices("labels", labels, len(values), label_names))
     left_out = len(classes) - 2 * show
     title = f"Mean {KAPPA_STAR} by class, with 10 to 90 percentile"
@@ -171,5 +172,5 @@ def plot_kappa_histogram(kappas: Mapping[str, ArrayLike], output: Path | str) ->
 def _kappas(name: str, values: ArrayLike) -> Floats:
     array = finite(name, values)
     if array.min() <= 0:
-        raise ValueError(f"{name} holds {array.min():.4g}, expected kappa > 0; pass kappa = 1 / temperature")
+        raise InputError(f"{name} holds {array.min():.4g}, expected kappa > 0; pass kappa = 1 / temperature")
     return array

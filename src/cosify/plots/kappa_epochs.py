@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from cosify.errors import InputError
 from cosify.plots.style import finish, legend_below, look, new_figure, save
 
 
@@ -24,7 +25,7 @@ def plot_kappa_epochs(kappas: Mapping[str, Sequence[float]], output: Path | str,
     """
     empty = [name for name, values in kappas.items() if len(values) == 0]
     if empty or not kappas:
-        raise ValueError(
+        raise InputError(
             f"no kappa came for {empty or 'any head'}, expected one for each epoch; train with a cosine head"
         )
     figure = new_figure(3.6)

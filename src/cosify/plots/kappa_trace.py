@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from cosify.errors import InputError
 from cosify.functional import kappa_grid
 from cosify.plots.style import new_figure, save
 from cosify.training.run_folder import read_metrics
@@ -35,7 +36,7 @@ def plot_kappa_trace(run: Path | str, output: Path | str | None = None) -> Path:
     run = Path(run)
     records = read_metrics(run)
     if not records:
-        raise ValueError(f"{run / 'metrics.jsonl'} has no lines, expected one an epoch; train for an epoch first")
+        raise InputError(f"{run / 'metrics.jsonl'} has no lines, expected one an epoch; train for an epoch first")
     has_kappa = "kappa_mean" in records[0]
     figure = new_figure(3.6, 12.5 if has_kappa else 8)
     axes = figure.subplots(1, 3 if has_kappa else 2, width_ratios=[1, 1, 1.35] if has_kappa else None)

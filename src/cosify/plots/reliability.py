@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from cosify.errors import InputError
 from cosify.plots.checks import Floats, check_some, finite
 from cosify.plots.style import MEDIUM, PALETTE, finish, grid_of, legend_below, new_figure, save, width_of, wrapped
 
@@ -51,16 +52,16 @@ def reliability_bins(confidence: ArrayLike, correct: ArrayLike, num_bins: int = 
     """
     values, right = finite("confidence", confidence), np.asarray(correct)
     if num_bins < 1:
-        raise ValueError(f"num_bins is {num_bins}, expected at least 1, such as 15")
+        raise InputError(f"num_bins is {num_bins}, expected at least 1, such as 15")
     if right.dtype != np.bool_:
-        raise ValueError(f"correct is {right.dtype}, expected bool; pass predictions == labels")
+        raise InputError(f"correct is {right.dtype}, expected bool; pass predictions == labels")
     if right.shape != values.shape:
-        raise ValueError(
+        raise InputError(
             f"correct has shape {list(right.shape)} and confidence {list(values.shape)}, expected the same; pass both"
             " for each sample"
         )
     if values.min() < 0 or values.max() > 1 + ROUNDING:
-        raise ValueError(
+        raise InputError(
             f"confidence holds {values.min():.4g} to {values.max():.4g}, expected 0 to 1; pass probabilities"
         )
     bins = np.searchsorted(np.linspace(0, 1, num_bins + 1), values, side="left") - 1
@@ -94,7 +95,7 @@ def plot_reliability(
         try:
             bins[name] = reliability_bins(confidence, correct, num_bins)
         except ValueError as error:
-            raise ValueError(f"curves[{name!r}]: {error}") from None
+            raise InputError(f"curves[{name!r}]: {error}") from None
     rows, columns = grid_of(len(bins))
     width = width_of(columns)
     figure = new_figure(rows * (width / columns * 1.3 if columns > 1 else 5.4) + 0.8, width)

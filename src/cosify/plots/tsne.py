@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from cosify.errors import InputError
 from cosify.plots.checks import Floats, check_same_keys, check_some, class_indices, finite
 from cosify.plots.style import (
     FIRM_SPACE,
@@ -66,7 +67,7 @@ def plot_tsne(
             labels out of range.
     """
     if len(label_names) > MOST_CLASSES:
-        raise ValueError(
+        raise InputError(
             f"label_names has {len(label_names)} classes, expected at most {MOST_CLASSES}, which a reader can tell"
             " apart; choose some of them"
         )
@@ -104,13 +105,13 @@ def plot_tsne(
 def _unit_rows(name: str, rows: ArrayLike) -> Floats:
     array = finite(name, rows, "[N, d]")
     if len(array) < FEWEST_SAMPLES or array.shape[1] < 2:
-        raise ValueError(
+        raise InputError(
             f"{name} has shape {list(array.shape)}, expected [N, d] with N >= {FEWEST_SAMPLES} and d >= 2; take more"
             " samples"
         )
     norms = np.linalg.norm(array, axis=1, keepdims=True)
     if not norms.all():
-        raise ValueError(
+        raise InputError(
             f"{name} has {int((norms == 0).sum())} zero rows, expected none; they have no angle, drop them"
         )
     unit: Floats = array / norms

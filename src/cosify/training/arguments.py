@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from cosify.data import Augment
+from cosify.errors import InputError
 from cosify.heads import resolve_policy
 from cosify.training.recipe import Recipe, setting
 
@@ -81,14 +82,14 @@ class RunArguments(Recipe):
         warmup = self.warmup_epochs
         self._check("warmup_epochs", warmup is None or 0 <= warmup < self.epochs, f"0 to epochs ({self.epochs})")
         if self.smoke and self.data not in ("digits", "synthetic"):
-            raise ValueError(f"smoke trains on synthetic images, but data is {self.data!r}; drop one of them")
+            raise InputError(f"smoke trains on synthetic images, but data is {self.data!r}; drop one of them")
         if (self.mixup > 0 or self.cutmix > 0) and self.batch_size % 2 == 1:
-            raise ValueError(f"batch_size is {self.batch_size}, expected an even number: mixup and cutmix pair images")
+            raise InputError(f"batch_size is {self.batch_size}, expected an even number: mixup and cutmix pair images")
 
     def _check(self, name: str, fine: bool, expected: str) -> None:
         if not fine:
             where = f"{name} in the recipe" if name in Recipe.__dataclass_fields__ else f"--{name.replace('_', '-')}"
-            raise ValueError(f"{name} is {getattr(self, name)!r}, expected {expected}; change {where}")
+            raise InputError(f"{name} is {getattr(self, name)!r}, expected {expected}; change {where}")
 
     @property
     def warmup(self) -> float:
@@ -171,13 +172,13 @@ def kappa_policy(kappa: str) -> float | str:
 def check_head(head: Any, kappa: str, has_margin: bool) -> None:
     """Raise a ValueError if kappa is none, or has no head to belong to."""
     if head == "linear" and kappa != "ls":
-        raise ValueError(f"kappa is {kappa!r} with head linear, which has no kappa; use head cos or drop kappa")
+        raise InputError(f"kappa is {kappa!r} with head linear, which has no kappa; use head cos or drop kappa")
     if head == "linear" and has_margin:
-        raise ValueError("a margin is set with head linear, which has no cosine; use head cos or drop the margin")
+        raise InputError("a margin is set with head linear, which has no cosine; use head cos or drop the margin")
     resolve_policy(kappa_policy(kappa))
 
 
 def check_blocks(blocks: str) -> None:
     """Raise a ValueError unless `blocks` reads all, head, or a number from 1 on."""
     if blocks not in ("all", "head") and not (blocks.isdigit() and int(blocks) >= 1):
-        raise ValueError(f"blocks is {blocks!r}, expected all, head, or a number of stages from 1 on; change --blocks")
+        raise InputError(f"blocks is {blocks!r}, expected all, head, or a number of stages from 1 on; change --blocks")

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cosify.errors import InputError
 from cosify.heads.kappa_statistics import KappaStatistics
 
 PREFIX, DIGITS = "step-", 9
@@ -131,7 +132,7 @@ class Checkpoints:
             self.accelerator.load_state(str(newest))
             progress = Progress(**json.loads((newest / "progress.json").read_text(encoding="utf-8")))
         except Exception as error:
-            raise ValueError(
+            raise InputError(
                 f"checkpoint {newest} cannot be loaded ({type(error).__name__}: {error}), expected a whole one of the"
                 " same model; start a new run"
             ) from error

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from cosify.data import Preprocessing
+from cosify.errors import InputError
 from cosify.functional import ls_kappa
 from cosify.heads.kappa_statistics import KappaStatistics, KappaSummary
 from cosify.models import convert, find_heads, in_evaluation, linear_classifier
@@ -49,7 +50,7 @@ def cosify_pretrained(args: CosifyArguments) -> TrainResult:
     args = smoke_settings(args)
     model = start_model(args)
     if find_heads(model):
-        raise ValueError(f"model {args.model!r} has a cosine head already, expected a softmax one; use finetune.py")
+        raise InputError(f"model {args.model!r} has a cosine head already, expected a softmax one; use finetune.py")
     session = Session.open(
         args, f"{Path(args.model).name}-{args.kappa}", Preprocessing.of_pretrained(model, args.image_size)
     )

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cosify.errors import InputError
 from cosify.models import in_evaluation, linear_classifier
 
 
@@ -59,5 +60,5 @@ def evaluate(
             sums[3] += len(labels)
     correct, loss, degrees, samples = all_sum(sums).tolist()
     if samples == 0:
-        raise ValueError("there are no samples to evaluate, expected at least one batch; check the test split")
+        raise InputError("there are no samples to evaluate, expected at least one batch; check the test split")
     return Evaluation(correct / samples, loss / samples, degrees / samples, int(samples))

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from cosify.data import Preprocessing
+from cosify.errors import InputError
 from cosify.models import convert, load_pretrained
 from cosify.models.model_digest import model_digest
 from cosify.models.stages import freeze_stages
@@ -59,7 +60,7 @@ def start_model(args: FinetuneArguments | CosifyArguments, head: Literal["linear
     if args.model:
         return load_pretrained(args.model, head)
     if not args.smoke:
-        raise ValueError(
+        raise InputError(
             "model is missing, expected a folder with an export, hf-hub:ORG/NAME or a timm model; name it with --model"
         )
     torch.manual_seed(args.seed)

@@ -19,6 +19,7 @@ from timm.layers import convert_sync_batchnorm
 from torch import Tensor, nn
 
 from cosify.data import mixed_seed, num_train_batches, record_preprocessing
+from cosify.errors import InputError
 from cosify.heads.kappa_statistics import KappaStatistics, KappaSummary
 from cosify.models import find_heads
 from cosify.models.stages import keep_frozen_in_eval
@@ -96,7 +97,7 @@ class Run:
         if data.train_labels is not None:
             counts = data.train_labels.bincount(minlength=len(data.label_names))
         elif args.balance != "none":
-            raise ValueError(
+            raise InputError(
                 f"balance is {args.balance!r} with a stream, which does not say how many images a class has, expected"
                 " none; drop balance, or streaming"
             )
@@ -376,7 +377,7 @@ def checkpoint_gradients(model: nn.Module) -> None:
     try:
         model.set_grad_checkpointing(True)  # type: ignore[operator]
     except (AssertionError, AttributeError) as error:
-        raise ValueError(
+        raise InputError(
             f"grad_checkpointing is on, which {type(model).__name__} of timm does not offer; drop it"
         ) from error
 

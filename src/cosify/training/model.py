@@ -9,6 +9,7 @@ import timm
 from torch import nn
 
 from cosify.data import BUILT_IN, Preprocessing, base_and_split
+from cosify.errors import InputError
 from cosify.models.convert import convert
 from cosify.training.arguments import TrainArguments, kappa_policy
 
@@ -61,7 +62,7 @@ def parse_model_kwargs(pairs: Sequence[str]) -> dict[str, Any]:
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not equals or not key.isidentifier():
-            raise ValueError(f"model argument {pair!r} does not read key=value, expected for example width=0.25")
+            raise InputError(f"model argument {pair!r} does not read key=value, expected for example width=0.25")
         try:
             kwargs[key] = ast.literal_eval(value)
         except (ValueError, SyntaxError):
@@ -79,7 +80,7 @@ def preprocessing_of(choice: ModelChoice, *, pretrained: bool) -> Preprocessing:
     config = timm.get_pretrained_cfg(name, allow_unregistered=True) if timm.is_model(name.split(".")[0]) else None
     if config is None:
         close = timm.list_models(f"*{name.split('_')[0].split('.')[0]}*")[:5]
-        raise ValueError(
+        raise InputError(
             f"unknown model {name!r}, expected a name of timm.list_models(), such as {close or [LARGE_MODEL]}"
         )
     return Preprocessing.of_model(config, choice.image_size, pretrained=pretrained)
@@ -102,7 +103,7 @@ def build_model(choice: ModelChoice, args: TrainArguments, num_classes: int, in_
         settings = {"num_classes": num_classes, "in_chans": in_chans, "head": "linear", **choice.kwargs}
         model: nn.Module = timm.create_model(choice.name, pretrained=args.pretrained, **settings)
     except (RuntimeError, TypeError) as error:
-        raise ValueError(
+        raise InputError(
             f"model {choice.name!r} cannot be built ({error}), expected arguments that it takes, got {choice.kwargs};"
             " change --model-kwargs, or drop --pretrained if it has no weights"
         ) from error

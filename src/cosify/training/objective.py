@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cosify.errors import InputError
 from cosify.heads import CosineSoftmaxLoss
 from cosify.models import find_heads
 from cosify.training.recipe import Recipe
@@ -43,7 +44,7 @@ class Objective(nn.Module):
         if recipe.has_margin:
             heads = list(find_heads(model).values())
             if len(heads) != 1 or not hasattr(model, "forward_head"):
-                raise ValueError(
+                raise InputError(
                     f"a margin needs one cosine head in a timm model, found {len(heads)} in {type(model).__name__}; use"
                     " --head cos and a model with a single classifier"
                 )

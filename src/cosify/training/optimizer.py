@@ -8,6 +8,7 @@ from timm.utils import ModelEmaV3
 from torch import nn
 from torch.optim import Optimizer
 
+from cosify.errors import InputError
 from cosify.training.arguments import RunArguments
 
 
@@ -22,7 +23,7 @@ def make_optimizer(args: RunArguments, model: nn.Module) -> Optimizer:
             model, opt=args.optimizer, lr=args.lr, weight_decay=args.weight_decay, momentum=args.momentum
         )
     except (AssertionError, TypeError, ValueError) as error:
-        raise ValueError(
+        raise InputError(
             f"optimizer {args.optimizer!r} cannot be built ({error}), expected one of timm.optim.list_optimizers(),"
             " such as sgd or adamw"
         ) from error

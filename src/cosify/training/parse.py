@@ -11,6 +11,7 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
+from cosify.errors import InputError
 from cosify.training.arguments import RunArguments
 from cosify.training.recipe import Recipe, recipe_keys
 from cosify.training.run_folder import read_config
@@ -57,7 +58,7 @@ def parse_arguments(
             arguments, return_remaining_strings=True, look_for_args_file=False
         )
         if unknown:
-            raise ValueError(
+            raise InputError(
                 f"unknown flags {unknown}, expected those listed by --help; {_suggest(unknown[0].strip('-'), kind)}"
             )
         beyond = {key: value for key, value in settings.items() if key in Recipe.__dataclass_fields__}
@@ -79,7 +80,7 @@ def _only_resume(arguments: Sequence[str] | None) -> None:
     words = sys.argv[1:] if arguments is None else arguments
     others = [word for word in words if word.startswith("--") and word.partition("=")[0] != "--resume"]
     if others:
-        raise ValueError(
+        raise InputError(
             f"resume takes every setting from the run's config.json, but {others} came too, expected --resume alone;"
             " drop them, or start a new run"
         )
@@ -97,14 +98,14 @@ def from_run(kind: type[Arguments], run: Path) -> Arguments:
     """
     config = read_config(run)
     if config["script"] != kind.__name__:
-        raise ValueError(
+        raise InputError(
             f"run folder {run} was written with {config['script']}, expected {kind.__name__}; resume it with the script"
             " that began it"
         )
     known = {entry.name for entry in fields(kind)}
     unknown = sorted(set(config["arguments"]) - known)
     if unknown:
-        raise ValueError(
+        raise InputError(
             f"run folder {run} has the settings {unknown}, which this version lacks; use the one that began it"
         )
     return kind(**{**config["arguments"], "resume": str(run), "output": str(run), "overwrite": False})
@@ -125,7 +126,7 @@ def read_yaml(path: Path, kind: type[RunArguments]) -> dict[str, Any]:
 
     content = yaml.safe_load(path.read_text(encoding="utf-8"))
     if not isinstance(content, dict):
-        raise ValueError(f"{path} holds {type(content).__name__}, expected key: value lines such as 'epochs: 30'")
+        raise InputError(f"{path} holds {type(content).__name__}, expected key: value lines such as 'epochs: 30'")
     return _checked(content, kind, str(path))
 
 
@@ -136,9 +137,9 @@ def _pairs(pairs: Sequence[str], kind: type[RunArguments]) -> dict[str, Any]:
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not equals:
-            raise ValueError(f"--set has {pair!r}, expected key=value, for example label_smoothing=0.1")
+            raise InputError(f"--set has {pair!r}, expected key=value, for example label_smoothing=0.1")
         if key not in Recipe.__dataclass_fields__:
-            raise ValueError(f"--set has {key!r}, expected a key of --help's list; {_suggest(key, kind)}")
+            raise InputError(f"--set has {key!r}, expected a key of --help's list; {_suggest(key, kind)}")
         settings[key] = yaml.safe_load(value)
     return _checked(settings, kind, "--set")
 
@@ -148,7 +149,7 @@ def _checked(content: Mapping[str, Any], kind: type[RunArguments], where: str) -
     settings = {}
     for key, value in content.items():
         if key not in known:
-            raise ValueError(
+            raise InputError(
                 f"unknown key {key!r} in {where}, expected flags or recipe keys; {_suggest(str(key), kind)}"
             )
         settings[key] = _as_type(key, value, known[key].type, where)
@@ -181,7 +182,7 @@ def _as_type(key: str, value: Any, expected: Any, where: str) -> Any:
         fine = isinstance(value, (str, int, float))
         value = str(value) if get_origin(expected) is not Literal else value
     if not fine:
-        raise ValueError(
+        raise InputError(
             f"{key} in {where} is {value!r}, expected {getattr(expected, '__name__', expected)}; see --help"
         )
     return value

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Literal, get_args, get_origin
 
 from cosify.data import Pipeline, check_transform
+from cosify.errors import InputError
 
 Schedule = Literal["cosine", "step", "multistep", "poly", "constant"]
 Balance = Literal["none", "loss", "sampling"]
@@ -87,19 +88,19 @@ class Recipe:
         if self.schedule == "multistep":
             self._check("decay_milestones", len(self.decay_milestones) > 0, "epochs, such as [160, 180]")
         if (self.mixup > 0 or self.cutmix > 0) and self.has_margin:
-            raise ValueError(
+            raise InputError(
                 f"mixup is {self.mixup} and cutmix {self.cutmix} with a margin, which needs one label for each image;"
                 " drop the margin, or mixup and cutmix"
             )
         if self.compile and self.has_margin:
-            raise ValueError(
+            raise InputError(
                 "compile is on with a margin, whose loss goes around the compiled forward; drop one of them"
             )
         check_transform(self.transform)
 
     def _check(self, name: str, fine: bool, expected: str) -> None:
         if not fine:
-            raise ValueError(f"{name} is {getattr(self, name)!r}, expected {expected}; change {name} in the recipe")
+            raise InputError(f"{name} is {getattr(self, name)!r}, expected {expected}; change {name} in the recipe")
 
     @property
     def has_margin(self) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from cosify.errors import InputError
 from cosify.files import write_whole
 
 FORMAT = 1
@@ -119,7 +120,7 @@ def read_config(path: Path | str) -> dict[str, Any]:
         found = f"{file} has the keys {sorted(config)[:8]}"
     except (OSError, ValueError, TypeError) as error:
         found = f"{file} cannot be read ({type(error).__name__})"
-    raise ValueError(f"{path} is no run folder: {found}, expected one that a training script wrote; check --resume")
+    raise InputError(f"{path} is no run folder: {found}, expected one that a training script wrote; check --resume")
 
 
 def read_metrics(path: Path | str, kind: str = "epoch") -> list[dict[str, Any]]:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from cosify.data import Data, PipelineSettings, Preprocessing, Shard, load_splits, open_data
+from cosify.errors import InputError
 from cosify.training.arguments import RunArguments
 from cosify.training.parse import resolved
 from cosify.training.run_folder import RunFolder, read_config
@@ -56,7 +57,7 @@ class Session:
         from accelerate.utils import ProjectConfiguration, set_seed
 
         if args.mixed_precision == "fp16" and not torch.cuda.is_available():
-            raise ValueError("mixed_precision is 'fp16', which needs CUDA; use bf16 or no on this machine")
+            raise InputError("mixed_precision is 'fp16', which needs CUDA; use bf16 or no on this machine")
         # Without `cpu`, accelerate 1.15 lets processes on the CPU run side by side, each believing it is alone.
         accelerator: Any = Accelerator(
             mixed_precision=args.mixed_precision,
@@ -166,7 +167,7 @@ def _batch_size_of(args: RunArguments, world_size: int) -> int:
     together = args.batch_size * int(read_config(args.resume)["world_size"])
     if together % world_size != 0:
         fitting = [count for count in range(1, min(together, 64) + 1) if together % count == 0]
-        raise ValueError(
+        raise InputError(
             f"the run has {together} images in a batch of all processes, which {world_size} cannot share, expected a"
             f" number of processes among {fitting}; resume with one of these"
         )
@@ -203,7 +204,7 @@ def _tracker(args: RunArguments) -> str | None:
     if args.tracker == "none":
         return None
     if args.tracker not in available:
-        raise ValueError(
+        raise InputError(
             f"tracker is {args.tracker!r}, expected auto, none, or one that is installed: {available}; install it, or"
             " change --tracker"
         )

@@ -4,6 +4,7 @@ from typing import Any
 
 from torch import nn
 
+from cosify.errors import InputError
 from cosify.training.arguments import RunArguments
 
 
@@ -12,14 +13,14 @@ def check_sharding(args: RunArguments, accelerator: Any) -> None:
     if accelerator.distributed_type != "FSDP":
         return
     if not accelerator.is_fsdp2:
-        raise ValueError("fsdp_version is 1, expected 2; start with accelerate launch --use_fsdp --fsdp_version 2")
+        raise InputError("fsdp_version is 1, expected 2; start with accelerate launch --use_fsdp --fsdp_version 2")
     if args.ema_decay is not None:
-        raise ValueError(
+        raise InputError(
             f"ema_decay is {args.ema_decay} with FSDP, whose processes hold parts of the weights, expected none; drop"
             " ema_decay, or start without --use_fsdp"
         )
     if args.mixed_precision == "fp16":
-        raise ValueError("mixed_precision is 'fp16' with FSDP, expected bf16 or no; change --mixed-precision")
+        raise InputError("mixed_precision is 'fp16' with FSDP, expected bf16 or no; change --mixed-precision")
     plugin = accelerator.state.fsdp_plugin
     # accelerate 1.15 takes it for granted that all of a state dict is sharded, but buffers (batch norm, kappa) are not.
     plugin.cpu_ram_efficient_loading = False

@@ -2,6 +2,7 @@
 
 import math
 
+from cosify.errors import InputError
 from cosify.functional import adacos_kappa
 from cosify.heads.policies.policy import KappaPolicy
 
@@ -13,7 +14,7 @@ class Fixed(KappaPolicy):
 
     def __init__(self, value: float) -> None:
         if not (math.isfinite(value) and value > 0):
-            raise ValueError(
+            raise InputError(
                 f"kappa is {value}, expected a finite number above 0, or the name of a policy such as 'ls'"
             )
         self.value = float(value)

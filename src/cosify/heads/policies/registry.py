@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from cosify.errors import InputError
 from cosify.heads.policies.adacos import AdaCosDynamic
 from cosify.heads.policies.estimated import LeastSquares, MaximumLikelihood, RuleOfThumb
 from cosify.heads.policies.fixed import AdaCosFixed, Fixed, Trainable
@@ -26,7 +27,7 @@ def resolve_policy(kappa: float | str) -> KappaPolicy:
     """
     if isinstance(kappa, str):
         if kappa not in POLICIES:
-            raise ValueError(f"unknown kappa policy {kappa!r}, expected a number above 0 or one of {sorted(POLICIES)}")
+            raise InputError(f"unknown kappa policy {kappa!r}, expected a number above 0 or one of {sorted(POLICIES)}")
         return POLICIES[kappa]()
     if isinstance(kappa, bool) or not isinstance(kappa, (int, float)):
         raise TypeError(f"kappa is {kappa!r} ({type(kappa).__name__}), expected a number or one of {sorted(POLICIES)}")
