@@ -65,7 +65,7 @@ class CosifiedForImageClassification(PreTrainedModel):
         """
         if not find_heads(model):
             convert(model, kappa, eval_kappa=eval_kappa)
-        base = model.config.to_dict()
+        base = {**model.config.to_dict(), "architectures": [type(model).__name__]}  # a config may have several classes
         wrapper = cls(CosifiedConfig(base=base, id2label=model.config.id2label, label2id=model.config.label2id))
         wrapper.model = model
         return wrapper

@@ -13,8 +13,9 @@ def find_classifiers(model: nn.Module) -> dict[str, nn.Module]:
 
     timm declares its classifiers in `default_cfg["classifier"]` and returns them from `get_classifier()`; neither is
     complete (LeViT-S8 declares one of its two heads, `NormLinear` and `ModuleList` are containers), so the union is
-    taken and inside each the last linear or 1x1 convolution with `num_classes` outputs.  transformers models keep
-    theirs outside of the base model.
+    taken and inside each the last linear or 1x1 convolution with `num_classes` outputs.  transformers models register
+    theirs last, so it is the last layer of the last child that has one, and of that child's twins (DeiT's teacher).  A
+    layer elsewhere is none, whatever its width.
 
     Args:
         model: a timm model, or a transformers `...ForImageClassification`.
@@ -31,9 +32,11 @@ def find_classifiers(model: nn.Module) -> dict[str, nn.Module]:
         return _timm_classifiers(model)
     if is_transformers(model):
         inner, prefix = owner_of_classifier(model)
-        if inner is not model:
-            return {prefix + name: leaf for name, leaf in _timm_classifiers(inner).items()}
-        return _transformers_classifiers(model)
+        if unwrap_cosified(model) is not model:
+            inner, prefix = unwrap_cosified(model), "model."
+        if inner is model:
+            return _transformers_classifiers(model)
+        return {prefix + name: leaf for name, leaf in find_classifiers(inner).items()}
     raise TypeError(
         f"{type(model).__name__} is neither a timm nor a transformers model; in a module of your own write"
         " cosify.CosineLinear(in_features, num_classes) in place of nn.Linear"
@@ -94,9 +97,9 @@ def _timm_classifiers(model: nn.Module) -> dict[str, nn.Module]:
         return {}
     found: dict[str, nn.Module] = {}
     for root in _declared_roots(model):
-        name = _last_leaf(model.get_submodule(root), num_classes)
-        if name is not None:
-            full = ".".join(part for part in (root, name) if part)
+        name = _last_leaf(model.get_submodule(root))
+        full = "" if name is None else f"{root}.{name}".rstrip(".")
+        if full and _outputs(model.get_submodule(full)) == num_classes:
             found[full] = model.get_submodule(full)
     if not found:
         raise InputError(
@@ -131,9 +134,9 @@ def _flatten(classifiers: object) -> Iterator[nn.Module]:
         yield classifiers
 
 
-def _last_leaf(root: nn.Module, num_classes: int) -> str | None:
-    """Return the name of the last layer below `root` with that many outputs; "" is `root` itself."""
-    return next((name for name, leaf in reversed(list(root.named_modules())) if _outputs(leaf) == num_classes), None)
+def _last_leaf(root: nn.Module) -> str | None:
+    """Return the name of the last linear layer or 1x1 convolution below `root`; "" is `root` itself."""
+    return next((name for name, leaf in reversed(list(root.named_modules())) if _outputs(leaf) is not None), None)
 
 
 def _outputs(leaf: nn.Module) -> int | None:
@@ -150,13 +153,17 @@ def _transformers_classifiers(model: nn.Module) -> dict[str, nn.Module]:
             f"{type(model).__name__} has no image classifier, expected a ...ForImageClassification; load it with"
             " AutoModelForImageClassification, which adds one"
         )
+    ends = [
+        (child, f"{name}.{leaf}".rstrip("."))
+        for name, child in model.named_children()
+        if (leaf := _last_leaf(child)) is not None
+    ]
     num_classes = num_classes_of(model)
-    base = str(getattr(model, "base_model_prefix", "")) + "."
-    leaves = {name: leaf for name, leaf in model.named_modules() if _outputs(leaf) == num_classes}
-    outside = {name: leaf for name, leaf in leaves.items() if not name.startswith(base)}
-    found = outside or dict(list(leaves.items())[-1:])
-    if not found:
+    classifier = model.get_submodule(ends[-1][1]) if ends else None
+    if classifier is None or _outputs(classifier) != num_classes:
         raise InputError(
-            f"no linear layer with {num_classes} outputs found in {type(model).__name__}; it cannot take a cosine head"
+            f"{type(model).__name__} does not end in a linear layer with {num_classes} outputs, one for each of its"
+            f" labels, but in {[path for _, path in ends[-1:]]}; it cannot take a cosine head"
         )
-    return found
+    twins = {path: model.get_submodule(path) for child, path in ends if type(child) is type(ends[-1][0])}
+    return {path: leaf for path, leaf in twins.items() if leaf.weight.shape == classifier.weight.shape}
