@@ -5,10 +5,14 @@ the look itself would stall the queue.
 """
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 import torch
 from torch import Tensor
 
+_unseen: ContextVar[bool] = ContextVar("unseen", default=False)
 
 def check_rows(embedding: Tensor, weight: Tensor) -> None:
     """Raise unless `embedding` is a finite [B, d] and `weight` a finite [C, d] of floating point numbers."""
@@ -106,4 +110,19 @@ def check_num_classes(num_classes: int, least: int = 2) -> None:
 
 def values_visible(values: Tensor) -> bool:
     """True if looking at the values is free of a device sync and of a graph break."""
-    return values.device.type == "cpu" and not torch.compiler.is_compiling() and not torch._C._get_tracing_state()
+    if values.device.type != "cpu" or torch.compiler.is_compiling() or torch._C._get_tracing_state():
+        return False
+    return not _unseen.get()
+
+
+@contextmanager
+def values_unseen() -> Iterator[None]:
+    """Look at no values inside, as on an accelerator: for a training loop whose processes check the loss together.
+
+    An error on one of them alone would leave the others waiting.
+    """
+    token = _unseen.set(True)
+    try:
+        yield
+    finally:
+        _unseen.reset(token)

@@ -6,20 +6,19 @@ norm, which act within the batch of one process, do.
 """
 
 import copy
-import random
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, replace
 from typing import Any
 
-import numpy as np
 import torch
 from timm.layers import convert_sync_batchnorm
 from torch import Tensor, nn
 
 from cosify.data import mixed_seed, num_train_batches, record_preprocessing
 from cosify.errors import InputError
+from cosify.functional.checks import values_unseen
 from cosify.heads.kappa_statistics import KappaStatistics, KappaSummary
 from cosify.models import find_heads
 from cosify.models.stages import keep_frozen_in_eval
@@ -28,12 +27,14 @@ from cosify.training.ceiling import ceiling_images_per_second
 from cosify.training.checkpoint import Checkpoints, Progress
 from cosify.training.environment import describe_environment
 from cosify.training.evaluate import Evaluation, evaluate
+from cosify.training.finite import FiniteNumbers
 from cosify.training.interrupt import Interrupted, Interrupts
 from cosify.training.objective import Objective
 from cosify.training.optimizer import make_average, make_optimizer, make_schedule
 from cosify.training.progress import Bar, bar, log_epoch, logger, warn_about_kappa, warn_about_speed
 from cosify.training.result import TrainResult
 from cosify.training.run_folder import read_metrics
+from cosify.training.seeding import seed_everything
 from cosify.training.session import Session, on_terminal
 from cosify.training.sharding import check_sharding, gather_weights, take_buffers_of_main
 
@@ -56,7 +57,8 @@ def fit(
         guard: called with each evaluation; what it raises ends the run.
 
     Raises:
-        ValueError: for settings that do not work; the message says what to change.
+        ValueError: for settings that do not work, or a loss or weights that are not finite, which are never saved; the
+            message says what to change.
         OSError: if a file cannot be written; the last checkpoint is kept.
         Interrupted: after SIGINT or SIGTERM, and a checkpoint.
     """
@@ -129,6 +131,7 @@ class Run:
         if self.progress.step > 0:
             self.schedule.step_update(self.progress.step)
             logger.info("resumed at step %d of %d", self.progress.step, self.total_steps)
+        self.finite = FiniteNumbers(session, self.model, self.checkpoints, self.progress, self.steps_per_epoch)
         self.kappas = self._statistics()
         self.start_kappa = self.heads[0].start_kappa if self.heads and self.heads[0].log_kappa is not None else None
         self.ceiling: float | None = None
@@ -140,7 +143,8 @@ class Run:
         progress = self.progress
         shown = on_terminal(self.accelerator)
         evaluation: Evaluation | None = None
-        with bar(shown, progress.step, self.total_steps) as drawn, Interrupts(self.accelerator) as interrupts:
+        drawing, noting = bar(shown, progress.step, self.total_steps), Interrupts(self.accelerator)
+        with drawing as drawn, noting as interrupts, values_unseen():  # for ranks to end together: `FiniteNumbers`
             while progress.step < self.total_steps and not progress.done:
                 self._steps_of_epoch(drawn, interrupts)
                 evaluation = self._end_epoch()
@@ -173,18 +177,19 @@ class Run:
                 self._first_batch = ()
                 start += time.perf_counter() - before
             progress.seconds = time.perf_counter() - start
+            self.finite.look(sums)
             self.interrupted_by = interrupts.agreed(progress.step)
             if progress.step % self.steps_per_epoch == 0:
                 break  # the epoch's end evaluates, saves and stops
             # Before the checkpoint, which holds what came of it.
             if self._due(args.eval_every_steps):
                 before = time.perf_counter()
-                self._evaluate_between(epoch)
+                self._evaluate_between(epoch, sums)
                 start += time.perf_counter() - before
             if self.interrupted_by or self._due(args.save_every_steps):
                 self._save(sums)
             self._stop_if_interrupted()
-        progress.sums = self.session.all_sum(sums).tolist()
+        progress.sums = self.finite.fetch(sums)
         progress.seconds = time.perf_counter() - start
 
     def step(self, batches: Iterator[tuple[Tensor, Tensor]], epoch: int, sums: Tensor, drawn: Bar) -> None:
@@ -265,7 +270,8 @@ class Run:
             self.guard(evaluation)
         return evaluation
 
-    def _evaluate_between(self, epoch: int) -> None:
+    def _evaluate_between(self, epoch: int, sums: Tensor) -> None:
+        self.finite.fetch(sums)
         evaluation = self.evaluate()
         self._record({"kind": "step", "epoch": epoch + 1, "step": self.progress.step, **_test_record(evaluation)})
         self._note_best(evaluation)
@@ -298,7 +304,7 @@ class Run:
         """Save in the middle of an epoch, with what was counted so far."""
         progress, session = self.progress, self.session
         kappa = self.kappas.state(session.all_sum, session.shard.world_size)
-        self._save_checkpoint(replace(progress, sums=session.all_sum(sums).tolist(), kappa=kappa))
+        self._save_checkpoint(replace(progress, sums=self.finite.fetch(sums), kappa=kappa))
 
     def _save_checkpoint(self, progress: Progress) -> None:
         if self.whole is not None:  # each rank writes some of the buffers
@@ -347,7 +353,9 @@ class Run:
             (images.contiguous(memory_format=self.session.memory_format), labels)
             for images, labels in self.data.test_batches(max(self.args.batch_size, EVAL_BATCH), self.session.shard)
         )
-        return evaluate(self.evaluated, batches, device=self.accelerator.device, all_sum=self.session.all_sum)
+        return self.finite.evaluation(
+            evaluate(self.evaluated, batches, device=self.accelerator.device, all_sum=self.session.all_sum)
+        )
 
     def _result(self, evaluation: Evaluation | None) -> TrainResult:
         model = self.evaluated
@@ -380,13 +388,6 @@ def checkpoint_gradients(model: nn.Module) -> None:
         raise InputError(
             f"grad_checkpointing is on, which {type(model).__name__} of timm does not offer; drop it"
         ) from error
-
-
-def seed_everything(seed: int) -> None:
-    """Seed the global generators, of which dropout, erasing, mixup and the like draw."""
-    random.seed(seed)
-    np.random.seed(seed % 2**32)  # noqa: NPY002  # the source that timm's Mixup draws from
-    torch.manual_seed(seed)
 
 
 def _test_record(evaluation: Evaluation) -> dict[str, Any]:
