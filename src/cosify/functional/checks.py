@@ -14,6 +14,7 @@ from torch import Tensor
 
 _unseen: ContextVar[bool] = ContextVar("unseen", default=False)
 
+
 def check_rows(embedding: Tensor, weight: Tensor) -> None:
     """Raise unless `embedding` is a finite [B, d] and `weight` a finite [C, d] of floating point numbers."""
     for name, rows, shape in (("embedding", embedding, "[B, d]"), ("weight", weight, "[C, d]")):

@@ -68,15 +68,26 @@ class Objective(nn.Module):
         if self._margin_loss:
             model: Any = self.model
             embedding = model.forward_head(model.forward_features(images), pre_logits=True)
-            weights = None if self.class_weights is None else self.class_weights[targets]
+            weights = None if self.class_weights is None else self._sample_weights(targets, self.class_weights)
             loss = self._margin_loss[0](embedding, targets, weights)
             return loss if weights is None else loss * weights.mean(), torch.zeros((), device=images.device)
         logits = self.model(images).float()
         soft = targets.ndim == 2
         smoothing = 0.0 if soft else self.label_smoothing
-        # The mean over samples, not over weights: ranks and accumulated batches then add up to one large batch.
-        losses = F.cross_entropy(
-            logits, targets, weight=self.class_weights, label_smoothing=smoothing, reduction="none"
-        )
+        losses = F.cross_entropy(logits, targets, label_smoothing=smoothing, reduction="none")
+        if self.class_weights is not None:
+            # Not cross_entropy's own weights: they would weigh the smoothed part of a target by the other classes'.
+            losses = losses * self._sample_weights(targets, self.class_weights)
         labels = targets.argmax(dim=1) if soft else targets
+        # The mean over samples, not over weights: ranks and accumulated batches then add up to one large batch.
         return losses.mean(), (logits.detach().argmax(dim=1) == labels).sum()
+
+    def _sample_weights(self, targets: Tensor, class_weights: Tensor) -> Tensor:
+        """Return one weight for each sample, [B]: that of its class, of a mixed image the mean of its two labels'.
+
+        The target keeps its shape: a mixed image's share of a rare class does not grow.
+        """
+        if targets.ndim == 1:
+            return class_weights[targets]
+        smoothing = self.label_smoothing  # of which each class has an equal share, whatever the labels are
+        return (targets @ class_weights - smoothing * class_weights.mean()) / (1 - smoothing)
