@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from cosify.errors import InputError
 from cosify.heads.kappa_statistics import KappaStatistics
+from cosify.training.tensors_only import tensors_only
 
 PREFIX, DIGITS = "step-", 9
 
@@ -129,7 +130,8 @@ class Checkpoints:
         if newest is None:
             return Progress()
         try:
-            self.accelerator.load_state(str(newest))
+            with tensors_only(newest):
+                self.accelerator.load_state(str(newest))
             progress = Progress(**json.loads((newest / "progress.json").read_text(encoding="utf-8")))
         except Exception as error:
             raise InputError(
