@@ -89,12 +89,12 @@ def test_missing_image_is_named() -> None:
         decode(splits_of([picture(0), None], [0, 1]))
 
 
-@pytest.mark.parametrize("wrong", [-1, 2])
-def test_label_out_of_range_is_named(wrong: int) -> None:
+@pytest.mark.parametrize("wrong", [-1, 2, None])
+def test_label_that_is_missing_or_out_of_range_is_named(wrong: int | None) -> None:
     with pytest.raises(
         ValueError, match=rf"label in row 1 of split 'train' is {wrong}, and 2 labels .* expected 0 to 1 for"
     ):
-        decode(splits_of([picture(0)] * 3, [0, wrong, wrong]))
+        decode(splits_of([picture(0)] * 3, [0, wrong, wrong]))  # type: ignore[list-item]  # None is what may come
 
 
 def test_what_does_not_fit_is_refused_before_decoding(monkeypatch: pytest.MonkeyPatch) -> None:

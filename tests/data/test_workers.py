@@ -316,9 +316,9 @@ def test_a_broken_image_is_named(num_workers: int) -> None:
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
-@pytest.mark.parametrize("wrong", [-1, 2])
-def test_a_label_out_of_range_is_named(num_workers: int, wrong: int) -> None:
-    splits = splits_of([picture(0)] * 3, [0, 1, wrong])
+@pytest.mark.parametrize("wrong", [-1, 2, None])
+def test_a_label_that_is_missing_or_out_of_range_is_named(num_workers: int, wrong: int | None) -> None:
+    splits = splits_of([picture(0)] * 3, [0, 1, wrong])  # type: ignore[list-item]  # None is what may come
     message = rf"label in row 2 of split '{{}}' is {wrong}, .*expected 0 to 1 for 2 classes; use a split "
     with pytest.raises(ValueError, match=message.format("train")):
         worker_data(splits, num_workers=num_workers)

@@ -6,16 +6,18 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+import datasets
 import numpy as np
 import pytest
 import timm
 import torch
 import torch.nn.functional as F
+from PIL import Image as PILImage
 from PIL.Image import Image
 from safetensors.torch import load_file, save_file
 
 import cosify
-from cosify.data import Preprocessing, load_splits
+from cosify.data import Preprocessing, load_images, load_splits
 from cosify.evaluation import SCORES, BankKey, FeatureBank, Rejector, feature_bank
 from cosify.evaluation.rejector import SAVED
 from cosify.models import load_pretrained
@@ -360,3 +362,27 @@ def test_images_go_through_the_transform_of_the_fit(tmp_path: Path) -> None:
     found = Rejector.load(tmp_path / "model")(list(images.test["image"]))
     assert found.label.tolist() == bank.predictions.tolist()
     torch.testing.assert_close(found.score, torch.from_numpy(bank.norm), rtol=1e-4, atol=1e-4)
+
+
+def test_images_are_upright_and_opaque_as_those_of_the_fit(tmp_path: Path) -> None:
+    """Whether they come from the files, as here, or decoded by datasets."""
+    for index in range(6):
+        pixels = np.random.default_rng(index).integers(0, 256, (48, 40, 4), dtype=np.uint8)
+        exif = PILImage.Exif()
+        exif[0x0112] = 3 + index  # half turn, mirrored, lying on a side
+        (tmp_path / "data" / "train" / str(index % 2)).mkdir(parents=True, exist_ok=True)
+        PILImage.fromarray(pixels).save(tmp_path / "data" / "train" / str(index % 2) / f"{index}.png", exif=exif)
+    images = load_images(f"{tmp_path / 'data'}:train")
+    build(tmp_path / "model")
+    model = load_pretrained(str(tmp_path / "model"))
+    bank = feature_bank(model, images, Preprocessing.of_pretrained(model), tmp_path / "bank")
+    Rejector.fit("norm", None, dataclasses.replace(bank, labels=bank.predictions)).save(tmp_path / "model")
+    rejector = Rejector.load(tmp_path / "model")
+    files = images.test.cast_column("image", datasets.Image(decode=False))["image"]
+    expected = torch.from_numpy(bank.norm)
+    for given in (list(images.test["image"]), [PILImage.open(file["path"]) for file in files]):
+        torch.testing.assert_close(rejector(given).score, expected, rtol=1e-5, atol=0)
+    turned = rejector([image.transpose(PILImage.Transpose.ROTATE_90) for image in images.test["image"]]).score
+    assert not torch.allclose(turned, expected, rtol=1e-3), "so that the comparison above says something"
+    with pytest.raises(ValueError, match="image 1 has floating point pixels"):
+        rejector([images.test[0]["image"], PILImage.fromarray(np.ones((8, 8), np.float32))])

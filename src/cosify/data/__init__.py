@@ -2,6 +2,7 @@
 
 from cosify.data.augment import Augmentation, augment, random_crop, random_flip
 from cosify.data.batches import Shard, eval_rows, mixed_seed, num_train_batches, own_rows, training_order
+from cosify.data.decode import standard_image
 from cosify.data.device import DeviceData
 from cosify.data.held_out import TEST_SHARE, held_out_mask
 from cosify.data.normalize import Normalization, Normalizer
@@ -52,6 +53,7 @@ __all__ = [
     "random_crop",
     "random_flip",
     "record_preprocessing",
+    "standard_image",
     "train_transform",
     "training_order",
 ]

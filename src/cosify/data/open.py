@@ -10,11 +10,12 @@ from typing import Any, Literal
 import torch
 
 from cosify.data.augment import Augmentation
+from cosify.data.decode import channels_of, open_image, undecoded
 from cosify.data.device import DeviceData
 from cosify.data.normalize import Normalization
 from cosify.data.preprocessing import Preprocessing
 from cosify.data.sources import BUILT_IN, Splits, base_and_split
-from cosify.data.tensors import Layout, channels_of, decode_splits, free_memory, open_image, undecoded
+from cosify.data.tensors import Layout, decode_splits, free_memory
 from cosify.data.workers import WorkerData, default_num_workers
 from cosify.errors import InputError
 

@@ -8,14 +8,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cosify.data.decode import channels_of, open_image, undecoded
 from cosify.data.sources import Splits
 from cosify.errors import InputError
 
 if TYPE_CHECKING:
     from datasets import Dataset
     from PIL.Image import Image
-
-GREY_MODES = ("1", "L", "LA", "I", "F", "I;16")
 
 
 @dataclass(frozen=True)
@@ -141,58 +140,13 @@ def _decode(
         rows, description=f"decoding {name}", total=len(split), disable=not show_progress, transient=True
     ):
         images[row] = _pixels(image, layout, fallback_size)
-    labels = torch.tensor(split[splits.label_column][:], dtype=torch.int64)
-    check_labels(labels, name, len(splits.label_names))
+    labels = labels_of(splits, name)
     return ImageSet(torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(), labels)
-
-
-def undecoded(split: "Dataset", column: str) -> Any:
-    """Return the split with bytes or paths in place of images: decoding is ours, so that a broken row is known."""
-    import datasets
-
-    return split.cast_column(column, datasets.Image(decode=False))
-
-
-def open_image(value: dict[str, Any] | None, row: int, name: str) -> "Image":
-    """Decode a cell of an undecoded split.
-
-    Args:
-        value: bytes or path.
-        row: for messages.
-        name: of the split, for messages.
-
-    Raises:
-        ValueError: if Pillow cannot.
-    """
-    from PIL import Image
-
-    value = {"bytes": None, "path": None} if value is None else value
-    try:
-        image = Image.open(_source(value))
-        image.load()
-    except (OSError, ValueError, AttributeError, SyntaxError) as error:  # what Pillow raises for damaged files
-        where = value["path"] if value["bytes"] is None else f"{len(value['bytes'])} bytes"
-        raise InputError(
-            f"image in row {row} of split {name!r} ({where}) cannot be read ({type(error).__name__}: {error}),"
-            " expected a file that Pillow opens; repair or remove it"
-        ) from error
-    return image
 
 
 def _images(split: "Dataset", name: str, column: str) -> Iterator[tuple[int, "Image"]]:
     for row, cell in enumerate(undecoded(split.select_columns([column]), column)):
         yield row, open_image(cell[column], row, name)
-
-
-def _source(value: dict[str, Any]) -> Any:
-    import io
-
-    return value["path"] if value["bytes"] is None else io.BytesIO(value["bytes"])
-
-
-def channels_of(image: "Image") -> int:
-    """Return 1 for a grey image, else 3."""
-    return 1 if image.mode in GREY_MODES else 3
 
 
 def _pixels(image: "Image", layout: Layout, fallback_size: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
@@ -211,19 +165,31 @@ def _pixels(image: "Image", layout: Layout, fallback_size: int) -> np.ndarray[An
     return np.asarray(image, dtype=np.uint8).reshape(layout.height, layout.width, layout.channels)
 
 
-def check_labels(labels: Tensor, name: str, num_classes: int) -> None:
-    """Raise a ValueError that names the first label out of range.
+def labels_of(splits: Splits, name: str) -> Tensor:
+    """Return the labels of the split `"train"` or `"test"`, int64 [N].
+
+    Raises:
+        ValueError: for a label that is missing or out of range; the message names the first.
+    """
+    values = splits.split(name)[splits.label_column][:]
+    wrong = [row for row, label in enumerate(values) if label is None or not 0 <= label < len(splits.label_names)]
+    if wrong:
+        raise wrong_label(values[wrong[0]], wrong[0], name, len(splits.label_names), len(wrong))
+    return torch.tensor(values, dtype=torch.int64)
+
+
+def wrong_label(label: int | None, row: int, name: str, num_classes: int, num_wrong: int = 1) -> InputError:
+    """Return the error for a label that is missing or out of range.
 
     Args:
-        labels: [N].
-        name: of the split, for the message.
+        label: it.
+        row: where it is.
+        name: of the split.
         num_classes: C.
+        num_wrong: labels of the split that are wrong, as far as is known.
     """
-    wrong = ((labels < 0) | (labels >= num_classes)).nonzero().flatten()
-    if len(wrong) > 0:
-        row = int(wrong[0])
-        raise InputError(
-            f"label in row {row} of split {name!r} is {int(labels[row])}, and {len(wrong)} labels in all are out of"
-            f" range, expected 0 to {num_classes - 1} for {num_classes} classes; use a split that has labels, with the"
-            " same classes as the training split"
-        )
+    others = f", and {num_wrong} labels in all are missing or out of range" if num_wrong > 1 else ""
+    return InputError(
+        f"label in row {row} of split {name!r} is {label}{others}, expected 0 to {num_classes - 1} for {num_classes}"
+        " classes; use a split that has labels, with the same classes as the training split"
+    )

@@ -26,9 +26,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from cosify.data.batches import ALONE, Shard, eval_rows, mixed_seed, own_rows, training_order
+from cosify.data.decode import open_image, undecoded
 from cosify.data.normalize import Normalization
 from cosify.data.sources import Splits
-from cosify.data.tensors import check_labels, open_image, undecoded
+from cosify.data.tensors import labels_of, wrong_label
 from cosify.errors import InputError
 
 Request = tuple[Any, int, int]  # row number or undecoded row; place in the order, for messages; seed
@@ -61,10 +62,7 @@ class Decoder(Dataset[tuple[Tensor, int]]):
         image = open_image(cells[self.image_column], place, self.name).convert(self.mode)
         label = cells[self.label_column]
         if label is None or not 0 <= label < self.num_classes:
-            raise InputError(
-                f"label in row {place} of split {self.name!r} is {label}, expected 0 to {self.num_classes - 1} for"
-                f" {self.num_classes} classes; use a split with the same classes as the training split"
-            )
+            raise wrong_label(label, place, self.name, self.num_classes)
         with _chance(seed):
             return torch.as_tensor(self.transform(image)), label
 
@@ -143,9 +141,7 @@ class WorkerData:
         self.interpolation, self.crop_pct = interpolation, crop_pct
         self.num_train, self.num_test = splits.num_train, splits.num_test
         self._splits, self._device, self._test_transform = splits, device, test_transform
-        self.train_labels = None if splits.streaming else torch.tensor(splits.train[splits.label_column][:])
-        if self.train_labels is not None:
-            check_labels(self.train_labels, "train", len(splits.label_names))
+        self.train_labels = None if splits.streaming else labels_of(splits, "train")
         self._num_workers = num_workers
         self._train = self._loader("train", train_transform, num_workers)
         self._test = self._loader("test", test_transform, num_workers)

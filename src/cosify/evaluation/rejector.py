@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from cosify.data import Normalization, eval_transform
+from cosify.data import Normalization, eval_transform, standard_image
 from cosify.errors import InputError
 from cosify.evaluation.bank import BankInfo, FeatureBank
 from cosify.evaluation.detection import threshold_at
@@ -223,7 +223,8 @@ class _Images:
             images = samples if isinstance(samples, list) else [samples]
             if not images:
                 raise InputError("the list of images is empty, expected at least one")
-            pixels = [torch.as_tensor(self.transform(image.convert(self.mode))) for image in images]
+            upright = [standard_image(image, f"image {place}") for place, image in enumerate(images)]
+            pixels = [torch.as_tensor(self.transform(image.convert(self.mode))) for image in upright]
             samples = self.normalize(torch.stack(pixels))
         with in_evaluation(self.model, self.classifier) as answers:
             return answers(samples)
