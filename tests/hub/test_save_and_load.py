@@ -1,6 +1,7 @@
 """Saved folders: what is in them, and what is said of damaged ones."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -115,6 +116,135 @@ def test_a_failed_save_leaves_the_old_folder(folder: Path, monkeypatch: pytest.M
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
+@pytest.fixture(scope="module")
+def other(saved: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Another model of the same layers."""
+    return cosify.save(cosify.convert(cosify.load(saved), kappa=33.0), tmp_path_factory.mktemp("other"))
+
+
+OPENINGS = {
+    "cosify": cosify.load,
+    "timm": lambda folder: timm.create_model(f"local-dir:{folder}", pretrained=True),
+    "stock head": lambda folder: timm.create_model(f"local-dir:{folder}", pretrained=True, head="linear"),
+    "features": lambda folder: timm.create_model(f"local-dir:{folder}", pretrained=True, features_only=True),
+    "transformers": lambda folder: _automatic("AutoModelForImageClassification").from_pretrained(folder),
+    "base model": lambda folder: _automatic("AutoModel").from_pretrained(folder),
+}
+
+
+def _automatic(name: str) -> Any:
+    import transformers
+
+    return getattr(transformers, name)
+
+
+@pytest.mark.parametrize("opening", OPENINGS)
+@pytest.mark.parametrize("replaced", ["config.json", "model.safetensors"])
+def test_a_mixture_of_two_saves_is_refused(replaced: str, opening: str, folder: Path, other: Path) -> None:
+    shutil.copyfile(other / replaced, folder / replaced)
+    with pytest.raises(ValueError, match=r"are of two different saves .* save the model again with cosify.save$"):
+        OPENINGS[opening](folder)
+
+
+def test_a_save_that_was_killed_leaves_no_mixture(folder: Path, other: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed before, between and after the renames: the old model, an error, the new one."""
+
+    class Killed(BaseException):
+        pass
+
+    model, old, renames, replace = cosify.load(other), folder.with_name("old"), 0, os.replace
+    shutil.copytree(folder, old)
+
+    def until(last: int) -> None:
+        def replacing(*paths: Any) -> None:
+            nonlocal renames
+            if renames == last:
+                raise Killed
+            renames += 1
+            replace(*paths)
+
+        monkeypatch.setattr("os.replace", replacing)
+        monkeypatch.setattr("shutil.rmtree", lambda *_, **__: None)  # a killed program cleans nothing up
+        with pytest.raises(Killed):
+            cosify.save(model, folder)
+        monkeypatch.undo()
+
+    until(0)
+    assert cosify.load(folder).fc.kappa_spec == "ls"
+    until(1)
+    with pytest.raises(ValueError, match=r"or move .*\.saving-.*model.safetensors here, which a save that was stopped"):
+        cosify.load(folder)
+    (aside,) = (path for path in folder.glob(".saving-*") if not (path / "config.json").exists())
+    mended = Path(shutil.copytree(folder, folder.with_name("mended")))
+    replace(mended / aside.name / "model.safetensors", mended / "model.safetensors")
+    assert cosify.load(mended).fc.kappa_spec == 33.0
+    cosify.save(model, folder)
+    assert cosify.load(folder).fc.kappa_spec == 33.0
+    assert not list(folder.glob(".saving-*")), "what the killed saves left is removed"
+
+
+def test_leftovers_of_a_user_stay(folder: Path) -> None:
+    names = [".saving-for-july/notes.txt", ".saving-abcdefgh/notes.txt", ".saving-abcdefgh/config.json"]
+    for name in names:
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text("mine")
+    (folder / ".saving-12345678").symlink_to(folder / ".saving-for-july")
+    cosify.save(cosify.load(folder), folder)
+    assert [(folder / name).read_text() for name in names] == ["mine"] * 3
+    assert (folder / ".saving-12345678/notes.txt").read_text() == "mine"
+
+
+def test_a_rename_that_fails_restores_the_old_model(folder: Path, other: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    replace = os.replace
+
+    def refuse(source: Any, target: Any) -> None:
+        if Path(target).name == "model.safetensors":
+            raise PermissionError("the file is open")
+        replace(source, target)
+
+    model, before = cosify.load(other), {path.name: path.read_bytes() for path in folder.iterdir()}
+    monkeypatch.setattr("os.replace", refuse)
+    with pytest.raises(PermissionError, match="the file is open"):
+        cosify.save(model, folder)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    with pytest.raises(PermissionError, match="the file is open"):
+        cosify.save(model, folder / "new")
+    assert list((folder / "new").iterdir()) == []
+
+
+def test_weights_of_other_programs_open_with_a_warning(
+    folder: Path, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    """Half precision by hand, and what a stock Trainer writes: the same config.json, weights without a digest."""
+    state = load_file(folder / "model.safetensors")
+    halves = {name: value.half() if value.ndim > 1 else value for name, value in state.items()}
+    save_file(halves, folder / "model.safetensors", metadata={"format": "pt"})
+    model = cosify.load(folder)
+    assert "was written by another program than the config.json beside it: kappa and class names" in caplog.text
+    caplog.clear()
+    cosify.save(model, folder)
+    cosify.load(folder)
+    assert caplog.text == ""
+
+
+def test_folders_of_earlier_editions_open(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    edit(folder, cosify_weights=None)
+    save_file(load_file(folder / "model.safetensors"), folder / "model.safetensors", metadata={"format": "pt"})
+    assert cosify.load(folder).fc.kappa_spec == "ls"
+    assert caplog.text == ""
+
+
+def test_what_transformers_saves_again_is_bound_to_nothing(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for name in ("AutoModelForImageClassification", "AutoModel"):
+        model = _automatic(name).from_pretrained(folder)
+        model.save_pretrained(folder.with_name(name))
+        assert "cosify_weights" not in json.loads((folder.with_name(name) / "config.json").read_text())
+    again = _automatic("AutoModelForImageClassification").from_pretrained(folder, config=model.config)
+    assert cosify.find_heads(again)
+    cosify.load(folder.with_name("AutoModelForImageClassification"))
+    assert "another program" not in caplog.text
+
+
 def test_own_arguments_of_a_model_survive(tmp_path: Path) -> None:
     with torch.device("meta"):
         model = timm.create_model("hrnet_w18_small", head="classification", num_classes=3)
@@ -201,7 +331,7 @@ def test_partial_requests_keep_what_was_published(folder: Path) -> None:
 def test_unreadable_weights(folder: Path) -> None:
     weights = folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:100])
-    with pytest.raises(ValueError, match=r"the weights of .* cannot be read \(SafetensorError"):
+    with pytest.raises(ValueError, match=r"the weights .* cannot be read \(SafetensorError"):
         cosify.load(folder)
     weights.unlink()
     with pytest.raises(ValueError, match=r"the weights of .* cannot be read \(RuntimeError"):

@@ -11,7 +11,7 @@ import numpy as np
 import timm.models
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load_file, save
+from safetensors.torch import load_file
 from torch import Tensor
 
 from cosify.data import Preprocessing, Splits, load_splits
@@ -21,6 +21,7 @@ from cosify.evaluation.assess import MEASURED_SAMPLES
 from cosify.files import sha256_of, write_whole
 from cosify.hub.card import CardInfo, render
 from cosify.hub.commands import evaluation_command, run_for_others, training_command
+from cosify.hub.export import write_model
 from cosify.hub.facts import Facts
 from cosify.hub.metadata import evaluation_results
 from cosify.hub.records import (
@@ -64,15 +65,16 @@ def collect(run: Path, facts: Path, folder: Path, *, half: bool = False) -> None
     config, export = read_json(run / "config.json"), run / "export"
     known.check_start(config)
     sources = {
-        CONFIG: export / CONFIG,
         METRICS: run / "metrics.jsonl",
         ENVIRONMENT: run / "environment.json",
         TRACE: run / "kappa_trace.png",
     }
-    missing = [str(path) for path in (export / WEIGHTS, *sources.values()) if not path.is_file()]
+    needed = (export / CONFIG, export / WEIGHTS, *sources.values())
+    missing = [str(path) for path in needed if not path.is_file()]
     if missing:
         raise InputError(f"{', '.join(missing)} is missing, expected a run of a training script that has ended")
-    check_name(folder.name, read_json(export / CONFIG)["architecture"])
+    description = read_json(export / CONFIG)
+    check_name(folder.name, description["architecture"])
     folder.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=".collecting-", dir=folder.parent) as aside:
         new = Path(aside, "new")
@@ -81,7 +83,7 @@ def collect(run: Path, facts: Path, folder: Path, *, half: bool = False) -> None
             shutil.copyfile(source, new / name)
         (new / FACTS).write_text(text, encoding="utf-8")
         tensors = {name: _half(value) if half else value for name, value in load_file(export / WEIGHTS).items()}
-        (new / WEIGHTS).write_bytes(save(tensors, metadata={"format": "pt"}))
+        write_model(new, description, tensors)
         published = run_for_others(config, data=known.dataset_id, model=known.base_model)
         if half:
             arguments = {name: config["arguments"][name] for name in ("data", "image_column", "label_column")}

@@ -3,8 +3,10 @@
 import json
 import os
 import shutil
+import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from cosify.errors import InputError
 from cosify.heads import CosineHead, HeadSpec
 from cosify.heads.spec import asks_for_cosine
 from cosify.models import find_heads
+from cosify.models.binding import ASIDE, CONFIG, DIGEST, WEIGHTS, digest_of
 from cosify.models.classifiers import (
     is_timm,
     is_transformers,
@@ -29,6 +32,7 @@ from cosify.models.classifiers import (
 # What create_model was told and must not be told again: stock timm does not know `head`, and TimmWrapper passes
 # `num_classes` itself.
 _OWN_ARGUMENTS = ("head", "kappa", "num_classes")
+OLD_CONFIG = "old-config.json"  # kept aside until both files are replaced
 
 
 def save(model: nn.Module, folder: str | Path, *, label_names: Sequence[str] | None = None) -> Path:
@@ -73,7 +77,7 @@ def save(model: nn.Module, folder: str | Path, *, label_names: Sequence[str] | N
     else:
         config = _transformers_config(model, label_names)
     config["cosify"] = spec.to_config()
-    _write(Path(folder), config, stock_state_dict(owner, heads))
+    write_model(Path(folder), config, stock_state_dict(owner, heads))
     return Path(folder)
 
 
@@ -92,7 +96,7 @@ def save_stock(model: nn.Module, folder: str | Path, *, label_names: Sequence[st
         The folder.
     """
     state = {name: value.detach().cpu().clone().contiguous() for name, value in model.state_dict().items()}
-    _write(Path(folder), _timm_config(model, label_names), state)
+    write_model(Path(folder), _timm_config(model, label_names), state)
     return Path(folder)
 
 
@@ -130,14 +134,72 @@ def _transformers_config(model: Any, label_names: Sequence[str] | None) -> dict[
     return config
 
 
-def _write(folder: Path, config: dict[str, Any], state: dict[str, Tensor]) -> None:
-    """Write both files aside, then rename them, so that neither is ever seen half-written."""
+def write_model(folder: Path, config: dict[str, Any], state: dict[str, Tensor]) -> None:
+    """Write both files aside, then rename them; they carry one digest, so that readers of ours refuse a mixture.
+
+    Nothing renames two files at once.  The description goes first: between the two renames, and after a kill there, it
+    names weights that the folder does not hold yet.
+
+    Args:
+        folder: created if need be; other files in it stay.
+        config: of the model.
+        state: its tensors, contiguous on the CPU.
+
+    Raises:
+        OSError: if the folder cannot be written; then it is as it was.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(prefix=".saving-", dir=folder))
+    digest = digest_of(state)
+    with _alone_in(folder) as alone:
+        if alone:
+            _remove_leftovers(folder)
+        aside = Path(tempfile.mkdtemp(prefix=ASIDE, dir=folder))
+        try:
+            save_file(state, aside / WEIGHTS, metadata={"format": "pt", DIGEST: digest})
+            (aside / CONFIG).write_text(json.dumps({**config, DIGEST: digest}, indent=2) + "\n", encoding="utf-8")
+            for name in (WEIGHTS, CONFIG):
+                with (aside / name).open("r+b") as file:
+                    os.fsync(file.fileno())
+            if (folder / CONFIG).is_file():
+                shutil.copyfile(folder / CONFIG, aside / OLD_CONFIG)
+            os.replace(aside / CONFIG, folder / CONFIG)
+            try:
+                os.replace(aside / WEIGHTS, folder / WEIGHTS)
+            except OSError:  # Windows refuses while another program reads the weights
+                if (aside / OLD_CONFIG).is_file():
+                    os.replace(aside / OLD_CONFIG, folder / CONFIG)
+                else:
+                    (folder / CONFIG).unlink()
+                raise
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[bool]:
+    """Let one save into a folder wait for another; yield whether the system can do that."""
+    if sys.platform == "win32":
+        yield False
+        return
+    import fcntl
+
+    descriptor = os.open(folder, os.O_RDONLY)
     try:
-        save_file(state, aside / "model.safetensors", metadata={"format": "pt"})
-        (aside / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-        for file in ("model.safetensors", "config.json"):
-            os.replace(aside / file, folder / file)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        except OSError:  # some network file systems lock no folders
+            yield False
+        else:
+            yield True
     finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        os.close(descriptor)
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Remove what saves left that were killed, and nothing else: folders of their name with their files alone."""
+    for aside in folder.glob(f"{ASIDE}????????"):
+        if aside.is_symlink() or not aside.is_dir():
+            continue
+        files = list(aside.iterdir())
+        if all(file.name in (WEIGHTS, CONFIG, OLD_CONFIG) and file.is_file() for file in files):
+            shutil.rmtree(aside, ignore_errors=True)

@@ -11,17 +11,20 @@ import functools
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import replace
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import timm.models
 from huggingface_hub import try_to_load_from_cache
+from huggingface_hub.errors import EntryNotFoundError
 from torch import nn
 
 from cosify.errors import InputError
 from cosify.heads import HeadSpec
 from cosify.heads.spec import asks_for_cosine
-from cosify.models.config import published_spec
+from cosify.models.binding import WEIGHTS, check_binding, is_ours
+from cosify.models.config import published_spec, read_config
 from cosify.models.convert import apply_spec
 from cosify.models.download import check_download
 from cosify.models.published import backbones, register_backbones
@@ -115,14 +118,29 @@ def _requested_spec(settings: dict[str, Any]) -> HeadSpec | None:
 
 def _published(pretrained_cfg: object, cache_dir: Any) -> HeadSpec | None:
     """Return the head of the folder or hub repository that the configuration was read from, or None."""
+    file = _config_file(pretrained_cfg, cache_dir)
+    return None if file is None else published_spec(file)
+
+
+def _config_file(pretrained_cfg: object, cache_dir: Any) -> str | None:
+    """Return the config.json that timm has just read for a folder or a hub repository, None for any other model."""
     if not isinstance(pretrained_cfg, Mapping):
         return None
     if pretrained_cfg.get("source") == "local-dir":
-        return published_spec(f"{pretrained_cfg['file']}/config.json")
+        return f"{pretrained_cfg['file']}/config.json"
     if pretrained_cfg.get("source") == "hf-hub":
-        file = timm.models._hub.download_from_hf(pretrained_cfg["hf_hub_id"], "config.json", cache_dir=cache_dir)
-        return published_spec(file)
+        return _from_hub(pretrained_cfg["hf_hub_id"], "config.json", cache_dir)
     return None
+
+
+def _from_hub(hub_id: str, name: str, cache_dir: Any) -> str:
+    """Return a file of a hub repository; one that is in the cache costs no request."""
+    repo_id, revision = timm.models._hub.hf_split(hub_id)
+    cached = try_to_load_from_cache(repo_id, name, cache_dir=cache_dir, revision=revision)
+    if isinstance(cached, str):
+        return cached
+    found: str = timm.models._hub.download_from_hf(hub_id, name, cache_dir=cache_dir)
+    return found
 
 
 def _convert_before_loading(original: Callable[..., None], model: nn.Module, *args: Any, **kwargs: Any) -> None:
@@ -132,11 +150,26 @@ def _convert_before_loading(original: Callable[..., None], model: nn.Module, *ar
         architecture, spec = pending
         if cfg.get("architecture") == architecture and not hasattr(model, "cosify_memory"):
             apply_spec(model, spec)
+    _check_ours(cfg, kwargs.get("cache_dir"))
     original(model, *args, **kwargs)
-    if cfg.get("source") == "hf-hub":
-        repo_id, revision = timm.models._hub.hf_split(cfg["hf_hub_id"])
-        cache_dir = kwargs.get("cache_dir")
-        check_download(try_to_load_from_cache(repo_id, "model.safetensors", cache_dir=cache_dir, revision=revision))
+
+
+def _check_ours(cfg: Mapping[str, Any], cache_dir: Any) -> None:
+    """Look at weights that cosify wrote before timm reads them; those of anyone else are left alone."""
+    file = _config_file(cfg, cache_dir)
+    config = {} if file is None else read_config(file)
+    if not is_ours(config):
+        return
+    if cfg["source"] == "local-dir":
+        weights = Path(cfg["file"], WEIGHTS)
+    else:
+        try:
+            weights = Path(_from_hub(cfg["hf_hub_id"], WEIGHTS, cache_dir))
+        except EntryNotFoundError:
+            return
+        check_download(weights)
+    if weights.is_file():
+        check_binding(config, weights)
 
 
 def _resolve_published(original: Callable[..., Any], model_name: str, pretrained_cfg: object, *args: Any) -> Any:

@@ -3,17 +3,20 @@
 Nothing here imports transformers before the user's program does.  One class is touched, `PreTrainedModel`, at the two
 moments that every model passes on its way through `from_pretrained`: the end of construction, where the head is put
 in, and the initialisation of what the checkpoint did not hold, where kappa gets the value that the config recorded.
-This serves `TimmWrapperForImageClassification`, the native models, pipelines and the Trainer alike.  Before weights of
-such models are read from the hub's cache, their sha256 is compared.
+This serves `TimmWrapperForImageClassification`, the native models, pipelines and the Trainer alike.  Before weights
+that cosify wrote are read, their digest is compared with that of config.json, and their sha256 where the hub knows it.
 """
 
 import functools
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from cosify.heads import CosineHead, HeadSpec
 from cosify.integrations.on_import import on_import
 from cosify.models import apply_spec, find_heads
+from cosify.models.binding import CONFIG, DIGEST, WEIGHTS, check_binding, is_ours
+from cosify.models.config import read_config
 from cosify.models.download import check_download
 
 
@@ -51,13 +54,17 @@ def _after(original: Any, then: Any) -> Any:
 
 
 def _checked(original: Any) -> Any:
-    """Return the reader of weights that first compares those of image models that cosify or timm wrote."""
+    """Return the reader of weights that first looks at those that cosify wrote."""
 
     @functools.wraps(original)
     def load(model: Any, state_dict: Any, checkpoint_files: Any, *args: Any, **kwargs: Any) -> Any:
-        if hasattr(model.config, "cosify") or model.config.model_type == "timm_wrapper":
-            for file in checkpoint_files or ():
+        if is_ours(vars(model.config)):
+            for file in map(Path, checkpoint_files or ()):
                 check_download(file)
+                description = file.with_name(CONFIG)  # not what was made of it since
+                if file.name == WEIGHTS and description.is_file():
+                    check_binding(read_config(description), file)
+            vars(model.config).pop(DIGEST, None)  # other weights will stand beside what save_pretrained writes
         return original(model, state_dict, checkpoint_files, *args, **kwargs)
 
     load.cosify_original = original  # type: ignore[attr-defined]

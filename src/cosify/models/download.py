@@ -6,19 +6,19 @@ from pathlib import Path
 from cosify.files import sha256_of
 
 
-def check_download(file: object) -> None:
+def check_download(file: Path) -> None:
     """Compare weights in the hub's cache with their sha256, which names the file that a snapshot links to.
 
     huggingface_hub 2.4 compares sizes alone.  Where the cache holds copies instead of links, as on Windows without
     developer mode, nothing can be compared.
 
     Args:
-        file: path in a snapshot; anything else, such as None or a file of one's own, passes.
+        file: path in a snapshot; a file of one's own passes.
 
     Raises:
         OSError: if the file was damaged on its way or on the disk.
     """
-    blob = Path(file).resolve() if isinstance(file, str) else Path()
+    blob = file.resolve()
     if re.fullmatch(r"[0-9a-f]{64}", blob.name) is None:
         return
     found = sha256_of(blob)

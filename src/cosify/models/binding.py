@@ -1,0 +1,80 @@
+"""Weights and their description belong together: both files of a saved model carry one digest of the weights.
+
+config.json holds it under `cosify_weights`, model.safetensors among its metadata.  Programs that do not know it leave
+it in the one and write none into the other: weights without a digest are another program's, and open with a warning.
+"""
+
+import hashlib
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from cosify.errors import InputError
+
+logger = logging.getLogger("cosify")
+
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+DIGEST = "cosify_weights"  # key in config.json and in the metadata of the weights
+ASIDE = ".saving-"  # begin of the name of the folder in which a save prepares both files
+
+
+def digest_of(state: Mapping[str, Tensor]) -> str:
+    """Return a digest of names, shapes, kinds and bytes of tensors."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name, value in sorted(state.items()):
+        digest.update(f"{name} {value.dtype} {list(value.shape)}".encode())
+        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def is_ours(config: Mapping[str, Any]) -> bool:
+    """Return whether cosify wrote a config.json."""
+    return "cosify" in config or DIGEST in config
+
+
+def check_binding(config: Mapping[str, Any], weights: Path) -> None:
+    """Compare the digests in a config.json of ours and in the weights beside it, before these are read.
+
+    A folder without any was written by an earlier edition, and passes.
+
+    Args:
+        config: what config.json holds.
+        weights: a safetensors file.
+
+    Raises:
+        ValueError: if they are not of one save, or the file cannot be opened.
+    """
+    found, expected = _digest_in(weights), config.get(DIGEST)
+    if found == expected:
+        return
+    if found is None:
+        if "cosify" in config:
+            logger.warning(
+                "%s was written by another program than the %s beside it: kappa and class names there may be those of"
+                " the weights before; load it and call cosify.save to bind both",
+                weights,
+                CONFIG,
+            )
+        return
+    left = [rest for rest in weights.parent.glob(f"{ASIDE}*/{WEIGHTS}") if _digest_in(rest) == expected]
+    remedy = f", or move {left[0]} here, which a save that was stopped left" if left else ""
+    raise InputError(
+        f"{weights} and the {CONFIG} beside it are of two different saves ({found} and {expected}): one was replaced"
+        f" without the other; save the model again with cosify.save{remedy}"
+    )
+
+
+def _digest_in(weights: Path) -> str | None:
+    try:
+        with safe_open(weights, "pt") as file:
+            return (file.metadata() or {}).get(DIGEST)
+    except (OSError, SafetensorError) as error:
+        raise InputError(
+            f"the weights {weights} cannot be read ({type(error).__name__}: {error}), expected the {WEIGHTS} that"
+            " cosify.save writes; save or download the model again"
+        ) from error
