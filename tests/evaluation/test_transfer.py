@@ -47,3 +47,11 @@ def test_neighbours_vote_by_cosine() -> None:
 def test_too_few_samples_are_refused() -> None:
     with pytest.raises(ValueError, match="has 3 images of 3 classes, expected at least 20"):
         transfer(make_bank(3, labels=torch.tensor([0, 1, 2])))
+
+
+def test_classes_of_one_sample_train_and_are_not_asked_for() -> None:
+    labels = torch.cat([torch.arange(20).repeat_interleave(10), torch.arange(20, 50)])
+    bank = make_bank(num_classes=50, dim=50, labels=labels, embedding=torch.eye(50)[labels])
+    found = transfer(bank, lambdas=FEW)
+    assert (found.probe.top1, found.knn_top1) == (1.0, 1.0)
+    assert found.probe.num_test == 40

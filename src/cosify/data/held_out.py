@@ -11,7 +11,13 @@ TEST_SHARE = 0.2
 
 
 def held_out_mask(labels: Tensor, share: float, seed: int) -> Tensor:
-    """Return a mask [N] of floor(share N) rows, from each class its share, rounded up or down."""
+    """Return a mask [N] of floor(share N) rows, from each class its share, rounded up or down.
+
+    No class is held out whole: one row stays, so a class of one row is not held out, and the mask is so much smaller.
+
+    Raises:
+        ValueError: if nothing is left on one of the sides.
+    """
     size = math.floor(share * len(labels))
     if not 0 < size < len(labels):
         raise InputError(
@@ -24,4 +30,14 @@ def held_out_mask(labels: Tensor, share: float, seed: int) -> Tensor:
     total = (torch.arange(len(labels) + 1, dtype=torch.float64, device=labels.device) * share).floor()
     held = torch.zeros_like(labels, dtype=torch.bool)
     held[by_class] = total.diff() > 0
+    ordered = labels[by_class]
+    first = by_class[torch.cat([ordered.new_ones(1, dtype=torch.bool), ordered[1:] != ordered[:-1]])]  # of each class
+    classes, rows = labels.unique(return_inverse=True)
+    kept = torch.zeros_like(classes).index_add(0, rows, (~held).to(classes.dtype))
+    held[first] &= kept[rows[first]] > 0
+    if not held.any():
+        raise InputError(
+            f"none of {len(labels)} samples of {len(classes)} classes can be held out, expected two of some class;"
+            " pass a validation set"
+        )
     return held
