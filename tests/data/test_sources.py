@@ -1,5 +1,6 @@
 """From a name or a path to splits, and every way in which that fails."""
 
+import logging
 import shutil
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from cosify.data import (
     open_data,
     sources,
 )
+from cosify.errors import InputError
 from tests.data.folders import CIFAR100, image_folder, parquet_folder
 
 
@@ -220,7 +222,7 @@ def test_images_alone_are_a_set(tmp_path: Path) -> None:
 def test_splits_that_are_not_there_are_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"has the splits \['test', 'train'\], expected 'val'; name one as DATA:SPLIT"):
         load_images("digits:val")
-    with pytest.raises(ValueError, match="cannot be loaded as imagefolder"):
+    with pytest.raises(ValueError, match=r"holds \[\], expected train.parquet and test.parquet, or train/"):
         load_images(str(tmp_path))
 
 
@@ -259,3 +261,54 @@ def test_a_built_in_set_is_known_by_its_splits_too(tmp_path: Path) -> None:
     )
     assert isinstance(data, DeviceData)
     assert data.augmentation == "crop", "text must not be mirrored"
+
+
+def test_rows_without_a_label_are_named(tmp_path: Path) -> None:
+    message = r"1 rows of split '{}' have no label \(null\) in column 'label', the first is row {}, expected a label in"
+    for names in (["a", "b"], None):
+        folder = parquet_folder(tmp_path / f"train {names}", [0, 1, None], [0, 1], names=names)
+        with pytest.raises(InputError, match=message.format("train", 2)):
+            load_splits(str(folder))
+        folder = parquet_folder(tmp_path / f"test {names}", [0, 1], [1, None, 0], names=names)
+        for load in (load_splits, load_images):
+            with pytest.raises(InputError, match=message.format("test", 1)):
+                load(str(folder))
+    with pytest.raises(InputError, match=message.format("test", 1)):
+        load_splits(f"{folder}:test")
+
+
+def test_labels_are_found_by_one_rule(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    typed = str(
+        parquet_folder(tmp_path / "typed", [0, 1], [1, 0, 1], names=["cat", "dog"], columns=("image", "species"))
+    )
+    both, one = load_splits(typed), load_images(typed)
+    assert both.label_column == one.label_column == "species"
+    assert both.label_names == one.label_names == ("cat", "dog")
+    assert both.test["species"][:] == one.test["species"][:] == [1, 0, 1]
+    two = datasets.load_dataset("parquet", data_files=f"{typed}/test.parquet", split="train")
+    two = two.add_column("genus", [0, 0, 0], feature=datasets.ClassLabel(names=["x"]))
+    two.to_parquet(f"{typed}/test.parquet")
+    (tmp_path / "typed" / "train.parquet").unlink()
+    with caplog.at_level(logging.WARNING, logger="cosify"):
+        assert load_images(typed).label_names == ("unlabelled",)
+    assert caplog.messages == [
+        f"data {typed} counts as unlabelled: any of its columns ['species', 'genus'] may be the label"
+    ]
+    assert load_images(typed, label_column="species").label_names == ("cat", "dog")
+    with pytest.raises(InputError, match=r"found several label columns, \['species', 'genus'\]"):
+        load_splits(f"{typed}:test")
+
+
+def test_a_test_split_without_labels_gives_way_to_the_validation_split(tmp_path: Path) -> None:
+    folder = parquet_folder(tmp_path / "d", [0, 1], [None, None], names=["a", "b"])
+    other = parquet_folder(tmp_path / "other", [0, 1], [1, 0, 1], names=["a", "b"])
+    (other / "test.parquet").rename(folder / "val.parquet")
+    assert load_splits(str(folder)).test["label"][:] == [1, 0, 1]
+
+
+def test_classes_of_one_image_train(tmp_path: Path) -> None:
+    names = [f"class {index:02}" for index in range(50)]
+    labels = [*(index for index in range(20) for _ in range(10)), *range(20, 50)]
+    splits = load_splits(f"{parquet_folder(tmp_path / 'd', [0], labels, names=names)}:test")
+    assert np.bincount(splits.train["label"][:], minlength=50).tolist() == [8] * 20 + [1] * 30
+    assert np.bincount(splits.test["label"][:], minlength=50).tolist() == [2] * 20 + [0] * 30

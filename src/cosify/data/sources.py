@@ -1,5 +1,7 @@
 """From the name of a data set, or a path, to its train and test split."""
 
+import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -7,18 +9,30 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from cosify.data.classes import check_same_classes
+from cosify.data.columns import (
+    check_column,
+    find_image_column,
+    find_label_column,
+    first_value,
+    label_columns,
+    label_names,
+    label_values,
+    streamed_label_names,
+    tell_missing_classes,
+)
 from cosify.data.digits import digits
+from cosify.data.folders import TEST_NAMES, VALIDATION_NAMES, open_folder
 from cosify.data.held_out import TEST_SHARE, held_out_mask
 from cosify.data.synthetic import synthetic
 from cosify.data.two_digits import two_digits
 from cosify.errors import InputError
 
 if TYPE_CHECKING:
-    from datasets import Dataset, DatasetDict
+    from datasets import Dataset
 
 BUILT_IN = {"digits": digits, "two-digits": two_digits, "synthetic": synthetic}
-TEST_NAMES = ("test", "validation", "valid", "val")
-LABEL_NAMES = ("label", "labels", "fine_label", "target")
+logger = logging.getLogger("cosify")
 
 
 @dataclass(frozen=True)
@@ -108,49 +122,58 @@ def load_splits(
 
     Args:
         data: `"digits"`, `"two-digits"`, `"synthetic"`, a folder with train.parquet and test.parquet (or
-            train-*.parquet), a folder with train/CLASS/*.png and test/CLASS/*.png, or the id of a data set on the
-            Hugging Face hub.  `DATA:SPLIT` is one split of these, of which a fifth of each class tests and the rest
-            trains, as in `cosify.evaluation.transfer`; classes that do not occur in it are dropped.
+            train-00000-of-00002.parquet), a folder with train/CLASS/*.png and test/CLASS/*.png, or the id of a data set
+            on the Hugging Face hub.  `DATA:SPLIT` is one split of these, of which a fifth of each class tests and the
+            rest trains, as in `cosify.evaluation.transfer`; classes that do not occur in it are dropped.  A folder of
+            CLASS/*.png alone is one split, `FOLDER:train`.
         image_column: its column of images; default: the only one of that type.
         label_column: its column of class indices; default: the only one of type `ClassLabel`, or one of `LABEL_NAMES`.
         streaming: read rows as they are needed, without storing or even downloading the whole set.
         num_train: rows of a streamed training split that do not say how many they are; an epoch has that many.
 
     Returns:
-        Both splits; a split named validation serves as test where there is no test.
+        Both splits, with the class numbers of the training split; one named validation, valid, val or dev serves as
+        test where there is no test, or its labels are hidden.  A warning names classes without training images.
 
     Raises:
-        ValueError: if there is no such data set, split or column, a split is empty, or labels are not 0..C-1.
+        ValueError: if there is no such data set, split or column, a split is empty, labels are missing or not 0..C-1,
+            or the test split has classes that the training split lacks.
     """
     base, split = base_and_split(data)
     if streaming and (base in BUILT_IN or split):
         raise InputError(f"streaming is on, but data {data!r} is needed in memory; drop streaming")
     if split:
-        return _divided(load_images(data, image_column=image_column, label_column=label_column), data)
-    loaded = BUILT_IN[data]() if data in BUILT_IN else _load(data, streaming)
+        return _divided(_one_split(data, image_column, label_column, labelled=True), data)
+    loaded = _load(data, streaming=streaming, labelled=True)
     held_out = [name for name in TEST_NAMES if name in loaded]
     if "train" not in loaded or not held_out:
+        alone = f"{data}:{'train' if 'train' in loaded else min(loaded)}"
         raise InputError(
             f"data {data!r} has the splits {sorted(loaded)}, expected 'train' and one of {list(TEST_NAMES)}; give it a"
-            " held-out split, so that accuracy is measured on images that were not trained on"
+            " held-out split, so that accuracy is measured on images that were not trained on, or name"
+            f" {alone!r}, of which a fifth of each class is held out"
         )
     train = loaded["train"]
     for name in () if streaming else ("train", *held_out):
-        if len(loaded[name]) == 0:
-            raise InputError(f"split {name!r} of data {data!r} is empty, expected at least one image; check its files")
-    image_column = _image_column(train, image_column)
-    label_column = _label_column(train, label_column)
-    # Some sets hide the labels of their test split behind -1, ImageNet for one.
-    labelled = [name for name in held_out if _first(loaded[name], label_column) != -1]
+        _check_rows(loaded[name], name, data)
+    image_column = find_image_column(train, image_column, "train")
+    label_column = find_label_column(train, label_column, "train")
+    # Some sets hide the labels of their test split behind -1, ImageNet for one, or leave them out.
+    labelled = [name for name in held_out if first_value(loaded[name], label_column) not in (None, -1)]
     test_name = (labelled or held_out)[0]
     test = loaded[test_name]
     for column in (image_column, label_column):
-        _check_column(test, column, f"split {test_name!r}")
-    if not streaming:
-        return Splits(train, test, image_column, label_column, _label_names(train, label_column), len(train))
-    label_names = _streamed_label_names(train, label_column)
-    num_train = _streamed_length(train, num_train)
-    return Splits(train, test, image_column, label_column, label_names, num_train, streaming=True)
+        check_column(test, column, test_name)
+    names = streamed_label_names(train, label_column) if streaming else label_names(train, label_column, "train")
+    if len(names) < 2:
+        raise InputError(f"data {data!r} has one class, {list(names)}, expected two or more; add images of another")
+    check_same_classes(train, test, label_column, test_name)
+    if streaming:
+        num_train = _streamed_length(train, num_train)
+        return Splits(train, test, image_column, label_column, names, num_train, streaming=True)
+    label_values(test, label_column, test_name)
+    tell_missing_classes(train, label_column, names)
+    return Splits(train, test, image_column, label_column, names, len(train))
 
 
 def load_images(data: str, *, image_column: str | None = None, label_column: str | None = None) -> Splits:
@@ -168,24 +191,37 @@ def load_images(data: str, *, image_column: str | None = None, label_column: str
     Raises:
         ValueError: if there is no such data set, split or column, or the split is empty.
     """
-    name, wanted = base_and_split(data)
-    loaded = BUILT_IN[name]() if name in BUILT_IN else _load(name, streaming=False, any_images=True)
-    found = [wanted] if wanted else [split for split in (*TEST_NAMES, "train") if split in loaded]
-    if not found or found[0] not in loaded:
+    return _one_split(data, image_column, label_column, labelled=False)
+
+
+def _one_split(data: str, image_column: str | None, label_column: str | None, *, labelled: bool) -> Splits:
+    base, wanted = base_and_split(data)
+    loaded = _load(base, streaming=False, labelled=labelled)
+    names = [wanted] if wanted else [*TEST_NAMES, "train"]
+    if wanted in VALIDATION_NAMES:
+        names += VALIDATION_NAMES  # they are one split, whatever the folder calls it
+    found = next((name for name in names if name in loaded), None)
+    if found is None:
         raise InputError(
-            f"data {name!r} has the splits {sorted(loaded)}, expected {wanted or 'test'!r}; name one as DATA:SPLIT"
+            f"data {base!r} has the splits {sorted(loaded)}, expected {wanted or 'test'!r}; name one as DATA:SPLIT"
         )
-    rows = loaded[found[0]]
+    rows = loaded[found]
+    _check_rows(rows, found, base)
+    image_column = find_image_column(rows, image_column, found)
+    candidates = label_columns(rows)
+    if labelled or label_column is not None or len(candidates) == 1:
+        label_column = find_label_column(rows, label_column, found)
+        return Splits(rows.select([0]), rows, image_column, label_column, label_names(rows, label_column, found), 1)
+    if candidates:
+        logger.warning("data %s counts as unlabelled: any of its columns %s may be the label", data, candidates)
+    label_column = "label" if "label" not in rows.column_names else "unlabelled"
+    rows = rows.add_column(label_column, [0] * len(rows))
+    return Splits(rows.select([0]), rows, image_column, label_column, ("unlabelled",), 1)
+
+
+def _check_rows(rows: Any, split: str, data: str) -> None:
     if len(rows) == 0:
-        raise InputError(f"split {found[0]!r} of data {name!r} is empty, expected at least one image; check its files")
-    image_column = _image_column(rows, image_column)
-    label_names: tuple[str, ...] = ("unlabelled",)
-    if label_column is None and not any(column in LABEL_NAMES for column in rows.column_names):
-        rows, label_column = rows.add_column("label", [0] * len(rows)), "label"
-    else:
-        label_column = _label_column(rows, label_column)
-        label_names = _label_names(rows, label_column)
-    return Splits(rows.select([0]), rows, image_column, label_column, label_names, 1)
+        raise InputError(f"split {split!r} of data {data!r} is empty, expected at least one image; check its files")
 
 
 def _divided(found: Splits, data: str) -> Splits:
@@ -201,129 +237,31 @@ def _divided(found: Splits, data: str) -> Splits:
     if classes[0] < 0:
         raise InputError(f"data {data!r} hides labels behind {classes[0]}, expected all of them; name another split")
     names = tuple(found.label_names[index] for index in classes)
-    rows = rows.remove_columns(column).add_column(column, labels.tolist())
-    rows = rows.cast_column(column, ClassLabel(names=list(names)))
+    rows = rows.remove_columns(column).add_column(column, labels.tolist(), feature=ClassLabel(names=list(names)))
     test = held_out_mask(torch.from_numpy(labels), TEST_SHARE, seed=0).numpy()
     train, test = rows.select(np.flatnonzero(~test)), rows.select(np.flatnonzero(test))
     return Splits(train, test, found.image_column, column, names, len(train))
 
 
-def _load(data: str, streaming: bool, any_images: bool = False) -> "DatasetDict":
+def _load(data: str, *, streaming: bool, labelled: bool) -> Mapping[str, Any]:
+    """Return the rows of each split; `labelled` as in `open_folder`."""
     from datasets import load_dataset
 
+    if data in BUILT_IN:
+        built_in: Mapping[str, Any] = BUILT_IN[data]()
+        return built_in
     folder = Path(data).expanduser()
     if folder.is_dir():
-        parquet = _parquet_files(folder)
-        kind = "parquet" if parquet else "imagefolder"
-        if parquet or any_images or (folder / "train").is_dir():
-            try:
-                files: dict[str, Any] = {"data_files": parquet} if parquet else {"data_dir": str(folder)}
-                return load_dataset(kind, **files, streaming=streaming)
-            except Exception as error:  # datasets raises errors of many types for damaged files and empty splits
-                raise InputError(
-                    f"folder {data!r} cannot be loaded as {kind} ({type(error).__name__}: {error}), expected whole"
-                    " files and at least one image in every split; check its files"
-                ) from error
-        found = sorted(path.name for path in folder.iterdir())[:10]
-        raise InputError(
-            f"folder {data!r} holds {found}, expected train.parquet and test.parquet, or train/CLASS/*.png and"
-            " test/CLASS/*.png; arrange it so or name another folder"
-        )
+        return open_folder(folder, streaming=streaming, labelled=labelled)
     try:
-        return load_dataset(data, streaming=streaming)
+        loaded: Mapping[str, Any] = load_dataset(data, streaming=streaming)
+        return loaded
     except Exception as error:  # the hub client and its transports raise errors of a dozen unrelated types
         raise InputError(
             f"data {data!r} is no existing folder, none of {sorted(BUILT_IN)}, and could not be loaded from the Hugging"
             f" Face hub ({type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}); check the"
             " spelling, or the connection if it is a hub id"
         ) from error
-
-
-def _parquet_files(folder: Path) -> dict[str, list[str]]:
-    files = {
-        name: sorted(
-            str(path) for path in folder.glob("*.parquet") if path.stem == name or path.stem.startswith(f"{name}-")
-        )
-        for name in ("train", *TEST_NAMES)
-    }
-    return {name: paths for name, paths in files.items() if paths}
-
-
-def _first(split: Any, column: str) -> Any:
-    """Return the first value of a column, None where there is none."""
-    if column not in (split.column_names or ()):
-        return None
-    row: dict[str, Any] = next(iter(split.select_columns([column])), {column: None})
-    return row[column]
-
-
-def _check_column(split: "Dataset", column: str, where: str) -> None:
-    if column not in split.column_names:
-        raise InputError(
-            f"{where} has no column {column!r}, expected one of {split.column_names}; name it with --image-column or"
-            " --label-column"
-        )
-
-
-def _image_column(train: "Dataset", column: str | None) -> str:
-    from datasets import Image
-
-    if column is not None:
-        _check_column(train, column, "split 'train'")
-        return column
-    return _only([name for name, kind in train.features.items() if isinstance(kind, Image)], train, "image")
-
-
-def _label_column(train: "Dataset", column: str | None) -> str:
-    from datasets import ClassLabel
-
-    if column is not None:
-        _check_column(train, column, "split 'train'")
-        return column
-    typed = [name for name, kind in train.features.items() if isinstance(kind, ClassLabel)]
-    named = [name for name in LABEL_NAMES if name in (typed or train.column_names)]
-    return _only(typed if len(typed) == 1 else named or typed, train, "label")  # CIFAR-100 has coarse labels beside
-
-
-def _only(candidates: list[str], train: "Dataset", kind: str) -> str:
-    if len(candidates) != 1:
-        found = f"several {kind} columns, {candidates}" if candidates else f"no {kind} column"
-        raise InputError(f"found {found} among {train.column_names}, expected one; name it with --{kind}-column")
-    return candidates[0]
-
-
-def _label_names(train: "Dataset", column: str) -> tuple[str, ...]:
-    from datasets import ClassLabel
-
-    kind: Any = train.features[column]
-    if isinstance(kind, ClassLabel):
-        return tuple(kind.names)
-    values = np.asarray(train[column][:])
-    if not np.issubdtype(values.dtype, np.integer):
-        raise InputError(
-            f"column {column!r} holds values such as {str(values[0])!r}, expected class indices 0..C-1; call"
-            f" dataset.class_encode_column({column!r}) and save the result"
-        )
-    present = np.unique(values)
-    num_classes = int(present[-1]) + 1
-    if present[0] < 0 or len(present) != num_classes:
-        raise InputError(
-            f"labels in column {column!r} are {len(present)} different values from {present[0]} to {present[-1]},"
-            " expected every index 0..C-1; re-index them, or store the column as datasets.ClassLabel with all names"
-        )
-    return tuple(str(index) for index in range(num_classes))
-
-
-def _streamed_label_names(train: Any, column: str) -> tuple[str, ...]:
-    from datasets import ClassLabel
-
-    kind = train.features[column]
-    if not isinstance(kind, ClassLabel):
-        raise InputError(
-            f"column {column!r} of the stream is {kind}, expected ClassLabel: a stream cannot be searched for its"
-            " classes; store the column as datasets.ClassLabel, or drop streaming"
-        )
-    return tuple(kind.names)
 
 
 def _streamed_length(train: Any, num_train: int | None) -> int:
