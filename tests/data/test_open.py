@@ -161,17 +161,24 @@ def test_workers_do_not_mirror_digits_unless_told(settings: dict[str, Any], mirr
     assert bool((pixels[..., :8].mean((1, 2, 3)) > pixels[..., 8:].mean((1, 2, 3)) + 1).any()) == mirrored
 
 
-def test_what_does_not_fit_goes_to_the_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_sets_go_to_the_workers_however_much_memory_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
     needed = 8 * 3 * 8 * 8  # four images in each split
-    for module in (opening, tensors):
-        monkeypatch.setattr(module, "free_memory", lambda _: 2 * needed)
+    monkeypatch.setattr(opening, "RESIDENT_BYTES", needed)
     assert opened(alike()).pipeline == "device"
-    for module in (opening, tensors):
-        monkeypatch.setattr(module, "free_memory", lambda _: 2 * needed - 2)
+    monkeypatch.setattr(opening, "RESIDENT_BYTES", needed - 1)
     assert opened(alike()).pipeline == "workers"
     assert opened(alike(), expects={**RAW, "channels": 1}).pipeline == "device", "a third of the bytes"
-    with pytest.raises(ValueError, match=r"8 images of 8x8 pixels and 3 channels take 0.00 GiB, expected at most half"):
-        opened(alike(), pipeline="device")
+
+
+@pytest.mark.parametrize("pipeline", ["auto", "device"])
+def test_too_little_memory_is_an_error_and_no_other_recipe(pipeline: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tensors, "free_memory", lambda _: 2 * 8 * 3 * 8 * 8 - 2)
+    message = (
+        r"8 images of 8x8 pixels and 3 channels take 0.00 GiB, expected at most half of .* use --set pipeline=work"
+    )
+    with pytest.raises(ValueError, match=message):
+        opened(alike(), pipeline=pipeline)
+    assert opened(alike(), pipeline="workers").pipeline == "workers"
 
 
 @pytest.mark.parametrize("pipeline", ["device", "workers"])

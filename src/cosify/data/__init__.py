@@ -4,6 +4,7 @@ from cosify.data.augment import Augmentation, augment, random_crop, random_flip
 from cosify.data.batches import Shard, eval_rows, mixed_seed, num_train_batches, own_rows, training_order
 from cosify.data.decode import standard_image
 from cosify.data.device import DeviceData
+from cosify.data.fingerprint import Fingerprint
 from cosify.data.held_out import TEST_SHARE, held_out_mask
 from cosify.data.normalize import Normalization, Normalizer
 from cosify.data.open import (
@@ -12,6 +13,7 @@ from cosify.data.open import (
     Pipeline,
     PipelineSettings,
     check_transform,
+    choose_pipeline,
     eval_transform,
     open_data,
     train_transform,
@@ -28,6 +30,7 @@ __all__ = [
     "Augmentation",
     "Data",
     "DeviceData",
+    "Fingerprint",
     "ImageSet",
     "Normalization",
     "Normalizer",
@@ -40,6 +43,7 @@ __all__ = [
     "augment",
     "base_and_split",
     "check_transform",
+    "choose_pipeline",
     "decode_splits",
     "eval_rows",
     "eval_transform",

@@ -108,8 +108,8 @@ def check_memory(num_images: int, layout: Layout, device: torch.device) -> None:
     if needed > free // 2:
         raise InputError(
             f"{num_images} images of {layout.height}x{layout.width} pixels and {layout.channels} channels take"
-            f" {needed / 2**30:.2f} GiB, expected at most half of the {free / 2**30:.2f} GiB free on {device}; use a"
-            " smaller --image-size or --limit-train"
+            f" {needed / 2**30:.2f} GiB, expected at most half of the {free / 2**30:.2f} GiB free on {device}; free"
+            " some, or use --set pipeline=workers, a smaller --image-size, or --limit-train"
         )
 
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from cosify.data import Data, PipelineSettings, Preprocessing, Shard, load_splits, open_data
 from cosify.errors import InputError
 from cosify.training.arguments import RunArguments
+from cosify.training.data_record import DataRecord, from_main
 from cosify.training.parse import resolved
 from cosify.training.run_folder import RunFolder, read_config
 
@@ -32,6 +33,7 @@ class Session:
         folder: of the run.
         data: both splits, as batches.
         shard: this process' place.
+        record: of the data.
     """
 
     accelerator: Any
@@ -39,6 +41,7 @@ class Session:
     folder: RunFolder
     data: Data
     shard: Shard
+    record: DataRecord
 
     @classmethod
     def open(cls, args: RunArguments, name: str, preprocessing: Preprocessing) -> "Session":
@@ -90,17 +93,20 @@ class Session:
             )
         if args.limit_train is not None:
             splits = splits.limit_train(args.limit_train)
-        folder = _folder(accelerator, args, name)  # now: a wrong name of the data must not replace an earlier run
+        settings = PipelineSettings(args.augment, args.transform, args.pipeline, args.num_workers)
+        record = from_main(accelerator, lambda: DataRecord.of(args, splits, settings, preprocessing))
+        # Now: a wrong name of the data must not replace an earlier run.
+        folder = _folder(accelerator, args, name, record)
         data = open_data(
             splits,
-            PipelineSettings(args.augment, args.transform, args.pipeline, args.num_workers),
+            replace(settings, pipeline=record.pipeline),
             preprocessing,
             data=args.data,
             device=accelerator.device,
             local_processes=int(os.environ.get("LOCAL_WORLD_SIZE", "1")),
             show_progress=on_terminal(accelerator),
         )
-        return cls(accelerator, args, folder, data, shard)
+        return cls(accelerator, args, folder, data, shard, record)
 
     @property
     def is_main(self) -> bool:
@@ -128,7 +134,6 @@ class Session:
         data, config = self.data, getattr(model, "pretrained_cfg", {})
         return {
             "model": config.get("architecture", type(model).__name__),
-            "pipeline": data.pipeline,
             "augment": data.augmentation,
             "normalization": asdict(data.normalization),
             "image_shape": list(data.image_shape),
@@ -142,7 +147,7 @@ class Session:
     def write_config(self, more: Mapping[str, Any]) -> None:
         """Complete config.json with what the settings became."""
         if self.is_main:
-            self.folder.write_config({**_config(self.args, self.shard.world_size), **more})
+            self.folder.write_config({**_config(self.args, self.shard.world_size, self.record), **more})
 
 
 def smoke_settings(args: Any) -> Any:
@@ -157,8 +162,13 @@ def on_terminal(accelerator: Any) -> bool:
     return bool(accelerator.is_main_process) and get_console().is_terminal
 
 
-def _config(args: RunArguments, world_size: int) -> dict[str, Any]:
-    return {"script": type(args).__name__, "arguments": resolved(args), "world_size": world_size}
+def _config(args: RunArguments, world_size: int, record: DataRecord) -> dict[str, Any]:
+    return {
+        "script": type(args).__name__,
+        "arguments": resolved(args),
+        "world_size": world_size,
+        **record.config(),
+    }
 
 
 def _batch_size_of(args: RunArguments, world_size: int) -> int:
@@ -174,25 +184,14 @@ def _batch_size_of(args: RunArguments, world_size: int) -> int:
     return together // world_size
 
 
-def _folder(accelerator: Any, args: RunArguments, name: str) -> RunFolder:
+def _folder(accelerator: Any, args: RunArguments, name: str, record: DataRecord) -> RunFolder:
     """Create the run folder on the main process; every rank learns its path, or the error."""
-    from accelerate.utils import broadcast_object_list
-
     if args.resume is not None:
         return RunFolder(Path(args.resume))
-    answer: list[Path | OSError] = [Path()]
-    if accelerator.is_main_process:
-        named = f"{datetime.now(timezone.utc):%Y%m%d-%H%M%S}-{Path(args.data).name}-{name}"
-        path = Path(args.output) if args.output is not None else Path("runs") / named
-        config = _config(args, accelerator.num_processes)
-        try:
-            answer = [RunFolder.create(path, config, overwrite=args.overwrite).path]
-        except OSError as error:
-            answer = [error]
-    broadcast_object_list(answer)
-    if isinstance(answer[0], OSError):
-        raise answer[0]
-    return RunFolder(answer[0])
+    named = f"{datetime.now(timezone.utc):%Y%m%d-%H%M%S}-{Path(args.data).name}-{name}"
+    path = Path(args.output) if args.output is not None else Path("runs") / named
+    config = _config(args, accelerator.num_processes, record)
+    return from_main(accelerator, lambda: RunFolder.create(path, config, overwrite=args.overwrite))
 
 
 def _tracker(args: RunArguments) -> str | None:

@@ -1,0 +1,80 @@
+"""What a run's config.json says of its data, and the comparison when it goes on."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
+
+from cosify.data import BUILT_IN, Fingerprint, PipelineSettings, Preprocessing, Splits, base_and_split, choose_pipeline
+from cosify.errors import InputError
+from cosify.training.arguments import RunArguments
+from cosify.training.progress import logger
+from cosify.training.run_folder import read_config
+
+Found = TypeVar("Found")
+
+
+@dataclass(frozen=True)
+class DataRecord:
+    """What must not change while a run lasts.
+
+    Attributes:
+        pipeline: `"device"` or `"workers"`, and with it the default augmentation.
+        fingerprint: of the data.
+    """
+
+    pipeline: Literal["device", "workers"]
+    fingerprint: Fingerprint
+
+    @classmethod
+    def of(cls, args: RunArguments, splits: Splits, settings: PipelineSettings, expects: Preprocessing) -> "DataRecord":
+        """Decide, or for a run that is resumed read and compare, what belongs to these data.
+
+        Args:
+            args: the settings; with `resume` the record of that run counts.
+            splits: as they will be trained on.
+            settings: how images become batches.
+            expects: of the network.
+
+        Raises:
+            ValueError: if the data are not those that the run was started with, or cannot be read.
+        """
+        config: dict[str, Any] = {} if args.resume is None else read_config(args.resume)
+        pipeline = config.get("pipeline")
+        if pipeline is None:
+            pipeline = choose_pipeline(splits, settings, expects)
+        now = Fingerprint.of(splits, files=base_and_split(args.data)[0] not in BUILT_IN)
+        if "fingerprint" in config:
+            changes = Fingerprint.of_record(config["fingerprint"]).changes(now)
+            if changes:
+                raise InputError(
+                    f"data {args.data!r} are not those that run {args.resume} was started with: {'; '.join(changes)};"
+                    " put them back as they were, or start a new run"
+                )
+        elif args.resume is not None:
+            logger.warning(
+                "run %s was started by an earlier version, which noted nothing of its data: whether they are still"
+                " the same is not known",
+                args.resume,
+            )
+        return cls(pipeline, now)
+
+    def config(self) -> dict[str, Any]:
+        """Return the entries of config.json."""
+        return {"pipeline": self.pipeline, "fingerprint": self.fingerprint.record()}
+
+
+def from_main(accelerator: Any, make: Callable[[], Found]) -> Found:
+    """Return on every rank what `make` returns on the main process, or raise its error there."""
+    from accelerate.utils import broadcast_object_list
+
+    answer: list[Any] = [None]
+    if accelerator.is_main_process:
+        try:
+            answer = [make()]
+        except Exception as error:
+            answer = [error]
+    broadcast_object_list(answer)
+    if isinstance(answer[0], Exception):
+        raise answer[0]
+    found: Found = answer[0]
+    return found

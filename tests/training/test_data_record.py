@@ -1,0 +1,79 @@
+"""A run that goes on has the data and the pipeline that it began with."""
+
+import json
+import logging
+from pathlib import Path
+
+import pytest
+
+from cosify.data import Preprocessing
+from cosify.data import open as opening
+from cosify.training import TrainArguments
+from cosify.training.data_record import from_main
+from cosify.training.parse import from_run
+from cosify.training.session import Session
+from tests.data.folders import image_folder, picture
+
+EXPECTS = Preprocessing(None, 8)
+
+
+def begin(data: Path, run: Path) -> Session:
+    return Session.open(TrainArguments(data=str(data), tracker="none", output=str(run)), "run", EXPECTS)
+
+
+def resume(run: Path) -> Session:
+    return Session.open(from_run(TrainArguments, run), "run", EXPECTS)
+
+
+def test_other_data_are_refused_with_what_changed(tmp_path: Path) -> None:
+    data, run = image_folder(tmp_path / "data"), tmp_path / "run"
+    begin(data, run)
+    resume(run)
+    picture(1000).save(data / "train" / "dog" / "new.png")
+    for number, file in enumerate((data / "test").rglob("*.png")):
+        picture(2000 + number).save(file)
+    before = (run / "config.json").read_text()
+    message = (
+        r"data '.*data' are not those that run .*run was started with: split 'train' has 9 images, which were 8; some"
+        r" images of split 'test' are others; put them back as they were, or start a new run"
+    )
+    with pytest.raises(ValueError, match=message):
+        resume(run)
+    assert (run / "config.json").read_text() == before
+
+
+def test_a_run_of_an_earlier_version_goes_on_with_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    data, run = image_folder(tmp_path / "data"), tmp_path / "run"
+    begin(data, run)
+    config = json.loads((run / "config.json").read_text())
+    del config["fingerprint"]
+    (run / "config.json").write_text(json.dumps(config))
+    with caplog.at_level(logging.WARNING, logger="cosify"):
+        session = resume(run)
+    assert "was started by an earlier version, which noted nothing of its data" in caplog.text
+    caplog.clear()
+    session.write_config({})  # as the loop does
+    with caplog.at_level(logging.WARNING, logger="cosify"):
+        resume(run)
+    assert caplog.text == ""
+
+
+@pytest.mark.parametrize(("limit", "pipeline", "augment"), [(0, "workers", "timm"), (2**31, "device", "crop-flip")])
+def test_the_pipeline_is_recorded_and_resumed(
+    limit: int, pipeline: str, augment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, run = image_folder(tmp_path / "data"), tmp_path / "run"
+    monkeypatch.setattr(opening, "RESIDENT_BYTES", limit)
+    session = begin(data, run)
+    assert (session.data.pipeline, session.data.augmentation) == (pipeline, augment)
+    assert json.loads((run / "config.json").read_text())["pipeline"] == pipeline
+    monkeypatch.setattr(opening, "RESIDENT_BYTES", 2**31 - limit)
+    session = resume(run)
+    assert (session.data.pipeline, session.data.augmentation) == (pipeline, augment)
+
+
+def test_errors_of_the_main_process_are_raised_as_they_are(tmp_path: Path) -> None:
+    accelerator = begin(image_folder(tmp_path / "data"), tmp_path / "run").accelerator
+    assert from_main(accelerator, lambda: 3) == 3
+    with pytest.raises(ZeroDivisionError):
+        from_main(accelerator, lambda: 1 // 0)
