@@ -235,9 +235,7 @@ def as_rich(lines: list[list[str]]) -> "Table":
 
 def write(path: Path, text: str) -> None:
     """Write a file that is whole or absent."""
-    aside = path.with_name(f".{path.name}.new")
-    aside.write_text(text, encoding="utf-8")
-    aside.replace(path)
+    write_whole(path, text)
 
 
 def main(args: BenchmarkArguments) -> None:

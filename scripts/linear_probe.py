@@ -112,6 +112,7 @@ def main(args: ProbeArguments) -> None:
         scaling=args.scaling,
     )
     folder.append_metrics({"kind": "probe", "step": 0, **asdict(result)})
+    folder.put_in_place()
     show(summary(result, args.output))
 
 

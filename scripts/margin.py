@@ -119,6 +119,7 @@ def main(args: MarginArguments) -> None:
             **{f"kappa_{name}": value for name, value in asdict(summary).items()},
         }
         folder.append_metrics(record)
+        folder.put_in_place()
         logger.info(
             "epoch %d  loss %.3f  kappa* %.2f [%.1f, %.1f]  edges %.1f %%  %.0f s, head %.1f s  peak %.0f MB",
             *(record[key] for key in ("epoch", "train_loss", "kappa_mean", "kappa_p10", "kappa_p90")),

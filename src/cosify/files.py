@@ -1,7 +1,11 @@
 """Files that are whole or not there, and which ones they are."""
 
+import glob
 import hashlib
 import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 CHUNK = 1 << 24  # bytes
@@ -20,12 +24,35 @@ def write_whole(path: Path, text: str) -> None:
     """Write a file that appears at once, whole, or not at all.
 
     Args:
-        path: of the file; what it holds is replaced.
+        path: of the file; what it holds is replaced, a link there is replaced and not followed.
         text: what it shall hold.
     """
-    aside = path.with_name(f".{path.name}.new")
-    with aside.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path)
+    with written_aside(path) as aside:
+        aside.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def written_aside(path: Path) -> Iterator[Path]:
+    """Give a new, empty file beside `path`, to be written; it takes the place of `path` when the block ends well."""
+    aside = beside(path)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0)
+    os.close(os.open(aside, flags, 0o666))
+    try:
+        yield aside
+        with aside.open("rb+") as file:
+            os.fsync(file.fileno())
+        aside.replace(path)
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise
+
+
+def beside(path: Path) -> Path:
+    """Return a new name beside `path`: what is written there is nobody else's, and no link waits for it."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(8)}.new")
+
+
+def left_aside(path: Path) -> list[Path]:
+    """Return what a process that was killed has left beside `path`."""
+    random = "[0-9a-f]" * 16
+    return sorted(path.parent.glob(f".{glob.escape(path.name)}.{random}.new"))

@@ -1,8 +1,11 @@
 """Banks hold what the live model says, are used again while nothing changed, and never when something did."""
 
 import dataclasses
+import errno
 import json
+import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,10 +17,12 @@ from torch import nn
 import cosify
 from cosify.data import Preprocessing, Splits, load_splits, open_data
 from cosify.data.open import PipelineSettings
+from cosify.errors import InputError
 from cosify.evaluation import FeatureBank, FeaturePass, StaleBankError, assess, check_label_names, feature_bank
 from cosify.evaluation.bank import TOP
 from cosify.evaluation.bank_writer import BankWriter
 from cosify.evaluation.features import bank_key
+from cosify.folders import put_in_place
 from cosify.models import in_evaluation, linear_classifier
 from cosify.models.model_digest import model_digest, same_network
 from tests.processes import run_distributed
@@ -267,3 +272,64 @@ def test_names_in_another_order_are_refused(tmp_path: Path, caplog: pytest.LogCa
     assert "the model's classes are called" in caplog.text
     with pytest.raises(ValueError, match="class 0 is 'class 0' there and 'class 9' here"):
         check_label_names(model, names[::-1])
+
+
+@pytest.mark.parametrize(
+    "files", [["notes.txt"], ["bank.json"], ["labels.npy", "embedding.npy"], ["bank.json", "labels.npy", "photo.png"]]
+)
+def test_a_folder_of_the_users_is_never_replaced(files: list[str], images: Splits, tmp_path: Path) -> None:
+    folder = tmp_path / "mydata"
+    folder.mkdir()
+    for name in files:
+        (folder / name).write_text('{"balance": 3}')
+    with pytest.raises(InputError, match=r"mydata holds \[.*\], which is no bank of cosify, .*; choose another folder"):
+        feature_bank(small_model(), images, PREPROCESSING, folder)
+    assert sorted(path.name for path in folder.iterdir()) == sorted(files)
+
+
+def test_nothing_beside_a_bank_is_taken_for_ours(images: Splits, tmp_path: Path) -> None:
+    folder, user = tmp_path / "bank", tmp_path / ".bank.new"
+    user.mkdir()
+    (user / "thesis.tex").write_text("x")
+    with pytest.raises(OSError, match=r"the bank .* cannot be made \(File exists: .*\.bank\.new\)"):
+        feature_bank(small_model(), images, PREPROCESSING, folder)
+    assert (user / "thesis.tex").read_text() == "x"
+    (user / "thesis.tex").rename(tmp_path / "thesis.tex")
+    feature_bank(small_model(), images, PREPROCESSING, folder)
+    (folder / "mine.txt").write_text("x")
+    with pytest.raises(InputError, match="which is no bank of cosify"):
+        feature_bank(small_model(seed=1), images, PREPROCESSING, folder)
+    assert (folder / "mine.txt").is_file()
+
+
+def test_a_full_disk_is_said_before_the_pass(images: Splits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(OSError, match=r"cannot be made \(No space left on device: .* room for 70 rows .* make room"):
+        feature_bank(small_model(), images, PREPROCESSING, tmp_path / "bank")
+    assert [path.name for path in tmp_path.iterdir()] == [".bank.lock"], "something half-written is left"
+
+
+def test_arrays_are_those_of_the_key_also_while_a_bank_is_replaced(
+    images: Splits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "bank"
+    other = feature_bank(small_model(seed=1), images, PREPROCESSING, tmp_path / "other")
+    one = feature_bank(small_model(), images, PREPROCESSING, folder)
+    load, replacements = np.load, [tmp_path / "other"]
+
+    def replaced_meanwhile(file: Path, **settings: Any) -> Any:
+        if file.name == "embedding.npy" and replacements:
+            put_in_place(replacements.pop(), folder)
+        return load(file, **settings)
+
+    monkeypatch.setattr(np, "load", replaced_meanwhile)
+    with pytest.raises(StaleBankError, match="is of another model"):
+        FeatureBank.open(folder, one.info.key)
+    replacements.append(tmp_path / "other")  # where the first one is now
+    found = FeatureBank.open(folder)
+    assert found.info.key == one.info.key
+    assert np.array_equal(found.embedding, one.embedding)
+    assert not np.array_equal(found.embedding, other.embedding)

@@ -27,7 +27,7 @@ def check_run(folder: Path, world_size: int = 1) -> None:
     assert json.loads((folder / "environment.json").read_text())["world_size"] == world_size
     names = {path.name for path in folder.iterdir()}
     files = {"config.json", "metrics.jsonl", "environment.json", "kappa_trace.png"}
-    assert names == {*files, "checkpoints", "export", "trackers"}
+    assert names == {*files, "checkpoints", "export", "trackers", ".lock"}
 
 
 def test_smoke_and_its_export_in_stock_timm(tmp_path: Path) -> None:

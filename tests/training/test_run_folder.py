@@ -2,10 +2,14 @@
 
 import json
 import os
+import signal
 from pathlib import Path
 
 import pytest
+from filelock import FileLock, Timeout
 
+from cosify.errors import InputError
+from cosify.folders import LOCK
 from cosify.training import RunFolder, read_config, read_metrics
 
 CONFIG = {"script": "TrainArguments", "arguments": {"lr": 0.1}}
@@ -21,7 +25,7 @@ def test_files(tmp_path: Path) -> None:
     assert json.loads((folder.path / "environment.json").read_text()) == {"device": "cpu"}
     assert read_metrics(folder.path) == [{"epoch": 1, "loss": 0.1 + 0.2}, {"epoch": 2, "loss": 0.0}]
     names = {path.name for path in folder.path.iterdir()}
-    assert names == {"config.json", "environment.json", "metrics.jsonl", "checkpoints"}
+    assert names == {"config.json", "environment.json", "metrics.jsonl", "checkpoints", ".lock"}
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
@@ -49,8 +53,92 @@ def test_earlier_run_is_kept_unless_told_otherwise(tmp_path: Path) -> None:
     ):
         RunFolder.create(tmp_path / "run", CONFIG)
     assert read_metrics(tmp_path / "run") == [{"epoch": 1}]
-    RunFolder.create(tmp_path / "run", CONFIG, overwrite=True)
-    assert not (tmp_path / "run" / "metrics.jsonl").exists()
+    new = RunFolder.create(tmp_path / "run", CONFIG, overwrite=True)
+    new.append_metrics({"epoch": 2})
+    (new.checkpoints / "step-000000001").mkdir()
+    assert read_metrics(tmp_path / "run") == [{"epoch": 1}], "the old run is gone before the new one is safe"
+    new.put_in_place()
+    assert read_metrics(tmp_path / "run") == read_metrics(new.path) == [{"epoch": 2}]
+    assert new.path == tmp_path / "run"
+    assert (new.checkpoints / "step-000000001").is_dir()
+    assert [path.name for path in tmp_path.iterdir()] == ["run"], "something is left beside it"
+
+
+def test_a_new_run_that_fails_before_its_first_checkpoint_leaves_the_old_one(tmp_path: Path) -> None:
+    RunFolder.create(tmp_path / "run", CONFIG).append_metrics({"epoch": 1})
+    new = RunFolder.create(tmp_path / "run", CONFIG, overwrite=True)
+    assert len(list(tmp_path.iterdir())) == 2
+    del new
+    assert [path.name for path in tmp_path.iterdir()] == ["run"], "the failed one is left"
+    assert read_metrics(tmp_path / "run") == [{"epoch": 1}]
+
+
+def test_a_run_that_was_killed_beside_an_old_one_is_cleared_away(tmp_path: Path) -> None:
+    RunFolder.create(tmp_path / "run", CONFIG).append_metrics({"epoch": 1})
+    process = os.fork()
+    if process == 0:
+        _new = RunFolder.create(tmp_path / "run", CONFIG, overwrite=True)
+        os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(process, 0)
+    assert len(list(tmp_path.iterdir())) == 2
+    (tmp_path / ".run.new").mkdir()  # the user's
+    RunFolder.create(tmp_path / "run", CONFIG, overwrite=True).put_in_place()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".run.new", "run"]
+
+
+@pytest.mark.parametrize("where", ["notes.txt", "export/README.md", "checkpoints/best/mine.txt", "export/link"])
+def test_files_beside_a_run_are_not_replaced_with_it(where: str, tmp_path: Path) -> None:
+    folder = RunFolder.create(tmp_path / "run", CONFIG)
+    folder.append_metrics({"epoch": 1})
+    (folder.path / where).parent.mkdir(exist_ok=True)
+    (folder.path / where).write_text("mine") if "link" not in where else (folder.path / where).symlink_to("/")
+    with pytest.raises(FileExistsError, match=rf"holds \['{where}'\] beside an earlier run, .* move them away, or ch"):
+        RunFolder.create(tmp_path / "run", CONFIG, overwrite=True)
+    assert read_metrics(tmp_path / "run") == [{"epoch": 1}]
+
+
+def test_one_process_writes_to_a_run(tmp_path: Path) -> None:
+    folder = RunFolder.create(tmp_path / "run", CONFIG)  # in its first epoch: without results
+    RunFolder.open(tmp_path / "run")
+    with pytest.raises(Timeout):
+        FileLock(tmp_path / "run" / LOCK).acquire(timeout=0)
+    del folder
+    with FileLock(tmp_path / "run" / LOCK):  # of another process
+        for call in (lambda: RunFolder.open(tmp_path / "run"), lambda: RunFolder.create(tmp_path / "run", {})):
+            with pytest.raises(InputError, match=r"run is in use by another process, expected one at a time; wait for"):
+                call()
+    assert read_config(tmp_path / "run")["arguments"] == {"lr": 0.1}
+    assert RunFolder.open(tmp_path / "run").path == tmp_path / "run"
+
+
+def test_a_link_out_of_a_run_is_refused(tmp_path: Path) -> None:
+    RunFolder.create(tmp_path / "run", CONFIG)
+    (tmp_path / "run" / ".metrics.jsonl.new").symlink_to(tmp_path / "precious")
+    with pytest.raises(ValueError, match=r"metrics.jsonl.new is a symbolic link to .*precious, out of the folder"):
+        RunFolder.open(tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    "config", ['["cosify_run"]', '["cosify_run", "script", "arguments"]', '"cosify_run"', "[" * 10_000]
+)
+def test_a_config_that_only_names_a_run_is_none(config: str, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(config)
+    with pytest.raises(FileExistsError, match="which no run has written"):
+        RunFolder.create(tmp_path, CONFIG, overwrite=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
+    with pytest.raises(ValueError, match="is no run folder"):
+        read_config(tmp_path)
+
+
+@pytest.mark.parametrize("damage", [b'{"step": 1', b"[1]", b"\xff\xfe", b"{} {}"])
+def test_damaged_metrics_are_named(damage: bytes, tmp_path: Path) -> None:
+    folder = RunFolder.create(tmp_path / "run", CONFIG)
+    folder.append_metrics({"step": 1})
+    with (folder.path / "metrics.jsonl").open("ab") as file:
+        file.write(damage)
+    for read in (lambda: folder.drop_metrics_after(1), lambda: read_metrics(folder.path)):
+        with pytest.raises(InputError, match=r"line 2 of .*metrics.jsonl is damaged \(.*\), expected what a run wrote"):
+            read()
 
 
 def test_a_run_that_failed_before_its_first_epoch_is_in_nobodys_way(tmp_path: Path) -> None:

@@ -34,7 +34,9 @@ DTYPES = {
     "log_odds": np.float32,
     "log_sum_exp": np.float32,
 }
+OWN = ("bank.json", "classifier.safetensors", *(f"{name}.npy" for name in DTYPES))  # files of a bank
 ROWS = 4096  # of a block
+REPLACED_MEANWHILE = 10  # times that a bank may be while it is opened
 
 
 @dataclass(frozen=True)
@@ -52,8 +54,12 @@ class BankKey:
     transform: str
 
 
-class StaleBankError(ValueError):
+class StaleBankError(InputError):
     """A bank is there, but of another model, other data or another transform, or it is damaged."""
+
+
+class _ReplacedError(Exception):
+    """Another process has replaced a bank while it was opened."""
 
 
 @dataclass(frozen=True)
@@ -184,10 +190,24 @@ class FeatureBank:
             FileNotFoundError: if there is none.
             StaleBankError: if it is of something else, or damaged; the message says what differs.
         """
-        if not (folder / "bank.json").is_file():
+        for _ in range(REPLACED_MEANWHILE):
+            before = _description(folder)
+            try:
+                return cls._open(folder, key, before)
+            except StaleBankError:
+                if _description(folder) == before:
+                    raise
+            except _ReplacedError:
+                pass
+        raise StaleBankError(f"the bank {folder} is replaced again and again while it is opened")
+
+    @classmethod
+    def _open(cls, folder: Path, key: BankKey | None, description: bytes | None) -> "FeatureBank":
+        if description is None:
             raise FileNotFoundError(f"{folder} holds no bank.json, expected a folder that cosify.evaluation wrote")
         try:
-            saved = json.loads((folder / "bank.json").read_text(encoding="utf-8"))
+            saved = json.loads(description)
+            saved.pop("made", None)
             if saved.pop("format") != FORMAT:
                 raise InputError("it is of another version of cosify")
             info = from_json(BankInfo, saved)
@@ -203,7 +223,17 @@ class FeatureBank:
         found = {name: array.shape for name, array in arrays.items()}
         if found != shapes(info):
             raise StaleBankError(f"the bank {folder} has arrays of shapes {found}, expected {shapes(info)}")
+        if _description(folder) != description:  # the arrays may be of another bank than it
+            raise _ReplacedError
         return cls(info, classifier["weight"], classifier.get("bias"), **arrays)
+
+
+def _description(folder: Path) -> bytes | None:
+    """Return what the bank there says of itself, which no other one says; None if there is none."""
+    try:
+        return (folder / "bank.json").read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
 
 
 def check_output(info: BankInfo) -> None:

@@ -1,7 +1,8 @@
 """Making a bank: beside its place, by one process or several, and then at once in it."""
 
 import json
-import shutil
+import os
+import secrets
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from cosify.errors import InputError
-from cosify.evaluation.bank import DTYPES, FORMAT, BankInfo, classifier_logits, measured, shapes
+from cosify.evaluation.bank import DTYPES, FORMAT, OWN, BankInfo, classifier_logits, measured, shapes
 from cosify.files import write_whole
+from cosify.folders import put_in_place, remove_own
 
 CHECKED = 1000  # samples whose logits are computed again from their embeddings
 SAME_LOGIT = 1e-2  # how close they must come, relative and absolute; reduced precision in the model differs by less
@@ -38,7 +40,8 @@ class BankWriter:
         """Make the files; for one process, before any other opens them.
 
         Raises:
-            ValueError: if another program makes a bank there just now.
+            ValueError: if another program makes a bank there just now, or the folder holds what is none of ours.
+            OSError: if there is no room.
         """
         self.folder.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -47,10 +50,20 @@ class BankWriter:
             raise InputError(
                 f"the bank {self.folder} is being made by another program; wait for it, or choose another folder"
             ) from error
-        shutil.rmtree(self.aside, ignore_errors=True)
-        self.aside.mkdir(parents=True)
-        for name, shape in shapes(self.info).items():
-            np.lib.format.open_memmap(self.aside / f"{name}.npy", mode="w+", dtype=DTYPES[name], shape=shape)
+        check_ours(self.folder)
+        if self.aside.is_dir() and set(os.listdir(self.aside)) <= set(OWN):  # of a process that was killed
+            remove_own(self.aside, OWN)
+        try:
+            self.aside.mkdir()  # not the user's
+            for name, shape in shapes(self.info).items():
+                _make(self.aside / f"{name}.npy", DTYPES[name], shape)
+        except OSError as error:
+            if not isinstance(error, FileExistsError):
+                remove_own(self.aside, OWN)
+            raise OSError(
+                f"the bank {self.folder} cannot be made ({error.strerror}: {self.aside}), expected room for"
+                f" {self.info.num_samples} rows and a folder of ours; make room, or choose another folder"
+            ) from error
 
     def open(self) -> None:
         """Open the files that one process has made."""
@@ -88,9 +101,13 @@ class BankWriter:
         info = replace(
             self.info, output_is_classifier=self._output_is_classifier(tensors["weight"], tensors.get("bias"))
         )
-        write_whole(self.aside / "bank.json", json.dumps({"format": FORMAT, **asdict(info)}, indent=2) + "\n")
-        shutil.rmtree(self.folder, ignore_errors=True)
-        self.aside.replace(self.folder)
+        made = secrets.token_hex(8)  # no two banks say the same of themselves
+        description = {"format": FORMAT, "made": made, **asdict(info)}
+        write_whole(self.aside / "bank.json", json.dumps(description, indent=2) + "\n")
+        check_ours(self.folder)
+        old = put_in_place(self.aside, self.folder)
+        if old is not None:
+            remove_own(old, OWN)
 
     def _output_is_classifier(self, weight: Tensor, bias: Tensor | None) -> bool:
         """Return whether the model's largest logits are those of the classifier alone."""
@@ -98,3 +115,32 @@ class BankWriter:
         rows = torch.from_numpy(np.array(embedding[:CHECKED]))
         logits = classifier_logits(self.info, rows, weight, bias).amax(dim=1).numpy()
         return bool(np.allclose(logits, largest[:CHECKED], rtol=SAME_LOGIT, atol=SAME_LOGIT))
+
+
+def check_ours(folder: Path) -> None:
+    """Raise a ValueError if a folder, or file, is there that is no bank: it is not ours to replace."""
+    if not folder.exists() and not folder.is_symlink():
+        return
+    found = set(os.listdir(folder)) if folder.is_dir() and not folder.is_symlink() else {folder.name}
+    # A damaged bank is one by its names, all of them; none of a user's folder has these.
+    if found and (found - set(OWN) or (found != set(OWN) and not _describes_bank(folder / "bank.json"))):
+        raise InputError(
+            f"{folder} holds {sorted(found)[:5]}, which is no bank of cosify, expected a new or empty folder, or a bank"
+            " alone; choose another folder"
+        )
+
+
+def _describes_bank(file: Path) -> bool:
+    try:
+        saved = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(saved, dict) and {"format", "key", "num_samples"} <= set(saved)
+
+
+def _make(file: Path, dtype: Any, shape: tuple[int, ...]) -> None:
+    """Make the file of an array, with its room: to write where the disk turns out to be full ends the process."""
+    np.lib.format.open_memmap(file, mode="w+", dtype=dtype, shape=shape)
+    if hasattr(os, "posix_fallocate"):
+        with file.open("rb+") as opened:
+            os.posix_fallocate(opened.fileno(), 0, max(1, file.stat().st_size))

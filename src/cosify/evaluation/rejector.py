@@ -19,7 +19,7 @@ from cosify.evaluation.detection import threshold_at
 from cosify.evaluation.from_json import from_json
 from cosify.evaluation.mahalanobis import TiedGaussian
 from cosify.evaluation.scores import SCORES, Mahalanobis, NormMahalanobis
-from cosify.files import write_whole
+from cosify.files import write_whole, written_aside
 from cosify.functional.similarity import unit_rows
 from cosify.models import in_evaluation, linear_classifier, load_pretrained
 from cosify.models.model_digest import model_digest, same_network
@@ -112,9 +112,8 @@ class Rejector:
         if gaussian is not None:
             tensors |= {"means": gaussian.means, "factor": gaussian.factor}
         (folder / JSON).unlink(missing_ok=True)  # a threshold must not stand beside the features of another fit
-        aside = folder / f".{TENSORS}.new"
-        save_file({name: value.contiguous() for name, value in tensors.items()}, aside)
-        aside.replace(folder / TENSORS)
+        with written_aside(folder / TENSORS) as aside:
+            save_file({name: value.contiguous() for name, value in tensors.items()}, aside)
         saved = {
             "format": FORMAT,
             "score": self.score,

@@ -12,6 +12,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from cosify.errors import InputError
+from cosify.files import beside
 from cosify.heads.class_parallel import ClassParallelCosineLinear, class_range, place_in
 
 SAFETENSORS_DTYPES = {torch.float32: "F32", torch.float64: "F64", torch.float16: "F16", torch.bfloat16: "BF16"}
@@ -32,14 +33,14 @@ def save_class_parallel(head: ClassParallelCosineLinear, path: str | Path) -> Pa
         OSError: on all processes, if the file cannot be written; what was there before stays.
     """
     path = Path(path)
-    aside = path.with_name(f".{path.name}.new")
+    aside = beside(path)
     error = ""
     file: BinaryIO | None = None
     rank, _ = place_in(head.process_group)
     if rank == 0:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            file = aside.open("wb")
+            file = aside.open("xb")
             file.write(_header(head))
         except OSError as problem:
             error = str(problem)

@@ -19,6 +19,7 @@ from cosify.errors import InputError
 from cosify.evaluation import FeatureBank, feature_bank
 from cosify.evaluation.assess import MEASURED_SAMPLES
 from cosify.files import sha256_of, write_whole
+from cosify.folders import foreign_files, put_in_place, remove_own
 from cosify.hub.card import CardInfo, render
 from cosify.hub.commands import evaluation_command, run_for_others, training_command
 from cosify.hub.export import write_model
@@ -33,6 +34,7 @@ from cosify.hub.records import (
     FACTS,
     FINETUNED,
     METRICS,
+    PUBLISHED,
     RELIABILITY,
     RUN,
     TRACE,
@@ -75,6 +77,7 @@ def collect(run: Path, facts: Path, folder: Path, *, half: bool = False) -> None
         raise InputError(f"{', '.join(missing)} is missing, expected a run of a training script that has ended")
     description = read_json(export / CONFIG)
     check_name(folder.name, description["architecture"])
+    check_replaceable(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=".collecting-", dir=folder.parent) as aside:
         new = Path(aside, "new")
@@ -91,9 +94,22 @@ def collect(run: Path, facts: Path, folder: Path, *, half: bool = False) -> None
             changed = int((predicted_labels(export, test) != predicted_labels(new, test)).sum())
             published["half_precision"] = {"labels_changed": changed, "num_images": len(test.test)}
         (new / RUN).write_text(json.dumps(published, indent=2) + "\n", encoding="utf-8")
-        if folder.exists():
-            folder.rename(Path(aside, "old"))
-        new.rename(folder)
+        check_replaceable(folder)
+        old = put_in_place(new, folder)
+        if old is not None:
+            remove_own(old, PUBLISHED)
+
+
+def check_replaceable(folder: Path) -> None:
+    """Raise a ValueError if a folder, or file, is there that is none of ours, or holds more than we write."""
+    if not folder.exists() and not folder.is_symlink():
+        return
+    found = foreign_files(folder, PUBLISHED) if folder.is_dir() and not folder.is_symlink() else [folder.name]
+    if found or (any(folder.iterdir()) and not (folder / FACTS).is_file()):
+        raise InputError(
+            f"{folder} holds {found[:5] or sorted(path.name for path in folder.iterdir())[:5]}, expected a new or empty"
+            " folder, or what scripts/cards.py has collected alone; move it away, or choose another --name"
+        )
 
 
 def check_name(name: str, architecture: str) -> None:

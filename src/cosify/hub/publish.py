@@ -117,8 +117,19 @@ def folder_to_publish(path: str | Path) -> Path:
 
 
 def files_to_publish(folder: Path) -> list[Path]:
-    """Return the files of a folder that are published, sorted; anything else, such as a checkpoint, stays here."""
-    return sorted(folder / name for name in PUBLISHED if (folder / name).is_file())
+    """Return the files of a folder that are published, sorted; anything else, such as a checkpoint, stays here.
+
+    Raises:
+        ValueError: if a symbolic link leads out of the folder.
+    """
+    found = sorted(folder / name for name in PUBLISHED if (folder / name).is_file())
+    for path in found:
+        if not path.resolve().is_relative_to(folder.resolve()):
+            raise InputError(
+                f"{path} leads out of the folder, to {path.resolve()}, expected files of its own; replace the symbolic"
+                " link by what it points at"
+            )
+    return found
 
 
 def check_card(folder: Path, repo_id: str) -> None:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cosify.files import written_aside
+
 # Okabe and Ito's colours, safe for the colour-blind, without yellow, too pale on white; the last three are Tol's.
 PALETTE = (
     *("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00"),
@@ -139,7 +141,6 @@ def save(figure: Any, output: Path | str) -> Path:
         The file.
     """
     path = Path(output)
-    aside = path.with_name(f".{path.name}.new")
-    figure.savefig(aside, format="png")
-    aside.replace(path)
+    with written_aside(path) as aside:
+        figure.savefig(aside, format="png")
     return path

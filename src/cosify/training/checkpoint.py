@@ -16,7 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from cosify.errors import InputError
+from cosify.files import left_aside, written_aside
 from cosify.heads.kappa_statistics import KappaStatistics
+from cosify.training.run_folder import RunFolder
 from cosify.training.tensors_only import tensors_only
 
 PREFIX, DIGITS = "step-", 9
@@ -52,17 +54,22 @@ class Checkpoints:
 
     Args:
         accelerator: of the run; models and optimisers that it prepared, and what is registered with it, are saved.
-        folder: `checkpoints/` of the run folder.
+        run: folder of the run.
     """
 
-    def __init__(self, accelerator: Any, folder: Path) -> None:
-        self.accelerator, self.folder = accelerator, folder
+    def __init__(self, accelerator: Any, run: RunFolder) -> None:
+        self.accelerator, self.run = accelerator, run
         accelerator.register_save_state_pre_hook(_without_wrapper)
         accelerator.register_load_state_pre_hook(self._unwrapped)
 
+    @property
+    def folder(self) -> Path:
+        """`checkpoints/` of the run folder."""
+        return self.run.checkpoints
+
     def newest(self) -> Path | None:
         """Return the newest whole checkpoint, None before the first."""
-        found = sorted(path for path in self.folder.glob(f"{PREFIX}*") if path.is_dir())
+        found = sorted(path for path in self.folder.glob(PREFIX + DIGITS * "[0-9]") if path.is_dir())
         return found[-1] if found else None
 
     def save(self, progress: Progress) -> None:
@@ -75,21 +82,18 @@ class Checkpoints:
         target = self.folder / f"{PREFIX}{progress.step:0{DIGITS}d}"
         if before == target:
             return
-        aside = self.folder / f".{target.name}.new"
-        self.on_every_rank(lambda: self._write(aside, progress), f"the checkpoint of step {progress.step}", before)
-        if self.accelerator.is_main_process:
-            aside.rename(target)
-            _flush(self.folder)
-            for old in self.folder.glob(f"{PREFIX}*"):
-                if old != target:
-                    shutil.rmtree(old, ignore_errors=True)
-        self.accelerator.wait_for_everyone()
+        aside = self.folder / f".{target.name}.new"  # every rank writes there
+        what = f"the checkpoint of step {progress.step}"
+        self.on_every_rank(lambda: self._write(aside, progress), what, before)
+        self.on_every_rank(lambda: self._put_in_place(aside, target), what, before)
+        self.run.was_put_in_place()
 
     def _write(self, aside: Path, progress: Progress) -> None:
         try:
             if self.accelerator.is_main_process:
-                for left in self.folder.glob(".*"):  # of a process that was killed
+                for left in self.folder.glob(f".{PREFIX}{DIGITS * '[0-9]'}.new"):  # of a process that was killed
                     shutil.rmtree(left, ignore_errors=True)
+                aside.mkdir()
             self.accelerator.wait_for_everyone()
             self.accelerator.save_state(str(aside))
             if self.accelerator.is_main_process:
@@ -98,6 +102,16 @@ class Checkpoints:
         except Exception:
             shutil.rmtree(aside, ignore_errors=True)
             raise
+
+    def _put_in_place(self, aside: Path, target: Path) -> None:
+        if not self.accelerator.is_main_process:
+            return
+        aside.rename(target)
+        _flush(self.folder)
+        for old in self.folder.glob(PREFIX + DIGITS * "[0-9]"):
+            if old != target:
+                shutil.rmtree(old, ignore_errors=True)
+        self.run.put_in_place()  # an earlier run there stays until now
 
     def on_every_rank(self, write: Callable[[], None], what: str, kept: Path | None) -> None:
         """Call `write`; if it fails on any rank, raise the same on all, so that none waits for another.
@@ -132,7 +146,7 @@ class Checkpoints:
         try:
             with tensors_only(newest):
                 self.accelerator.load_state(str(newest))
-            progress = Progress(**json.loads((newest / "progress.json").read_text(encoding="utf-8")))
+            progress = _progress(newest / "progress.json")
         except Exception as error:
             raise InputError(
                 f"checkpoint {newest} cannot be loaded ({type(error).__name__}: {error}), expected a whole one of the"
@@ -146,10 +160,11 @@ class Checkpoints:
         """Write the model's weights to best.safetensors, on the main process."""
         from safetensors.torch import save_model
 
-        aside = self.folder / ".best.safetensors.new"
-        save_model(model, str(aside))
-        _flush(aside)
-        aside.replace(self.folder / "best.safetensors")
+        best = self.folder / "best.safetensors"
+        for left in left_aside(best):  # of a process that was killed
+            left.unlink()
+        with written_aside(best) as aside:
+            save_model(model, str(aside))
 
     def load_best(self, model: nn.Module) -> None:
         """Give `model` the weights of the best evaluation."""
@@ -160,6 +175,19 @@ class Checkpoints:
     def _unwrapped(self, models: list[nn.Module], _: str) -> None:
         if self.accelerator.distributed_type != "FSDP":
             models[:] = [self.accelerator.unwrap_model(model) for model in models]
+
+
+def _progress(file: Path) -> Progress:
+    """Return what a checkpoint says of its place."""
+    progress = Progress(**json.loads(file.read_text(encoding="utf-8")))
+    for name, value in asdict(Progress()).items():
+        found = getattr(progress, name)
+        kinds = (int, float) if value is None or type(value) is float else type(value)
+        if not isinstance(found, dict | None if name == "kappa" else kinds) and (value, found) != (None, None):
+            raise InputError(f"{file.name} has {name} = {found!r}")
+    if [len(progress.sums), file.parent.name] != [3, f"{PREFIX}{progress.step:0{DIGITS}d}"]:
+        raise InputError(f"{file.name} is not of this checkpoint")
+    return progress
 
 
 def _flush(path: Path) -> None:

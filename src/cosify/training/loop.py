@@ -37,6 +37,7 @@ from cosify.training.run_folder import read_metrics
 from cosify.training.seeding import seed_everything
 from cosify.training.session import Session, on_terminal
 from cosify.training.sharding import check_sharding, gather_weights, take_buffers_of_main
+from cosify.training.trackers import Trackers
 
 EVAL_BATCH = 256
 
@@ -120,11 +121,10 @@ class Run:
             autocast = torch.autocast(device.type, torch.bfloat16)
             objective.forward = autocast(objective.forward)  # type: ignore[method-assign]
         self.objective, self.optimizer = accelerator.prepare(objective, optimizer)
-        self.checkpoints = Checkpoints(accelerator, self.folder.checkpoints)
+        self.checkpoints = Checkpoints(accelerator, self.folder)
         if self.average is not None:
             accelerator.register_for_checkpointing(self.average)
-        accelerator.project_configuration.logging_dir = str(self.folder.path)
-        accelerator.init_trackers("trackers", config={k: str(v) for k, v in asdict(args).items()})
+        self.trackers = Trackers(accelerator, self.folder, {k: str(v) for k, v in asdict(args).items()})
         self.progress = self.checkpoints.load()
         if session.is_main:
             self.folder.drop_metrics_after(self.progress.step)
@@ -150,8 +150,7 @@ class Run:
                 evaluation = self._end_epoch()
                 self._save_checkpoint(progress)
                 self._stop_if_interrupted()
-        for tracker in self.accelerator.trackers:  # not end_training: it would end the processes' group too
-            tracker.finish()
+        self.trackers.finish()
         return self._result(evaluation)
 
     def _steps_of_epoch(self, drawn: Bar, interrupts: Interrupts) -> None:
@@ -297,8 +296,7 @@ class Run:
             "metrics.jsonl",
             self.checkpoints.newest(),
         )
-        numbers = {key: value for key, value in record.items() if isinstance(value, (int, float))}
-        self.accelerator.log(numbers, step=record["step"])
+        self.trackers.log(record)
 
     def _save(self, sums: Tensor) -> None:
         """Save in the middle of an epoch, with what was counted so far."""

@@ -1,83 +1,136 @@
 """The folder of a run: config.json, metrics.jsonl, environment.json, checkpoints/ and export/."""
 
 import json
-import shutil
+import os
+import weakref
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from cosify.errors import InputError
-from cosify.files import write_whole
+from cosify.files import left_aside, write_whole
+from cosify.folders import (
+    LOCK,
+    foreign_files,
+    locked,
+    moved_lock,
+    new_folder_beside,
+    put_in_place,
+    refuse_links_out,
+    remove_own,
+)
 
 FORMAT = 1
 MARK = "cosify_run"  # the key of config.json by which a run folder is known
+OWN = (
+    *("config.json", "metrics.jsonl", "environment.json", "kappa_trace.png", LOCK, ".*.new", "trackers/*"),
+    *("checkpoints/step-*", "checkpoints/best.safetensors", "checkpoints/.*.new*", "export/.*.new", "export/.saving-*"),
+    *("export/config.json", "export/model.safetensors", "export/preprocessor_config.json"),
+    *("export/rejector.json", "export/rejector.safetensors"),
+)  # what the programs here write into it
 
 
 class RunFolder:
     """A run's folder.  Every file and folder in it appears at once, whole.
 
+    One process writes to it: the one that made or opened it holds its lock as long as this object lives.
+
     Attributes:
         path: of the folder.
-        checkpoints: folder of states to resume from.
-        export: folder of the model for others.
+        place: where it will be once `put_in_place` is called; None if it is there.  Until then an earlier run stays.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.checkpoints = path / "checkpoints"
-        self.export = path / "export"
+    def __init__(self, path: Path, place: Path | None = None) -> None:
+        self.path, self.place = path, place
+        self._lock: Any = None
+        self._before: Any = None  # lock of the run that this one replaces
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of states to resume from."""
+        return self.path / "checkpoints"
+
+    @property
+    def export(self) -> Path:
+        """Folder of the model for others."""
+        return self.path / "export"
 
     @classmethod
     def create(cls, path: Path | str, config: Mapping[str, Any], *, overwrite: bool = False) -> "RunFolder":
         """Make the folder.  It appears with its config.json, so that a run that is killed at once can be resumed.
 
+        Where there is a run that may be replaced, the new one lies beside it until `put_in_place`.
+
         Args:
             path: of the folder; parents are made.
             config: script and arguments, all that is needed to start.
-            overwrite: drop an earlier run in it.  What is no run of ours is never dropped.
+            overwrite: replace an earlier run in it.  What is no run of ours is never replaced.
 
         Raises:
             FileExistsError: if it holds files of something else, or a run and `overwrite` is False.
+            ValueError: if another process writes to it.
             OSError: if it cannot be made or written to.
         """
-        folder = cls(Path(path))
-        if folder.path.is_dir() and any(folder.path.iterdir()):
-            folder._clear(overwrite)
-        aside = cls(folder.path.with_name(f".{folder.path.name}.new"))
+        path = Path(path)
+        place = path.resolve()
+        before = None
+        if place.is_dir() and any(place.iterdir()):
+            _check_replaceable(path, overwrite)
+            before = locked(place)
         try:
-            shutil.rmtree(aside.path, ignore_errors=True)
-            aside.checkpoints.mkdir(parents=True)
-            aside.write_config(config)
-            aside.path.replace(folder.path)
+            for left in left_aside(place):  # of a process that was killed
+                with suppress(InputError):  # if it lives
+                    lock = locked(left) if _is_run(left) else None
+                    remove_own(left, OWN if lock is not None else ())
+            folder = cls(new_folder_beside(place), path)
+            weakref.finalize(folder, _drop, folder.path, os.getpid())
+            folder._lock = locked(folder.path)
+            folder.checkpoints.mkdir()
+            folder.write_config(config)
+            if before is None:
+                folder.path.rename(place)  # fails if another process was quicker
+                folder._has_place()
         except OSError as error:
-            shutil.rmtree(aside.path, ignore_errors=True)
             raise OSError(
                 f"run folder {path} cannot be written to ({error.strerror}), expected a folder that is new or empty"
                 " and ours to write; choose another --output"
             ) from error
+        folder._before = before
         return folder
 
-    def _clear(self, overwrite: bool) -> None:
-        if not self._is_run():
-            found = sorted(path.name for path in self.path.iterdir())[:5]
-            raise FileExistsError(
-                f"run folder {self.path} holds {found}, which no run has written, expected a new or empty folder;"
-                " choose another --output"
-            )
-        # A run that failed before its first checkpoint or epoch has nothing to lose.
-        has_results = (self.path / "metrics.jsonl").exists() or any((self.path / "checkpoints").glob("*"))
-        if has_results and not overwrite:
-            raise FileExistsError(
-                f"run folder {self.path} holds an earlier run, expected a new or empty folder; choose another"
-                " --output, or pass --overwrite to replace it"
-            )
-        shutil.rmtree(self.path)
+    @classmethod
+    def open(cls, path: Path | str) -> "RunFolder":
+        """Open the folder of a run to go on with it.
 
-    def _is_run(self) -> bool:
-        try:
-            return MARK in json.loads((self.path / "config.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError, TypeError):
-            return False
+        Raises:
+            ValueError: if another process writes to it, or a symbolic link leads out of it.
+            OSError: if it is not ours to write to.
+        """
+        folder = cls(Path(path))
+        refuse_links_out(folder.path)
+        folder._lock = locked(folder.path)
+        for name in ("config.json", "environment.json", "metrics.jsonl", "kappa_trace.png"):
+            for left in left_aside(folder.path / name):  # of a process that was killed
+                left.unlink()
+        return folder
+
+    def put_in_place(self) -> None:
+        """Let the folder take its place, and drop the run that was there; for the main process alone."""
+        if self.place is not None:
+            old = put_in_place(self.path, self.place.resolve())
+            if old is not None:
+                remove_own(old, OWN)
+            self._has_place()
+
+    def was_put_in_place(self) -> None:
+        """Note on another process that the main one has called `put_in_place`."""
+        self.path, self.place = self.place or self.path, None
+
+    def _has_place(self) -> None:
+        assert self.place is not None
+        self.path, self.place, self._before = self.place, None, None
+        moved_lock(self._lock, self.path)
 
     def write_config(self, config: Mapping[str, Any]) -> None:
         """Write script, arguments and what became of them to config.json."""
@@ -89,18 +142,57 @@ class RunFolder:
 
     def append_metrics(self, record: Mapping[str, Any]) -> None:
         """Add a line to metrics.jsonl.  The file is written anew: short, and never torn."""
-        write_whole(self.path / "metrics.jsonl", "".join([*self._lines(), json.dumps(record) + "\n"]))
+        path = self.path / "metrics.jsonl"
+        before = path.read_text(encoding="utf-8") if path.exists() else ""
+        write_whole(path, before + json.dumps(record) + "\n")
 
     def drop_metrics_after(self, step: int) -> None:
-        """Forget what was recorded after `step`: a resumed run comes there again."""
-        lines = self._lines()
-        kept = [line for line in lines if json.loads(line)["step"] <= step]
-        if len(kept) < len(lines):
-            write_whole(self.path / "metrics.jsonl", "".join(kept))
+        """Forget what was recorded after `step`: a resumed run comes there again.
 
-    def _lines(self) -> list[str]:
+        Raises:
+            ValueError: if the file is damaged.
+        """
         path = self.path / "metrics.jsonl"
-        return path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
+        records = _records(path) if path.exists() else []
+        kept = [record for record in records if record["step"] <= step]
+        if len(kept) < len(records):
+            write_whole(path, "".join(json.dumps(record) + "\n" for record in kept))
+
+
+def _check_replaceable(path: Path, overwrite: bool) -> None:
+    if not _is_run(path):
+        found = sorted(entry.name for entry in path.iterdir())[:5]
+        raise FileExistsError(
+            f"run folder {path} holds {found}, which no run has written, expected a new or empty folder;"
+            " choose another --output"
+        )
+    # A run that failed before its first checkpoint or epoch has nothing to lose.
+    has_results = (path / "metrics.jsonl").exists() or any((path / "checkpoints").glob("*"))
+    if has_results and not overwrite:
+        raise FileExistsError(
+            f"run folder {path} holds an earlier run, expected a new or empty folder; choose another"
+            " --output, or pass --overwrite to replace it"
+        )
+    foreign = foreign_files(path, OWN)
+    if foreign:
+        raise FileExistsError(
+            f"run folder {path} holds {foreign[:5]} beside an earlier run, expected what a run writes alone; move them"
+            " away, or choose another --output"
+        )
+
+
+def _is_run(path: Path) -> bool:
+    try:
+        config = json.loads((path / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(config, dict) and MARK in config
+
+
+def _drop(aside: Path, process: int) -> None:
+    """Remove a run that ended before it had its place."""
+    if os.getpid() == process:
+        remove_own(aside, OWN)
 
 
 def read_config(path: Path | str) -> dict[str, Any]:
@@ -115,10 +207,10 @@ def read_config(path: Path | str) -> dict[str, Any]:
     file = Path(path) / "config.json"
     try:
         config: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        if {MARK, "script", "arguments"} <= set(config):
+        if isinstance(config, dict) and {MARK, "script", "arguments"} <= set(config):
             return config
         found = f"{file} has the keys {sorted(config)[:8]}"
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         found = f"{file} cannot be read ({type(error).__name__})"
     raise InputError(f"{path} is no run folder: {found}, expected one that a training script wrote; check --resume")
 
@@ -129,6 +221,25 @@ def read_metrics(path: Path | str, kind: str = "epoch") -> list[dict[str, Any]]:
     Args:
         path: of the run folder.
         kind: `"epoch"`, one for each, or `"step"`, evaluations between.
+
+    Raises:
+        ValueError: if it is damaged.
+        OSError: if it cannot be read.
     """
-    text = (Path(path) / "metrics.jsonl").read_text(encoding="utf-8")
-    return [record for record in map(json.loads, text.splitlines()) if record.get("kind", "epoch") == kind]
+    return [record for record in _records(Path(path) / "metrics.jsonl") if record.get("kind", "epoch") == kind]
+
+
+def _records(file: Path) -> list[dict[str, Any]]:
+    records = []
+    for number, line in enumerate(file.read_bytes().splitlines(), 1):
+        try:
+            record = json.loads(line)
+            if not isinstance(record, dict):
+                raise InputError("it is no mapping")
+            records.append(record)
+        except (ValueError, RecursionError) as error:
+            raise InputError(
+                f"line {number} of {file} is damaged ({error}), expected what a run wrote, a JSON object a line;"
+                " remove the line, or start a new run"
+            ) from error
+    return records

@@ -185,13 +185,21 @@ def _batch_size_of(args: RunArguments, world_size: int) -> int:
 
 
 def _folder(accelerator: Any, args: RunArguments, name: str, record: DataRecord) -> RunFolder:
-    """Create the run folder on the main process; every rank learns its path, or the error."""
-    if args.resume is not None:
-        return RunFolder(Path(args.resume))
-    named = f"{datetime.now(timezone.utc):%Y%m%d-%H%M%S}-{Path(args.data).name}-{name}"
-    path = Path(args.output) if args.output is not None else Path("runs") / named
-    config = _config(args, accelerator.num_processes, record)
-    return from_main(accelerator, lambda: RunFolder.create(path, config, overwrite=args.overwrite))
+    """Create or open the run folder on the main process, which locks it; every rank learns its path, or the error."""
+    made: list[RunFolder] = []
+
+    def make() -> tuple[Path, Path | None]:
+        if args.resume is not None:
+            made.append(RunFolder.open(args.resume))
+        else:
+            named = f"{datetime.now(timezone.utc):%Y%m%d-%H%M%S}-{Path(args.data).name}-{name}"
+            path = Path(args.output) if args.output is not None else Path("runs") / named
+            config = _config(args, accelerator.num_processes, record)
+            made.append(RunFolder.create(path, config, overwrite=args.overwrite))
+        return made[0].path, made[0].place
+
+    where = from_main(accelerator, make)
+    return made[0] if made else RunFolder(*where)
 
 
 def _tracker(args: RunArguments) -> str | None:

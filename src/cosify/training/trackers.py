@@ -1,0 +1,46 @@
+"""What is told to TensorBoard, wandb and the like: the numbers of metrics.jsonl."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from cosify.training.run_folder import RunFolder, read_metrics
+
+
+class Trackers:
+    """The trackers of a run.  They start when the run folder has its place, which they note, and then catch up.
+
+    Args:
+        accelerator: of the run.
+        run: its folder.
+        settings: of the run, as text.
+    """
+
+    def __init__(self, accelerator: Any, run: RunFolder, settings: Mapping[str, str]) -> None:
+        self._accelerator, self._run, self._settings = accelerator, run, settings
+        self._started = False
+        if run.place is None:
+            self._start()
+
+    def _start(self) -> None:
+        self._accelerator.project_configuration.logging_dir = str(self._run.path)
+        self._accelerator.init_trackers("trackers", config=self._settings)
+        self._started = True
+
+    def log(self, record: Mapping[str, Any]) -> None:
+        """Tell the numbers of a record that metrics.jsonl has."""
+        if self._started:
+            numbers = {key: value for key, value in record.items() if isinstance(value, (int, float))}
+            self._accelerator.log(numbers, step=record["step"])
+        elif self._run.place is None:
+            self._start()
+            if self._accelerator.is_main_process:
+                records = read_metrics(self._run.path) + read_metrics(self._run.path, "step")
+                for each in sorted(records, key=lambda record: int(record["step"])):
+                    self.log(each)
+
+    def finish(self) -> None:
+        """Let the trackers write what they hold."""
+        if not self._started:
+            self.log({})
+        for tracker in self._accelerator.trackers:  # not end_training: it would end the processes' group too
+            tracker.finish()
