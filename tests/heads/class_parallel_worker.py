@@ -72,7 +72,9 @@ def batch(case: Case, step: int, ranks: Sequence[int]) -> Batch:
         labels = torch.randint(case.num_classes, (5 + rank,), generator=generator)
         if case.ignored:
             labels[: 1 + rank] = -100
-        parts.append((x, labels, torch.rand(5 + rank, generator=generator)))
+        weights = torch.rand(5 + rank, generator=generator)
+        weights[-1] = 0.0  # counts as little as a sample without a label
+        parts.append((x, labels, weights))
     x, labels, weights = (torch.cat(values) for values in zip(*parts, strict=True))
     return x, labels, weights if case.weighted else None
 

@@ -12,7 +12,14 @@ from torch.utils.checkpoint import checkpoint
 from cosify import functional
 from cosify.functional import class_scan, ls
 from cosify.functional.margin import Margin
-from cosify.heads import POLICIES, CosineConv1x1, CosineHead, CosineLinear, CosineSoftmaxLoss
+from cosify.heads import (
+    POLICIES,
+    ClassParallelCosineLinear,
+    CosineConv1x1,
+    CosineHead,
+    CosineLinear,
+    CosineSoftmaxLoss,
+)
 from tests import geometry
 
 SPECS: list[float | str] = [*POLICIES, 30.0]
@@ -151,6 +158,30 @@ def test_ignored_and_weighted_samples() -> None:
     assert nothing.item() == 0
     assert x.grad.isfinite().all()
     assert CosineSoftmaxLoss(head, ignore_index=7)(embedding, torch.full_like(labels, 7)).item() == 0
+
+
+@every_policy
+@pytest.mark.parametrize("how", ["label", "weight"])
+@pytest.mark.parametrize("kind", [CosineLinear, ClassParallelCosineLinear])
+def test_samples_left_out_count_in_no_running_mean(kind: type[CosineHead], kappa: float | str, how: str) -> None:
+    """-100 or a weight of 0, long and at random: kappa and norm are those of the rest."""
+    embedding, weight, labels = problem()
+    head, kept_alone = kind(weight.shape[1], len(weight), kappa=kappa), head_of(weight, kappa)
+    head.weight.data.copy_(weight)
+    kept, weights = torch.arange(len(labels)) % 3 > 0, torch.full((len(labels),), 0.5)
+    padded = torch.where(kept.unsqueeze(1), embedding, 100 * torch.randn_like(embedding))
+    padded_labels = labels.masked_fill(~kept, -100) if how == "label" else labels
+    for _ in range(2):  # the first batch sets the means, the second moves them
+        sample_weight = None if how == "label" else weights * kept
+        loss = CosineSoftmaxLoss(head)(padded, padded_labels, sample_weight)
+        expected = CosineSoftmaxLoss(kept_alone)(embedding[kept], labels[kept])
+    assert_same(head.kappa, kept_alone.kappa, "running kappa", 1e-6)
+    assert_same(head.embedding_norm, kept_alone.embedding_norm, "norm", 1e-6)
+    assert_same(loss, expected, "loss")
+    before = {name: value.clone() for name, value in head.named_buffers()}
+    assert CosineSoftmaxLoss(head)(padded, torch.full_like(labels, -100)).item() == 0
+    for name, value in head.named_buffers():
+        assert torch.equal(value, before[name]), name
 
 
 def use_twice(criterion: CosineSoftmaxLoss, x: Tensor, labels: Tensor) -> None:

@@ -2,8 +2,10 @@
 
 import pytest
 import torch
+from torch import Tensor
 
-from cosify.heads import CosineLinear, HeadSpec
+from cosify.errors import InputError
+from cosify.heads import ClassParallelCosineLinear, CosineConv1x1, CosineHead, CosineLinear, HeadSpec
 
 
 @pytest.mark.parametrize("kappa", [60.0, "adacos", "ls", "trainable"])
@@ -63,3 +65,42 @@ def test_heads_of_different_policies_have_no_common_description() -> None:
 def test_start_kappa_is_checked() -> None:
     with pytest.raises(ValueError, match=r"kappa is -1, expected a finite number above 0"):
         CosineLinear(8, 4, start_kappa=-1)
+
+
+@pytest.mark.parametrize("value", [-5.0, 0.0, torch.nan, torch.inf, -torch.inf, (9.0, 9.0)], ids=str)
+@pytest.mark.parametrize("name", ["kappa", "embedding_norm"])
+@pytest.mark.parametrize("kappa", ["ls", "trainable", 60.0])
+def test_kappa_and_norm_of_a_file_are_checked(kappa: float | str, name: str, value: float | tuple[float]) -> None:
+    model = torch.nn.Sequential(CosineLinear(8, 4, kappa=kappa))
+    before = {key: tensor.clone() for key, tensor in model.state_dict().items()}
+    damaged = {**before, f"0.{name}": torch.tensor(value)}
+    with pytest.raises(InputError, match=rf"0\.{name} of a saved head is .*, expected a finite number above 0"):
+        model.load_state_dict(damaged)
+    assert all(torch.equal(model.state_dict()[key], tensor) for key, tensor in before.items())
+
+
+@pytest.mark.parametrize("value", [-torch.inf, torch.inf, torch.nan, 1e4])
+def test_trainable_kappa_of_a_file_is_checked(value: float) -> None:
+    head = CosineLinear(8, 4, kappa="trainable")
+    with pytest.raises(InputError, match=r"log_kappa of a saved head is (0\.0|inf|nan), expected a finite number"):
+        head.load_state_dict({**head.state_dict(), "log_kappa": torch.tensor([value])})
+
+
+@pytest.mark.parametrize("kind", [CosineLinear, CosineConv1x1, ClassParallelCosineLinear])
+@pytest.mark.parametrize("kappa", ["ls", "trainable", 60.0])
+def test_empty_storage_is_filled_by_reset_parameters(kappa: float | str, kind: type[CosineHead]) -> None:
+    def numbers(head: CosineHead) -> dict[str, Tensor]:
+        return {**dict(head.named_parameters()), **dict(head.named_buffers())}
+
+    torch.manual_seed(3)
+    expected = kind(8, 4, kappa=kappa)
+    with torch.device("meta"):
+        head = kind(8, 4, kappa=kappa)
+    head = head.to_empty(device="cpu")
+    for tensor in numbers(head).values():
+        tensor.data.fill_(-7.0)  # what uninitialised memory may hold
+    torch.manual_seed(3)
+    head.reset_parameters()
+    assert numbers(head).keys() == numbers(expected).keys() >= {"weight", "kappa", "embedding_norm", "batch_seen"}
+    for name, tensor in numbers(head).items():
+        assert torch.equal(tensor, numbers(expected)[name]), name

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 import cosify
+from cosify.errors import InputError
 from cosify.heads import CosineConv1x1, CosineLinear
 from tests.processes import run_python
 
@@ -106,6 +108,16 @@ def test_round_trips(way: str, kappa: float | str, tmp_path: Path) -> None:
         assert head.kappa_spec == kappa
         torch.testing.assert_close(logits_of(other), expected, rtol=1e-4, atol=1e-4)
     assert wrapper.config.num_labels == 5
+
+
+@pytest.mark.parametrize("value", [-5.0, torch.nan])
+def test_damaged_kappa_of_a_checkpoint(value: float, tmp_path: Path) -> None:
+    """transformers sets tensors one by one, past `load_state_dict`."""
+    trained().save_pretrained(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    save_file({**weights, "classifier.kappa": torch.tensor(value)}, tmp_path / "model.safetensors", {"format": "pt"})
+    with pytest.raises(InputError, match=r"kappa of a saved head is (-5\.0|nan), expected a finite number above 0"):
+        transformers.AutoModelForImageClassification.from_pretrained(tmp_path)
 
 
 def test_other_labels_start_a_new_kappa(tmp_path: Path) -> None:

@@ -85,7 +85,9 @@ class ClassParallelCosineLinear(CosineHead):
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """Draw the weight as `nn.Linear` does, the same for any number of processes."""
+        """Draw the weight as `nn.Linear` does, the same for any number of processes, and start kappa anew."""
+        if "kappa" in self._buffers:  # not yet in the constructor
+            self.init_non_persistent_buffers()
         if self.weight.is_meta:  # has no numbers; `to_empty` and this method give it some
             return
         seed = torch.randint(2**31, (1,), device=self.weight.device)

@@ -1,7 +1,7 @@
 """Classifier layers that return kappa times the cosine, with a kappa that a policy finds."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Literal, get_args
 
 import torch
@@ -13,7 +13,7 @@ from cosify.errors import InputError
 from cosify.functional.checks import check_kappa, check_num_classes, check_rows
 from cosify.functional.class_scan import ClassScan
 from cosify.functional.similarity import full_precision, unit_rows
-from cosify.heads.policies import Estimate, Geometry, resolve_policy
+from cosify.heads.policies import Estimate, Geometry, mean_of_counted, resolve_policy
 
 EvalKappa = Literal["running", "sample"]
 
@@ -25,7 +25,8 @@ class CosineHead(nn.Module):
         kappa: buffer, scalar: the mean of the training batches' kappa, used in evaluation.
         embedding_norm: buffer, scalar: the mean of ||x|| in training, used to export to a stock linear layer.
         log_kappa: parameter of shape [1] under the policy `"trainable"`, else None.
-        last_kappa: kappa of the last training batch, [B], detached; None before the first.
+        last_kappa: kappa of the last training batch, [B], detached; None before the first.  One for each row, also of
+            the samples that `CosineSoftmaxLoss` leaves out.
     """
 
     weight: Tensor
@@ -67,6 +68,12 @@ class CosineHead(nn.Module):
         # Shape [1]: FSDP2 cannot shard a scalar, and timm keeps vectors out of weight decay.
         self.register_parameter("log_kappa", nn.Parameter(torch.empty(1, **place)) if self.policy.trainable else None)
         self.init_non_persistent_buffers()
+
+    def reset_parameters(self) -> None:
+        """Draw the weight as the stock layer does and start kappa anew; after `to_empty`, all that there is."""
+        super().reset_parameters()  # type: ignore[misc]  # of nn.Linear or nn.Conv2d
+        if "kappa" in self._buffers:  # their constructors call this before there is a kappa
+            self.init_non_persistent_buffers()
 
     def init_non_persistent_buffers(self) -> None:
         """Set kappa and its companions to their start values.
@@ -117,37 +124,54 @@ class CosineHead(nn.Module):
         rows = unit_rows(self.weight.flatten(1)) * (self.inference_kappa() / float(self.embedding_norm))
         return rows.reshape(self.weight.shape)
 
-    def batch_kappa(self, scan: ClassScan, num_classes: int) -> Estimate:
-        """Return kappa of the batch that is scanned; its gradient leads to `log_kappa`, if to anything."""
+    def batch_kappa(self, scan: ClassScan, num_classes: int, counted: Tensor | None = None) -> Estimate:
+        """Return kappa of the batch that is scanned; its gradient leads to `log_kappa`, if to anything.
+
+        Args:
+            scan: embeddings and classes.
+            num_classes: C, over all processes.
+            counted: [B] bool, the samples that a statistic of the whole batch is of; default: all.
+        """
         if self.log_kappa is not None:
             return Estimate(self.log_kappa.float().exp())
         running = self.kappa.float()
         if self.training or self.eval_kappa == "sample":
             last = running.reshape(1) if self.last_kappa is None or len(self.last_kappa) == 0 else self.last_kappa
-            estimate = self.policy.estimate(Geometry(scan, num_classes, running, last))
+            estimate = self.policy.estimate(Geometry(scan, num_classes, running, last, counted))
             if estimate is not None:
                 return Estimate(estimate.kappa.reshape(-1), estimate.softmax)
         return Estimate(running.reshape(1).clone())  # a copy: the buffer itself moves on within this step
 
     @torch.no_grad()
-    def record(self, embedding: Tensor, kappa: Tensor) -> None:
-        """Update the running means; a batch without rows or with an overflow leaves them alone."""
-        norm = torch.linalg.vector_norm(embedding.float(), dim=1)
+    def record(self, embedding: Tensor, kappa: Tensor, counted: Tensor | None = None) -> None:
+        """Update the running means; a batch without samples that count, or with an overflow, leaves them alone.
+
+        Args:
+            embedding: [B, d].
+            kappa: [B], or [1] for all.
+            counted: [B] bool, the samples that the means are of; default: all.
+        """
+        mean_norm = mean_of_counted(torch.linalg.vector_norm(embedding.float(), dim=1), counted)
         for running, batch_mean, momentum in (
-            (self.kappa, kappa.float().mean(), self.policy.momentum),
-            (self.embedding_norm, norm.mean(), 0.01),
+            (self.kappa, mean_of_counted(kappa.float(), counted), self.policy.momentum),
+            (self.embedding_norm, mean_norm, 0.01),
         ):
             old = running.float()
             new = torch.where(self.batch_seen > 0, torch.lerp(old, batch_mean, momentum), batch_mean)
             running.copy_(torch.where(new.isfinite(), new, old))
-        self.batch_seen.copy_(torch.where(norm.mean().isfinite(), torch.ones_like(self.batch_seen), self.batch_seen))
+        self.batch_seen.copy_(torch.where(mean_norm.isfinite(), torch.ones_like(self.batch_seen), self.batch_seen))
         self.last_kappa = kappa.expand(embedding.shape[0]).contiguous()
 
+    def check_statistics(self) -> None:
+        """Raise unless kappa and its companions are finite and above 0, for a reader that fills them by itself."""
+        _check_statistics(self.state_dict(), "")
+
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        """Accept checkpoints of the stock layer (a bias is dropped) and of another policy.
+        """Accept checkpoints of the stock layer (a bias is dropped) and of another policy; check kappa.
 
         `load_state_dict` hands in a copy of the user's dictionary, so keys may be changed here.
         """
+        _check_statistics(state_dict, prefix)
         state_dict.pop(prefix + "bias", None)
         weight = state_dict.get(prefix + "weight")
         device = self.weight.device
@@ -191,6 +215,23 @@ class CosineHead(nn.Module):
     def extra_repr(self) -> str:
         """Show the layer's own arguments and the kappa policy."""
         return f"{super().extra_repr()}, kappa={self.kappa_spec!r}, eval_kappa={self.eval_kappa!r}"
+
+
+def check_saved(name: str, value: object) -> None:
+    """Raise unless what a saved head knows beside its weight is a finite number above 0."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
+        raise InputError(
+            f"{name} of a saved head is {value!r}, expected a finite number above 0; the file is damaged, save"
+            " the model again"
+        )
+
+
+def _check_statistics(state: Mapping[str, Tensor], prefix: str) -> None:
+    for name in (*CosineHead.statistics, "log_kappa"):
+        value = state.get(prefix + name)
+        if value is not None and not value.is_meta and value.numel() > 0:  # no numbers where a rank holds none of them
+            number = value.float().exp() if name == "log_kappa" else value
+            check_saved(prefix + name, number.item() if number.numel() == 1 else number.tolist())
 
 
 class CosineLinear(CosineHead, nn.Linear):

@@ -70,6 +70,9 @@ class CosineSoftmaxLoss(nn.Module):
     def forward(self, embedding: Tensor, labels: Tensor, sample_weight: Tensor | None = None) -> Tensor:
         """Return the mean loss, weighted by sample, over the samples that have a label.
 
+        Samples without a label or of weight 0 count nowhere, the head's running kappa and norm included; the others
+        count once each there, whatever their weight, as in the head's own forward pass.
+
         Args:
             embedding: [B, d], any norm; gradients leave in its dtype.
             labels: [B], class indices in [0, C), or `ignore_index`.
@@ -87,12 +90,13 @@ class CosineSoftmaxLoss(nn.Module):
         with full_precision(embedding.device):
             scan = ClassScan.of(embedding, weight, self.chunk, head.process_group)
             scan = scan.with_labels(index, labels >= 0).stored(_room(scan, weight))
-            estimate = head.batch_kappa(scan, num_classes)
+            counted = weights > 0
+            estimate = head.batch_kappa(scan, num_classes, counted)
             state = estimate.softmax
             if state is None:
                 state, _ = scan.solve(estimate.kappa.detach().reshape(1, -1))
             if head.training:
-                head.record(embedding.detach(), estimate.kappa.detach())
+                head.record(embedding.detach(), estimate.kappa.detach(), counted)
             weights = weights.to(scan.unit_embedding.dtype)
             weights = weights / weights.sum().clamp_min(torch.finfo(weights.dtype).tiny)
             kappa = estimate.kappa.to(weights.dtype)

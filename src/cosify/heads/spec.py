@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, get_args
 
 from cosify.errors import InputError
-from cosify.heads.cosine_head import CosineHead, EvalKappa
+from cosify.heads.cosine_head import CosineHead, EvalKappa, check_saved
 from cosify.heads.policies import resolve_policy
 
 FORMAT = 1  # of the `cosify` key in config.json
@@ -26,8 +26,7 @@ class HeadStart:
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < float("inf"):
-                raise InputError(f"{name} of a saved head is {value!r}, expected a finite number above 0")
+            check_saved(name, value)
 
 
 @dataclass(frozen=True)

@@ -85,9 +85,13 @@ def _convert_from_config(model: Any) -> None:
 
 
 def _start_kappa(_: Any, module: Any, *args: Any) -> None:
-    """Fill what a checkpoint in stock format did not hold; loaded tensors are spared by transformers' own guard."""
+    """Fill what a checkpoint in stock format did not hold, and check what it did.
+
+    Loaded tensors are spared by transformers' own guard; it sets them one by one, past `load_state_dict`.
+    """
     if isinstance(module, CosineHead):
         module.init_non_persistent_buffers()
+        module.check_statistics()
 
 
 def _register_class(_: ModuleType) -> None:

@@ -3,9 +3,10 @@
 import math
 
 import torch
+from torch import Tensor
 
 from cosify.functional import adacos_kappa, kappa_grid
-from cosify.heads.policies.policy import Estimate, Geometry, KappaPolicy
+from cosify.heads.policies.policy import Estimate, Geometry, KappaPolicy, mean_of_counted
 
 
 class AdaCosDynamic(KappaPolicy):
@@ -25,8 +26,14 @@ class AdaCosDynamic(KappaPolicy):
     def estimate(self, geometry: Geometry) -> Estimate | None:
         target, log_mass = geometry.scan.log_masses(geometry.kappa.reshape(1, 1))
         mass = (log_mass[0].exp() - 1) * (geometry.kappa * target).exp()
+        mean_mass, counted = mean_of_counted(mass, geometry.counted), geometry.counted
+        num_rows: int | Tensor = target.shape[0]
+        if counted is not None:  # the others go to the end, where no median is
+            num_rows = counted.sum()
+            target = target.masked_fill(~counted, 2.0)
+            mean_mass = torch.where(num_rows > 0, mean_mass, 0.0)  # without samples any finite kappa serves
         # The lower median, as torch.median, written for any number of rows, none too, and without what ONNX lacks.
         position = torch.arange(target.shape[0], device=target.device)
-        median = (target.sort().values * (position == (target.shape[0] - 1) // 2)).sum()
+        median = (target.sort().values * (position == (num_rows - 1) // 2)).sum()
         median_cosine = median.clamp_min(math.cos(math.pi / 4))
-        return Estimate((mass.mean().log() / median_cosine).clamp_min(kappa_grid(device=target.device)[0]))
+        return Estimate((mean_mass.log() / median_cosine).clamp_min(kappa_grid(device=target.device)[0]))

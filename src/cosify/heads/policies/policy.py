@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from cosify.functional import expected_kappa
@@ -17,6 +18,7 @@ class Geometry:
     num_classes: int  # C; of a class-parallel head over all ranks
     kappa: Tensor  # scalar, the head's running kappa
     last_kappa: Tensor  # [.], of the batch before, or the start
+    counted: Tensor | None = None  # [B] bool, samples that a statistic of the whole batch is of; None: all
 
 
 @dataclass(frozen=True)
@@ -45,3 +47,17 @@ class KappaPolicy:
     def estimate(self, geometry: Geometry) -> Estimate | None:
         """Return kappa of this batch, or None where kappa does not depend on the batch."""
         return None
+
+
+def mean_of_counted(values: Tensor, counted: Tensor | None) -> Tensor:
+    """Return the mean of the samples that count, a scalar; NaN if none does.
+
+    Args:
+        values: [B], or [1] for all samples; what does not count may be anything.
+        counted: [B] bool; None: all.
+    """
+    if counted is None:
+        return values.mean()
+    if len(values) == 1:  # as it is: a sum of equal numbers would be rounded
+        return torch.where(counted.any(), values[0], torch.nan)
+    return torch.where(counted, values, 0.0).sum() / counted.sum()
