@@ -365,3 +365,19 @@ def test_a_softmax_model_opens_in_every_reader(tmp_path: Path) -> None:
     config = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
     assert config["label_names"] == ["ant", "bee", "cat"]
     assert "cosify" not in config
+
+
+@pytest.mark.parametrize("change", ["reset_classifier", "convert"])
+def test_names_of_a_replaced_classifier_are_not_written(change: str, tmp_path: Path) -> None:
+    model = timm.create_model("test_resnet", num_classes=3, head="cos")
+    cosify.save(model, tmp_path, label_names=["ant", "bee", "cow"])
+    model = cosify.load(tmp_path)
+    again = cosify.save(model, tmp_path / "again")
+    assert json.loads((again / "config.json").read_text())["label_names"] == ["ant", "bee", "cow"]
+    if change == "convert":
+        cosify.convert(model, num_classes=3)
+    else:
+        model.reset_classifier(3)
+    text = (cosify.save(model, tmp_path / "other") / "config.json").read_text()
+    assert "ant" not in text
+    assert cosify.load(tmp_path / "other").pretrained_cfg.get("label_names") is None

@@ -69,6 +69,14 @@ def test_new_number_of_classes() -> None:
     assert logits_of(model).shape == (10, 9)
 
 
+def test_the_same_number_of_classes_is_a_new_classifier_too() -> None:
+    model = cosify.convert(vit(id2label=dict(enumerate("abcde"))))
+    weight = model.classifier.weight
+    cosify.convert(model, num_classes=5)
+    assert not torch.equal(model.classifier.weight, weight)
+    assert model.config.id2label == {index: f"LABEL_{index}" for index in range(5)}
+
+
 def test_twin_heads() -> None:
     config = transformers.DeiTConfig(
         hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64, image_size=32, patch_size=8
@@ -210,3 +218,84 @@ def test_converting_the_wrapper_reaches_the_model_inside(tmp_path: Path) -> None
     wrapper.save_pretrained(tmp_path)
     other = transformers.AutoModelForImageClassification.from_pretrained(tmp_path)
     assert other.model.classifier.kappa_spec == 60.0
+
+
+@pytest.mark.parametrize("way", ["save", "save_pretrained"])
+@pytest.mark.parametrize("on", ["wrapper", "inside"])
+def test_label_names_given_to_a_wrapped_model_are_saved(on: str, way: str, tmp_path: Path) -> None:
+    wrapper = cosify.integrations.cosified.CosifiedForImageClassification.from_model(vit())
+    (wrapper if on == "wrapper" else wrapper.model).config.id2label = dict(enumerate("abcde"))
+    if way == "save":
+        cosify.save(wrapper, tmp_path)
+    else:
+        wrapper.save_pretrained(tmp_path)
+    other = transformers.AutoModelForImageClassification.from_pretrained(tmp_path)
+    assert other.config.id2label == dict(enumerate("abcde"))
+    cosify.convert(other, num_classes=5)
+    assert other.config.id2label == {index: f"LABEL_{index}" for index in range(5)}
+
+
+def seen(model: Any) -> dict[str, Any]:
+    """What an option of from_pretrained can change, on the model and on what computes."""
+    inner = getattr(model, "model", model)
+    output = model.eval()(pixel_values=IMAGES.to(model.dtype))
+    answer = output.logits, output.hidden_states, output.attentions
+    return {
+        "dtypes": {parameter.dtype for name, parameter in model.named_parameters()},
+        "attention": {model.config._attn_implementation, inner.config._attn_implementation},
+        "answer": [len(part) if isinstance(part, tuple) else None if part is None else part.shape for part in answer],
+        "num_labels": {model.num_labels, model.config.num_labels, inner.config.num_labels, len(inner.config.id2label)},
+        "dropout": {model.config.hidden_dropout_prob, inner.config.hidden_dropout_prob},
+        "names": (model.config.id2label, inner.config.id2label),
+    }
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"dtype": torch.bfloat16},
+        {"dtype": "float16"},
+        {"attn_implementation": "eager"},
+        {"attn_implementation": "sdpa"},
+        {"attn_implementation": "eager", "output_attentions": True},
+        {"output_attentions": True},
+        {"output_hidden_states": True},
+        {"device_map": "cpu"},
+        {"hidden_dropout_prob": 0.3},
+        {"num_labels": 3, "ignore_mismatched_sizes": True},
+        {"id2label": {0: "x", 1: "y"}, "label2id": {"x": 0, "y": 1}, "ignore_mismatched_sizes": True},
+        {"attn_implementation": "flash_attention_2"},
+        {"attn_implementation": "bogus"},
+        {"bogus": 1},
+    ],
+    ids=str,
+)
+def test_options_of_from_pretrained_do_what_they_do_to_a_stock_model(options: dict[str, Any], tmp_path: Path) -> None:
+    vit().save_pretrained(tmp_path / "stock")
+    load = transformers.AutoModelForImageClassification.from_pretrained
+    wrapper = cosify.integrations.cosified.CosifiedForImageClassification.from_model(load(tmp_path / "stock"))
+    wrapper.save_pretrained(tmp_path / "ours")
+    try:
+        expected = seen(load(tmp_path / "stock", **options))
+    except (ImportError, ValueError, TypeError) as error:
+        with pytest.raises(type(error)):
+            load(tmp_path / "ours", **options)
+    else:
+        assert seen(load(tmp_path / "ours", **options)) == expected
+
+
+def test_options_of_the_wrapper_reach_the_model_inside() -> None:
+    wrapper = cosify.integrations.cosified.CosifiedForImageClassification.from_model(vit())
+    assert wrapper.config._attn_implementation == wrapper.model.config._attn_implementation == "sdpa"
+    wrapper.set_attn_implementation("eager")
+    assert wrapper.config._attn_implementation == wrapper.model.config._attn_implementation == "eager"
+    with_checkpointing = [m for m in wrapper.modules() if getattr(m, "gradient_checkpointing", None) is False]
+    wrapper._set_gradient_checkpointing()
+    assert with_checkpointing
+    assert all(module.gradient_checkpointing for module in with_checkpointing)
+    config = transformers.ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], num_labels=4)
+    stock = transformers.ResNetForImageClassification(config)
+    wrapper = cosify.integrations.cosified.CosifiedForImageClassification.from_model(stock)
+    assert wrapper.supports_gradient_checkpointing == stock.supports_gradient_checkpointing
+    assert wrapper.model is stock

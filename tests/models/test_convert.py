@@ -120,6 +120,15 @@ def test_new_number_of_classes() -> None:
     assert headless(images(headless)).shape == (2, 4)
 
 
+def test_the_same_number_of_classes_is_a_new_classifier_too() -> None:
+    model = cosify.convert(tiny(num_classes=4))
+    model(images(model, 4))
+    weight, trained = model.fc.weight, model.fc.kappa.item()
+    cosify.convert(model, num_classes=4)
+    assert not torch.equal(model.fc.weight, weight)
+    assert model.fc.kappa.item() == pytest.approx(cosify.functional.expected_kappa(4)) != trained
+
+
 def test_policy_can_be_changed() -> None:
     model = cosify.convert(tiny())
     weight = model.fc.weight

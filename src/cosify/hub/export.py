@@ -128,6 +128,7 @@ def _timm_config(owner: nn.Module, label_names: Sequence[str] | None) -> dict[st
 def _transformers_config(model: Any, label_names: Sequence[str] | None) -> dict[str, Any]:
     config: dict[str, Any] = json.loads(model.config.to_json_string(use_diff=True))
     config["architectures"] = [type(model).__name__]
+    label_names = label_names or names_in(model)
     if label_names is not None:
         config["id2label"] = {str(index): name for index, name in enumerate(label_names)}
         config["label2id"] = {name: index for index, name in enumerate(label_names)}

@@ -1,7 +1,8 @@
 """A transformers model type of its own for native models with a cosine head."""
 
-from typing import Any
+from typing import Any, ClassVar
 
+import torch
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 from transformers.models.auto.modeling_auto import AutoModelForImageClassification
@@ -11,24 +12,53 @@ from cosify.heads import EvalKappa
 from cosify.models import convert, find_heads
 
 
+# What a program sets on the configuration that it sees, and the wrapped model reads in its own.
+_SHARED = ("id2label", "label2id", "output_attentions", "output_hidden_states", "problem_type", "return_dict")
+
+
 @strict
 class CosifiedConfig(PreTrainedConfig):
     """Configuration of `CosifiedForImageClassification`.
 
+    Seen from outside it is the wrapped model's: what it lacks is read from `base` and set there, so that options of
+    `from_pretrained` reach the wrapped model as they reach a stock one.
+
     Attributes:
-        base: the wrapped model's configuration as a dictionary, its head under the key `cosify`.
+        base: the wrapped model's configuration, its head under the key `cosify`.
     """
 
     model_type = "cosified"
-    base: dict[str, Any] | None = None
+    sub_configs: ClassVar[dict[str, Any]] = {"base": AutoConfig}  # by this, dtype and attention reach `base`
+    base: dict[str, Any] | PreTrainedConfig | None = None
 
-    def base_config(self) -> Any:
-        """Return the wrapped model's configuration, with this one's labels."""
-        if self.base is None:
-            raise InputError("CosifiedConfig has no base model; make it with CosifiedForImageClassification.from_model")
-        config = AutoConfig.for_model(**self.base)
-        config.id2label, config.label2id = self.id2label, self.label2id
-        return config
+    def __post_init__(self, **kwargs: Any) -> None:
+        if isinstance(self.base, dict):
+            super().__setattr__("base", AutoConfig.for_model(**self.base))
+        super().__post_init__(**kwargs)
+        for name in _SHARED:
+            setattr(self, name, getattr(self, name))
+
+    def __getattr__(self, name: str) -> Any:
+        base = self.__dict__.get("base")
+        if name.startswith("_") or base is None:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        return getattr(base, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        base = self.__dict__.get("base")
+        own = name.startswith("_") or name in self.__dict__ or hasattr(type(self), name) or not hasattr(base, name)
+        if own:
+            super().__setattr__(name, value)
+        if base is not None and (not own or name in _SHARED):
+            setattr(base, name, value)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all settings; label names that were given to the wrapped model count."""
+        for name in ("id2label", "label2id") if self.base is not None else ():
+            super().__setattr__(name, getattr(self.base, name))
+        settings: dict[str, Any] = super().to_dict()
+        (settings.get("base") or {}).pop("_name_or_path", None)  # a folder of this machine, which no reader has
+        return settings
 
 
 class CosifiedForImageClassification(PreTrainedModel):
@@ -43,10 +73,14 @@ class CosifiedForImageClassification(PreTrainedModel):
     main_input_name = "pixel_values"
     supports_gradient_checkpointing = True
     accepts_loss_kwargs = False  # the loss has no normaliser to be passed by Trainer
+    # The wrapped model is asked what it supports; its own error says so.
+    _supports_sdpa = _supports_flash_attn = _supports_flex_attn = _supports_attention_backend = True
 
     def __init__(self, config: CosifiedConfig) -> None:
+        if config.base is None:
+            raise InputError("CosifiedConfig has no base model; make it with CosifiedForImageClassification.from_model")
         super().__init__(config)
-        self.model = AutoModelForImageClassification.from_config(config.base_config())
+        self._adopt(AutoModelForImageClassification.from_config(config.base))
         self.post_init()
 
     @classmethod
@@ -65,14 +99,31 @@ class CosifiedForImageClassification(PreTrainedModel):
         """
         if not find_heads(model):
             convert(model, kappa, eval_kappa=eval_kappa)
-        base = {**model.config.to_dict(), "architectures": [type(model).__name__]}  # a config may have several classes
-        wrapper = cls(CosifiedConfig(base=base, id2label=model.config.id2label, label2id=model.config.label2id))
-        wrapper.model = model
-        return wrapper
+        base = model.config
+        base.architectures = [type(model).__name__]  # a configuration may be of several classes
+        shared = {name: getattr(base, name) for name in _SHARED}
+        attention = base._attn_implementation
+        with torch.device("meta"):
+            wrapper = cls(
+                CosifiedConfig(base=base.to_dict(), attn_implementation=attention, dtype=base.dtype, **shared)
+            )
+        wrapper.config.__dict__["base"] = base
+        wrapper._adopt(model)
+        return wrapper.train(model.training)
+
+    def _adopt(self, model: PreTrainedModel) -> None:
+        """Take `model` in, and what it declares of itself."""
+        self.model = model
+        self.num_labels = model.config.num_labels
+        self.main_input_name = model.main_input_name
+        self.supports_gradient_checkpointing = model.supports_gradient_checkpointing
+        self.config._attn_implementation_internal = model.config._attn_implementation
 
     def forward(self, pixel_values: Any = None, labels: Any = None, **kwargs: Any) -> Any:
         """Run the wrapped model: logits [B, C] = kappa * cosine, and the loss of Eq. (2) if `labels` are given."""
-        return self.model(pixel_values=pixel_values, labels=labels, **kwargs)
+        if pixel_values is not None:  # ImageGPT has no such argument
+            kwargs["pixel_values"] = pixel_values
+        return self.model(labels=labels, **kwargs)
 
 
 def register() -> None:

@@ -80,10 +80,24 @@ def num_classes_of(model: nn.Module) -> int:
 
 def names_in(model: nn.Module) -> list[str] | None:
     """Return the label names that the model was opened with, None for none or numbered ones."""
-    names = list(getattr(getattr(model, "config", None), "id2label", {}).values())
+    by_index = getattr(getattr(model, "config", None), "id2label", {})
+    names = [by_index[index] for index in sorted(by_index)]
     if not names or names[0] == "LABEL_0":
         names = list(getattr(model, "pretrained_cfg", {}).get("label_names") or ())
     return names if names and len(names) == num_classes_of(model) else None
+
+
+def forget_names(model: nn.Module) -> None:
+    """Drop the label names that the model was opened with: its classifier is about other classes now."""
+    config = getattr(model, "config", None)
+    if is_transformers(model) and config is not None:
+        config.id2label = {index: f"LABEL_{index}" for index in range(config.num_labels)}
+        config.label2id = {name: index for index, name in config.id2label.items()}
+    owner, _ = owner_of_classifier(model)
+    cfg = getattr(owner, "pretrained_cfg", None)
+    if cfg is not None and is_timm(owner):
+        kept = {key: value for key, value in cfg.items() if key not in ("label_names", "label_descriptions")}
+        owner.pretrained_cfg = owner.default_cfg = kept  # type: ignore[assignment]
 
 
 def _timm_classifiers(model: nn.Module) -> dict[str, nn.Module]:

@@ -11,8 +11,8 @@ from cosify.heads import CosineConv1x1, CosineHead, CosineLinear, EvalKappa, Hea
 from cosify.heads.spec import HeadStart
 from cosify.models.classifiers import (
     find_classifiers,
+    forget_names,
     is_transformers,
-    num_classes_of,
     owner_of_classifier,
     unwrap_cosified,
 )
@@ -31,14 +31,15 @@ def convert(
 ) -> Model:
     """Replace the classifier layers of `model` by cosine heads, in place.
 
-    The weight parameter stays the same object; a bias is dropped, because Eq. (1) has none.  `reset_classifier` keeps
+    Without `num_classes`, the weight parameter stays the same object; a bias is dropped, because Eq. (1) has none.  `reset_classifier` keeps
     the cosine head from now on, and `fuse()` leaves it alone.  Distilled and multi-head models get one head for each
     classifier.
 
     Args:
         model: a timm model or a transformers `...ForImageClassification`.
         kappa: a number above 0 or the name of a policy, as in `CosineLinear`.
-        num_classes: new number of classes with a new weight; default: the model's own.
+        num_classes: of a new classifier, with a new weight and without label names, also if the model has as many
+            classes already; default: the model's own classifier.
         eval_kappa: as in `CosineLinear`.
 
     Returns:
@@ -61,20 +62,23 @@ def apply_spec(model: Model, spec: HeadSpec, num_classes: int | None = None) -> 
     inner = unwrap_cosified(model)
     if inner is not model:
         apply_spec(inner, spec, num_classes)
-        model.config.base = inner.config.to_dict()  # type: ignore[union-attr, operator]
+        if num_classes is not None:
+            model.config.num_labels = model.num_labels = num_classes  # type: ignore[union-attr, assignment]
+            forget_names(model)
         return model
     refuse_multi_label(model)
     if num_classes is not None:
         check_num_classes(num_classes, resolve_policy(spec.kappa).min_classes)
     owner, prefix = owner_of_classifier(model)
-    if num_classes is not None and num_classes != num_classes_of(model):
-        if hasattr(owner, "reset_classifier"):
-            owner.reset_classifier(num_classes)  # type: ignore[operator]
-    elif num_classes is None:
+    if num_classes is None:
         warn_about_projection(owner)
+    elif hasattr(owner, "reset_classifier"):
+        owner.reset_classifier(num_classes)  # type: ignore[operator]
     leaves = {name.removeprefix(prefix): leaf for name, leaf in find_classifiers(model).items()}
+    # The new weight of a model that cannot reset its classifier is made with the head.
+    to_make = None if hasattr(owner, "reset_classifier") else num_classes
     # All heads are made before the first is put in, so that an error leaves the model as it was.
-    heads = {name: _make_head(leaf, spec, spec.starts.get(name), num_classes) for name, leaf in leaves.items()}
+    heads = {name: _make_head(leaf, spec, spec.starts.get(name), to_make) for name, leaf in leaves.items()}
     for name, head in heads.items():
         owner.set_submodule(name, head)
         dropped = getattr(leaves[name], "bias", None) is not None
@@ -85,17 +89,19 @@ def apply_spec(model: Model, spec: HeadSpec, num_classes: int | None = None) -> 
             model.config.num_labels = model.num_labels = num_classes  # type: ignore[union-attr, assignment]
         model.config.cosify = spec.without_starts().to_config()  # type: ignore[union-attr]
         model.config.problem_type = "single_label_classification"  # type: ignore[union-attr]  # never guessed as BCE
+    if num_classes is not None:
+        forget_names(model)
     return model
 
 
-def _make_head(leaf: nn.Module, spec: HeadSpec, start: HeadStart | None, num_classes: int | None) -> CosineHead:
+def _make_head(leaf: nn.Module, spec: HeadSpec, start: HeadStart | None, num_new: int | None) -> CosineHead:
+    """Return the head for a layer: with its weight, or with a new weight of `num_new` classes."""
     assert isinstance(leaf, (nn.Linear, nn.Conv2d))
     num_outputs, in_features = leaf.weight.shape[:2]
-    if num_classes is None:
-        num_classes = num_outputs
+    num_classes = num_outputs if num_new is None else num_new
     if start is None and isinstance(leaf, CosineHead) and leaf.kappa_spec == spec.kappa and not leaf.kappa.is_meta:
         start = HeadSpec.of_heads({"": leaf}).starts[""]  # the same policy goes on from where it was
-    if start is not None and start.num_classes != num_classes:
+    if num_new is not None or (start is not None and start.num_classes != num_classes):
         start = None  # a kappa of other classes says nothing
     head = (CosineConv1x1 if isinstance(leaf, nn.Conv2d) else CosineLinear)(
         in_features,
@@ -107,6 +113,6 @@ def _make_head(leaf: nn.Module, spec: HeadSpec, start: HeadStart | None, num_cla
         device=leaf.weight.device,
         dtype=leaf.weight.dtype,
     )
-    if num_classes == num_outputs:
+    if num_new is None:
         head.weight = leaf.weight
     return head.train(leaf.training)

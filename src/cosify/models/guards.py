@@ -10,6 +10,7 @@ from torch import nn
 
 from cosify.errors import InputError
 from cosify.heads import CosineHead, HeadSpec
+from cosify.models.classifiers import forget_names
 
 _logger = logging.getLogger(__name__)
 
@@ -68,6 +69,7 @@ def _reset_and_convert(original: Callable[..., Any], model: nn.Module, *args: An
     if isinstance(memory, Memory):
         from cosify.models.convert import apply_spec  # convert imports this module
 
+        forget_names(model)
         apply_spec(model, memory.spec)
     return result
 
