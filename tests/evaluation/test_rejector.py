@@ -36,6 +36,10 @@ def rows(bank: FeatureBank) -> torch.Tensor:
     return torch.from_numpy(np.array(bank.embedding))
 
 
+def tensors_of(folder: Path) -> Path:
+    return folder / str(json.loads((folder / "rejector.json").read_text())["tensors"])
+
+
 def test_every_score_but_knn_is_saved() -> None:
     assert set(SAVED) == set(SCORES) - {"knn"}
 
@@ -46,7 +50,7 @@ def test_round_trip(score: str, head: str, tmp_path: Path) -> None:
     train, held_out, new = banks(head)
     fitted = Rejector.fit(score, train, held_out)
     assert fitted.save(tmp_path) == tmp_path
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["rejector.json", "rejector.safetensors"]
+    assert {path.name for path in tmp_path.iterdir()} == {"rejector.json", tensors_of(tmp_path).name}
     loaded = Rejector.load(str(tmp_path))
     first, second = fitted(rows(new)), loaded(rows(new))
     assert torch.equal(first.label, torch.from_numpy(new.predictions))
@@ -76,7 +80,7 @@ def test_saved_again(tmp_path: Path) -> None:
     Rejector.fit("z_max", None, held_out).save(tmp_path)
     loaded = Rejector.load(tmp_path)
     assert loaded.score == "z_max"
-    assert set(load_file(tmp_path / "rejector.safetensors")) == {"weight"}
+    assert set(load_file(tensors_of(tmp_path))) == {"weight"}
     loaded.save(tmp_path / "new" / "folder")
     assert torch.equal(Rejector.load(tmp_path / "new" / "folder")(rows(new)).score, loaded(rows(new)).score)
 
@@ -195,15 +199,15 @@ def text(content: str) -> Callable[[Path], object]:
 
 def tensors(change: Callable[[dict[str, torch.Tensor]], object]) -> Callable[[Path], None]:
     def damage(folder: Path) -> None:
-        found = load_file(folder / "rejector.safetensors")
+        found = load_file(tensors_of(folder))
         change(found)
-        save_file(found, folder / "rejector.safetensors")
+        save_file(found, tensors_of(folder))
 
     return damage
 
 
 def truncate(folder: Path) -> None:
-    file = folder / "rejector.safetensors"
+    file = tensors_of(folder)
     file.write_bytes(file.read_bytes()[:-9])
 
 
@@ -218,6 +222,12 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "no format": (edit(format=None), "KeyError: 'format'"),
     "no threshold": (edit(threshold=None), "KeyError: 'threshold'"),
     "no number": (edit(threshold="high"), "ValueError: could not convert string to float"),
+    "threshold NaN": (edit(threshold=float("nan")), "InputError: threshold is nan, expected a finite number"),
+    "threshold -inf": (edit(threshold=-float("inf")), "InputError: threshold is -inf, expected a finite number"),
+    "share above 1": (edit(share=1.5), "InputError: share is 1.5, expected above 0 and at most 1"),
+    "tensors elsewhere": (edit(tensors="../rejector.safetensors"), "InputError: tensors is '../rejector.safetensors'"),
+    "deep": (text("[" * 100_000), "RecursionError"),
+    "no finite weight": (tensors(lambda found: found["weight"].fill_(torch.nan)), "InputError: weight holds NaN"),
     "threshold of a list": (edit(threshold=[1]), "TypeError"),
     "no info": (edit(info=None), "KeyError: 'info'"),
     "other info": (edit(info={"key": {}}), "InputError: BankInfo differs in ['dim', "),
@@ -227,7 +237,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "unknown score": (edit(score="best"), "InputError: score is 'best', expected one of z_max"),
     "knn": (edit(score="knn"), "InputError: score is 'knn', expected one of z_max"),
     "score of a list": (edit(score=["norm"]), "InputError: score is ['norm'], expected one of z_max"),
-    "no tensors": (lambda folder: (folder / "rejector.safetensors").unlink(), "FileNotFoundError"),
+    "no tensors": (lambda folder: tensors_of(folder).unlink(), "FileNotFoundError"),
     "truncated": (truncate, "SafetensorError"),
     "no weight": (tensors(lambda found: found.pop("weight")), "KeyError: 'weight'"),
     "no means": (tensors(lambda found: found.pop("means")), "KeyError: 'means'"),
@@ -247,6 +257,42 @@ def test_damaged(name: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=re.escape(f"the rejector in {tmp_path} cannot be read ({reason}")) as caught:
         Rejector.load(tmp_path)
     assert str(caught.value).endswith("expected what cosify.Rejector.save writes; fit and save it again")
+
+
+@pytest.mark.parametrize("failing", ["_write_new", "write_whole"])
+def test_the_old_rejector_stays_until_the_new_one_is_whole(
+    failing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train, held_out, new = banks()
+    old = Rejector.fit("mahalanobis", train, held_out)
+    old.save(tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    other = Rejector.fit("z_max", train, new)
+    with monkeypatch.context() as patch:
+        patch.setattr(f"cosify.evaluation.rejector.{failing}", killed)
+        with pytest.raises(KeyboardInterrupt):
+            other.save(tmp_path)
+    assert before.items() <= {path.name: path.read_bytes() for path in tmp_path.iterdir()}.items()
+    assert Rejector.load(tmp_path).threshold == old.threshold
+    (tmp_path / "rejector-notes.safetensors").write_text("mine")
+    other.save(tmp_path)
+    names = {"rejector.json", "rejector-notes.safetensors", tensors_of(tmp_path).name}
+    assert {path.name for path in tmp_path.iterdir()} == names, "and then goes, nothing else"
+
+
+def test_rejectors_of_earlier_editions_open(tmp_path: Path) -> None:
+    train, held_out, _ = banks()
+    fitted = Rejector.fit("mahalanobis", train, held_out)
+    fitted.save(tmp_path)
+    tensors_of(tmp_path).rename(tmp_path / "rejector.safetensors")
+    edit(tensors=None)(tmp_path)
+    assert Rejector.load(tmp_path).threshold == fitted.threshold
+    fitted.save(tmp_path)
+    assert not (tmp_path / "rejector.safetensors").exists()
 
 
 def test_no_rejector(tmp_path: Path) -> None:
@@ -322,7 +368,7 @@ def test_no_image(of_images: tuple[Path, FeatureBank, list[Image]]) -> None:
 def test_a_model_that_was_replaced(of_images: tuple[Path, FeatureBank, list[Image]], tmp_path: Path) -> None:
     folder, bank, images = of_images
     build(tmp_path, seed=1)
-    for name in ("rejector.json", "rejector.safetensors"):
+    for name in ("rejector.json", tensors_of(folder).name):
         (tmp_path / name).write_bytes((folder / name).read_bytes())
     rejector = Rejector.load(tmp_path)
     with pytest.raises(ValueError, match=r"the model in .* is not the one that the rejector was fitted for; fit and"):

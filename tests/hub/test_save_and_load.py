@@ -334,7 +334,7 @@ def test_unreadable_weights(folder: Path) -> None:
     with pytest.raises(ValueError, match=r"the weights .* cannot be read \(SafetensorError"):
         cosify.load(folder)
     weights.unlink()
-    with pytest.raises(ValueError, match=r"the weights of .* cannot be read \(RuntimeError"):
+    with pytest.raises(ValueError, match=r"lacks model.safetensors, expected what cosify.save writes"):
         cosify.load(folder)
 
 
@@ -344,6 +344,13 @@ def test_description_of_a_head_that_is_not_there(folder: Path) -> None:
     edit(folder, cosify=key)
     with pytest.raises(ValueError, match=r"describes heads \['classifier'\] that the model lacks"):
         cosify.load(folder)
+
+
+def test_a_run_opens_its_export(folder: Path) -> None:
+    run = folder.with_name("run")
+    shutil.copytree(folder, run / "export")
+    (run / "config.json").write_text('{"cosify_run": 1}')
+    assert cosify.load(run).fc.kappa_spec == "ls"
 
 
 def test_wrapped_models_are_named(tmp_path: Path) -> None:

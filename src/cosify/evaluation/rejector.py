@@ -1,6 +1,8 @@
 """A classifier that knows when to say nothing: a score and its threshold, saved beside the model."""
 
 import json
+import math
+import re
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -8,7 +10,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -22,13 +23,15 @@ from cosify.evaluation.scores import SCORES, Mahalanobis, NormMahalanobis
 from cosify.files import write_whole, written_aside
 from cosify.functional.similarity import unit_rows
 from cosify.models import in_evaluation, linear_classifier, load_pretrained
+from cosify.models.binding import digest_of
 from cosify.models.model_digest import model_digest, same_network
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 FORMAT = 1
-JSON, TENSORS = "rejector.json", "rejector.safetensors"
+JSON = "rejector.json"
+TENSORS = re.compile(r"rejector(-[0-9a-f]{16})?\.safetensors")  # each fit in a file of its own
 SAVED = tuple(name for name in SCORES if name != "knn")  # which needs every training feature
 
 
@@ -72,6 +75,14 @@ class Rejector:
     detector: Any
     folder: Path | None = field(default=None)
 
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.threshold):
+            raise InputError(f"threshold is {self.threshold}, expected a finite number")
+        if not 0 < self.share <= 1:
+            raise InputError(f"share is {self.share}, expected above 0 and at most 1")
+        if self.num_held_out < 1:
+            raise InputError(f"num_held_out is {self.num_held_out}, expected at least 1")
+
     @classmethod
     def fit(cls, score: str, train: FeatureBank | None, held_out: FeatureBank, *, share: float = 0.95) -> "Rejector":
         """Choose the threshold that accepts a share of the correctly classified samples.
@@ -97,7 +108,9 @@ class Rejector:
         return cls(score, threshold, share, len(accepted), held_out.info, held_out.weight, held_out.bias, detector)
 
     def save(self, folder: Path | str) -> Path:
-        """Write rejector.json and rejector.safetensors into the folder of the model.
+        """Write rejector.json, and the tensors that it names, into the folder of the model.
+
+        An earlier rejector stays until the new one is whole.
 
         Args:
             folder: where the model's config.json and weights are.
@@ -111,18 +124,23 @@ class Rejector:
         gaussian = _gaussian_of(self.detector)
         if gaussian is not None:
             tensors |= {"means": gaussian.means, "factor": gaussian.factor}
-        (folder / JSON).unlink(missing_ok=True)  # a threshold must not stand beside the features of another fit
-        with written_aside(folder / TENSORS) as aside:
-            save_file({name: value.contiguous() for name, value in tensors.items()}, aside)
+        tensors = {name: value.contiguous() for name, value in tensors.items()}
+        file = folder / f"rejector-{digest_of(tensors)[:16]}.safetensors"
+        with written_aside(file) as aside:
+            save_file(tensors, aside)
         saved = {
             "format": FORMAT,
             "score": self.score,
             "threshold": self.threshold,
             "share": self.share,
             "num_held_out": self.num_held_out,
+            "tensors": file.name,
             "info": asdict(self.info),
         }
-        write_whole(folder / JSON, json.dumps(saved, indent=2) + "\n")
+        write_whole(folder / JSON, json.dumps(saved, indent=2) + "\n")  # until here the old one stands
+        for other in folder.iterdir():
+            if TENSORS.fullmatch(other.name) and other != file:
+                other.unlink()
         return folder
 
     @classmethod
@@ -144,14 +162,20 @@ class Rejector:
                 raise InputError("it is of another version of cosify")
             info = from_json(BankInfo, saved.pop("info"))
             saved["threshold"] = float(saved["threshold"])
+            name = saved.pop("tensors", "rejector.safetensors")  # what earlier editions wrote
+            if not (isinstance(name, str) and TENSORS.fullmatch(name)):
+                raise InputError(f"tensors is {name!r}, expected the name of a file beside it")
             # Copied to where torch puts its own: sums over memory that is aligned otherwise round otherwise.
-            tensors = {name: value.clone() for name, value in load_file(folder / TENSORS).items()}
+            tensors = {name: value.clone() for name, value in load_file(folder / name).items()}
             weight, bias = tensors["weight"], tensors.get("bias")
             if weight.shape != (info.num_classes, info.dim):
                 raise InputError(f"weight has shape {list(weight.shape)}, expected [{info.num_classes}, {info.dim}]")
+            broken = [key for key, value in tensors.items() if not bool(value.isfinite().all())]
+            if broken:
+                raise InputError(f"{', '.join(broken)} holds NaN or infinity, expected finite numbers")
             detector = _restored(saved["score"], tensors)
             return cls(**saved, info=info, weight=weight, bias=bias, detector=detector, folder=folder)
-        except (OSError, ValueError, TypeError, KeyError, AttributeError, SafetensorError) as error:
+        except Exception as error:  # of any type, by what is wrong with the files
             raise InputError(
                 f"the rejector in {folder} cannot be read ({type(error).__name__}: {error}), expected what"
                 " cosify.Rejector.save writes; fit and save it again"

@@ -20,7 +20,7 @@ def read_config(file: str | Path) -> dict[str, Any]:
         raise FileNotFoundError(f"{file} does not exist, expected the config.json of a saved model; check the folder")
     try:
         config = json.loads(file.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # JSONDecodeError, other text than UTF-8, a number of 5000 digits
         raise InputError(f"{file} is not JSON ({error}), expected the config.json of a saved model") from error
     if not isinstance(config, dict):
         raise InputError(f"{file} holds a {type(config).__name__}, expected a JSON object")

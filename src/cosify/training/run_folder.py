@@ -27,7 +27,7 @@ OWN = (
     *("config.json", "metrics.jsonl", "environment.json", "kappa_trace.png", LOCK, ".*.new", "trackers/*"),
     *("checkpoints/step-*", "checkpoints/best.safetensors", "checkpoints/.*.new*", "export/.*.new", "export/.saving-*"),
     *("export/config.json", "export/model.safetensors", "export/preprocessor_config.json"),
-    *("export/rejector.json", "export/rejector.safetensors"),
+    *("export/rejector.json", "export/rejector*.safetensors"),
 )  # what the programs here write into it
 
 

@@ -1,0 +1,109 @@
+"""A description may not ask for a network much larger than the weights that are to fill it."""
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+from torch.nn.modules import module as torch_module
+
+from cosify.errors import InputError
+
+# Room for what is made and replaced, and for modules that hold nothing: of 220 architectures of timm none makes more
+# than 3.3 modules a tensor, or 2.3 times the elements that it keeps.
+ELEMENTS = 4, 1 << 24  # elements allowed for each in the file, and in any case
+MODULES = 20, 2000  # modules allowed for each tensor in the file, and in any case
+LARGEST = 1_000_000  # a number of layers, channels or pixels is smaller than this, or than the number of elements
+
+
+@dataclass
+class _Budget:
+    elements: int
+    modules: int
+    where: str
+
+    def spend(self, elements: int, modules: int) -> None:
+        self.elements -= elements
+        self.modules -= modules
+        if self.elements < 0 or self.modules < 0:
+            raise InputError(
+                f"{self.where} describes a network that is many times as large as its weights, expected the one that"
+                " they were saved from; save or download the model again"
+            )
+
+
+_budget: ContextVar[_Budget | None] = ContextVar("cosify_build_budget", default=None)
+
+
+@contextmanager
+def built_within(weights: Iterable[Path], sizes: object, where: str) -> Iterator[None]:
+    """Raise as soon as what is built inside, in this thread, outgrows its weights.
+
+    Args:
+        weights: safetensors files; their headers alone are read.
+        sizes: what a config.json says of the architecture: numbers in it are sizes and counts.
+        where: the folder or the repository, for messages.
+
+    Raises:
+        ValueError: inside too; if a number is larger than all weights together, or a file is damaged.
+    """
+    shapes = [shape for file in weights for shape in _shapes(file)]
+    elements = sum(shapes)
+    for key, number in _numbers(sizes, ""):
+        if abs(number) > max(elements, LARGEST):
+            raise InputError(f"{key} in {where} is {number:.3g}, expected no more than its weights have elements")
+    # Registering is what every layer does, before it fills its parameters with numbers.
+    budget = _Budget(ELEMENTS[0] * elements + ELEMENTS[1], MODULES[0] * len(shapes) + MODULES[1], where)
+    token = _budget.set(budget)
+    with ExitStack() as hooks:
+        for register in (
+            torch_module.register_module_parameter_registration_hook,
+            torch_module.register_module_buffer_registration_hook,
+            torch_module.register_module_module_registration_hook,
+        ):
+            hooks.callback(register(_spend).remove)
+        try:
+            yield
+        finally:
+            _budget.reset(token)
+
+
+def _spend(_: nn.Module, __: str, value: object) -> None:
+    budget = _budget.get()
+    if budget is not None:
+        budget.spend(value.numel() if isinstance(value, Tensor) else 0, int(isinstance(value, nn.Module)))
+
+
+def _shapes(file: Path) -> list[int]:
+    """Return the number of elements of each tensor in a file."""
+    try:
+        with safe_open(file, "pt") as opened:
+            shapes = [opened.get_slice(name).get_shape() for name in opened.keys()]  # noqa: SIM118  # no mapping
+    except (OSError, SafetensorError) as error:
+        raise InputError(
+            f"the weights {file} cannot be read ({type(error).__name__}: {error}), expected the model.safetensors that"
+            " cosify.save writes; save or download the model again"
+        ) from error
+    return [math.prod(shape) for shape in shapes]
+
+
+def _numbers(value: object, key: str) -> Iterator[tuple[str, float]]:
+    if isinstance(value, Mapping):
+        for name, inner in value.items():
+            yield from _numbers(inner, str(name))
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _numbers(inner, key)
+    elif isinstance(value, (int, float)) and not isinstance(value, bool):
+        yield key, value
+
+
+def sizes_in(config: Mapping[str, Any]) -> object:
+    """Return the part of a config.json that says how large a network is."""
+    names = ("model_args", "num_classes")
+    return {name: config.get(name) for name in names} if "architecture" in config else config
