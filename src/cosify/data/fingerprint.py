@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from cosify.data.decode import undecoded
 from cosify.data.sources import Splits
-from cosify.data.tensors import undecoded
 
 SAMPLED = 64  # images of a split whose bytes are read
 NAMED = 3  # classes that a message names

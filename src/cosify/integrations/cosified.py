@@ -11,7 +11,6 @@ from cosify.errors import InputError
 from cosify.heads import EvalKappa
 from cosify.models import convert, find_heads
 
-
 # What a program sets on the configuration that it sees, and the wrapped model reads in its own.
 _SHARED = ("id2label", "label2id", "output_attentions", "output_hidden_states", "problem_type", "return_dict")
 
@@ -104,12 +103,13 @@ class CosifiedForImageClassification(PreTrainedModel):
         shared = {name: getattr(base, name) for name in _SHARED}
         attention = base._attn_implementation
         with torch.device("meta"):
-            wrapper = cls(
+            wrapper: CosifiedForImageClassification = cls(
                 CosifiedConfig(base=base.to_dict(), attn_implementation=attention, dtype=base.dtype, **shared)
             )
         wrapper.config.__dict__["base"] = base
         wrapper._adopt(model)
-        return wrapper.train(model.training)
+        wrapper.train(model.training)
+        return wrapper
 
     def _adopt(self, model: PreTrainedModel) -> None:
         """Take `model` in, and what it declares of itself."""

@@ -31,9 +31,9 @@ def convert(
 ) -> Model:
     """Replace the classifier layers of `model` by cosine heads, in place.
 
-    Without `num_classes`, the weight parameter stays the same object; a bias is dropped, because Eq. (1) has none.  `reset_classifier` keeps
-    the cosine head from now on, and `fuse()` leaves it alone.  Distilled and multi-head models get one head for each
-    classifier.
+    Without `num_classes`, the weight parameter stays the same object; a bias is dropped, because Eq. (1) has none.
+    `reset_classifier` keeps the cosine head from now on, and `fuse()` leaves it alone.  Distilled and multi-head models
+    get one head for each classifier.
 
     Args:
         model: a timm model or a transformers `...ForImageClassification`.
