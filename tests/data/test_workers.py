@@ -39,6 +39,7 @@ def stream(tmp_path: Path) -> Splits:
     names = [str(row) for row in range(NUM_TRAIN)]
     folder = parquet_folder(tmp_path / "d", range(12), range(NUM_TEST), names=names)
     second = parquet_folder(tmp_path / "second", range(12, NUM_TRAIN), [0], names=names)
+    (folder / "train.parquet").rename(folder / "train-1.parquet")
     (second / "train.parquet").rename(folder / "train-2.parquet")
     return load_splits(str(folder), streaming=True, num_train=NUM_TRAIN)
 
