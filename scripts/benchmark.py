@@ -233,11 +233,6 @@ def as_rich(lines: list[list[str]]) -> "Table":
     return table
 
 
-def write(path: Path, text: str) -> None:
-    """Write a file that is whole or absent."""
-    write_whole(path, text)
-
-
 def main(args: BenchmarkArguments) -> None:
     """Measure, write, show, judge."""
     import torch
@@ -255,6 +250,7 @@ def main(args: BenchmarkArguments) -> None:
 
     from rich import get_console
 
+    from cosify.files import write_whole
     from cosify.training.environment import describe_environment
 
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
@@ -289,7 +285,7 @@ def main(args: BenchmarkArguments) -> None:
         "targets": [asdict(t) | {"measured": t.measured(rows, memory)} for t in TARGETS],
         "failures": failed,
     }
-    write(folder / "benchmark.json", json.dumps(content, indent=2) + "\n")
+    write_whole(folder / "benchmark.json", json.dumps(content, indent=2) + "\n")
     times, targets = timing_table(rows), target_table(rows, memory)
     tables = {
         "Time of forward and backward, as ratios to plain": times,
@@ -297,7 +293,7 @@ def main(args: BenchmarkArguments) -> None:
         "Targets": targets,
     }
     parts = [f"## {title}\n\n{as_markdown(lines)}" for title, lines in tables.items() if len(lines) > 1]
-    write(folder / "benchmark.md", "\n".join(parts))
+    write_whole(folder / "benchmark.md", "\n".join(parts))
     # The whole table is too wide for most terminals.
     get_console().print(as_rich(targets if len(targets) > 1 else [line[:5] for line in times]))
     if failed:

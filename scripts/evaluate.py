@@ -85,11 +85,14 @@ def main(args: EvaluateArguments) -> None:
     from cosify.command import set_up_logging, show_markdown
     from cosify.data import Shard, load_splits
     from cosify.evaluation import FeaturePass, tables_of
+    from cosify.folders import refuse_results_of_others
     from cosify.plots import draw_figures, write_report
     from cosify.training.environment import describe_environment
     from cosify.training.session import on_terminal
 
     set_up_logging()
+    output = Path(args.output)
+    refuse_results_of_others(output / "evaluation.json", ("evaluation.md", "report.html"))
     if args.smoke:
         args = replace(args, models=["smoke"], data="synthetic", ood=["digits"], transfer=["digits"], num_lambdas=3)
     if not args.models:
@@ -100,7 +103,6 @@ def main(args: EvaluateArguments) -> None:
     accelerator: Any = Accelerator(cpu=not torch.accelerator.is_available())
     shard = Shard(accelerator.process_index, accelerator.num_processes)
     run = FeaturePass(args.batch_size, args.num_workers, shard, accelerator.wait_for_everyone, on_terminal(accelerator))
-    output = Path(args.output)
     output.mkdir(parents=True, exist_ok=True)  # now: a name that cannot be must not cost a pass
     passed = [passes(title, spec, args, splits, run, accelerator.device) for title, spec in models]
     if not accelerator.is_main_process:

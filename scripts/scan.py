@@ -51,12 +51,15 @@ def main(args: ScanArguments) -> None:
     from cosify.data import Preprocessing, load_images
     from cosify.evaluation import FeaturePass, check_label_names, feature_bank, scan_bank
     from cosify.files import write_whole
+    from cosify.folders import refuse_results_of_others
     from cosify.plots import plot_kappa_histogram
     from cosify.training import FinetuneArguments
     from cosify.training.environment import describe_environment
     from cosify.training.finetune import start_model
 
     set_up_logging()
+    output = Path(args.output)
+    refuse_results_of_others(output / "scan.json", ("scan.md", "kappa.png"))
     if args.smoke:
         args = replace(args, data="synthetic")
     device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
@@ -66,7 +69,6 @@ def main(args: ScanArguments) -> None:
     images = load_images(args.data, image_column=args.image_column, label_column=args.label_column)
     check_label_names(model, images.label_names)
     run = FeaturePass(args.batch_size, args.num_workers, show_progress=get_console().is_terminal)
-    output = Path(args.output)
     bank = feature_bank(model, images.only("test", args.limit), preprocessing, output / "bank", run)
     scan = scan_bank(bank)
     record = {

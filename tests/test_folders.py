@@ -9,7 +9,15 @@ from filelock import FileLock, Timeout
 
 import cosify.folders
 from cosify.files import left_aside, write_whole, written_aside
-from cosify.folders import LOCK, foreign_files, locked, put_in_place, refuse_links_out, remove_own
+from cosify.folders import (
+    LOCK,
+    foreign_files,
+    locked,
+    put_in_place,
+    refuse_links_out,
+    refuse_results_of_others,
+    remove_own,
+)
 
 
 def test_a_link_that_waits_is_not_followed(tmp_path: Path) -> None:
@@ -79,6 +87,20 @@ def test_links_out_of_a_folder_are_refused(tmp_path: Path) -> None:
     (tmp_path / "run" / "inside" / "out").symlink_to("../../run2")
     with pytest.raises(ValueError, match=r"inside/out is a symbolic link to .*/run2, out of the folder, expected"):
         refuse_links_out(tmp_path / "run")
+
+
+def test_results_of_others_are_not_overwritten(tmp_path: Path) -> None:
+    record = tmp_path / "scan.json"
+    refuse_results_of_others(record, ("scan.md",))
+    record.write_text('{"command": "scan", "environment": {}}')
+    (tmp_path / "scan.md").write_text("ours")
+    refuse_results_of_others(record, ("scan.md",))
+    record.write_text('{"patient": 3}')
+    with pytest.raises(ValueError, match=r"holds \['scan.json', 'scan.md'\], which this command has not written"):
+        refuse_results_of_others(record, ("scan.md",))
+    record.unlink()
+    with pytest.raises(ValueError, match=r"holds \['scan.md'\], .*; choose another --output"):
+        refuse_results_of_others(record, ("scan.md",))
 
 
 def test_a_lock_keeps_others_out_as_long_as_its_object_lives(tmp_path: Path) -> None:

@@ -3,12 +3,17 @@
 import argparse
 import logging
 import os
+import re
+import signal
 import sys
-from collections.abc import Callable, Sequence
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from cosify.errors import InputError
 from cosify.training.arguments import RunArguments
 
 if TYPE_CHECKING:
@@ -17,6 +22,8 @@ if TYPE_CHECKING:
     from cosify.training import TrainResult
 
 Arguments = TypeVar("Arguments", bound=RunArguments)
+# What gloo and NCCL say where another process is gone or silent; their errors have no type of their own.
+LOST = re.compile("closed by peer|reset by peer|timed out|timeout|broken pipe|remote worker", re.IGNORECASE)
 
 
 def run_script(run: Callable[[Arguments], "TrainResult"], args: Arguments) -> None:
@@ -26,21 +33,64 @@ def run_script(run: Callable[[Arguments], "TrainResult"], args: Arguments) -> No
         run: trains, as `cosify.training.train` does.
         args: its settings.
     """
-    from cosify.training import Interrupted
-    from cosify.training.cosify_pretrained import AccuracyDroppedError
-
     set_up_logging()
-    try:
+    with one_line_errors():
         result = run(args)
         if result.is_main:
             export(result)
             show(summary(result, plot(result)))
         leave_processes()
+
+
+@contextmanager
+def one_line_errors() -> Iterator[None]:
+    """End the program with one line and a fitting exit code where the message says all.
+
+    That is so for what the user is to mend: our own errors, and the system's about a file that it names.  Any other
+    error is a fault of ours, or of a library, and keeps its traceback.
+    """
+    from cosify.training.cosify_pretrained import AccuracyDroppedError
+    from cosify.training.interrupt import Interrupted
+
+    try:
+        yield
     except Interrupted as stop:
         logging.getLogger("cosify").warning("%s", stop)
         sys.exit(128 + stop.signal_number)
-    except (OSError, ValueError, AccuracyDroppedError) as error:  # of the user's making: the message says all
-        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:  # before the first step, or a second one, which does not wait for a checkpoint
+        _end("", 128 + signal.SIGINT)
+    except (InputError, AccuracyDroppedError) as error:
+        _end(f"error: {error}")
+    except OSError as error:
+        if error.filename is None and error.errno is not None:  # what failed, but not where
+            raise
+        _end(f"error: {error}")
+    except RuntimeError as error:
+        if not _in_group() or LOST.search(str(error)) is None:
+            raise
+        _end(
+            "error: another process of this run has ended, or has not answered for wait_minutes of the recipe; see what"
+            f" it printed, then go on with --resume ({' '.join(str(error).split())})"
+        )
+    finally:
+        if isinstance(sys.exc_info()[1], Exception) and _in_group():
+            _end(traceback.format_exc())
+
+
+def _in_group() -> bool:
+    """Return whether this is one of several processes."""
+    torch = sys.modules.get("torch")
+    return torch is not None and torch.distributed.is_available() and torch.distributed.is_initialized()
+
+
+def _end(message: str, code: int = 1) -> None:
+    """End this process; one of several at once, for whose ends the threads of its group would wait without end."""
+    if not _in_group():
+        sys.exit(message if message and code == 1 else code)
+    sys.stderr.write(message + "\n")
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def run_main(main: Callable[[Any], None], kind: type, description: str | None, positional: Sequence[str] = ()) -> None:
@@ -56,14 +106,10 @@ def run_main(main: Callable[[Any], None], kind: type, description: str | None, p
 
     formatter = argparse.RawDescriptionHelpFormatter
     parser = HfArgumentParser(kind, description=description, formatter_class=formatter, allow_abbrev=False)
-    try:
+    with one_line_errors():
         arguments = with_flags(sys.argv[1:], positional)
         main(*parser.parse_args_into_dataclasses(arguments, look_for_args_file=False))
         leave_processes()
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except (OSError, ValueError) as error:  # of the user's making: the message says all
-        sys.exit(f"error: {error}")
 
 
 def with_flags(arguments: Sequence[str], positional: Sequence[str]) -> list[str]:

@@ -4,6 +4,7 @@ What is removed matches the names that we write; anything else stays.  No symbol
 """
 
 import ctypes
+import json
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -82,6 +83,26 @@ def refuse_links_out(folder: Path) -> None:
                 f"{path} is a symbolic link to {target}, out of the folder, expected files of its own; replace it by"
                 " what it points at"
             )
+
+
+def refuse_results_of_others(record: Path, names: Sequence[str]) -> None:
+    """Raise a ValueError if results would overwrite files that are not those of an earlier command of ours.
+
+    Args:
+        record: JSON file of the results, by whose keys ours are known.
+        names: of the files beside it that will be written.
+    """
+    try:
+        saved = json.loads(record.read_text(encoding="utf-8"))
+        ours = isinstance(saved, dict) and {"command", "environment"} <= set(saved)
+    except (OSError, ValueError, RecursionError):
+        ours = False
+    there = [name for name in (record.name, *names) if os.path.lexists(record.parent / name)]
+    if there and not ours:
+        raise InputError(
+            f"{record.parent} holds {there}, which this command has not written, expected a folder for its results;"
+            " choose another --output"
+        )
 
 
 def locked(folder: Path) -> FileLock:

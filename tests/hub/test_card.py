@@ -23,6 +23,7 @@ from cosify.hub.collect import add_evaluation, add_finetuned, collect, render_al
 from cosify.hub.commands import evaluation_command
 from cosify.hub.facts import Facts
 from cosify.hub.metadata import front_matter
+from cosify.hub.publish import files_to_publish
 from cosify.training import (
     CosifyArguments,
     FinetuneArguments,
@@ -252,6 +253,33 @@ def test_names_of_others_are_refused(base: Path, root: Path) -> None:
         with pytest.raises(ValueError, match=r"the name (is|'resnet10t\.c3_in1k' is that)"):
             collect(base / LS, base / f"{LS}.yaml", root / name)
     assert sorted(path.name for path in root.iterdir()) == [LS, SOFTMAX]
+
+
+@pytest.mark.parametrize("files", [("photo.png",), ("config.json",), ("facts.yaml", "config.json", "notes/mine.txt")])
+def test_a_folder_of_the_users_is_not_replaced(base: Path, tmp_path: Path, files: tuple[str, ...]) -> None:
+    folder = tmp_path / LS
+    for name in files:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("{}")
+    with pytest.raises(ValueError, match=r"holds \[.*\], expected a new or empty folder, or what scripts/cards.py"):
+        collect(base / LS, base / f"{LS}.yaml", folder)
+    assert sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()) == sorted(files)
+
+
+def test_a_link_out_of_a_folder_is_not_published(tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (tmp_path / "secret").write_text("token")
+    (folder / "config.json").write_text("{}")
+    assert files_to_publish(folder) == [folder / "config.json"]
+    (folder / "README.md").symlink_to("../secret")
+    with pytest.raises(ValueError, match=r"README.md leads out of the folder, to .*secret, expected files of its own"):
+        files_to_publish(folder)
+    (folder / "README.md").unlink()
+    (folder / ".eval_results").symlink_to(tmp_path)
+    (tmp_path / "accuracy.yaml").write_text("x")
+    with pytest.raises(ValueError, match=r"accuracy.yaml leads out of the folder"):
+        files_to_publish(folder)
 
 
 @pytest.mark.parametrize("file", ["config.json", "run.json", "metrics.jsonl", "environment.json", "model.safetensors"])

@@ -1,8 +1,10 @@
 """Flags and YAML: what is read, what is refused, with which words."""
 
+import re
 import shlex
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -121,6 +123,10 @@ def test_yaml_and_flags_that_win(tmp_path: Path) -> None:
         (["--kappa", "5", "--head", "linear"], "kappa is '5' with head linear, which has no kappa; use head cos or"),
         (["--smoke", "--data", "x"], "smoke trains on synthetic images, but data is 'x'; drop one of them"),
         (["--mixed-precision", "fp8"], "argument --mixed_precision"),
+        (
+            ["--set", "transform={a"],
+            "--set has 'transform={a', which cannot be read as YAML (while parsing a flow mapping",
+        ),
         (["--config", "/no/such.yaml"], "No such file or directory: '/no/such.yaml'"),
     ],
 )
@@ -140,6 +146,19 @@ def test_wrong_flags(capsys: pytest.CaptureFixture[str], arguments: list[str], m
         ("kappa: true\n", "kappa in {path} is True, expected str"),
         ("- epochs\n", "{path} holds list, expected key: value lines"),
         ("head: sine\n", "head is 'sine', expected one of"),
+        ("", "{path} holds no settings, expected key: value lines such as 'epochs: 30'"),
+        ("# epochs: 3\n", "{path} holds no settings"),
+        ("epochs: [3\n", "{path} cannot be read as YAML (while parsing a flow sequence"),
+        ("a: b: c\n", "{path} cannot be read as YAML (mapping values are not allowed here"),
+        (
+            "learning_rate: 0.1\n",
+            "unknown key 'learning_rate' in {path}, expected flags or recipe keys; did you mean lr?",
+        ),
+        ("Learning-Rate: 0.1\n", "did you mean lr?"),
+        ("per_device_train_batch_size: 8\n", "did you mean batch_size?"),
+        ("num_train_epochs: 8\n", "did you mean epochs?"),
+        ("wd: 8\n", "did you mean weight_decay?"),
+        ("bogus_thing_else: 8\n", "check the spelling"),
     ],
 )
 def test_wrong_yaml(capsys: pytest.CaptureFixture[str], tmp_path: Path, text: str, message: str) -> None:
@@ -185,6 +204,23 @@ def test_resume_takes_the_settings_of_the_run(tmp_path: Path, capsys: pytest.Cap
     assert "was written with TrainArguments, expected FinetuneArguments; resume it with the script" in (
         capsys.readouterr().err
     )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"epochs": "x"}, "epochs in .*config.json is 'x', expected int"),
+        ([1], "arguments in .*config.json is no mapping"),
+        ({"epochs": 0, "warmup_epochs": 0.0}, "epochs is 0, expected at least 1"),
+    ],
+)
+def test_a_damaged_config_of_a_run_is_named(
+    arguments: Any, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    RunFolder.create(tmp_path / "run", {"script": "TrainArguments", "arguments": arguments, "world_size": 1})
+    with pytest.raises(SystemExit):
+        parse_arguments(TrainArguments, ["--resume", str(tmp_path / "run")])
+    assert re.search(message, capsys.readouterr().err)
 
 
 @pytest.mark.parametrize("blocks", ["some", "0", "-1", "1.5"])

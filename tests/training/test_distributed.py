@@ -2,6 +2,7 @@
 
 import json
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -114,6 +115,32 @@ def test_what_fsdp_cannot_do_is_refused(version: int, settings: dict[str, Any], 
     accelerator = SimpleNamespace(distributed_type="FSDP", is_fsdp2=version == 2)
     with pytest.raises(ValueError, match=message):
         check_sharding(replace(ARGUMENTS, **settings), accelerator)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["input", "bug", "silent"])
+def test_a_process_that_is_alone_with_its_trouble_does_not_leave_the_other_waiting(kind: str, tmp_path: Path) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(probe.getsockname()[1]), "WORLD_SIZE": "2"}
+    command = [sys.executable, "-m", "tests.training.lone_worker", str(tmp_path / "run"), kind]
+    first, second = (
+        subprocess.Popen(
+            command, env=environment(**shared, RANK=rank, LOCAL_RANK=rank), stderr=subprocess.PIPE, text=True
+        )
+        for rank in ("0", "1")
+    )
+    try:
+        _, printed = first.communicate(timeout=200)
+    finally:
+        for process in (first, second):
+            process.kill()
+    _, other = second.communicate()
+    assert first.returncode == 1
+    assert "error: another process of this run has ended, or has not answered for wait_minutes" in printed, printed
+    assert "Traceback" not in printed
+    assert {"input": "error: image in row 7 is broken", "bug": "ZeroDivisionError", "silent": ""}[kind] in other
+    assert ("Traceback" in other) == (kind == "bug")
 
 
 @pytest.mark.slow

@@ -102,10 +102,12 @@ def build_model(choice: ModelChoice, args: TrainArguments, num_classes: int, in_
         # With its own head first, also of a published cosine model.
         settings = {"num_classes": num_classes, "in_chans": in_chans, "head": "linear", **choice.kwargs}
         model: nn.Module = timm.create_model(choice.name, pretrained=args.pretrained, **settings)
-    except (RuntimeError, TypeError) as error:
+    except InputError:
+        raise
+    except Exception as error:  # of many types, by which network makes what of an argument
         raise InputError(
-            f"model {choice.name!r} cannot be built ({error}), expected arguments that it takes, got {choice.kwargs};"
-            " change --model-kwargs, or drop --pretrained if it has no weights"
+            f"model {choice.name!r} cannot be built ({type(error).__name__}: {error}), expected arguments it takes,"
+            f" got {choice.kwargs}; change --model-kwargs, or drop --pretrained if it has no weights"
         ) from error
     getattr(model, "_model_args", {}).pop("head", None)  # stock timm could not open an export that names our argument
     if args.head == "cos":

@@ -17,6 +17,21 @@ from cosify.training.recipe import Recipe, recipe_keys
 from cosify.training.run_folder import read_config
 
 Arguments = TypeVar("Arguments", bound=RunArguments)
+# What other programs call a setting, where no spelling is near ours.
+ABBREVIATED = {
+    **dict.fromkeys(("bs", "per_device_train_batch_size", "train_batch_size"), "batch_size"),
+    **dict.fromkeys(("wd", "l2"), "weight_decay"),
+    **dict.fromkeys(("num_train_epochs", "max_epochs"), "epochs"),
+    **dict.fromkeys(("amp", "precision", "fp16", "bf16"), "mixed_precision"),
+    **dict.fromkeys(("arch", "backbone", "network"), "model"),
+    **dict.fromkeys(("dataset", "data_dir", "dataset_name"), "data"),
+    **dict.fromkeys(("gradient_accumulation_steps", "grad_accum_steps"), "accumulate"),
+    **dict.fromkeys(("max_grad_norm", "clip_grad"), "clip_grad_norm"),
+    **dict.fromkeys(("scheduler", "lr_scheduler_type", "sched"), "schedule"),
+    **dict.fromkeys(("workers", "dataloader_num_workers"), "num_workers"),
+    **dict.fromkeys(("temperature", "scale"), "kappa"),
+    **dict.fromkeys(("output_dir", "run"), "output"),
+}
 
 
 def parse_arguments(
@@ -63,7 +78,7 @@ def parse_arguments(
             )
         beyond = {key: value for key, value in settings.items() if key in Recipe.__dataclass_fields__}
         return kind(**beyond, **vars(parsed))
-    except (OSError, TypeError, ValueError) as error:
+    except (InputError, OSError) as error:
         parser.error(str(error))
     raise AssertionError("parser.error ends the program")
 
@@ -102,13 +117,16 @@ def from_run(kind: type[Arguments], run: Path) -> Arguments:
             f"run folder {run} was written with {config['script']}, expected {kind.__name__}; resume it with the script"
             " that began it"
         )
+    if not isinstance(config["arguments"], dict):
+        raise InputError(f"arguments in {run / 'config.json'} is no mapping, expected the settings of a run")
     known = {entry.name for entry in fields(kind)}
     unknown = sorted(set(config["arguments"]) - known)
     if unknown:
         raise InputError(
             f"run folder {run} has the settings {unknown}, which this version lacks; use the one that began it"
         )
-    return kind(**{**config["arguments"], "resume": str(run), "output": str(run), "overwrite": False})
+    settings = _checked(config["arguments"], kind, str(run / "config.json"))
+    return kind(**{**settings, "resume": str(run), "output": str(run), "overwrite": False})
 
 
 def read_yaml(path: Path, kind: type[RunArguments]) -> dict[str, Any]:
@@ -124,7 +142,14 @@ def read_yaml(path: Path, kind: type[RunArguments]) -> dict[str, Any]:
     """
     import yaml
 
-    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        raise InputError(
+            f"{path} cannot be read as YAML ({_one_line(error)}), expected lines such as 'epochs: 30'"
+        ) from error
+    if content is None:
+        raise InputError(f"{path} holds no settings, expected key: value lines such as 'epochs: 30'")
     if not isinstance(content, dict):
         raise InputError(f"{path} holds {type(content).__name__}, expected key: value lines such as 'epochs: 30'")
     return _checked(content, kind, str(path))
@@ -140,7 +165,13 @@ def _pairs(pairs: Sequence[str], kind: type[RunArguments]) -> dict[str, Any]:
             raise InputError(f"--set has {pair!r}, expected key=value, for example label_smoothing=0.1")
         if key not in Recipe.__dataclass_fields__:
             raise InputError(f"--set has {key!r}, expected a key of --help's list; {_suggest(key, kind)}")
-        settings[key] = yaml.safe_load(value)
+        try:
+            settings[key] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise InputError(
+                f"--set has {pair!r}, which cannot be read as YAML ({_one_line(error)}), expected key=value, such as"
+                " label_smoothing=0.1"
+            ) from error
     return _checked(settings, kind, "--set")
 
 
@@ -190,8 +221,15 @@ def _as_type(key: str, value: Any, expected: Any, where: str) -> Any:
 
 def _suggest(name: str, kind: type[RunArguments]) -> str:
     names = [entry.name for entry in fields(kind)]
-    close = difflib.get_close_matches(name.split("=")[0].replace("-", "_"), names, 1)
+    given = name.split("=")[0].replace("-", "_").lower()
+    initials = ["".join(word[0] for word in given.split("_") if word)]  # learning_rate: lr
+    short = [name for name in names if name == ABBREVIATED.get(given) or name in initials]
+    close = short or difflib.get_close_matches(given, names, 1)
     return f"did you mean {close[0]}?" if close else "check the spelling"
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
 
 
 def resolved(args: RunArguments) -> dict[str, Any]:

@@ -57,6 +57,9 @@ class Recipe:
     grad_checkpointing: bool = setting(
         False, "Recompute activations in the backward pass to save memory. Default: off."
     )
+    wait_minutes: float = setting(
+        30.0, "Minutes that a process waits for another before it gives up; more where the main one prepares long."
+    )
     sync_batch_norm: bool = setting(False, "Statistics of batch norm over all processes, CUDA only. Default: off.")
     # evaluation and checkpoints
     eval_every_epochs: int = setting(1, "Epochs between evaluations; the last one always has one. Default 1.")
@@ -73,7 +76,7 @@ class Recipe:
                 )
         for name in ("momentum", "min_lr", "cosine_margin", "angular_margin", "mixup", "cutmix", "mix_off_epochs"):
             self._check(name, getattr(self, name) >= 0, "a number from 0 on")
-        for name in ("decay_epochs", "decay_rate"):
+        for name in ("decay_epochs", "decay_rate", "wait_minutes"):
             self._check(name, getattr(self, name) > 0, "a number above 0")
         for name in ("accumulate", "eval_every_epochs"):
             self._check(name, getattr(self, name) >= 1, "at least 1")

@@ -4,7 +4,7 @@ import logging
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +57,7 @@ class Session:
             OSError: if the run folder is in use or cannot be written.
         """
         from accelerate import Accelerator
-        from accelerate.utils import ProjectConfiguration, set_seed
+        from accelerate.utils import InitProcessGroupKwargs, ProjectConfiguration, set_seed
 
         if args.mixed_precision == "fp16" and not torch.cuda.is_available():
             raise InputError("mixed_precision is 'fp16', which needs CUDA; use bf16 or no on this machine")
@@ -66,6 +66,7 @@ class Session:
             mixed_precision=args.mixed_precision,
             cpu=not torch.accelerator.is_available(),
             log_with=_tracker(args),
+            kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(minutes=args.wait_minutes))],
             # TensorBoard's tracker wants a folder at once; the run's own is known when the processes are.
             project_config=ProjectConfiguration(logging_dir="runs"),
         )

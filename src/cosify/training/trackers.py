@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from cosify.errors import InputError
 from cosify.training.run_folder import RunFolder, read_metrics
 
 
@@ -23,7 +24,13 @@ class Trackers:
 
     def _start(self) -> None:
         self._accelerator.project_configuration.logging_dir = str(self._run.path)
-        self._accelerator.init_trackers("trackers", config=self._settings)
+        try:
+            self._accelerator.init_trackers("trackers", config=self._settings)
+        except Exception as error:  # of many types, by tracker: not logged in, no server, no room
+            raise InputError(
+                f"tracker {self._settings['tracker']!r} cannot start ({type(error).__name__}: {error}), expected one"
+                " that is set up; log in there, or pass --tracker none"
+            ) from error
         self._started = True
 
     def log(self, record: Mapping[str, Any]) -> None:
