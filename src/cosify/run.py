@@ -8,14 +8,16 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import cosify  # noqa: F401  # installs the plugins
+from cosify.errors import InputError  # importing cosify installs the plugins
+from cosify.integrations import sigmoid_guard
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the script named first, as `__main__`, with the rest of the arguments.
 
     Raises:
-        SystemExit: if no script is named, it does not exist, or it asks for a cosine head with a sigmoid loss.
+        SystemExit: if no script is named, it does not exist, or it gives cosify what does not work, such as a
+            cosine head to train with a sigmoid loss.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if not arguments:
@@ -23,14 +25,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     script = Path(arguments[0])
     if not script.is_file():
         raise SystemExit(f"{script} is not a file, expected a Python script such as timm's train.py")
-    if "--bce-loss" in arguments and any("cos" in argument.partition("head=")[2] for argument in arguments):
-        raise SystemExit(
-            "--bce-loss cannot train a cosine head: it has no bias, so a sigmoid cannot put its threshold anywhere but"
-            " at 90 degrees, and kappa is defined by a softmax; drop --bce-loss"
-        )
+    sigmoid_guard.install()
     sys.argv = arguments
     sys.path.insert(0, str(script.resolve().parent))  # as `python SCRIPT` does
-    runpy.run_path(str(script), run_name="__main__")
+    try:
+        runpy.run_path(str(script), run_name="__main__")
+    except InputError as error:
+        raise SystemExit(f"{type(error).__name__}: {error}") from error
 
 
 if __name__ == "__main__":

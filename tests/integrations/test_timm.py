@@ -2,11 +2,13 @@
 
 import copy
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import timm
+import timm.loss
 import torch
 from timm import create_model  # bound before or after the plugin, it must work
 from torch import nn
@@ -207,6 +209,63 @@ def test_run_refuses_what_cannot_work(tmp_path: Path) -> None:
         main([str(tmp_path / "no_such.py")])
     with pytest.raises(SystemExit, match=r"usage: python -m cosify.run SCRIPT"):
         main([])
-    (tmp_path / "train.py").write_text("")
-    with pytest.raises(SystemExit, match=r"--bce-loss cannot train a cosine head"):
-        main([str(tmp_path / "train.py"), "--bce-loss", "--model-kwargs", "head=cos"])
+
+
+STEP = """
+import sys, timm, timm.loss, torch
+from torch import nn
+settings = {"head": "cos"} if "cosine" in sys.argv else {}
+model = timm.create_model("test_resnet", num_classes=3, **settings)
+x, y = torch.randn(2, 3, 64, 64), torch.tensor([0, 2])
+logits = model(x)
+dense = nn.functional.one_hot(y, 3).float()
+other = nn.Linear(4, 3)(x[:, 0, 0, :4])
+(LOSS).backward()
+print("trained")
+"""
+SIGMOID_LOSSES = {
+    "timm": "timm.loss.BinaryCrossEntropy()(logits, y)",
+    "torch": "nn.BCEWithLogitsLoss()(logits.float(), dense)",
+    "function": "nn.functional.binary_cross_entropy_with_logits(input=logits, target=dense)",
+    "zlpr": "timm.loss.ZlprLoss()(logits, dense)",
+    "multi-label": "timm.loss.AsymmetricLossMultiLabel()(logits, dense)",
+}
+
+
+@pytest.fixture
+def run_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Run one training step with a loss under cosify.run, in this process, with all patches taken back."""
+    from cosify.integrations.sigmoid_guard import _TIMM_LOSSES
+    from cosify.run import main
+
+    def run(loss: str, *arguments: str) -> None:
+        (tmp_path / "train.py").write_text(STEP.replace("LOSS", loss))
+        main([str(tmp_path / "train.py"), *arguments])
+
+    function = torch.nn.functional.binary_cross_entropy_with_logits
+    monkeypatch.setattr(torch.nn.functional, "binary_cross_entropy_with_logits", function)
+    for name in _TIMM_LOSSES:
+        if hasattr(timm.loss, name):
+            monkeypatch.setattr(getattr(timm.loss, name), "forward", getattr(timm.loss, name).forward)
+    monkeypatch.setattr("sys.argv", [])
+    monkeypatch.setattr("sys.path", [])
+    return run
+
+
+@pytest.mark.parametrize("loss", SIGMOID_LOSSES.values(), ids=SIGMOID_LOSSES)
+def test_run_refuses_a_sigmoid_loss_where_it_meets_a_cosine_head(
+    loss: str, run_step: Callable[..., None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match=r"a sigmoid loss .* cannot train a cosine head: it has no bias"):
+        run_step(loss, "cosine")
+    run_step(loss)  # a stock head, in whatever else the process holds
+    assert capsys.readouterr().out == "trained\n"
+
+
+def test_run_lets_a_softmax_loss_pass(run_step: Callable[..., None], capsys: pytest.CaptureFixture[str]) -> None:
+    run_step("timm.loss.LabelSmoothingCrossEntropy()(logits, y)", "cosine")
+    run_step(
+        "nn.CrossEntropyLoss()(logits, y) + timm.loss.BinaryCrossEntropy()(other, y)",
+        "cosine",
+    )
+    assert capsys.readouterr().out == "trained\ntrained\n"

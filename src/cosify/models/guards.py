@@ -5,6 +5,7 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakSet
 
 from torch import nn
 
@@ -13,6 +14,9 @@ from cosify.heads import CosineHead, HeadSpec
 from cosify.models.classifiers import forget_names
 
 _logger = logging.getLogger(__name__)
+
+# The models that were given cosine heads, as long as they live.
+converted: WeakSet[nn.Module] = WeakSet()
 
 # Widths of CLIP's joint image-text space: a "classifier" of that many outputs is an image projection.
 _PROJECTION_WIDTHS = (512, 640, 768, 1024, 1152, 1280)
@@ -47,6 +51,7 @@ class Memory:
             parts = name.split(".")[:-1]
             ancestors = [owner.get_submodule(".".join(parts[: i + 1])) for i in range(len(parts))]
             containers.update({type(module): None for module in ancestors if hasattr(module, "fuse")})
+        converted.add(owner)
         owner.cosify_memory = Memory(spec, type(owner), tuple(containers))  # type: ignore[assignment]
 
 
