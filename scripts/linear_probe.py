@@ -102,10 +102,10 @@ def main(args: ProbeArguments) -> None:
     (train_features, train_labels), (test_features, test_labels) = parts
     logger.info("features: %d train, %d test, %d dimensions", len(train_features), *test_features.shape)
     result = linear_probe(
-        train_features.to(accelerator.device),
-        train_labels.to(accelerator.device),
-        test_features.to(accelerator.device),
-        test_labels.to(accelerator.device),
+        train_features,
+        train_labels,
+        test_features,
+        test_labels,
         num_classes=len(data.label_names),
         hold_out=args.hold_out,
         seed=args.seed,

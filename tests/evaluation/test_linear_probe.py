@@ -4,24 +4,19 @@ import dataclasses
 import json
 import math
 import re
+from importlib import import_module
 
 import numpy as np
 import pytest
 import torch
-from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
-from cosify.evaluation import ProbeResult, Scaling, fit_logistic, linear_probe
+from cosify.evaluation import ProbeResult, Scaling, linear_probe
 
 FEW = (100.0, 1.0, 0.01)
-
-
-def digits() -> tuple[Tensor, Tensor]:
-    features, labels = load_digits(return_X_y=True)
-    return torch.tensor(features)[:800], torch.tensor(labels)[:800]
 
 
 def clouds(num: int, num_classes: int = 3, dim: int = 5, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -35,115 +30,6 @@ def clouds(num: int, num_classes: int = 3, dim: int = 5, seed: int = 0) -> tuple
 def probe(num_classes: int = 3, **settings: object) -> ProbeResult:
     train, test = clouds(150), clouds(300, seed=1)
     return linear_probe(*train, *test, **{"num_classes": num_classes, "lambdas": FEW, **settings})  # type: ignore[arg-type]
-
-
-def objective_and_gradient(
-    features: np.ndarray, labels: np.ndarray, weight: np.ndarray, bias: np.ndarray, penalty: float
-) -> tuple[float, np.ndarray, np.ndarray]:
-    value, by_weight, by_bias = 0.5 * penalty * float((weight**2).sum()), penalty * weight, np.zeros_like(bias)
-    for x, label in zip(features, labels, strict=True):
-        logits = weight @ x + bias
-        shifted = np.exp(logits - logits.max())
-        value += math.log(shifted.sum()) + logits.max() - logits[label]
-        residual = shifted / shifted.sum() - (np.arange(len(bias)) == label)
-        by_weight, by_bias = by_weight + np.outer(residual, x), by_bias + residual
-    return value, by_weight, by_bias
-
-
-@pytest.mark.parametrize("penalty", [1e4, 10.0, 0.1, 1e-3, 1e-5])
-@pytest.mark.parametrize("name", ["digits", "raw digits", "clouds", "more dimensions than rows"])
-def test_objective_is_that_of_sklearn(name: str, penalty: float) -> None:
-    features, labels = {"clouds": clouds(200), "more dimensions than rows": clouds(40, dim=60)}.get(name, digits())
-    if name == "digits":
-        features = torch.from_numpy(StandardScaler().fit_transform(features.numpy()))
-    fit = fit_logistic(features, labels, num_classes=int(labels.max()) + 1, penalty=penalty)
-    assert fit.converged
-    x, y = features.double().numpy(), labels.numpy()
-    ours, by_weight, by_bias = objective_and_gradient(x, y, fit.weight.numpy(), fit.bias.numpy(), penalty)
-    oracle = LogisticRegression(C=1 / penalty, solver="newton-cholesky", tol=1e-10, max_iter=1000).fit(x, y)
-    theirs, _, _ = objective_and_gradient(x, y, oracle.coef_, oracle.intercept_, penalty)
-    assert ours == pytest.approx(theirs, rel=1e-4)
-    spread = (x - x.mean(axis=0)).std()
-    assert np.abs(by_bias).max() <= 3e-5 * ours
-    assert np.abs(by_weight - np.outer(by_bias, x.mean(axis=0))).max() <= 3e-5 * ours * spread
-
-
-def test_two_points() -> None:
-    features, labels = torch.tensor([[-1.0], [1.0]]), torch.tensor([0, 1])
-    fit = fit_logistic(features, labels, num_classes=2, penalty=0.5)
-    w = float(fit.weight[1, 0])  # the minimum of 2 log(1 + e^(-2 w)) + penalty w^2
-    assert w == pytest.approx(2 / (1 + math.exp(2 * w)) / 0.5, rel=1e-4)
-    assert float(fit.weight[0, 0]) == pytest.approx(-w, rel=1e-4)
-    assert float(fit.bias.diff()) == pytest.approx(0, abs=1e-4)
-    torch.testing.assert_close(fit.logits(features).diff().squeeze(1), torch.tensor([-2 * w, 2 * w]).double())
-
-
-def test_a_large_penalty_leaves_the_frequencies() -> None:
-    features, labels = clouds(200)
-    fit = fit_logistic(features, labels, num_classes=3, penalty=1e9)
-    torch.testing.assert_close(fit.bias.softmax(0), labels.bincount().double() / 200, atol=1e-4, rtol=0)
-
-
-@pytest.mark.parametrize("penalty", [1.0, 1e-28])
-def test_repeated_columns_are_one_that_is_longer(penalty: float) -> None:
-    features, labels = clouds(200)
-    triple, longer = features.double().repeat(1, 3), features.double() * 3**0.5
-    found, expected = (
-        fit_logistic(rows, labels, num_classes=3, penalty=penalty).logits(rows).softmax(1) for rows in (triple, longer)
-    )
-    torch.testing.assert_close(found, expected, atol=2e-3, rtol=0)
-
-
-def test_preconditioning_saves_evaluations(monkeypatch: pytest.MonkeyPatch) -> None:
-    inputs, labels = clouds(400, num_classes=10, dim=10)
-    features = (inputs @ torch.randn(10, 400, generator=torch.Generator().manual_seed(0))).relu()
-    features = (features - features.mean(dim=0)) / features.std(dim=0)
-    calls, cross_entropy = [0], torch.nn.functional.cross_entropy
-
-    def counted(logits: Tensor, targets: Tensor, reduction: str) -> Tensor:
-        calls[0] += 1
-        return cross_entropy(logits, targets, reduction=reduction)
-
-    def evaluations() -> int:
-        calls[0], fit = 0, None
-        for penalty in (100.0, 1.0):
-            fit = fit_logistic(features, labels, num_classes=10, penalty=penalty, start=fit)
-            assert fit.converged
-        return calls[0]
-
-    monkeypatch.setattr("torch.nn.functional.cross_entropy", counted)
-    preconditioned = evaluations()
-    monkeypatch.setattr("torch.linalg.eigh", lambda gram: (torch.zeros_like(gram[0]), torch.eye(len(gram)).to(gram)))
-    plain = evaluations()
-    assert preconditioned < 0.6 * plain, (preconditioned, plain)
-
-
-@pytest.mark.parametrize("penalty", [10.0, 1e-3])
-def test_warm_start_is_cold_start(penalty: float) -> None:
-    features, labels = clouds(200)
-    cold = fit_logistic(features, labels, num_classes=3, penalty=penalty)
-    start = fit_logistic(features, labels, num_classes=3, penalty=30 * penalty)
-    warm = fit_logistic(features, labels, num_classes=3, penalty=penalty, start=start)
-    torch.testing.assert_close(warm.logits(features).softmax(1), cold.logits(features).softmax(1), atol=2e-3, rtol=0)
-
-
-def test_a_class_without_rows_is_never_predicted() -> None:
-    features, labels = clouds(200)
-    fit = fit_logistic(features, 2 * labels, num_classes=6, penalty=0.1)
-    fewer = fit_logistic(features, labels, num_classes=3, penalty=0.1)
-    assert fit.converged
-    probability = fit.logits(features).softmax(1)
-    torch.testing.assert_close(probability[:, ::2], fewer.logits(features).softmax(1), atol=1e-3, rtol=0)
-    assert probability[:, 1::2].max() < 1e-9
-
-
-def test_features_of_inference_mode() -> None:
-    with torch.inference_mode():
-        features, labels = clouds(100)
-        inside = fit_logistic(features, labels, num_classes=3, penalty=1.0)
-    outside = fit_logistic(features, labels, num_classes=3, penalty=1.0)
-    torch.testing.assert_close(inside.weight, outside.weight)
-    assert not inside.weight.requires_grad
 
 
 def test_protocol_step_by_step() -> None:
@@ -198,8 +84,8 @@ def test_l2_forgets_the_norm_and_raw_takes_it_all() -> None:
     norms = torch.rand(len(x), 1, generator=torch.Generator().manual_seed(0)) + 0.1
     assert linear_probe(norms * x, y, 3 * u, v, num_classes=3, lambdas=FEW, scaling="l2") == probe(scaling="l2")
     raw = probe(scaling="raw", lambdas=(1.0,))
-    fit = fit_logistic(x, y, num_classes=3, penalty=1.0)
-    assert raw.top1 == pytest.approx(float((fit.logits(u).argmax(1) == v).double().mean()))
+    fit = LogisticRegression(C=1.0, solver="newton-cholesky").fit(x, y)
+    assert raw.top1 == pytest.approx(fit.score(u, v))
 
 
 def test_constant_dimensions_change_nothing() -> None:
@@ -278,7 +164,7 @@ X, Y = clouds(20)
         ({"train_labels": Y * 0 + 1}, "all 16 labels are 1, expected two classes or more"),
         ({"scaling": "whiten"}, "scaling is 'whiten', expected one of standardize, raw, l2"),
         ({"lambdas": ()}, "lambdas is empty, expected at least one"),
-        ({"lambdas": (1.0, 0.0)}, "penalty is 0.0, expected a finite number above 0"),
+        ({"lambdas": (1.0, 0.0)}, "lambda is 0.0, expected a finite number above 0"),
         ({"hold_out": 0.01}, "hold_out is 0.01, 0 of 20 samples, expected a share that leaves samples on both sides"),
         ({"hold_out": 1.0}, "hold_out is 1.0, 20 of 20 samples, expected a share"),
     ],
@@ -296,11 +182,37 @@ def test_kinds() -> None:
         linear_probe(X, Y, X, Y.float(), num_classes=3)
 
 
-def test_patience_ends_the_path_and_keeps_the_best() -> None:
-    lambdas = tuple(10.0**exponent for exponent in range(4, -5, -1))
-    whole = probe(lambdas=lambdas)
-    best = whole.validation_top1.index(max(whole.validation_top1))
-    short = probe(lambdas=lambdas, patience=2)
-    assert short.lambdas == lambdas[: best + 3]
-    assert short.validation_top1 == whole.validation_top1[: best + 3]
-    assert (short.best_lambda, short.top1) == (whole.best_lambda, whole.top1)
+def test_a_plateau_does_not_end_the_path() -> None:
+    """With few samples the largest lambdas leave the most frequent class alone."""
+    result = probe(lambdas=(1e9, 1e8, 1e7, 1e6, 1.0), validation=clouds(80, seed=2))
+    assert len(set(result.validation_top1[:4])) == 1
+    assert result.best_lambda == 1.0
+    assert result.validation_top1[4] > result.validation_top1[0] + 0.2
+
+
+@pytest.mark.parametrize(("lambdas", "edge"), [((1e9, 1e8), "1e+09, the largest"), ((1e9, 1.0), "1, the smallest")])
+def test_an_edge_of_the_path_is_warned_of(
+    lambdas: tuple[float, ...], edge: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    probe(lambdas=lambdas)
+    assert f"lambda is {edge} of the path" in caplog.text
+
+
+def test_no_edge_is_warned_of_within_the_path_or_where_all_is_right(caplog: pytest.LogCaptureFixture) -> None:
+    probe(lambdas=(1e9, 1.0, 0.999))  # of equally good ones the larger
+    probe(lambdas=(1.0,))
+    rows, labels = torch.tensor([[-1.0], [1.0]]).repeat(10, 1), torch.arange(2).repeat(10)
+    linear_probe(rows, labels, rows, labels, num_classes=2, lambdas=FEW)
+    assert caplog.text == ""
+
+
+def test_a_fit_that_does_not_end_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(import_module("cosify.evaluation.linear_probe"), "MAX_ITERATIONS", 1)
+    result = probe(lambdas=(1e-3,))
+    assert (result.converged, result.path_converged) == (False, (False,))
+
+
+def test_features_of_inference_mode() -> None:
+    with torch.inference_mode():
+        inside = probe()
+    assert inside == probe()

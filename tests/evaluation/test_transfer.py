@@ -18,7 +18,7 @@ def test_it_is_the_probe_on_a_fifth_of_each_class() -> None:
     features, labels = torch.from_numpy(bank.embedding), torch.from_numpy(bank.labels)
     test = held_out_mask(labels, 0.2, 3)
     assert found.probe == linear_probe(
-        features[~test], labels[~test], features[test], labels[test], num_classes=5, seed=4, lambdas=FEW, patience=2
+        features[~test], labels[~test], features[test], labels[test], num_classes=5, seed=4, lambdas=FEW
     )
     for label in range(5):
         assert abs(int(test[labels == label].sum()) - 0.2 * int((labels == label).sum())) < 1
@@ -55,3 +55,22 @@ def test_classes_of_one_sample_train_and_are_not_asked_for() -> None:
     found = transfer(bank, lambdas=FEW)
     assert (found.probe.top1, found.knn_top1) == (1.0, 1.0)
     assert found.probe.num_test == 40
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_small_set_does_not_end_on_its_majority(seed: int, caplog: pytest.LogCaptureFixture) -> None:
+    """Of a hundred images the first lambdas leave the most frequent class, and as many right on the held-out ones."""
+    bank = make_bank(100, dim=64, num_classes=10, seed=seed)
+    found = transfer(bank)
+    assert len(found.probe.lambdas) == 45
+    assert len(set(found.probe.validation_top1[:3])) == 1, "a plateau"
+    assert found.probe.top1 >= 0.9
+    assert found.knn_top1 >= 0.9
+    assert "far below" not in caplog.text
+
+
+def test_a_probe_far_below_the_neighbours_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    found = transfer(make_bank(400, dim=64, num_classes=10), lambdas=(1e9,))
+    assert found.probe.top1 < 0.3
+    assert found.knn_top1 > 0.9
+    assert f"the linear probe has {100 * found.probe.top1:.1f} %, far below the" in caplog.text

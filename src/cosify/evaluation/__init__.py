@@ -9,7 +9,6 @@ from cosify.evaluation.embeddings import embeddings
 from cosify.evaluation.features import FeaturePass, feature_bank
 from cosify.evaluation.kappa_scan import KappaScan, scan_bank
 from cosify.evaluation.linear_probe import ProbeResult, Scaling, linear_probe
-from cosify.evaluation.logistic_regression import LogisticRegression, fit_logistic
 from cosify.evaluation.mahalanobis import TiedGaussian
 from cosify.evaluation.ood_bridge import pytorch_ood_score, to_outlier_scores
 from cosify.evaluation.rejector import Decision, Rejector
@@ -31,7 +30,6 @@ __all__ = [
     "FeaturePass",
     "Interval",
     "KappaScan",
-    "LogisticRegression",
     "ProbeResult",
     "Rejector",
     "Scaling",
@@ -46,7 +44,6 @@ __all__ = [
     "embeddings",
     "feature_bank",
     "feature_diversity",
-    "fit_logistic",
     "kappa_calibrations",
     "knn_top1",
     "linear_probe",
