@@ -64,7 +64,7 @@ def main(args: ScanArguments) -> None:
         args = replace(args, data="synthetic")
     device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
     assert device is not None
-    model = start_model(FinetuneArguments(model=args.model, smoke=args.smoke)).to(device)
+    model = start_model(FinetuneArguments(model=args.model, image_size=args.image_size, smoke=args.smoke)).to(device)
     preprocessing = Preprocessing.of_pretrained(model, args.image_size)
     images = load_images(args.data, image_column=args.image_column, label_column=args.label_column)
     check_label_names(model, images.label_names)

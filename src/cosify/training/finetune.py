@@ -14,7 +14,7 @@ from cosify.models.model_digest import model_digest
 from cosify.models.stages import freeze_stages
 from cosify.training.arguments import CosifyArguments, FinetuneArguments, kappa_policy
 from cosify.training.loop import fit
-from cosify.training.model import SMALL_IMAGE_SIZE, SMALL_MODEL, SMALL_MODEL_KWARGS
+from cosify.training.model import SMALL_IMAGE_SIZE, SMALL_MODEL, SMALL_MODEL_KWARGS, set_image_size
 from cosify.training.result import TrainResult
 from cosify.training.session import Session, smoke_settings
 
@@ -55,10 +55,13 @@ def start_model(args: FinetuneArguments | CosifyArguments, head: Literal["linear
         head: `"linear"` for the stock head, also of a published cosine model.
 
     Raises:
-        ValueError: if none is named, or it cannot be loaded.
+        ValueError: if none is named, it cannot be loaded, or takes no images of `args.image_size`.
     """
     if args.model:
-        return load_pretrained(args.model, head)
+        loaded = load_pretrained(args.model, head)
+        if args.image_size is not None:
+            set_image_size(loaded, args.image_size)
+        return loaded
     if not args.smoke:
         raise InputError(
             "model is missing, expected a folder with an export, hf-hub:ORG/NAME or a timm model; name it with --model"

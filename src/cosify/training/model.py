@@ -1,11 +1,12 @@
 """The model of a run: a timm network, with a cosine head if the run asks for one."""
 
 import ast
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import timm
+import torch
 from torch import nn
 
 from cosify.data import BUILT_IN, Preprocessing, base_and_split
@@ -86,7 +87,9 @@ def preprocessing_of(choice: ModelChoice, *, pretrained: bool) -> Preprocessing:
     return Preprocessing.of_model(config, choice.image_size, pretrained=pretrained)
 
 
-def build_model(choice: ModelChoice, args: TrainArguments, num_classes: int, in_chans: int) -> nn.Module:
+def build_model(
+    choice: ModelChoice, args: TrainArguments, num_classes: int, in_chans: int, size: Sequence[int] | None = None
+) -> nn.Module:
     """Build the network, with its own softmax head or a cosine head.
 
     Args:
@@ -94,13 +97,17 @@ def build_model(choice: ModelChoice, args: TrainArguments, num_classes: int, in_
         args: head, kappa, pretrained.
         num_classes: C.
         in_chans: channels of the images.
+        size: height and width of the images; None for those that the model takes.
 
     Raises:
-        ValueError: if the model does not take its arguments, or the head does not suit it.
+        ValueError: if the model does not take its arguments or images of that size, or the head does not suit it.
     """
     try:
         # With its own head first, also of a published cosine model.
         settings = {"num_classes": num_classes, "in_chans": in_chans, "head": "linear", **choice.kwargs}
+        config = timm.get_pretrained_cfg(choice.name, allow_unregistered=True)
+        if size is not None and config is not None and _is_made_for_another(config.to_dict(), size):
+            settings.setdefault("img_size", tuple(size))
         model: nn.Module = timm.create_model(choice.name, pretrained=args.pretrained, **settings)
     except InputError:
         raise
@@ -109,7 +116,60 @@ def build_model(choice: ModelChoice, args: TrainArguments, num_classes: int, in_
             f"model {choice.name!r} cannot be built ({type(error).__name__}: {error}), expected arguments it takes,"
             f" got {choice.kwargs}; change --model-kwargs, or drop --pretrained if it has no weights"
         ) from error
+    if size is not None and "img_size" in settings:
+        _check_size(model, (in_chans, *size))
     getattr(model, "_model_args", {}).pop("head", None)  # stock timm could not open an export that names our argument
     if args.head == "cos":
         convert(model, kappa=kappa_policy(args.kappa))
     return model
+
+
+def set_image_size(model: nn.Module, image_size: int) -> None:
+    """Make a pretrained network take square images of another side than its own, where it is made for one alone.
+
+    timm resamples its position embeddings; an export remembers the size.
+
+    Args:
+        model: of timm or transformers.
+        image_size: the side, pixels.
+
+    Raises:
+        ValueError: if the network takes no images of that size.
+    """
+    config: Any = getattr(model, "pretrained_cfg", None)
+    channels = int(
+        getattr(getattr(model, "config", None), "num_channels", 3) if config is None else config["input_size"][0]
+    )
+    if config is not None and not _is_made_for_another(config, (image_size, image_size)):
+        return
+    if hasattr(model, "set_input_size"):
+        try:
+            model.set_input_size(img_size=(image_size, image_size))  # type: ignore[operator]  # a method of timm's
+        except (AssertionError, RuntimeError, TypeError, ValueError) as error:
+            raise _wrong_size(model, (image_size, image_size), error) from error
+        getattr(model, "_model_args", {})["img_size"] = (image_size, image_size)
+    _check_size(model, (channels, image_size, image_size))
+
+
+def _is_made_for_another(config: Mapping[str, Any], size: Sequence[int]) -> bool:
+    """Return whether timm says that a network takes images of one size alone, and another one than this."""
+    return bool(config.get("fixed_input_size")) and tuple(config["input_size"][-2:]) != tuple(size)
+
+
+@torch.no_grad()
+def _check_size(model: nn.Module, shape: Sequence[int]) -> None:
+    """Raise an InputError if the network does not take an image of that shape."""
+    was_training = model.training
+    try:
+        model.eval()(torch.zeros(1, *shape))
+    except (AssertionError, RuntimeError, ValueError) as error:  # timm's and transformers' layers, each in its own way
+        raise _wrong_size(model, shape[1:], error) from error
+    finally:
+        model.train(was_training)
+
+
+def _wrong_size(model: nn.Module, size: Sequence[int], error: Exception) -> InputError:
+    return InputError(
+        f"{type(model).__name__} takes no images of {size[0]}x{size[1]} pixels ({error}); drop --image-size, choose one"
+        " that it takes, or another model"
+    )

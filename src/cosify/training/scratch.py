@@ -23,5 +23,5 @@ def train(args: TrainArguments) -> TrainResult:
     head = args.kappa if args.head == "cos" else "softmax"
     session = Session.open(args, f"{choice.name}-{head}", preprocessing_of(choice, pretrained=args.pretrained))
     data = session.data
-    model = build_model(choice, args, len(data.label_names), data.image_shape[0])
+    model = build_model(choice, args, len(data.label_names), data.image_shape[0], data.image_shape[1:])
     return fit(session, model, more_config={"model": choice.name, "model_kwargs": choice.kwargs, "head": head})

@@ -1,0 +1,65 @@
+"""Networks at another image size than their own."""
+
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+
+import cosify
+from cosify.errors import InputError
+from cosify.models import load_pretrained
+from cosify.training import FinetuneArguments, TrainArguments
+from cosify.training.finetune import start_model
+from cosify.training.model import ModelChoice, build_model
+
+VIT = "vit_tiny_patch16_224"
+SMALL = {"depth": 1, "embed_dim": 16, "num_heads": 2}  # of it
+PIXELS = torch.rand(2, 3, 48, 48, generator=torch.Generator().manual_seed(0))
+
+
+def built(name: str, size: tuple[int, int], *more: str) -> torch.nn.Module:
+    small = [f"{key}={value}" for key, value in SMALL.items()] if name == VIT else []
+    args = TrainArguments(model=name, model_kwargs=[*small, *more])
+    return build_model(ModelChoice.of(args), args, 3, 3, size)
+
+
+@pytest.mark.parametrize("name", [VIT, "test_vit", "test_resnet"])
+def test_a_network_is_built_for_the_size_of_the_images(name: str, tmp_path: Path) -> None:
+    model = built(name, (48, 48))
+    logits = model(PIXELS)  # kappa comes with the first batch
+    assert logits.shape == (2, 3)
+    expected = model.eval()(PIXELS)
+    cosify.save(model, tmp_path)
+    torch.testing.assert_close(load_pretrained(str(tmp_path)).eval()(PIXELS), expected)
+
+
+def test_images_that_are_not_square() -> None:
+    assert built(VIT, (48, 64)).eval()(torch.rand(1, 3, 48, 64)).shape == (1, 3)
+
+
+def test_a_size_that_a_network_does_not_take_is_one_error() -> None:
+    with pytest.raises(InputError, match=r"VisionTransformer takes no images of 48x48 pixels \(.*; drop --image-size"):
+        built(VIT, (48, 48), "img_size=64")
+
+
+def test_a_pretrained_network_is_set_to_another_size(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = timm.create_model(VIT, num_classes=3, head="cos", kappa=5.0, **SMALL)
+    cosify.save(model, tmp_path / "own")
+    found = start_model(FinetuneArguments(model=str(tmp_path / "own"), image_size=48))
+    expected = timm.create_model(f"local-dir:{tmp_path / 'own'}", pretrained=True, img_size=48).eval()(PIXELS)
+    torch.testing.assert_close(found.eval()(PIXELS), expected)
+    cosify.save(found, tmp_path / "other")
+    torch.testing.assert_close(load_pretrained(str(tmp_path / "other")).eval()(PIXELS), expected)
+
+
+def test_a_transformers_network_that_takes_one_size_says_so(tmp_path: Path) -> None:
+    from transformers import ViTConfig, ViTForImageClassification
+
+    width = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    ViTForImageClassification(ViTConfig(image_size=64, num_labels=3, **width)).save_pretrained(tmp_path)
+    with pytest.raises(
+        InputError, match=r"ViTForImageClassification takes no images of 48x48 pixels \(Input image size"
+    ):
+        start_model(FinetuneArguments(model=str(tmp_path), image_size=48))
