@@ -1,7 +1,11 @@
 """Batches from worker processes: what an image looks like depends on seed, epoch and place alone."""
 
 import io
+import os
 import random
+import signal
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +17,8 @@ from PIL import Image
 from torch import Tensor
 
 from cosify.data import Normalization, Preprocessing, Shard, Splits, WorkerData, load_splits, train_transform, workers
-from tests.data.folders import parquet_folder, picture, splits_of
+from cosify.errors import InputError
+from tests.data.folders import ROOT, parquet_folder, picture, splits_of
 
 # Of torch, on a machine with one core.
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")
@@ -308,9 +313,11 @@ def test_a_broken_image_is_named(num_workers: int) -> None:
     data = worker_data(splits, num_workers=num_workers)
     with pytest.raises(
         ValueError,
-        match=r"image in row 2 of split 'train' \(600 bytes\) cannot be read \(.*\), expected a file that Pillow opens",
-    ):
+        match=r"^image in row 2 of split 'train' \(600 bytes\) cannot be read \(.*\), expected a file that ",
+    ) as raised:
         epoch(data, 2)
+    assert type(raised.value) is InputError, "the error itself, without a worker's traceback"
+    assert "Traceback" not in str(raised.value)
     with pytest.raises(ValueError, match=r"image in row 1 of split 'test' \(None\) cannot be read"):
         list(data.test_batches(2))
     stop_workers(data)
@@ -327,6 +334,39 @@ def test_a_label_that_is_missing_or_out_of_range_is_named(num_workers: int, wron
     with pytest.raises(ValueError, match=message.format("test")):
         list(data.test_batches(3))
     stop_workers(data)
+
+
+def test_a_worker_that_was_killed_is_one_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL", 0.1)  # 5 s, after which torch looks
+    data = worker_data(stored(), num_workers=1)
+    batches = data.test_batches(1)
+    next(batches)
+    (worker,) = data._test[1]._iterator._workers  # type: ignore[union-attr]
+    os.kill(worker.pid, signal.SIGKILL)
+    worker.join()  # no error here, wherever the main process is
+    with pytest.raises(
+        InputError, match=rf"that decodes images has died \(.*{worker.pid}.*use a smaller --num-workers"
+    ):
+        list(batches)
+
+
+LEAVES_EARLY = """
+import cosify.data
+
+from tests.data.test_workers import worker_data, stored
+if __name__ == "__main__":
+    data = worker_data(stored(), num_workers=2)
+    next(data.train_batches(2, epoch=0, seed=0, shard=cosify.data.Shard()))
+    print("left")
+"""
+
+
+@pytest.mark.slow
+def test_a_program_that_ends_in_the_middle_of_a_pass_ends_quietly() -> None:
+    ended = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", LEAVES_EARLY], cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "left\n", "")
 
 
 def test_a_broken_row_of_a_stream_is_named(tmp_path: Path) -> None:

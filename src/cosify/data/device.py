@@ -35,7 +35,7 @@ class DeviceData:
     """
 
     pipeline = "device"
-    interpolation, crop_pct = "bilinear", 1.0
+    interpolation, crop_pct, crop_mode = "bilinear", 1.0, "center"
 
     def __init__(
         self,

@@ -14,6 +14,7 @@ from cosify.data.decode import channels_of, open_image, undecoded
 from cosify.data.device import DeviceData
 from cosify.data.normalize import Normalization
 from cosify.data.preprocessing import Preprocessing
+from cosify.data.processor import ImageProcessor
 from cosify.data.sources import BUILT_IN, Splits, base_and_split
 from cosify.data.tensors import Layout, decode_splits
 from cosify.data.workers import WorkerData, default_num_workers
@@ -95,10 +96,7 @@ def open_data(
             show_progress=show_progress,
         )
         return DeviceData(train, test, splits.label_names, shift, _given(preprocessing, train.images.shape[1]))
-    side = (preprocessing.fallback_size if preprocessing.image_size is None else preprocessing.image_size,) * 2
-    if preprocessing.image_size is None and survey.alike and max(survey.side) <= LARGEST_RESIDENT_SIDE:
-        side = survey.side
-    shape = (survey.channels, *side)
+    shape = _shape(survey, preprocessing)
     options = dict(settings.transform)
     if survey.channels == 1 and options.get("auto_augment"):
         raise InputError(
@@ -119,6 +117,7 @@ def open_data(
         device=device,
         interpolation=preprocessing.interpolation,
         crop_pct=preprocessing.crop_pct,
+        crop_mode=preprocessing.crop_mode,
     )
 
 
@@ -131,6 +130,17 @@ def choose_pipeline(
         ValueError: if images cannot be read, or the settings contradict each other.
     """
     return "device" if _resident(splits, settings, preprocessing, _survey(splits, preprocessing)) else "workers"
+
+
+def _shape(survey: _Survey, preprocessing: Preprocessing) -> tuple[int, int, int]:
+    """Return channels, height and width that images reach the network with, from the workers."""
+    if preprocessing.processor is not None:
+        return ImageProcessor(preprocessing.processor).shape_of(survey.side[::-1], survey.channels)
+    if preprocessing.image_size is not None:
+        return (survey.channels, preprocessing.image_size, preprocessing.image_size)
+    if survey.alike and max(survey.side) <= LARGEST_RESIDENT_SIDE:
+        return (survey.channels, *survey.side)
+    return (survey.channels, preprocessing.fallback_size, preprocessing.fallback_size)
 
 
 def train_transform(
@@ -181,16 +191,26 @@ def check_transform(options: Mapping[str, Any]) -> None:
 
 
 def eval_transform(shape: tuple[int, int, int], preprocessing: Preprocessing) -> Callable[[Any], Any]:
-    """Return what an image goes through in evaluation: from PIL to uint8 [channels, H, W], resized and cropped.
+    """Return what an image goes through in evaluation: from PIL to [channels, H, W], resized and cropped.
+
+    uint8 by timm's transform; what a transformers model's own image processor gives is float, and normalised.
 
     Args:
         shape: channels, height and width that come out.
-        preprocessing: interpolation and share that the crop keeps.
+        preprocessing: of the network.
     """
     from timm.data import create_transform
 
+    if preprocessing.processor is not None:
+        return ImageProcessor(preprocessing.processor, shape)
+    normalization = _given(preprocessing, shape[0])
     made: Callable[[Any], Any] = create_transform(
-        shape, interpolation=preprocessing.interpolation, crop_pct=preprocessing.crop_pct, use_prefetcher=True
+        shape,
+        interpolation=preprocessing.interpolation,
+        crop_pct=preprocessing.crop_pct,
+        crop_mode=preprocessing.crop_mode,
+        mean=(0.5,) * shape[0] if normalization is None else normalization.mean,  # for borders alone
+        use_prefetcher=True,
     )
     return made
 
@@ -219,14 +239,21 @@ def _survey(splits: Splits, preprocessing: Preprocessing) -> _Survey:
 
 def _resident(splits: Splits, settings: PipelineSettings, preprocessing: Preprocessing, survey: _Survey) -> bool:
     wants_timm = settings.augment == "timm" or bool(settings.transform)
+    if preprocessing.processor is not None and (settings.augment != "none" or settings.transform):
+        raise InputError(
+            "images of a transformers model go through its own image processor, which augments nothing, expected"
+            " augment none; to train here, name a timm model"
+        )
     if settings.transform and settings.augment not in ("auto", "timm"):
         raise InputError(
             f"augment is {settings.augment!r} and transform is {dict(settings.transform)}, expected one of them; use"
             " augment timm, or drop transform"
         )
-    if settings.pipeline == "device" and (wants_timm or splits.streaming):
-        why = "streaming" if splits.streaming else "timm's transform"
+    if settings.pipeline == "device" and (wants_timm or splits.streaming or preprocessing.processor is not None):
+        why = "streaming" if splits.streaming else "timm's transform" if wants_timm else "a model's image processor"
         raise InputError(f"pipeline is 'device' with {why}, which needs worker processes; use pipeline auto or workers")
+    if preprocessing.processor is not None:
+        return False
     if settings.pipeline != "auto" or wants_timm or splits.streaming or not survey.alike:
         return settings.pipeline == "device"
     side = survey.side if preprocessing.image_size is None else (preprocessing.image_size,) * 2

@@ -1,14 +1,14 @@
 """What a network expects of its images: side, mean and deviation, how they are scaled and cropped."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import nn
 
-from cosify.errors import InputError
+from cosify.data.processor import ImageProcessor
 
-PIL_FILTERS = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}  # numbers of PIL.Image.Resampling
+UNCHANGED = (0.0, 1 / 255)  # mean and deviation under which what a processor gives stays as it is, to the bit
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,9 @@ class Preprocessing:
         interpolation: how images are scaled, as timm names it.
         crop_pct: share of the short side that the centre crop keeps.
         channels: 1 or 3 that images are converted to; None for 1 if all are grey, else 3.
+        crop_mode: of timm: `"center"` crops the middle, `"squash"` ignores the aspect ratio, `"border"` adds borders.
+        processor: JSON of transformers' image processor, which then does everything, normalisation too; None for timm's
+            transform.
     """
 
     image_size: int | None
@@ -32,6 +35,13 @@ class Preprocessing:
     interpolation: str = "bilinear"
     crop_pct: float = 1.0
     channels: int | None = None
+    crop_mode: str = "center"
+    processor: str | None = None
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether images are only scaled (bilinear) and cropped, as the pipeline on the device does it."""
+        return (self.interpolation, self.crop_pct, self.crop_mode, self.processor) == ("bilinear", 1.0, "center", None)
 
     @classmethod
     def of_model(cls, config: Any, image_size: int | None, *, pretrained: bool) -> "Preprocessing":
@@ -42,32 +52,38 @@ class Preprocessing:
             image_size: side that was asked for, pixels.
             pretrained: whether the weights are; those from scratch have no mean and deviation of their own.
         """
-        entry: Callable[[str], Any] = (
-            config.get if isinstance(config, Mapping) else lambda key: getattr(config, key, None)
-        )
+        from timm.data import resolve_data_config
+
+        names = ("input_size", "mean", "std", "interpolation", "crop_pct", "crop_mode")
+        settings = {
+            name: config.get(name) if isinstance(config, Mapping) else getattr(config, name, None) for name in names
+        }
+        found = resolve_data_config(pretrained_cfg=settings)
         return cls(
             image_size,
-            fallback_size=int(entry("input_size")[-1]),
-            mean=tuple(entry("mean")) if pretrained else None,
-            std=tuple(entry("std")) if pretrained else None,
-            interpolation=entry("interpolation") or "bilinear",
-            crop_pct=float(entry("crop_pct") or 1.0),
+            fallback_size=int(found["input_size"][-1]),
+            mean=tuple(found["mean"]) if pretrained else None,
+            std=tuple(found["std"]) if pretrained else None,
+            interpolation=found["interpolation"],
+            crop_pct=float(found["crop_pct"]),
+            crop_mode=found["crop_mode"],
         )
 
     @classmethod
     def of_pretrained(cls, model: nn.Module, image_size: int | None = None) -> "Preprocessing":
         """Return what a pretrained network expects of its images, channels too.
 
-        transformers models are read from their image processor; images that it would squash to a square are cropped.
+        transformers models bring their own image processor; timm models, also inside of TimmWrapper, their settings.
 
         Args:
             model: of timm or transformers.
             image_size: side in pixels instead of its own.
 
         Raises:
-            ValueError: if a transformers model has neither an image processor nor an image size.
+            ValueError: if a transformers model has no image processor, one that gives something else than images, or
+                one that cannot be set to `image_size`.
         """
-        config: Any = getattr(model, "pretrained_cfg", None)
+        config = _timm_config(model)
         if config is None:
             return _of_transformers(model, image_size)
         found = cls.of_model(config, image_size, pretrained=True)
@@ -77,30 +93,32 @@ class Preprocessing:
         return replace(found, channels=int(config["input_size"][0]))
 
 
-def _of_transformers(model: Any, image_size: int | None) -> Preprocessing:
-    from transformers import AutoImageProcessor
+def _timm_config(model: Any) -> Any:
+    """Return timm's description of a model's images, None for a native transformers model."""
+    inner = getattr(model, "timm_model", None)  # of transformers' TimmWrapper
+    own = None if inner is None else getattr(model.config, "pretrained_cfg", None)  # of the weights; else of timm's own
+    return own or getattr(model if inner is None else inner, "pretrained_cfg", None)
 
-    name = model.config.name_or_path
-    try:
-        processor = AutoImageProcessor.from_pretrained(name)
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"model {name!r} has no image processor ({type(error).__name__}), expected preprocessor_config.json"
-            " beside its weights: mean, deviation and size of its images; save the processor there"
-        ) from error
-    size: Any = processor.crop_size if getattr(processor, "do_center_crop", False) else processor.size
-    side = int(size["height"] if "height" in size else size["shortest_edge"])
-    resized: Any = processor.size
-    short = int(resized["height"] if "height" in resized else resized["shortest_edge"])
+
+def _of_transformers(model: Any, image_size: int | None) -> Preprocessing:
+    processor, channels = ImageProcessor.of(model.config.name_or_path), _num_channels(model.config)
+    if image_size is not None:
+        processor = processor.resized(image_size, channels)
+    side = processor.side(channels)
     return Preprocessing(
-        side if image_size is None else image_size,
-        fallback_size=side,
-        mean=tuple(processor.image_mean),
-        std=tuple(processor.image_std),
-        interpolation=PIL_FILTERS[int(processor.resample)],
-        crop_pct=getattr(processor, "crop_pct", None) or side / short,  # ConvNeXt has one
-        channels=int(getattr(model.config, "num_channels", 3)),
+        side,
+        fallback_size=max(processor.shape_of((64, 64), channels)[1:]),
+        mean=UNCHANGED[:1] * channels,
+        std=UNCHANGED[1:] * channels,
+        channels=channels,
+        processor=processor.description,
     )
+
+
+def _num_channels(config: Any) -> int:
+    """Return the channels of a transformers model's images; models of images and text have them one level down."""
+    inner = getattr(config, "vision_config", None)
+    return int(getattr(config, "num_channels", None) or getattr(inner, "num_channels", None) or 3)
 
 
 def record_preprocessing(
@@ -110,6 +128,7 @@ def record_preprocessing(
     std: Sequence[float],
     interpolation: str,
     crop_pct: float,
+    crop_mode: str = "center",
 ) -> None:
     """Write into the model's timm config how images reached it, so that an export carries it.
 
@@ -120,6 +139,7 @@ def record_preprocessing(
         std: their standard deviation.
         interpolation: how images were scaled.
         crop_pct: share of the short side that the centre crop kept.
+        crop_mode: of timm, as in `Preprocessing`.
     """
     config: Any = model.pretrained_cfg
     config.update(
@@ -127,6 +147,6 @@ def record_preprocessing(
         mean=tuple(mean),
         std=tuple(std),
         crop_pct=crop_pct,
-        crop_mode="center",
+        crop_mode=crop_mode,
         interpolation=interpolation,
     )

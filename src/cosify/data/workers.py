@@ -12,6 +12,7 @@ import multiprocessing
 import os
 import random
 import signal
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from weakref import WeakSet
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, default_collate
 
 from cosify.data.batches import ALONE, Shard, eval_rows, mixed_seed, own_rows, training_order
 from cosify.data.decode import open_image, undecoded
@@ -38,7 +39,10 @@ _outliving: WeakSet[BaseProcess] = WeakSet()  # worker processes, which SIGTERM 
 SHUFFLE_BUFFER = 10_000  # rows of a stream among which the next one is drawn
 
 
-class Decoder(Dataset[tuple[Tensor, int]]):
+Sample = tuple[Tensor, int]
+
+
+class Decoder(Dataset[Sample | InputError]):
     """Answer requests with the transformed pixels, uint8 [channels, H, W], and the label.
 
     Args:
@@ -55,8 +59,17 @@ class Decoder(Dataset[tuple[Tensor, int]]):
         self.num_classes = len(splits.label_names)
         self.mode = "L" if channels == 1 else "RGB"
 
-    def __getitem__(self, request: Request) -> tuple[Tensor, int]:
-        """Decode and transform one image."""
+    def __getitem__(self, request: Request) -> Sample | InputError:
+        """Decode and transform one image; return what is wrong with it, for the main process to raise.
+
+        torch would wrap an error that is raised here into the worker's traceback.
+        """
+        try:
+            return self._sample(request)
+        except InputError as error:
+            return error
+
+    def _sample(self, request: Request) -> Sample:
         row, place, seed = request
         cells = row if self.split is None else self.split[row]
         image = open_image(cells[self.image_column], place, self.name).convert(self.mode)
@@ -65,6 +78,12 @@ class Decoder(Dataset[tuple[Tensor, int]]):
             raise wrong_label(label, place, self.name, self.num_classes)
         with _chance(seed):
             return torch.as_tensor(self.transform(image)), label
+
+
+def _batch(samples: list[Sample | InputError]) -> Any:
+    """Return images and labels of a batch, or the first of its errors."""
+    errors = [sample for sample in samples if isinstance(sample, InputError)]
+    return errors[0] if errors else default_collate(samples)
 
 
 @contextmanager
@@ -119,6 +138,7 @@ class WorkerData:
         device: where batches go.
         interpolation: how the test transform scales.
         crop_pct: share of the short side that it keeps.
+        crop_mode: of timm, as in `Preprocessing`.
     """
 
     pipeline = "workers"
@@ -136,9 +156,10 @@ class WorkerData:
         device: torch.device,
         interpolation: str,
         crop_pct: float,
+        crop_mode: str = "center",
     ) -> None:
         self.label_names, self.image_shape, self.augmentation = splits.label_names, image_shape, augmentation
-        self.interpolation, self.crop_pct = interpolation, crop_pct
+        self.interpolation, self.crop_pct, self.crop_mode = interpolation, crop_pct, crop_mode
         self.num_train, self.num_test = splits.num_train, splits.num_test
         self._splits, self._device, self._test_transform = splits, device, test_transform
         self.train_labels = None if splits.streaming else labels_of(splits, "train")
@@ -153,6 +174,7 @@ class WorkerData:
         split = None if splits.streaming else undecoded(splits.split(name), splits.image_column)
         loader: DataLoader[Any] = DataLoader(
             Decoder(split, name, splits, transform, self.image_shape[0]),
+            collate_fn=_batch,
             batch_sampler=plan,  # type: ignore[arg-type]  # it takes any iterable of requests
             num_workers=num_workers,
             persistent_workers=num_workers > 0,
@@ -192,11 +214,7 @@ class WorkerData:
     def _run(
         self, loader: tuple[_Plan, DataLoader[Any]], batches: Iterable[Sequence[Request]]
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        loader[0].batches = batches
-        others = multiprocessing.active_children()
-        iterator = iter(loader[1])
-        _outliving.update(process for process in multiprocessing.active_children() if process not in others)
-        for images, labels in iterator:
+        for images, labels in _decoded(*loader, batches):
             images = images.to(self._device, non_blocking=True)
             yield self._normalize(images), labels.to(self._device, non_blocking=True)
 
@@ -230,9 +248,65 @@ class WorkerData:
     def _measured(self) -> Normalization:
         plan, loader = self._loader("train", self._test_transform, 0)
         step = 1 if self._splits.streaming else math.ceil(self.num_train / SAMPLE_FOR_STATISTICS)
-        plan.batches = islice(self._in_order("train", self.num_train, 1, ALONE), 0, step * SAMPLE_FOR_STATISTICS, step)
-        pixels = [images for images, _ in loader]
+        batches = islice(self._in_order("train", self.num_train, 1, ALONE), 0, step * SAMPLE_FOR_STATISTICS, step)
+        pixels = [images for images, _ in _decoded(plan, loader, batches)]
         return Normalization.of_images(torch.cat(pixels))
+
+
+def _decoded(
+    plan: _Plan, loader: DataLoader[Any], batches: Iterable[Sequence[Request]]
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield the batches of a pass.
+
+    Raises:
+        ValueError: if an image cannot be read or has a wrong label, or a worker has died.
+    """
+    plan.batches = batches
+    others = multiprocessing.active_children()
+    with _death_named(loader.num_workers), _handler_of_children_kept():
+        iterator = iter(loader)
+    _outliving.update(process for process in multiprocessing.active_children() if process not in others)
+    while True:
+        with _death_named(loader.num_workers):
+            batch = next(iterator, None)
+        if batch is None:
+            return
+        if isinstance(batch, InputError):
+            raise batch
+        yield batch
+
+
+@contextmanager
+def _death_named(num_workers: int) -> Iterator[None]:
+    """Say in words what torch says of a worker that has ended before its time."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "exited unexpectedly" not in str(error):
+            raise
+        raise InputError(
+            f"a process that decodes images has died ({error}), expected all {num_workers} to live; if memory is"
+            " short, as where the system kills it, use a smaller --num-workers or --batch-size"
+        ) from error
+
+
+@contextmanager
+def _handler_of_children_kept() -> Iterator[None]:
+    """Leave SIGCHLD as it was: torch's DataLoader makes every worker's end an error, wherever the main process is.
+
+    At the end of the program, too.  Without it the next batch says that a worker has died.
+    """
+    number = getattr(signal, "SIGCHLD", None)  # Windows has none, and other threads may set none
+    before = (
+        signal.getsignal(number)
+        if number is not None and threading.current_thread() is threading.main_thread()
+        else None
+    )
+    try:
+        yield
+    finally:
+        if number is not None and before is not None:
+            signal.signal(number, before)
 
 
 @atexit.register

@@ -88,11 +88,9 @@ def _extract(
     classifier = linear_classifier(model)
     weight = classifier.weight.detach().flatten(1).float()
     is_cosine = isinstance(classifier, CosineHead)
-    # The pipeline on the device, for small images, knows no other transform than this.
-    plain = (preprocessing.interpolation, preprocessing.crop_pct) == ("bilinear", 1.0)
     data = open_data(
         images,
-        PipelineSettings("none", pipeline="auto" if plain else "workers", num_workers=run.num_workers),
+        PipelineSettings("none", pipeline="auto" if preprocessing.is_plain else "workers", num_workers=run.num_workers),
         preprocessing,
         data="",
         device=weight.device,

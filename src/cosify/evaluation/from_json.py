@@ -2,7 +2,7 @@
 
 import types
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from cosify.errors import InputError
@@ -18,7 +18,7 @@ def from_json(kind: type[Kind], value: Any) -> Kind:
         value: of JSON.
 
     Raises:
-        ValueError: if a field is missing, unknown, or of another kind; the message names it.
+        ValueError: if a field without a default is missing, or one is unknown or of another kind; the message names it.
     """
     return cast(Kind, _read(kind, value, kind.__name__))
 
@@ -27,8 +27,10 @@ def _read(kind: Any, value: Any, where: str) -> Any:
     origin, arguments = get_origin(kind), get_args(kind)
     if is_dataclass(kind):
         names = {entry.name for entry in fields(kind)}
-        if not isinstance(value, Mapping) or set(value) != names:
-            other = sorted(set(value) ^ names) if isinstance(value, Mapping) else type(value).__name__
+        needed = {entry.name for entry in fields(kind) if entry.default is MISSING}  # the others came in later versions
+        if not isinstance(value, Mapping) or not needed <= set(value) <= names:
+            found = set(value) if isinstance(value, Mapping) else set()
+            other = sorted(needed - found | found - names) if isinstance(value, Mapping) else type(value).__name__
             raise InputError(f"{where} differs in {other} from what this version of cosify writes; evaluate again")
         hints = get_type_hints(kind)
         return cast(Any, kind)(**{name: _read(hints[name], value[name], f"{where}.{name}") for name in value})

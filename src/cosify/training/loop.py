@@ -87,7 +87,13 @@ class Run:
         self.total_steps = args.epochs * self.steps_per_epoch
         normalization = data.normalization
         record_preprocessing(
-            model, data.image_shape, normalization.mean, normalization.std, data.interpolation, data.crop_pct
+            model,
+            data.image_shape,
+            normalization.mean,
+            normalization.std,
+            data.interpolation,
+            data.crop_pct,
+            data.crop_mode,
         )
         model.to(device).to(memory_format=session.memory_format)
         if args.grad_checkpointing:
