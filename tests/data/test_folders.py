@@ -193,7 +193,7 @@ def test_names_of_parquet_files_are_taken_to_the_letter(tmp_path: Path, caplog: 
         " are left out"
     ]
     (folder / "train-00000-of-00002.parquet").write_bytes((other / "train.parquet").read_bytes())
-    with pytest.raises(InputError, match=r"expected one file or the shards of one set for the split 'train'; move"):
+    with pytest.raises(InputError, match=r"expected the files of one set for the split 'train'; move"):
         load_splits(str(folder))
     (folder / "train.parquet").unlink()
     with pytest.raises(InputError, match=r"holds 1 of the 2 files train-\*-of-00002.parquet, expected all of them"):

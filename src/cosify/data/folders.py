@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 VALIDATION_NAMES = ("validation", "valid", "val", "dev")
 TEST_NAMES = ("test", *VALIDATION_NAMES)
 SPLIT_NAMES = ("train", *TEST_NAMES)
-# train.parquet; train-0.parquet, train-00000-of-00002.parquet, and the latter with the digest of older hub sets.
-PARQUET = re.compile(rf"({'|'.join(SPLIT_NAMES)})(-\d+(?:-of-(\d+))?)?(?:-[0-9a-f]{{16}})?\.parquet")
+# train.parquet, train-2.parquet; or train-00000-of-00002.parquet, also with the digest of older hub sets.
+PARQUET = re.compile(rf"({'|'.join(SPLIT_NAMES)})(?:-\d+(?:-of-(\d+))?)?(?:-[0-9a-f]{{16}})?\.parquet")
 EXPECTED = "train.parquet and test.parquet, or train/CLASS/*.png and test/CLASS/*.png"
 NAMED = 10  # files, at most, that a message names
 logger = logging.getLogger("cosify")
@@ -93,12 +93,12 @@ def _parquet_files(folder: Path, entries: Sequence[Path]) -> dict[str, list[Path
     matches = [(path, match) for path in entries if (match := PARQUET.fullmatch(path.name)) and path.is_file()]
     splits: dict[str, list[Path]] = {}
     for name in SPLIT_NAMES:
-        files = [(path, match[2], match[3]) for path, match in matches if match[1] == name]
-        totals = {total for _, _, total in files}
-        if len(files) > 1 and (len(totals) > 1 or any(shard is None for _, shard, _ in files)):
+        files = [(path, match[2]) for path, match in matches if match[1] == name]
+        totals = {total for _, total in files}
+        if len(totals) > 1:
             raise InputError(
-                f"folder {str(folder)!r} holds {[path.name for path, _, _ in files][:NAMED]}, expected one file or the"
-                f" shards of one set for the split {name!r}; move the others away"
+                f"folder {str(folder)!r} holds {[path.name for path, _ in files][:NAMED]}, expected the"
+                f" files of one set for the split {name!r}; move the others away"
             )
         total = totals.pop() if files else None
         if total is not None and int(total) != len(files):
@@ -107,7 +107,7 @@ def _parquet_files(folder: Path, entries: Sequence[Path]) -> dict[str, list[Path
                 " expected all of them; fetch the others, or rename what is there"
             )
         if files:
-            splits[name] = [path for path, _, _ in files]
+            splits[name] = [path for path, _ in files]
     return splits
 
 
