@@ -1,5 +1,6 @@
 """A run that ends early, however it ends, goes on to what it would have been."""
 
+import importlib.util
 import json
 import multiprocessing
 import random
@@ -8,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import pytest
 import torch
 
 from cosify.training import FinetuneArguments, TrainArguments, finetune, read_metrics, train
+from cosify.training.checkpoint import Progress, read_progress
 from cosify.training.loop import Run
 from cosify.training.parse import from_run
 from cosify.training.session import _batch_size_of
@@ -217,3 +219,53 @@ def test_a_batch_that_cannot_be_shared_is_refused(tmp_path: Path, monkeypatch: p
         ValueError, match=r"the run has 32 images in a batch of all processes, which 3 cannot share, exp"
     ):
         _batch_size_of(from_run(TrainArguments, tmp_path), 3)
+
+
+def test_an_earlier_run_stays_until_the_new_one_has_its_first_checkpoint(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    args = replace(ARGUMENTS, epochs=1, output=str(run))
+    train(args)
+    before = recorded(run)
+    args = replace(args, overwrite=True, seed=1, tracker="auto", save_every_steps=None)
+    with pytest.raises(ValueError, match="cannot be built"):
+        train(replace(args, model_kwargs=["widht=2"]))
+    assert recorded(run) == before
+    result = train(args)
+    assert (recorded(run) == before, result.folder.path) == (False, run)
+    assert {path.name for path in (run / "checkpoints").iterdir()} == {"step-000000010", "best.safetensors"}
+    if importlib.util.find_spec("tensorboard") is not None:
+        from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+        events = EventAccumulator(str(run / "trackers"))
+        events.Reload()
+        (loss,) = events.Scalars("train_loss")
+        assert (loss.step, loss.value) == (10, pytest.approx(read_metrics(run)[0]["train_loss"], rel=1e-6))
+
+
+@pytest.mark.parametrize("damage", ["{", "[]", '{"step": "7"}', '{"step": 7, "sums": [1]}', '{"step": 7, "more": 1}'])
+def test_a_damaged_progress_is_named(damage: str, tmp_path: Path) -> None:
+    file = tmp_path / "step-000000007" / "progress.json"
+    file.parent.mkdir()
+    file.write_text(json.dumps(asdict(Progress(7))))
+    assert read_progress(file) == Progress(7)
+    file.write_text(damage)
+    with pytest.raises((ValueError, TypeError)):
+        read_progress(file)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("again", [False, True])
+def test_ctrl_c_ends_before_the_first_step_and_at_once_the_second_time(again: bool, tmp_path: Path) -> None:
+    code = "import os, signal, sys; from cosify.training.loop import Run; from scripts import train;"
+    code += "from cosify.training import TrainArguments;"
+    code += "stop = lambda *_: os.kill(os.getpid(), signal.SIGINT);"
+    code += "stop = (lambda first: lambda *_: (first(), first()))(stop);" if again else ""
+    code += f"Run.{'step' if again else '__init__'} = stop;"
+    code += f"train.main(TrainArguments(data='synthetic', tracker='none', output={str(tmp_path / 'run')!r}))"
+    if again:
+        code = code.replace("Run.step = stop", "step = Run.step; Run.step = lambda *a: (step(*a), stop())")
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment(), capture_output=True, text=True, timeout=200, check=False
+    )
+    assert done.returncode == 130, done.stderr
+    assert "Traceback" not in done.stderr

@@ -39,7 +39,7 @@ def averaged(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("as_torch", [True, False])
+@pytest.mark.parametrize("as_torch", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_no_file_of_a_checkpoint_is_executed(averaged: Path, as_torch: bool, tmp_path: Path) -> None:
     (newest,) = averaged.glob("checkpoints/step-*")
     names = [path.name for path in newest.iterdir() if path.suffix not in (".json", ".safetensors")]

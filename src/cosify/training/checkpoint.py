@@ -146,7 +146,7 @@ class Checkpoints:
         try:
             with tensors_only(newest):
                 self.accelerator.load_state(str(newest))
-            progress = _progress(newest / "progress.json")
+            progress = read_progress(newest / "progress.json")
         except Exception as error:
             raise InputError(
                 f"checkpoint {newest} cannot be loaded ({type(error).__name__}: {error}), expected a whole one of the"
@@ -177,7 +177,7 @@ class Checkpoints:
             models[:] = [self.accelerator.unwrap_model(model) for model in models]
 
 
-def _progress(file: Path) -> Progress:
+def read_progress(file: Path) -> Progress:
     """Return what a checkpoint says of its place."""
     progress = Progress(**json.loads(file.read_text(encoding="utf-8")))
     for name, value in asdict(Progress()).items():
