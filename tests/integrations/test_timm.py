@@ -93,14 +93,6 @@ def test_install_is_idempotent() -> None:
     assert before == (timm.models._factory.model_entrypoint, timm.models._builder.load_pretrained)
 
 
-def test_missing_private_function_is_a_loud_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(timm.models._builder, "load_pretrained")
-    with pytest.raises(
-        RuntimeError, match=r"timm.models._builder.load_pretrained is missing in timm .*convert\(model\)"
-    ):
-        install()
-
-
 @pytest.fixture
 def stock_weights(tmp_path: Path) -> dict[str, Any]:
     """Weights of an ordinary model in a file, as `pretrained=True` would download them."""

@@ -111,7 +111,7 @@ def check_num_classes(num_classes: int, least: int = 2) -> None:
 
 def values_visible(values: Tensor) -> bool:
     """True if looking at the values is free of a device sync and of a graph break."""
-    if values.device.type != "cpu" or torch.compiler.is_compiling() or torch._C._get_tracing_state():
+    if values.device.type != "cpu" or torch.compiler.is_compiling() or torch.jit.is_tracing():  # type: ignore[attr-defined]
         return False
     return not _unseen.get()
 

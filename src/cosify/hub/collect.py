@@ -8,7 +8,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
-import timm.models
 import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file
@@ -43,6 +42,7 @@ from cosify.hub.records import (
     Measured,
     read_json,
 )
+from cosify.integrations import compat
 from cosify.models import load_pretrained
 from cosify.models.model_digest import model_digest
 from cosify.models.published import backbones
@@ -116,7 +116,7 @@ def check_name(name: str, architecture: str) -> None:
     """Raise a ValueError unless a name is `architecture.tag`, and not that of a model of timm's."""
     if re.fullmatch(rf"{re.escape(architecture)}\.[A-Za-z0-9_-]+", name) is None:
         raise InputError(f"the name is {name!r}, expected {architecture}.TAG with a tag of letters, digits and _")
-    if name in timm.models._registry._model_pretrained_cfgs and name not in backbones():
+    if name in compat.require(compat.CFGS) and name not in backbones():
         raise InputError(f"the name {name!r} is that of a model of timm's, expected a new one; choose another tag")
 
 

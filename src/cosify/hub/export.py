@@ -12,12 +12,12 @@ from typing import Any
 
 import torch
 from safetensors.torch import save_file
-from timm.models._hub import save_config_for_hf
 from torch import Tensor, nn
 
 from cosify.errors import InputError
 from cosify.heads import CosineHead, HeadSpec
 from cosify.heads.spec import asks_for_cosine
+from cosify.integrations import compat
 from cosify.models import find_heads
 from cosify.models.binding import ASIDE, CONFIG, DIGEST, WEIGHTS, digest_of
 from cosify.models.classifiers import (
@@ -113,6 +113,7 @@ def stock_state_dict(owner: nn.Module, heads: dict[str, CosineHead]) -> dict[str
 
 def _timm_config(owner: nn.Module, label_names: Sequence[str] | None) -> dict[str, Any]:
     extra: dict[str, Any] = {} if label_names is None else {"label_names": list(label_names)}
+    save_config_for_hf = compat.require(compat.SAVE_CONFIG)
     with tempfile.TemporaryDirectory() as scratch:
         save_config_for_hf(owner, os.path.join(scratch, "config.json"), model_config=extra)
         config: dict[str, Any] = json.loads(Path(scratch, "config.json").read_text(encoding="utf-8"))

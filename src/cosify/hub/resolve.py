@@ -10,6 +10,9 @@ from huggingface_hub import hf_hub_download
 from torch import nn
 
 from cosify.errors import InputError
+from cosify.integrations import timm as timm_plugin
+from cosify.integrations import transformers as transformers_plugin
+from cosify.integrations.compat import MissingNameError
 from cosify.models import find_heads
 from cosify.models.binding import CONFIG, WEIGHTS
 from cosify.models.build_limit import built_within, sizes_in
@@ -63,7 +66,7 @@ def load(folder_or_hub_id: str | Path) -> nn.Module:
             raise InputError(
                 f"the 'cosify' key of {file} describes heads {unknown} that the model lacks; save it again"
             )
-    except FileNotFoundError:
+    except (FileNotFoundError, MissingNameError):
         raise
     except Exception as error:  # of any type, by what is wrong with the files: the cause stays in the traceback
         said = " ".join(str(error).split())[:LONGEST]
@@ -81,8 +84,10 @@ def _opened(name: str, config: dict[str, Any], weights: list[Path]) -> nn.Module
         if "architecture" not in config:
             from transformers import AutoModelForImageClassification  # slow to import, and timm users need none of it
 
+            transformers_plugin.require_hook()
             native: nn.Module = AutoModelForImageClassification.from_pretrained(name, trust_remote_code=False)
             return native
+        timm_plugin.require_hook()
         source = ("local-dir:" if Path(name).is_dir() else "hf-hub:") + name
         try:
             with torch.device("meta"):

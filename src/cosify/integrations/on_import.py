@@ -1,10 +1,13 @@
 """Run a function when a module is imported, now or later, without importing it."""
 
+import logging
 import sys
 from collections.abc import Callable, Sequence
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
+
+logger = logging.getLogger("cosify")
 
 
 class _Watcher(MetaPathFinder):
@@ -25,10 +28,23 @@ class _Watcher(MetaPathFinder):
 
         def exec_module(module: ModuleType) -> None:
             execute(module)
-            callback(module)
+            _call(callback, module)
 
         spec.loader.exec_module = exec_module  # type: ignore[method-assign]
         return spec
+
+
+def _call(callback: Callable[[ModuleType], None], module: ModuleType) -> None:
+    """Call back; an error is a warning, for the import is the user's, who may not want anything of ours."""
+    try:
+        callback(module)
+    except Exception as error:
+        logger.warning(
+            "cosify cannot add itself to %s (%s: %s) and leaves it as it is; cosify.convert(model) works without",
+            module.__name__,
+            type(error).__name__,
+            error,
+        )
 
 
 _watcher = _Watcher()
@@ -38,7 +54,7 @@ def on_import(name: str, callback: Callable[[ModuleType], None]) -> None:
     """Call `callback(module)` at once if module `name` is loaded, else right after its first import."""
     loaded = sys.modules.get(name)
     if loaded is not None:
-        callback(loaded)
+        _call(callback, loaded)
         return
     _watcher.callbacks[name] = callback
     if _watcher not in sys.meta_path:

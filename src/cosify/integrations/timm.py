@@ -12,51 +12,69 @@ from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
-import timm.models
-from huggingface_hub import try_to_load_from_cache
+from huggingface_hub import hf_hub_download, try_to_load_from_cache
 from huggingface_hub.errors import EntryNotFoundError
 from torch import nn
 
 from cosify.errors import InputError
 from cosify.heads import HeadSpec
 from cosify.heads.spec import asks_for_cosine
+from cosify.integrations import compat
 from cosify.models.binding import WEIGHTS, check_binding, is_ours
 from cosify.models.config import published_spec, read_config
 from cosify.models.convert import apply_spec
 from cosify.models.download import check_download
-from cosify.models.published import backbones, register_backbones
+from cosify.models.published import backbones
 
 # What the model under construction is to become, and of which architecture: a model may build another one inside.
 _pending: ContextVar[tuple[str, HeadSpec] | None] = ContextVar("cosify_pending", default=None)
 
 
 def install() -> None:
-    """Install the hook, once; later calls do nothing.
-
-    Raises:
-        RuntimeError: if this timm lacks a function that the hook replaces.
-    """
-    _replace(timm.models._factory, "model_entrypoint", _cosine_entrypoint)
-    _replace(timm.models._builder, "load_pretrained", _convert_before_loading)
-    _replace(timm.models._factory, "_resolve_model_source", _resolve_published)
+    """Install the hook, once; later calls do nothing.  What this timm lacks is said once and left out."""
+    _replace(compat.ENTRYPOINT, _cosine_entrypoint)
+    _replace(compat.LOAD, _convert_before_loading)
+    _replace(compat.SOURCE, _resolve_published)
     register_backbones()
 
 
-def _replace(module: ModuleType, name: str, around: Callable[..., Any]) -> None:
-    original = getattr(module, name, None)
-    if original is None:
-        raise RuntimeError(
-            f"cosify cannot install its timm plugin: {module.__name__}.{name} is missing in timm {timm.__version__};"
-            " use a timm that has it, such as 1.0.31, or cosify.convert(model) after creating the model"
-        )
-    if hasattr(original, "cosify_original"):
+def require_hook() -> None:
+    """Raise unless `timm.create_model` can make cosine heads.
+
+    Raises:
+        MissingNameError: if this timm lacks a function that the hook replaces.
+    """
+    compat.require(compat.ENTRYPOINT, compat.LOAD)
+
+
+def register_backbones() -> None:
+    """Make `timm.list_models(pretrained=True)` list the published backbones, and `timm.get_pretrained_cfg` know them.
+
+    timm takes tags from the module that defines an architecture, and some of these have an architecture of timm's own:
+    so that this writes what `register_model` writes for a tag (timm 1.0.31).  A name of timm's own stays timm's.
+    """
+    found = [compat.find_or_warn(name) for name in (compat.WITH_TAGS, compat.CFGS, compat.HAS_PRETRAINED)]
+    if None in found:
         return
+    with_tags, cfgs, has_pretrained = (getattr(*place) for place in found if place is not None)
+    for name, backbone in backbones().items():
+        architecture = name.partition(".")[0]
+        if name not in with_tags[architecture]:
+            with_tags[architecture].append(name)
+            cfgs[name] = backbone.cfg
+            has_pretrained.add(name)
+
+
+def _replace(name: str, around: Callable[..., Any]) -> None:
+    found = compat.find_or_warn(name)
+    if found is None or hasattr(getattr(*found), "cosify_original"):
+        return
+    original = getattr(*found)
     hooked = functools.wraps(original)(functools.partial(around, original))
     hooked.cosify_original = original  # type: ignore[attr-defined]
-    setattr(module, name, hooked)
+    setattr(*found, hooked)
 
 
 def _cosine_entrypoint(original: Callable[..., Any], model_name: str, *args: Any, **kwargs: Any) -> Callable[..., Any]:
@@ -83,6 +101,7 @@ def _create(model_name: str, entrypoint: Callable[..., nn.Module], settings: dic
                     " {'type': 'cos', 'kappa': ...}"
                 ) from error
             raise
+    require_hook()
     token = _pending.set((model_name, spec))
     try:
         model = entrypoint(**settings)
@@ -134,13 +153,12 @@ def _config_file(pretrained_cfg: object, cache_dir: Any) -> str | None:
 
 
 def _from_hub(hub_id: str, name: str, cache_dir: Any) -> str:
-    """Return a file of a hub repository; one that is in the cache costs no request."""
-    repo_id, revision = timm.models._hub.hf_split(hub_id)
-    cached = try_to_load_from_cache(repo_id, name, cache_dir=cache_dir, revision=revision)
+    """Return a file of the hub repository `OWNER/NAME@REVISION`; one that is in the cache costs no request."""
+    repo_id, _, revision = hub_id.partition("@")
+    cached = try_to_load_from_cache(repo_id, name, cache_dir=cache_dir, revision=revision or None)
     if isinstance(cached, str):
         return cached
-    found: str = timm.models._hub.download_from_hf(hub_id, name, cache_dir=cache_dir)
-    return found
+    return hf_hub_download(repo_id, name, revision=revision or None, cache_dir=cache_dir)
 
 
 def _convert_before_loading(original: Callable[..., None], model: nn.Module, *args: Any, **kwargs: Any) -> None:

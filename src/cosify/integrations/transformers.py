@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import Any
 
 from cosify.heads import CosineHead, HeadSpec
+from cosify.integrations import compat
 from cosify.integrations.on_import import on_import
 from cosify.models import apply_spec, find_heads
 from cosify.models.binding import CONFIG, DIGEST, WEIGHTS, check_binding, is_ours
@@ -26,20 +27,24 @@ def install() -> None:
     on_import("transformers.models.auto.modeling_auto", _register_class)
 
 
-def _teach_base_class(module: ModuleType) -> None:
-    base: Any = getattr(module, "PreTrainedModel", None)
-    for name, function in (("post_init", _convert_from_config), ("_initialize_weights", _start_kappa)):
-        original = getattr(base, name, None)
-        if original is None:
-            raise RuntimeError(
-                f"cosify cannot install its transformers plugin: PreTrainedModel.{name} is missing in this version;"
-                " use transformers 5, or cosify.load(folder)"
-            )
-        if not hasattr(original, "cosify_original"):
-            setattr(base, name, _after(original, function))
-    original = getattr(base, "_load_pretrained_model", None)
-    if original is not None and not hasattr(original, "cosify_original"):  # without it nothing is lost but the check
-        base._load_pretrained_model = staticmethod(_checked(original))
+def require_hook() -> None:
+    """Raise unless `from_pretrained` can restore cosine heads.
+
+    Raises:
+        MissingNameError: if this transformers lacks a method that the hook follows.
+    """
+    compat.require(compat.POST_INIT, compat.INITIALIZE)
+
+
+def _teach_base_class(_: ModuleType) -> None:
+    for name, around in (
+        (compat.POST_INIT, functools.partial(_after, then=_convert_from_config)),
+        (compat.INITIALIZE, functools.partial(_after, then=_start_kappa)),
+        (compat.READ_WEIGHTS, lambda original: staticmethod(_checked(original))),
+    ):
+        found = compat.find_or_warn(name)
+        if found is not None and not hasattr(getattr(*found), "cosify_original"):
+            setattr(*found, around(getattr(*found)))
 
 
 def _after(original: Any, then: Any) -> Any:
@@ -76,12 +81,18 @@ def _convert_from_config(model: Any) -> None:
     saved = getattr(model.config, "cosify", None)
     if saved is None or "ForImageClassification" not in type(model).__name__ or find_heads(model):
         return
+    require_hook()
     apply_spec(model, HeadSpec.from_config(saved, f"the config of {type(model).__name__}"))
     prefixes = [name.replace(".", r"\.") for name in find_heads(model)]
     # A published folder is in stock format: it holds a zero bias that Eq. (1) lacks, and kappa stands in its config.
-    model._keys_to_ignore_on_load_unexpected.update(rf"{prefix}\.bias$" for prefix in prefixes)
+    _ignore(model, "_keys_to_ignore_on_load_unexpected", {rf"{prefix}\.bias$" for prefix in prefixes})
     kappa = "|".join((*CosineHead.statistics, "log_kappa"))
-    model._keys_to_ignore_on_load_missing.update(rf"{prefix}\.({kappa})$" for prefix in prefixes)
+    _ignore(model, "_keys_to_ignore_on_load_missing", {rf"{prefix}\.({kappa})$" for prefix in prefixes})
+
+
+def _ignore(model: Any, attribute: str, patterns: set[str]) -> None:
+    """Add to what a model's reader of weights passes over; a class may have none, or a list for all its models."""
+    setattr(model, attribute, set(getattr(model, attribute, None) or ()) | patterns)
 
 
 def _start_kappa(_: Any, module: Any, *args: Any) -> None:

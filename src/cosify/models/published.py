@@ -8,7 +8,6 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import timm.models
 from timm.models import PretrainedCfg
 
 from cosify.errors import InputError
@@ -88,18 +87,3 @@ def _backbone(file: Path, hub_id: str | None) -> Backbone:
     else:
         saved |= {"source": "hf-hub", "hf_hub_id": hub_id}
     return Backbone(folder.name, folder, hub_id, PretrainedCfg(**saved))
-
-
-def register_backbones() -> None:
-    """Make `timm.list_models(pretrained=True)` list them, and `timm.get_pretrained_cfg` know their images.
-
-    timm takes tags from the module that defines an architecture, and some of these have an architecture of timm's own:
-    so that this writes what `register_model` writes for a tag (timm 1.0.31).  A name of timm's own stays timm's.
-    """
-    registry = timm.models._registry
-    for name, backbone in backbones().items():
-        architecture = name.partition(".")[0]
-        if name not in registry._model_with_tags[architecture]:
-            registry._model_with_tags[architecture].append(name)
-            registry._model_pretrained_cfgs[name] = backbone.cfg
-            registry._model_has_pretrained.add(name)

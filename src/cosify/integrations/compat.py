@@ -1,0 +1,80 @@
+"""Every private name of timm and transformers that cosify uses, in one place.
+
+They may go with any release.  A missing one breaks no import, neither of ours nor of the user's: it is said once, and
+what needs it raises when it is asked for.  `cosify.functional`, the heads and `cosify.convert` need none of them.
+"""
+
+import importlib
+import logging
+from typing import Any
+
+_logger = logging.getLogger("cosify")
+
+# Private name -> what is lost without it.
+NAMES = {
+    "timm.models._factory.model_entrypoint": "timm.create_model(..., head='cos')",
+    "timm.models._builder.load_pretrained": "timm.create_model(..., head='cos')",
+    "timm.models._factory._resolve_model_source": "timm.create_model of published backbones by name",
+    "timm.models._registry._model_with_tags": "published backbones in timm.list_models",
+    "timm.models._registry._model_pretrained_cfgs": "published backbones in timm.list_models",
+    "timm.models._registry._model_has_pretrained": "published backbones in timm.list_models",
+    "timm.models._hub.save_config_for_hf": "cosify.save of timm models",
+    "transformers.modeling_utils.PreTrainedModel.post_init": "from_pretrained of saved cosine models",
+    "transformers.modeling_utils.PreTrainedModel._initialize_weights": "from_pretrained of saved cosine models",
+    "transformers.modeling_utils.PreTrainedModel._load_pretrained_model": "the check of downloaded weights",
+}
+ENTRYPOINT, LOAD, SOURCE, WITH_TAGS, CFGS, HAS_PRETRAINED, SAVE_CONFIG, POST_INIT, INITIALIZE, READ_WEIGHTS = NAMES
+_said: set[str] = set()
+
+
+class MissingNameError(RuntimeError):
+    """The installed timm or transformers lacks a private name that the feature in use is built on."""
+
+
+def find(name: str) -> tuple[Any, str] | None:
+    """Return the object that has the private name as its attribute, and the attribute; None if there is none.
+
+    Args:
+        name: one of `NAMES`.
+    """
+    parts = name.split(".")
+    modules = [part for part in parts[:-1] if part.islower()]
+    try:
+        owner: Any = importlib.import_module(".".join(modules))
+        for part in parts[len(modules) : -1]:
+            owner = getattr(owner, part)
+    except (ImportError, AttributeError):
+        return None
+    return (owner, parts[-1]) if hasattr(owner, parts[-1]) else None
+
+
+def find_or_warn(name: str) -> tuple[Any, str] | None:
+    """Return what `find` does; say once what is lost if it is nothing."""
+    found = find(name)
+    if found is None and name not in _said:
+        _said.add(name)
+        _logger.warning("%s", _message(name))
+    return found
+
+
+def require(*names: str) -> Any:
+    """Return what the last private name stands for.
+
+    Raises:
+        MissingNameError: if any of them is missing.
+    """
+    for name in names:
+        found = find(name)
+        if found is None:
+            raise MissingNameError(_message(name))
+        owner, attribute = found
+    return getattr(owner, attribute)
+
+
+def _message(name: str) -> str:
+    package = name.partition(".")[0]
+    version = getattr(importlib.import_module(package), "__version__", "of unknown version")
+    return (
+        f"{name} is missing in {package} {version}, so cosify has to do without {NAMES[name]}; upgrade cosify, install"
+        f" an older {package}, or call cosify.convert(model) after creating the model"
+    )
