@@ -10,8 +10,9 @@ import timm
 import torch
 
 from cosify.hub import push, save_stock
+from cosify.hub.records import WEIGHTS
 from tests.hub.make_folder import main as make_folder
-from tests.loopback_hub import LoopbackHub
+from tests.loopback_hub import SILENCE, LoopbackHub, Repository
 from tests.processes import run_python
 
 REPO = "ORG/net"
@@ -154,6 +155,116 @@ def test_damaged_downloads_are_refused(
     printed = run_python("-c", program, str(tmp_path / "whole"), **hub.environment(str(tmp_path / "again")))
     assert WAYS["timm"] in printed
     assert WAYS["base model"] in printed
+
+
+# Requests that fail, what a hub does then, and what is said.
+TROUBLES: dict[str, tuple[str, tuple[int, dict[str, str]], str]] = {
+    "silence": ("", SILENCE, r"\(ReadTimeout: "),
+    "silence while weights are sent": ("PUT /_lfs", SILENCE, r"has not answered 3 times"),
+    "a day": ("", (503, {"Retry-After": "86400"}), r"HubError: .* asks to wait for 86400 s"),
+    "redirects without end": ("", (302, {"Location": "/again"}), r"TooManyRedirects: "),
+    "moved": ("POST /api/repos", (301, {"Location": "/elsewhere"}), r"404 Not Found"),
+    "503 for weights": ("PUT /_lfs", (503, {"Retry-After": "0"}), r"503 Service Unavailable"),
+    "507 for the commit": ("POST /api/models/ORG/net/commit", (507, {}), r"507 "),
+}
+IMPATIENT = {"HF_HUB_DOWNLOAD_TIMEOUT": "1", "HF_HUB_ETAG_TIMEOUT": "1"}
+
+
+PUSH_IN_TROUBLE = """
+import os, sys, time, urllib.request, cosify
+cosify.hub.publish.check_folder = lambda folder: ()
+sleep = time.sleep
+time.sleep = lambda seconds: sleep(min(seconds, 0.1))
+for case in range(int(sys.argv[2]) + 1):
+    urllib.request.urlopen(f"{os.environ['HF_ENDPOINT']}/case/{case}").read()
+    started = time.time()
+    try:
+        print(cosify.push(sys.argv[1], "ORG/net").repo_id)
+    except Exception as error:
+        print(f"{time.time() - started:.1f}", type(error).__name__, error)
+"""
+
+
+def test_troubles_of_a_push_are_one_error(hub: LoopbackHub, folder: Path, tmp_path: Path) -> None:
+    """Each ends soon, in one line; the same call goes on when the hub is well again."""
+    troubles, case = list(TROUBLES.items()), 0
+
+    def instead(method: str, path: str) -> tuple[int, dict[str, str]] | None:
+        nonlocal case
+        if path.startswith("/case/"):
+            case = int(path.rpartition("/")[2])
+            return 200, {}
+        begin, answer, _ = troubles[case][1] if case < len(troubles) else ("none", SILENCE, "")
+        return answer if f"{method} {path}".startswith(begin) else None
+
+    hub.instead = instead
+    environment = {**hub.environment(str(tmp_path)), **IMPATIENT}
+    lines = run_python("-c", PUSH_IN_TROUBLE, str(folder), str(len(troubles)), **environment).splitlines()
+    assert len(lines) == len(troubles) + 1
+    for (name, (_, _, message)), line in zip(troubles, lines, strict=False):
+        assert re.match(f"[0-9.]+ HubError ORG/net could not be uploaded to .*{message}", line), f"{name}: {line}"
+        assert float(line.split()[0]) < 20, line
+        assert line.endswith("once that is mended, the same command goes on where this one ended")
+    assert lines[-1] == REPO
+
+
+def test_troubles_of_a_load_are_one_error(hub: LoopbackHub, tmp_path: Path) -> None:
+    answers = {
+        "silent": SILENCE,
+        "busy": (503, {"Retry-After": "86400"}),
+        "limited": (429, {"ratelimit": '"api";r=0;t=7200'}),
+        "round": (302, {"Location": "/ORG/round/resolve/main/config.json"}),
+        "broken": (500, {}),
+    }
+    hub.instead = lambda method, path: answers.get(path.split("/")[2])
+    program = (
+        "import sys, time, cosify\nfor name in sys.argv[1:]:\n    started = time.time()\n    try:\n"
+        "        cosify.load(f'ORG/{name}')\n    except FileNotFoundError as error:\n"
+        "        print(name, f'{time.time() - started:.1f}', error)\n"
+    )
+    environment = {**hub.environment(str(tmp_path)), **IMPATIENT}
+    lines = run_python("-c", program, *answers, timeout=200, **environment).splitlines()
+    assert [line.split()[0] for line in lines] == list(answers)
+    for line in lines:
+        assert float(line.split()[1]) < 60, line
+        assert "is neither a folder here nor a model that the hub could give" in line
+
+
+def test_the_script_says_one_line(folder: Path, tmp_path: Path) -> None:
+    nowhere = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HUB_OFFLINE": "0", "HF_TOKEN": "hf_x", "HF_HOME": str(tmp_path)}
+    program = (
+        "import sys, runpy, cosify\ncosify.hub.publish.check_folder = lambda folder: ()\n"
+        f"sys.argv = ['publish.py', {str(folder)!r}, '--repo', {REPO!r}, '--push']\n"
+        "runpy.run_path('scripts/publish.py', run_name='__main__')\n"
+    )
+    with pytest.raises(AssertionError, match=r"error: ORG/net could not be uploaded to .* \(ConnectError") as caught:
+        run_python("-c", program, **nowhere)
+    assert "Traceback" not in str(caught.value)
+
+
+@pytest.mark.parametrize("repo_id", ["alone", "a/b/c", "ORG/ net", "ORG/..", ""])
+def test_names_of_repositories_are_checked_first(repo_id: str) -> None:
+    with pytest.raises(ValueError, match=r"the repository .* (cannot be|expected OWNER/NAME)"):
+        push("no such folder", repo_id, dry_run=True)
+
+
+def test_models_of_others_are_left_alone(hub: LoopbackHub, folder: Path, tmp_path: Path) -> None:
+    """They are neither hashed nor asked for: as many requests as without cosify."""
+    config = json.loads((folder / "config.json").read_text())
+    other = {key: value for key, value in config.items() if "cosify" not in key}
+    files = {"config.json": json.dumps(other).encode(), "model.safetensors": (folder / WEIGHTS).read_bytes()}
+    hub.repositories["ORG/other"] = Repository()
+    hub.repositories["ORG/other"].commit("main", files, "by others")
+    program = "import timm\n{}\ntimm.create_model('hf-hub:ORG/other', pretrained=True)"
+    counts = []
+    for name, plugin in (
+        ("without", ""),
+        ("with", "import cosify.integrations.timm as plugin\nplugin.check_download = 0"),
+    ):
+        before = len(hub.requests)
+        run_python("-c", program.format(plugin), **hub.environment(str(tmp_path / name)))
+        counts.append(len(hub.requests) - before)
+    assert counts[0] == counts[1] > 0
 
 
 def test_a_revision_is_kept_to(hub: LoopbackHub, folder: Path, tmp_path: Path) -> None:

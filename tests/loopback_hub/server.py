@@ -17,6 +17,7 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 TOKEN = "hf_loopback"
+SILENCE: tuple[int, dict[str, str]] = (0, {})
 LARGE = (".safetensors", ".png")  # go through the LFS routes
 
 
@@ -63,6 +64,8 @@ class LoopbackHub:
         requests: what came, "METHOD path", in order.
         tamper: gets path and content of each download and returns what is sent instead, for damaged transfers.
         refuse: gets method and path of each request; True answers it with an error of the server.
+        instead: gets method and path of each request; returns status and headers of another answer, `SILENCE` for none
+            at all, or None to serve it.
     """
 
     def __init__(self) -> None:
@@ -71,6 +74,8 @@ class LoopbackHub:
         self.requests: list[str] = []
         self.tamper: Callable[[str, bytes], bytes] = lambda path, content: content
         self.refuse: Callable[[str, str], bool] = lambda method, path: False
+        self.instead: Callable[[str, str], tuple[int, dict[str, str]] | None] = lambda method, path: None
+        self.stopped = threading.Event()
         self.url = ""
 
     @contextmanager
@@ -83,6 +88,7 @@ class LoopbackHub:
         try:
             yield self
         finally:
+            self.stopped.set()
             server.shutdown()
             server.server_close()
             thread.join()
@@ -122,6 +128,14 @@ class _Handler(BaseHTTPRequestHandler):
         self.hub.requests.append(f"{method} {path}")
         if self.hub.refuse(method, path):
             self._json({"error": "this server is tired"}, HTTPStatus.SERVICE_UNAVAILABLE)
+            return
+        other = self.hub.instead(method, path)
+        if other == SILENCE:
+            self.hub.stopped.wait(60)
+            self.close_connection = True
+            return
+        if other is not None:
+            self._json({"error": "not now"}, other[0], **other[1])
             return
         for verbs, pattern, needs_token, handler in ROUTES:
             match = re.fullmatch(pattern, path)

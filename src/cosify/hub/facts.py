@@ -5,6 +5,9 @@ from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils._validators import validate_repo_id
+
 from cosify.errors import InputError
 
 USES = {
@@ -53,8 +56,6 @@ class Facts:
             ValueError: if a fact is missing, unknown, empty or of another kind.
         """
         import yaml
-        from huggingface_hub.errors import HFValidationError
-        from huggingface_hub.utils._validators import validate_repo_id
 
         try:
             found: Any = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
@@ -76,11 +77,9 @@ class Facts:
         if found["use"] not in USES:
             raise InputError(f"use in {path} is {found['use']!r}, expected one of {sorted(USES)}")
         try:
-            validate_repo_id(found["repo_id"])
-        except HFValidationError as error:
+            check_repo_id(found["repo_id"])
+        except InputError as error:
             raise InputError(f"repo_id in {path}: {error}") from error
-        if "/" not in found["repo_id"]:
-            raise InputError(f"repo_id in {path} is {found['repo_id']!r}, expected OWNER/NAME")
         return cls(**{**found, "siblings": tuple(found["siblings"]), "limits": tuple(found["limits"])})
 
     def check_start(self, run: Mapping[str, Any]) -> None:
@@ -94,3 +93,13 @@ class Facts:
                 "base_model is missing among the facts, and the run started from other weights; name them and their"
                 " licence in facts.yaml"
             )
+
+
+def check_repo_id(repo_id: str) -> None:
+    """Raise a ValueError unless a name of a repository is `OWNER/NAME`."""
+    try:
+        validate_repo_id(repo_id)
+    except HFValidationError as error:
+        raise InputError(f"the repository {repo_id!r} cannot be: {error}") from error
+    if "/" not in repo_id:
+        raise InputError(f"the repository is {repo_id!r}, expected OWNER/NAME; write whose it is before a /")

@@ -4,19 +4,22 @@ import json
 import logging
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
+from huggingface_hub import HfApi, constants
 from torch import nn
 
 from cosify.errors import InputError
 from cosify.hub.export import save
+from cosify.hub.facts import check_repo_id
 from cosify.hub.readers import READERS, check_readers, is_own_architecture, probe_images
 from cosify.hub.records import CARD, CONFIG, FACTS, PUBLISHED, WEIGHTS
 from cosify.models import load_pretrained
+from cosify.models.hub_client import HubError, impatient, in_short
 
 logger = logging.getLogger("cosify")
 
@@ -71,8 +74,10 @@ def push(
     Raises:
         ValueError: if the folder is incomplete, its card is not what its files say or is of another repository, or a
             reader gives other labels than the model.
-        OSError: if the hub cannot be reached or refuses; the message says what it said.
+        HubError: a ValueError and an OSError, if the hub cannot be reached, refuses, gives no answer three times for
+            60 s (HF_HUB_DOWNLOAD_TIMEOUT), or asks to wait for more than 5 minutes; the message says what it said.
     """
+    check_repo_id(repo_id)
     with ExitStack() as stack:
         if isinstance(model, nn.Module):
             scratch = stack.enter_context(TemporaryDirectory(prefix="cosify-push-"))
@@ -81,24 +86,37 @@ def push(
         check_card(folder, repo_id)
         readers = check_folder(folder)
         files = tuple((str(path.relative_to(folder)), path.stat().st_size) for path in files_to_publish(folder))
+        done = Publication(repo_id, files, readers)
         if dry_run:
-            return Publication(repo_id, files, readers)
-        from huggingface_hub import HfApi
+            return done
+        try:
+            with impatient():
+                url, commit = _upload(folder, done, private, revision, create_pr, message)
+        except Exception as error:  # of many types, by what is wrong with the connection or the hub
+            raise HubError(
+                f"{repo_id} could not be uploaded to {constants.ENDPOINT} ({in_short(error)}); once that is mended, the"
+                " same command goes on where this one ended"
+            ) from error
+        return replace(done, url=url, commit=commit)
 
-        api = HfApi()
-        api.create_repo(repo_id, private=private, exist_ok=True)
-        if revision is not None and not create_pr:
-            api.create_branch(repo_id, branch=revision, exist_ok=True)
-        done = api.upload_folder(
-            repo_id=repo_id,
-            folder_path=folder,
-            allow_patterns=[name for name, _ in files],
-            revision=revision,
-            create_pr=create_pr,
-            commit_message=message,
-        )
-        url = done.pr_url if create_pr else done.commit_url
-        return Publication(repo_id, files, readers, url, done.oid)
+
+def _upload(
+    folder: Path, what: Publication, private: bool, revision: str | None, create_pr: bool, message: str
+) -> tuple[str | None, str]:
+    """Send the files as one commit; return the url of the commit or the pull request, and the commit's id."""
+    api = HfApi()
+    api.create_repo(what.repo_id, private=private, exist_ok=True)
+    if revision is not None and not create_pr:
+        api.create_branch(what.repo_id, branch=revision, exist_ok=True)
+    done = api.upload_folder(
+        repo_id=what.repo_id,
+        folder_path=folder,
+        allow_patterns=[name for name, _ in what.files],
+        revision=revision,
+        create_pr=create_pr,
+        commit_message=message,
+    )
+    return done.pr_url if create_pr else done.commit_url, done.oid
 
 
 def folder_to_publish(path: str | Path) -> Path:

@@ -18,11 +18,10 @@ from cosify.models.binding import CONFIG, WEIGHTS
 from cosify.models.build_limit import built_within, sizes_in
 from cosify.models.classifiers import owner_of_classifier
 from cosify.models.config import published_spec, read_config
+from cosify.models.hub_client import SAID, impatient, in_short
 from cosify.models.published import backbones
 
 logger = logging.getLogger("cosify")
-
-LONGEST = 600  # characters of another's message: some list every layer
 
 
 def load(folder_or_hub_id: str | Path) -> nn.Module:
@@ -45,9 +44,12 @@ def load(folder_or_hub_id: str | Path) -> nn.Module:
     if (folder / "export" / CONFIG).is_file():
         folder = folder / "export"
     if folder.is_dir():
-        name, file, weights = str(folder), folder / CONFIG, sorted(folder.glob("model*.safetensors"))
-    else:
-        file, weights = _fetch(name, CONFIG), []
+        return _load(str(folder), folder / CONFIG, sorted(folder.glob("model*.safetensors")))
+    with impatient():
+        return _load(name, _fetch(name, CONFIG), None)
+
+
+def _load(name: str, file: Path, weights: list[Path] | None) -> nn.Module:
     try:
         config = read_config(file)
         if "cosify" not in config and config.get("model_type") != "cosified":
@@ -55,10 +57,10 @@ def load(folder_or_hub_id: str | Path) -> nn.Module:
                 f"{file} has no 'cosify' key, so {name} is not a saved cosine model; open it with timm or transformers"
                 " and call cosify.convert(model)"
             )
-        if not folder.is_dir():
+        if weights is None:
             weights = [_fetch(name, WEIGHTS)]
-        elif not weights:
-            raise InputError(f"{folder} lacks {WEIGHTS}, expected what cosify.save writes; save the model again")
+        if not weights:
+            raise InputError(f"{name} lacks {WEIGHTS}, expected what cosify.save writes; save the model again")
         model = _opened(name, config, weights)
         spec = published_spec(file)
         unknown = sorted(set(spec.starts if spec else ()) - set(find_heads(owner_of_classifier(model)[0])))
@@ -69,11 +71,10 @@ def load(folder_or_hub_id: str | Path) -> nn.Module:
     except (FileNotFoundError, MissingNameError):
         raise
     except Exception as error:  # of any type, by what is wrong with the files: the cause stays in the traceback
-        said = " ".join(str(error).split())[:LONGEST]
-        if isinstance(error, InputError) and name in said:
+        if isinstance(error, InputError) and name in str(error)[:SAID]:
             raise
         raise InputError(
-            f"{name} cannot be loaded ({type(error).__name__}: {said}), expected the {CONFIG} and {WEIGHTS} that"
+            f"{name} cannot be loaded ({in_short(error)}), expected the {CONFIG} and {WEIGHTS} that"
             " cosify.save writes; save or download the model again"
         ) from error
     return model.eval()
@@ -105,8 +106,7 @@ def _fetch(name: str, file: str) -> Path:
     try:
         return Path(hf_hub_download(name, file))
     except Exception as error:  # of many types, by what is wrong with a name, the connection or the hub
-        said = " ".join(str(error).split())[:LONGEST]
         raise FileNotFoundError(
-            f"{name} is neither a folder here nor a model that the hub could give ({type(error).__name__}: {said});"
-            " check the spelling and the connection"
+            f"{name} is neither a folder here nor a model that the hub could give ({in_short(error)}); check the"
+            " spelling and the connection"
         ) from error

@@ -1,5 +1,6 @@
 """Networks with their weights, by name, folder or run."""
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Literal
 
@@ -9,6 +10,7 @@ from torch import nn
 import cosify.models.cifar_resnet  # noqa: F401  # registers its names with timm
 from cosify.errors import InputError
 from cosify.models.config import read_config
+from cosify.models.hub_client import impatient, in_short
 from cosify.models.lite0 import efficientnet_lite0_from_package
 
 LITE0 = "efficientnet-lite0"
@@ -35,22 +37,26 @@ def load_pretrained(spec: str, head: Literal["linear"] | None = None) -> nn.Modu
     if (folder / "export" / "config.json").is_file():
         folder = folder / "export"
     try:
-        if head is None and _is_transformers(spec, folder):
-            from transformers import AutoModelForImageClassification  # slow to import, and timm users need none of it
-
-            native: nn.Module = AutoModelForImageClassification.from_pretrained(
-                str(folder) if folder.is_dir() else spec
-            )
-            return native
-        name = f"local-dir:{folder}" if folder.is_dir() else spec
-        model: nn.Module = timm.create_model(name, pretrained=True, **({} if head is None else {"head": head}))
+        with nullcontext() if folder.is_dir() else impatient():
+            model = _opened(spec, folder, head)
     except Exception as error:  # of many types, by what is wrong with a name, a file or the network
         raise InputError(
-            f"model {spec!r} cannot be loaded ({type(error).__name__}: {error}), expected a folder that cosify.save or"
-            " timm wrote, a run folder with an export, hf-hub:ORG/NAME, or a timm model that has weights; check --model"
+            f"model {spec!r} cannot be loaded ({in_short(error)}), expected a folder that cosify.save or timm wrote, a"
+            " run folder with an export, hf-hub:ORG/NAME, or a timm model that has weights; check --model"
         ) from error
     # timm writes down what a model was made with; stock timm could not open an export that names our argument.
     getattr(model, "_model_args", {}).pop("head", None)
+    return model
+
+
+def _opened(spec: str, folder: Path, head: str | None) -> nn.Module:
+    if head is None and _is_transformers(spec, folder):
+        from transformers import AutoModelForImageClassification  # slow to import, and timm users need none of it
+
+        native: nn.Module = AutoModelForImageClassification.from_pretrained(str(folder) if folder.is_dir() else spec)
+        return native
+    name = f"local-dir:{folder}" if folder.is_dir() else spec
+    model: nn.Module = timm.create_model(name, pretrained=True, **({} if head is None else {"head": head}))
     return model
 
 
