@@ -1,6 +1,6 @@
 """The certified search is exact, and does not depend on how it got there."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
@@ -125,15 +125,59 @@ def test_start_chunk_batch_and_route_change_nothing(name: str, monkeypatch: pyte
     assert torch.equal(functional.ls_kappa(embedding, weight), expected)
 
 
-@pytest.mark.parametrize("precision", ["high", "medium"])
-def test_reduced_precision_products_are_compared_again_in_float64(precision: str) -> None:
+@pytest.fixture
+def float32_precision() -> Iterator[None]:
+    yield
+    torch.set_float32_matmul_precision("highest")
+    for module in (torch.backends, torch.backends.mkldnn.matmul, torch.backends.cuda.matmul):
+        module.fp32_precision = "none"
+
+
+def legacy(precision: str) -> Callable[[], None]:
+    return lambda: torch.set_float32_matmul_precision(precision)
+
+
+def setting(module: object, precision: str) -> Callable[[], None]:
+    return lambda: setattr(module, "fp32_precision", precision)
+
+
+EVERYWHERE, CPU, CUDA = torch.backends, torch.backends.mkldnn.matmul, torch.backends.cuda.matmul
+# What a program may set, in this order, and what float32 products then are on a CPU and on CUDA (which has no bf16).
+PRECISIONS: dict[str, tuple[list[Callable[[], None]], str, str]] = {
+    "untouched": ([], "none", "none"),
+    "highest": ([legacy("highest")], "ieee", "ieee"),
+    "high": ([legacy("high")], "tf32", "tf32"),
+    "medium": ([legacy("medium")], "bf16", "tf32"),
+    "all ieee": ([setting(EVERYWHERE, "ieee")], "ieee", "ieee"),
+    "all tf32": ([setting(EVERYWHERE, "tf32")], "tf32", "tf32"),
+    "all bf16": ([setting(EVERYWHERE, "bf16")], "bf16", "none"),
+    "cpu tf32": ([setting(CPU, "tf32")], "tf32", "none"),
+    "cpu bf16": ([setting(CPU, "bf16")], "bf16", "none"),
+    "cuda tf32": ([setting(CUDA, "tf32")], "none", "tf32"),
+    "cuda tf32 of the older kind": ([lambda: setattr(CUDA, "allow_tf32", True)], "none", "tf32"),
+    "all but cuda": ([setting(EVERYWHERE, "tf32"), setting(CUDA, "ieee")], "tf32", "ieee"),
+    "all but cpu": ([setting(EVERYWHERE, "tf32"), setting(CPU, "ieee")], "ieee", "tf32"),
+    "first legacy": ([legacy("high"), setting(CPU, "bf16")], "bf16", "tf32"),
+    "last legacy": ([setting(EVERYWHERE, "tf32"), legacy("highest")], "ieee", "ieee"),
+}
+
+
+@pytest.mark.usefixtures("float32_precision")
+@pytest.mark.parametrize("name", PRECISIONS)
+@pytest.mark.parametrize("route", ["certified", "grid"])
+def test_precision_of_products_is_read_however_it_was_set(
+    name: str, route: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where products are short of float32, more candidates are compared again in float64, and kappa stays exact."""
+    calls, on_cpu, on_cuda = PRECISIONS[name]
+    for call in calls:
+        call()
+    monkeypatch.setitem(ls.GRID_WORK, "cpu", 0 if route == "certified" else 1 << 62)
     embedding, weight = CASES["random"]
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision(precision)
-    try:
-        assert_exact(embedding, weight, functional.ls_kappa(embedding, weight))
-    finally:
-        torch.set_float32_matmul_precision(before)
+    assert_exact(embedding, weight, functional.ls_kappa(embedding, weight))
+    assert ls.matmul_precision(torch.device("cpu")) == on_cpu
+    assert ls.matmul_precision(torch.device("cuda")) == on_cuda
+    assert {on_cpu, on_cuda} <= set(ls.ROUNDING)
 
 
 @settings(max_examples=80, deadline=None)

@@ -111,9 +111,15 @@ def check_num_classes(num_classes: int, least: int = 2) -> None:
 
 def values_visible(values: Tensor) -> bool:
     """True if looking at the values is free of a device sync and of a graph break."""
-    if values.device.type != "cpu" or torch.compiler.is_compiling() or torch.jit.is_tracing():  # type: ignore[attr-defined]
+    if values.device.type != "cpu" or values_hidden() or torch.jit.is_tracing():  # type: ignore[attr-defined]
         return False
     return not _unseen.get()
+
+
+def values_hidden() -> bool:
+    """True where no value may decide what is computed: in a graph, and in a transform of `torch.func` such as vmap."""
+    # torch 2.14 has no public name for the second.
+    return torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
 
 
 @contextmanager

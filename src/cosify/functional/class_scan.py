@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.distributed import ProcessGroup, ReduceOp, all_reduce, broadcast
 from torch.nn.functional import logsigmoid
 
+from cosify.functional.checks import values_hidden
 from cosify.functional.similarity import inverse_norms, powers
 
 # Bytes of one block of softmax coefficients.  On a CPU a block should stay in the cache; a GPU needs large ones to be
@@ -345,7 +346,7 @@ def targets_in(index: Tensor, start: int, num_classes: int) -> tuple[Tensor, Ten
 
 def default_chunk(embedding: Tensor, weight: Tensor) -> int:
     """Return how many classes fit a block of softmax coefficients, a power of two; in a trace all of them."""
-    if torch.compiler.is_compiling():  # the batch size may be symbolic
+    if values_hidden():  # the batch size may be symbolic
         return weight.shape[0]
     per_class = 4 * KAPPAS_AT_ONCE * max(len(embedding), 1)
     fitting = BLOCK_BYTES.get(embedding.device.type, BLOCK_BYTES["cuda"]) // per_class

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.distributed import ProcessGroup
 
-from cosify.functional.checks import check_kappa, check_rows
+from cosify.functional.checks import check_kappa, check_rows, values_hidden
 from cosify.functional.class_scan import KAPPAS_AT_ONCE, ClassScan, SoftmaxState
 from cosify.functional.grid import expected_kappa, grid_or_default
 from cosify.functional.ls_certified import search_certified
@@ -18,8 +18,8 @@ from cosify.functional.similarity import full_precision, unit_rows
 GRID_WORK = {"cpu": 1 << 24, "cuda": 25 << 30}
 # The local search walks from neighbour to neighbour, so a very fine grid is evaluated whole.
 FINEST_GRID = 64
-# Error of a cosine, by torch.get_float32_matmul_precision(): TF32 and bfloat16 products beyond "highest".
-ROUNDING = {"highest": 2.0**-23, "high": 2.0**-15, "medium": 2.0**-12}
+# Error of a cosine, by the precision of float32 products.
+ROUNDING = {"none": 2.0**-23, "ieee": 2.0**-23, "tf32": 2.0**-15, "bf16": 2.0**-12}
 TIE = 1e-12  # of energies in float64: what lies closer counts as equal
 
 
@@ -138,7 +138,7 @@ def ls_route(scan: ClassScan, grid: Tensor) -> Literal["grid", "certified"]:
     so fine that walking it would take longer, or of fewer candidates than the search begins with.  The certified search
     otherwise.
     """
-    if torch.compiler.is_compiling() or scan.unit_embedding.is_meta or not KAPPAS_AT_ONCE <= len(grid) <= FINEST_GRID:
+    if values_hidden() or scan.unit_embedding.is_meta or not KAPPAS_AT_ONCE <= len(grid) <= FINEST_GRID:
         return "grid"
     if scan.group is not None:  # ranks may hold different numbers of classes, but must take one route
         return "certified"
@@ -156,7 +156,7 @@ def search_ls(scan: ClassScan, grid: Tensor, start: Tensor) -> LsSolution:
     """
     if ls_route(scan, grid) == "grid":
         energy = _all_energies(scan, grid)
-        if torch.compiler.is_compiling() or scan.unit_embedding.device.type != "cpu":
+        if values_hidden() or scan.unit_embedding.device.type != "cpu":
             index = _first_within(energy, 2 * torch.finfo(energy.dtype).eps)
         else:
             index, _ = _settle(scan, grid, energy)
@@ -178,7 +178,7 @@ def search_ls(scan: ClassScan, grid: Tensor, start: Tensor) -> LsSolution:
 def _all_energies(scan: ClassScan, grid: Tensor) -> Tensor:
     """Return Eq. (10) at every candidate, [K, B], as many at once as a block of the scan has room for."""
     # One by one in a trace, where B may be symbolic, and over ranks, which must make the same number of walks.
-    alone = torch.compiler.is_compiling() or scan.group is not None
+    alone = values_hidden() or scan.group is not None
     room = 1 if alone else KAPPAS_AT_ONCE * max(1, scan.chunk // len(scan.weight))
     return torch.cat([scan.solve(part.unsqueeze(1))[0].energy for part in grid.split(room)])
 
@@ -196,7 +196,18 @@ def _rounding(scan: ClassScan, grid: Tensor) -> Tensor:
     """
     if scan.unit_embedding.dtype == torch.float64:
         return torch.full_like(grid, TIE, dtype=torch.float64)
-    return ROUNDING[torch.get_float32_matmul_precision()] * (4 + grid / 4)
+    return ROUNDING[matmul_precision(scan.unit_embedding.device)] * (4 + grid / 4)
+
+
+def matmul_precision(device: torch.device) -> str:
+    """Return how float32 products are computed on `device`: a key of `ROUNDING`.
+
+    Both ways to say it are heard, `torch.set_float32_matmul_precision` and `torch.backends.*.fp32_precision`;
+    `torch.get_float32_matmul_precision()` raises after the second one.
+    """
+    backend = torch.backends.cuda if device.type == "cuda" else torch.backends.mkldnn
+    precision: str = backend.matmul.fp32_precision
+    return precision
 
 
 def _settle(scan: ClassScan, grid: Tensor, energy: Tensor) -> tuple[Tensor, int]:

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cosify.functional.checks import check_rows
+from cosify.functional.checks import check_rows, values_hidden
 
 LOG2_E = math.log2(math.e)
 
@@ -55,7 +55,7 @@ def inverse_norms(rows: Tensor, dtype: torch.dtype) -> Tensor:
     Squares of entries near 1e-30 or 1e30 leave float32; such rows alone are measured again, scaled and in float64.
     Deviation: a row shorter than 1e-37 (1e-300 in float64), whose inverse the dtype cannot hold, counts as zero.
     """
-    if torch.compiler.is_compiling():  # a graph cannot single rows out
+    if values_hidden():  # a graph cannot single rows out
         norm = torch.linalg.vector_norm(rows, dim=1, dtype=torch.float64)
         return torch.where(norm < 1e-37, 0.0, norm.reciprocal()).to(dtype)
     norm = torch.linalg.vector_norm(rows, dim=1, dtype=dtype)

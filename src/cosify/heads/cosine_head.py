@@ -8,12 +8,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributed import ProcessGroup
+from torch.fx import Proxy
 
 from cosify.errors import InputError
-from cosify.functional.checks import check_kappa, check_num_classes, check_rows
+from cosify.functional.checks import check_kappa, check_num_classes, check_rows, values_hidden
 from cosify.functional.class_scan import ClassScan
 from cosify.functional.similarity import full_precision, unit_rows
 from cosify.heads.policies import Estimate, Geometry, mean_of_counted, resolve_policy
+from cosify.heads.unwrappable import watch_registrations
 
 EvalKappa = Literal["running", "sample"]
 
@@ -48,6 +50,7 @@ class CosineHead(nn.Module):
         start_kappa: float | None,
         start_norm: float | None,
     ) -> None:
+        watch_registrations()
         self.policy = resolve_policy(kappa)
         check_num_classes(num_classes, self.policy.min_classes)
         if eval_kappa not in get_args(EvalKappa):
@@ -90,17 +93,37 @@ class CosineHead(nn.Module):
     def cosine_logits(self, embedding: Tensor, weight: Tensor) -> Tensor:
         """Return kappa * cosine [B, C], float32, for `embedding` [B, d] and `weight` [C, d].
 
-        Kobayashi, Eqs. (1) and (2).  An estimated kappa is a constant of the backward pass.
+        Kobayashi, Eqs. (1) and (2).  An estimated kappa is a constant of the backward pass.  In a transform of
+        `torch.func`, which is pure, nothing is recorded: per-sample gradients leave the running means alone.
         """
+        weight = dense(weight)
         check_rows(embedding, weight)
         with full_precision(embedding.device):
             unit_embedding, prototypes = unit_rows(embedding), unit_rows(weight)
             cosine = F.linear(unit_embedding, prototypes)
             scan = ClassScan.of_cosine(embedding, weight, unit_embedding, prototypes, cosine)
             kappa = self.batch_kappa(scan, self.num_classes).kappa
-            if self.training:
+            if self.training and (torch.compiler.is_compiling() or not values_hidden()):
                 self.record(embedding.detach(), kappa.detach())
             return kappa.to(cosine.dtype).reshape(-1, 1) * cosine
+
+    def as_node(self, input: Any) -> Tensor:
+        """Return the whole layer as one node of a graph that `torch.fx` draws of the model around it."""
+        tracer = input.tracer
+        if tracer.root is self:
+            raise InputError(
+                f"torch.fx came to trace a {type(self).__name__} alone, whose kappa follows from values that a symbol"
+                " does not have; trace the model that holds it, where it becomes one node, or use torch.export"
+            )
+        node: Tensor = tracer.create_proxy("call_module", tracer.path_of_module(self), (input,), {})
+        return node
+
+    def __prepare_scriptable__(self) -> "CosineHead":
+        """Refuse `torch.jit.script`, which asks each module of a model before it compiles any."""
+        raise InputError(
+            f"torch.jit.script came to a {type(self).__name__}, whose kappa policy it cannot compile; use"
+            " torch.jit.trace(model.eval(), example) or torch.export.export(model.eval(), (example,))"
+        )
 
     def gathered(self, embedding: Tensor, labels: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return the samples that this head's classes are compared with: here the process' own."""
@@ -121,7 +144,7 @@ class CosineHead(nn.Module):
         Rows of one norm rank the classes by their cosine.  The norm kappa / E||x|| brings the logits close to this
         head's, as far as ||x|| varies little.
         """
-        rows = unit_rows(self.weight.flatten(1)) * (self.inference_kappa() / float(self.embedding_norm))
+        rows = unit_rows(dense(self.weight).flatten(1)) * (self.inference_kappa() / float(self.embedding_norm))
         return rows.reshape(self.weight.shape)
 
     def batch_kappa(self, scan: ClassScan, num_classes: int, counted: Tensor | None = None) -> Estimate:
@@ -165,6 +188,11 @@ class CosineHead(nn.Module):
     def check_statistics(self) -> None:
         """Raise unless kappa and its companions are finite and above 0, for a reader that fills them by itself."""
         _check_statistics(self.state_dict(), "")
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Come back from a pickle as guarded as a new head."""
+        watch_registrations()
+        super().__setstate__(state)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         """Accept checkpoints of the stock layer (a bias is dropped) and of another policy; check kappa.
@@ -215,6 +243,18 @@ class CosineHead(nn.Module):
     def extra_repr(self) -> str:
         """Show the layer's own arguments and the kappa policy."""
         return f"{super().extra_repr()}, kappa={self.kappa_spec!r}, eval_kappa={self.eval_kappa!r}"
+
+
+def is_symbol(input: object) -> bool:
+    """True for what `torch.fx` sends through a model to draw its graph."""
+    return isinstance(input, Proxy)
+
+
+def dense(weight: Tensor) -> Tensor:
+    """Return the numbers of a weight that a quantiser such as torchao has put in its own kind of tensor."""
+    if type(weight) in (Tensor, nn.Parameter) or type(weight).dequantize is Tensor.dequantize:
+        return weight
+    return weight.dequantize()
 
 
 def check_saved(name: str, value: object) -> None:
@@ -274,6 +314,8 @@ class CosineLinear(CosineHead, nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:
         """Map embeddings [..., d] to logits [..., C], float32."""
+        if is_symbol(input):
+            return self.as_node(input)
         logits = self.cosine_logits(input.reshape(-1, input.shape[-1]), self.weight)
         return logits.reshape(*input.shape[:-1], self.num_classes)
 
@@ -301,6 +343,8 @@ class CosineConv1x1(CosineHead, nn.Conv2d):
 
     def forward(self, input: Tensor) -> Tensor:
         """Map a feature map [B, d, H, W] to logits [B, C, H, W], float32."""
+        if is_symbol(input):
+            return self.as_node(input)
         rows = input.movedim(1, -1)
         logits = self.cosine_logits(rows.reshape(-1, rows.shape[-1]), self.weight.flatten(1))
         return logits.reshape(*rows.shape[:-1], self.num_classes).movedim(-1, 1)

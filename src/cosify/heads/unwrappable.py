@@ -1,0 +1,44 @@
+"""Stop adapters and quantisers that take a cosine head for the linear layer from which it inherits.
+
+PEFT's `all-linear` adds its product to the logits, past kappa and the norms, and merging adds it to the weight, which
+is another function; optimum-quanto puts a plain linear layer in the head's place.  Both choose by `isinstance` and ask
+nobody, but both have to register a module, which torch lets one watch.
+"""
+
+from torch import nn
+from torch.nn.modules.module import register_module_module_registration_hook
+
+from cosify.errors import InputError
+
+_watching = False
+
+
+def watch_registrations() -> None:
+    """Watch what becomes a submodule of what, from the first cosine head on."""
+    global _watching
+    if not _watching:
+        register_module_module_registration_hook(_refuse)
+        _watching = True
+
+
+def _refuse(parent: nn.Module, name: str, module: nn.Module | None) -> None:
+    from cosify.heads.cosine_head import CosineHead  # which imports this module
+
+    if name == "base_layer" and isinstance(module, CosineHead):  # so named in every adapter of PEFT
+        raise InputError(
+            f"{type(parent).__name__} came to wrap a {type(module).__name__}, expected a layer that is linear: its"
+            " change would pass by kappa, and merging it would change the labels; exclude the classifier (PEFT:"
+            " exclude_modules=[NAME]) and train it whole (modules_to_save=[NAME])"
+        )
+    replaced = parent._modules.get(name)
+    if (
+        isinstance(replaced, CosineHead)
+        and isinstance(module, (nn.Linear, nn.Conv2d))
+        and not isinstance(module, CosineHead)
+        and type(module) not in (nn.Linear, nn.Conv2d)  # plain ones are someone's wish for a softmax
+        and module.weight is replaced.weight
+    ):
+        raise InputError(
+            f"{type(module).__name__} came to replace the {type(replaced).__name__} {name!r}, expected one that keeps"
+            f" norms and kappa; exclude the classifier from it (optimum-quanto: exclude={name!r})"
+        )
