@@ -15,6 +15,7 @@ from torch.distributed import ProcessGroup, ReduceOp, all_reduce, broadcast
 from torch.nn.functional import logsigmoid
 
 from cosify.functional.checks import values_hidden
+from cosify.functional.float64 import float64_device, sum_dtype
 from cosify.functional.similarity import inverse_norms, powers
 
 # Bytes of one block of softmax coefficients.  On a CPU a block should stay in the cache; a GPU needs large ones to be
@@ -176,10 +177,14 @@ class ClassScan:
         return replace(self, cosines=cosines, room=room)
 
     def in_float64(self, rows: Tensor) -> "ClassScan":
-        """Return a scan of some samples in float64, normalised from the original numbers, without labels."""
-        embedding = self.embedding[rows]
+        """Return a scan of some samples in float64, normalised from the original numbers, without labels.
+
+        On the CPU, with a copy of the weight, if the device has no float64.
+        """
+        place = float64_device(self.embedding.device)
+        embedding, weight = self.embedding[rows].to(place), self.weight.to(place)
         unit_embedding = embedding.double() * inverse_norms(embedding, torch.float64).unsqueeze(1)
-        return ClassScan(embedding, self.weight, unit_embedding, None, self.chunk, group=self.group)
+        return ClassScan(embedding, weight, unit_embedding, None, self.chunk, group=self.group)
 
     def prototype_rows(self, start: int) -> Tensor:
         """Return the unit rows [c, d] of the block of classes from `start` on."""
@@ -307,8 +312,9 @@ class ClassScan:
         return nearest, mass.log()
 
     def prototype_sum(self) -> Tensor:
-        """Return the sum of all prototypes, [d], float64."""
-        parts = [self.prototype_rows(start).double().sum(dim=0) for start in range(0, len(self.weight), self.chunk)]
+        """Return the sum of all prototypes, [d], float64 if the device has it."""
+        dtype, starts = sum_dtype(self.weight.device), range(0, len(self.weight), self.chunk)
+        parts = [self.prototype_rows(start).to(dtype).sum(dim=0) for start in starts]
         return self.all_sum(torch.stack(parts).sum(dim=0))
 
     def _mask_target(self, cosine: Tensor, start: int, rows: Tensor | None) -> None:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from cosify.functional.checks import check_grid, check_num_classes
+from cosify.functional.float64 import float64_device
 
 
 def kappa_grid(low: float = -2.0, high: float = 5.0, num: int = 20, *, device: torch.device | None = None) -> Tensor:
@@ -31,7 +32,10 @@ def kappa_grid(low: float = -2.0, high: float = 5.0, num: int = 20, *, device: t
             f"grid of {num} values from e^{low} to e^{high} is not increasing; expected num >= 1 and"
             " -87 < low < high < 88"
         )
-    return torch.linspace(low, high, num, dtype=torch.float64, device=device).exp().float()
+    device = torch.get_default_device() if device is None else torch.device(device)
+    place = float64_device(device)
+    grid = torch.linspace(low, high, num, dtype=torch.float64, device=place).exp().float()
+    return grid if place == device else grid.to(device)
 
 
 def grid_or_default(grid: Tensor | None, device: torch.device) -> Tensor:

@@ -9,6 +9,7 @@ from torch.distributed import ProcessGroup
 
 from cosify.functional.checks import check_kappa, check_rows, values_hidden
 from cosify.functional.class_scan import KAPPAS_AT_ONCE, ClassScan, SoftmaxState
+from cosify.functional.float64 import float64_device, sum_dtype
 from cosify.functional.grid import expected_kappa, grid_or_default
 from cosify.functional.ls_certified import search_certified
 from cosify.functional.similarity import full_precision, unit_rows
@@ -161,8 +162,9 @@ def search_ls(scan: ClassScan, grid: Tensor, start: Tensor) -> LsSolution:
         else:
             index, _ = _settle(scan, grid, energy)
         return LsSolution(grid.to(energy.dtype)[index], index, None, float(len(grid)), 0, len(grid))
-    boundaries = (grid[1:].double() * grid[:-1].double()).sqrt()
-    known = search_certified(scan, grid, torch.bucketize(start.double(), boundaries), _rounding(scan, grid))
+    dtype = sum_dtype(grid.device)
+    boundaries = (grid[1:].to(dtype) * grid[:-1].to(dtype)).sqrt()
+    known = search_certified(scan, grid, torch.bucketize(start.to(dtype), boundaries), _rounding(scan, grid))
     index, compared = _settle(scan, grid, known.energy)
     # A zero row has the same energy at every kappa, and no direction that the bounds could use.
     index = index.masked_fill(torch.linalg.vector_norm(scan.unit_embedding, dim=1) == 0, 0)
@@ -221,9 +223,11 @@ def _settle(scan: ClassScan, grid: Tensor, energy: Tensor) -> tuple[Tensor, int]
     candidates, rows = close.nonzero(as_tuple=True)
     if len(rows) == 0:
         return index, 0
-    exact = torch.full_like(energy, torch.inf, dtype=torch.float64)
+    place = float64_device(energy.device)
+    exact = torch.full_like(energy, torch.inf, dtype=torch.float64, device=place)
     for picked, some in zip(candidates.split(len(index)), rows.split(len(index)), strict=True):
-        exact[picked, some] = scan.in_float64(some).solve(grid[picked].unsqueeze(0))[0].energy[0]
+        state, _ = scan.in_float64(some).solve(grid[picked].unsqueeze(0).to(place))
+        exact[picked.to(place), some.to(place)] = state.energy[0]
     settled = close.any(dim=0)
-    index[settled] = _first_within(exact[:, settled], TIE)
+    index[settled] = _first_within(exact[:, settled.to(place)], TIE).to(index.device)
     return index, len(rows)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from cosify.functional.class_scan import ClassScan
+from cosify.functional.float64 import in_float64
 from cosify.functional.similarity import powers
 
 # Added to the Gram matrix of the directions.  It only lowers the bound, and without it rounding decides where two of
@@ -93,12 +94,12 @@ class SpanBounds:
         return self._bound
 
     def _span_energies(self) -> Tensor:
-        directions = self._directions.double()
+        directions = in_float64(self._directions)
         gram = directions @ directions.mT
         gram.diagonal(dim1=1, dim2=2).add_(RIDGE)
-        residual = directions @ directions[:, :1].mT - self._along.double().permute(2, 0, 1)  # [n, v, K]
+        residual = directions @ directions[:, :1].mT - in_float64(self._along).permute(2, 0, 1)  # [n, v, K]
         squared = (residual * torch.linalg.solve(gram, residual)).sum(dim=1)
-        bound: Tensor = (0.5 * squared).T.to(self._along.dtype)
+        bound: Tensor = (0.5 * squared).T.to(self._along.dtype).to(self._along.device)
         return bound
 
     def _sums(self, direction: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor, Tensor]:

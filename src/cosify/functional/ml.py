@@ -5,6 +5,7 @@ from torch import Tensor
 
 from cosify.functional.checks import check_rows
 from cosify.functional.class_scan import ClassScan
+from cosify.functional.float64 import in_float64
 from cosify.functional.grid import grid_or_default
 from cosify.functional.similarity import full_precision
 
@@ -38,8 +39,8 @@ def search_ml(scan: ClassScan, grid: Tensor) -> Tensor:
     log_normaliser = log_vmf_normaliser(grid, scan.unit_embedding.shape[1]).unsqueeze(1)
     nearest, log_mass = scan.log_masses(grid.unsqueeze(1))
     # Eq. (5) without its constants; kappa * nearest reaches 148, so the sum is formed in float64.
-    energy = log_normaliser - grid.double().unsqueeze(1) * nearest.double() - log_mass.double()
-    return grid.to(nearest.dtype)[energy.argmin(dim=0)]
+    energy = log_normaliser - in_float64(grid).unsqueeze(1) * in_float64(nearest) - in_float64(log_mass)
+    return grid.to(nearest.dtype)[energy.argmin(dim=0).to(grid.device)]
 
 
 def log_vmf_normaliser(kappa: Tensor, dim: int) -> Tensor:
@@ -54,7 +55,7 @@ def log_vmf_normaliser(kappa: Tensor, dim: int) -> Tensor:
         dim: d, at least 2.
 
     Returns:
-        float64, the shape of `kappa`, 0 at kappa = 0.
+        float64, on the CPU if the device has none, the shape of `kappa`, 0 at kappa = 0.
 
     Raises:
         ValueError: if d < 2.
@@ -62,7 +63,7 @@ def log_vmf_normaliser(kappa: Tensor, dim: int) -> Tensor:
     if dim < 2:
         raise ValueError(f"embedding has dimension {dim}, expected at least 2 for a density on the sphere")
     nu = dim / 2 - 1
-    kappa = kappa.double()
+    kappa = in_float64(kappa)
     tight_a, tight_b = nu + 0.5, ((nu + 0.5) * (nu + 1.5)) ** 0.5
     crossing = kappa.clamp(max=((3 * nu + 5.5) * (nu + 1.5)) ** 0.5)  # beyond it the other bound is the smaller
     return (

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from cosify.functional.checks import check_rows
+from cosify.functional.float64 import sum_dtype
 from cosify.functional.similarity import full_precision, unit_rows
 
 
@@ -25,7 +26,7 @@ def rule_kappa(weight: Tensor) -> Tensor:
     check_rows(weight, weight)
     with torch.no_grad(), full_precision(weight.device):
         prototypes = unit_rows(weight)
-        mean = prototypes.double().mean(dim=0)
+        mean = prototypes.to(sum_dtype(prototypes.device)).mean(dim=0)
         return rule_from_mean(mean).to(prototypes.dtype)
 
 

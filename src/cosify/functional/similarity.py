@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cosify.functional.checks import check_rows, values_hidden
+from cosify.functional.float64 import in_float64, sum_dtype
 
 LOG2_E = math.log2(math.e)
 
@@ -56,18 +57,18 @@ def inverse_norms(rows: Tensor, dtype: torch.dtype) -> Tensor:
     Deviation: a row shorter than 1e-37 (1e-300 in float64), whose inverse the dtype cannot hold, counts as zero.
     """
     if values_hidden():  # a graph cannot single rows out
-        norm = torch.linalg.vector_norm(rows, dim=1, dtype=torch.float64)
+        norm = torch.linalg.vector_norm(rows, dim=1, dtype=sum_dtype(rows.device))
         return torch.where(norm < 1e-37, 0.0, norm.reciprocal()).to(dtype)
     norm = torch.linalg.vector_norm(rows, dim=1, dtype=dtype)
     extreme = ((norm < 1e-15) | ~(norm < 1e15)).nonzero().squeeze(1)
     inverse: Tensor = norm.reciprocal()
     if len(extreme) > 0 and rows.shape[1] > 0:
-        some = rows[extreme].double()
+        some = in_float64(rows[extreme])
         largest = some.abs().amax(dim=1)
         scaled = some / largest.masked_fill(largest == 0, 1.0).unsqueeze(1)
         exact = largest * torch.linalg.vector_norm(scaled, dim=1)
         shortest = 1e-300 if dtype == torch.float64 else 1e-37
-        inverse[extreme] = exact.reciprocal().masked_fill(exact < shortest, 0.0).to(dtype)
+        inverse[extreme] = exact.reciprocal().masked_fill(exact < shortest, 0.0).to(dtype).to(inverse.device)
     return inverse
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from cosify.functional import kappa_grid
+from cosify.functional.float64 import sum_dtype
 
 SUM = Callable[[Tensor], Tensor]
 ON_GRID_TOLERANCE = 1e-5  # relative; neighbours on the grid differ by 0.45
@@ -59,7 +60,8 @@ class KappaStatistics:
         self._boundaries = (self.grid[1:] * self.grid[:-1]).sqrt()
         self._counts = torch.zeros(len(self.grid), dtype=torch.int64, device=device)
         # total, samples, samples at the low edge, samples at the high edge, samples off the grid
-        self._sums = torch.zeros(5, dtype=torch.float64, device=device)
+        self._dtype = sum_dtype(device)
+        self._sums = torch.zeros(5, dtype=self._dtype, device=device)
         self._step_means: list[Tensor] = []
 
     def update(self, kappa: Tensor) -> None:
@@ -71,10 +73,10 @@ class KappaStatistics:
         off_grid = (kappa - self.grid[nearest]).abs() > ON_GRID_TOLERANCE * kappa
         slack = 1 + ON_GRID_TOLERANCE
         flags = torch.stack([kappa <= self.grid[0] * slack, kappa * slack >= self.grid[-1], off_grid])
-        self._sums[0] += kappa.double().sum()
+        self._sums[0] += kappa.to(self._dtype).sum()
         self._sums[1] += len(kappa)
         self._sums[2:] += flags.sum(dim=1)
-        self._step_means.append(kappa.mean().double())
+        self._step_means.append(kappa.mean().to(self._dtype))
 
     def latest(self) -> float | None:
         """Return the mean kappa of the last batch, None before the first; waits for the device."""
@@ -104,8 +106,8 @@ class KappaStatistics:
         """Go on from `state`."""
         device = self.grid.device
         self._counts = torch.tensor(state["counts"], dtype=torch.int64, device=device)
-        self._sums = torch.tensor(state["sums"], dtype=torch.float64, device=device)
-        self._step_means = list(torch.tensor(state["step_means"], dtype=torch.float64, device=device).unbind())
+        self._sums = torch.tensor(state["sums"], dtype=self._dtype, device=device)
+        self._step_means = list(torch.tensor(state["step_means"], dtype=self._dtype, device=device).unbind())
 
     def edge_shares(self) -> tuple[float, float]:
         """Return the shares of samples so far at the lower and the upper edge of the grid; waits for the device."""
@@ -140,6 +142,6 @@ class KappaStatistics:
 
 def _quantile(values: Tensor, weights: Tensor, share: float) -> float:
     """Return the smallest of the sorted `values` that at least this share of the weight does not exceed."""
-    cumulative = weights.double().cumsum(0)
+    values, cumulative = values.cpu(), weights.cpu().double().cumsum(0)
     index = int(torch.searchsorted(cumulative, share * cumulative[-1]))
     return float(values[min(index, len(values) - 1)])

@@ -191,9 +191,14 @@ def read_progress(file: Path) -> Progress:
 
 
 def _flush(path: Path) -> None:
-    """Have what is written reach the disk, before a rename says that it is there."""
+    """Have what is written reach the disk, before a rename says that it is there.
+
+    Windows opens no folder, and flushes only what is open for writing.
+    """
     for each in (*(path.iterdir() if path.is_dir() else ()), path):
-        descriptor = os.open(each, os.O_RDONLY)
+        if each.is_dir() and os.name == "nt":
+            continue
+        descriptor = os.open(each, os.O_RDONLY if each.is_dir() else os.O_RDWR)
         os.fsync(descriptor)
         os.close(descriptor)
 

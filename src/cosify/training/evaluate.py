@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cosify.errors import InputError
+from cosify.functional.float64 import sum_dtype
 from cosify.models import in_evaluation, linear_classifier
 
 
@@ -48,7 +49,7 @@ def evaluate(
         ValueError: if the model has no classifier, or there are no samples at all.
     """
     classifier = linear_classifier(model)
-    sums = torch.zeros(4, dtype=torch.float64, device=device)  # correct, loss, degrees, samples
+    sums = torch.zeros(4, dtype=sum_dtype(device), device=device)  # correct, loss, degrees, samples
     with in_evaluation(model, classifier) as answers:
         for images, labels in batches:
             rows, logits = answers(images)
@@ -56,7 +57,7 @@ def evaluate(
             cosine = F.cosine_similarity(rows, own_weight).clamp(-1, 1)
             sums[0] += (logits.argmax(dim=1) == labels).sum()
             sums[1] += F.cross_entropy(logits, labels, reduction="sum")
-            sums[2] += torch.rad2deg(cosine.acos()).double().sum()
+            sums[2] += torch.rad2deg(cosine.acos()).to(sums.dtype).sum()
             sums[3] += len(labels)
     correct, loss, degrees, samples = all_sum(sums).tolist()
     if samples == 0:

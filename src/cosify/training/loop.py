@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from cosify.data import mixed_seed, num_train_batches, record_preprocessing
 from cosify.errors import InputError
 from cosify.functional.checks import values_unseen
+from cosify.functional.float64 import sum_dtype
 from cosify.heads.kappa_statistics import KappaStatistics, KappaSummary
 from cosify.models import find_heads
 from cosify.models.stages import keep_frozen_in_eval
@@ -163,7 +164,7 @@ class Run:
         """Run the steps from where the run is to the end of its epoch."""
         progress, args, accelerator = self.progress, self.args, self.accelerator
         epoch, first = divmod(progress.step, self.steps_per_epoch)
-        sums = torch.tensor(progress.sums, dtype=torch.float64, device=accelerator.device)
+        sums = torch.tensor(progress.sums, dtype=sum_dtype(accelerator.device), device=accelerator.device)
         self._train_mode()
         batches = self.data.train_batches(
             args.batch_size,
