@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 import cosify
+from cosify.integrations.timm import register_backbones
 from cosify.models import published
 from cosify.training import TrainArguments
 from cosify.training.model import ModelChoice, build_model
@@ -43,8 +44,8 @@ def names(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     for architecture in ("resnet18_cifar", "test_resnet"):
         patch.setitem(registry._model_with_tags, architecture, [*registry._model_with_tags[architecture]])
     published.backbones.cache_clear()
-    published.register_backbones()
-    published.register_backbones()  # again changes nothing
+    register_backbones()
+    register_backbones()  # again changes nothing
     yield root
     patch.undo()
     published.backbones.cache_clear()
