@@ -30,6 +30,7 @@ from cosify.training.environment import describe_environment
 from cosify.training.evaluate import Evaluation, evaluate
 from cosify.training.finite import FiniteNumbers
 from cosify.training.interrupt import Interrupted, Interrupts
+from cosify.training.model import checkpoint_gradients
 from cosify.training.objective import Objective
 from cosify.training.optimizer import make_average, make_optimizer, make_schedule
 from cosify.training.progress import Bar, bar, log_epoch, logger, warn_about_kappa, warn_about_speed
@@ -383,16 +384,6 @@ class Run:
             seconds=sum(record["seconds"] for record in records),
             is_main=self.session.is_main,
         )
-
-
-def checkpoint_gradients(model: nn.Module) -> None:
-    """Let a timm network recompute activations in the backward pass; a ValueError if it cannot."""
-    try:
-        model.set_grad_checkpointing(True)  # type: ignore[operator]
-    except (AssertionError, AttributeError) as error:
-        raise InputError(
-            f"grad_checkpointing is on, which {type(model).__name__} of timm does not offer; drop it"
-        ) from error
 
 
 def _test_record(evaluation: Evaluation) -> dict[str, Any]:

@@ -173,3 +173,13 @@ def _wrong_size(model: nn.Module, size: Sequence[int], error: Exception) -> Inpu
         f"{type(model).__name__} takes no images of {size[0]}x{size[1]} pixels ({error}); drop --image-size, choose one"
         " that it takes, or another model"
     )
+
+
+def checkpoint_gradients(model: nn.Module) -> None:
+    """Let a timm network recompute activations in the backward pass; a ValueError if it cannot."""
+    try:
+        model.set_grad_checkpointing(True)  # type: ignore[operator]
+    except (AssertionError, AttributeError) as error:
+        raise InputError(
+            f"grad_checkpointing is on, which {type(model).__name__} of timm does not offer; drop it"
+        ) from error
