@@ -257,6 +257,17 @@ def test_own_arguments_of_a_model_survive(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "config.json").read_text())["model_args"]["head"] == "classification"
 
 
+def test_adapters_are_refused(tmp_path: Path) -> None:
+    class Adapter(nn.Linear):  # as PEFT leaves them in a model that was not merged
+        __module__ = "peft.tuners.lora.layer"
+
+    model = timm.create_model("test_resnet", head="cos", num_classes=3)
+    model.layer1.adapter = Adapter(2, 2)
+    with pytest.raises(ValueError, match=r"layer1.adapter is an adapter of PEFT, .* merge_and_unload\(\)"):
+        cosify.save(model, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_saving_errors(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"ResNet has no cosine head; call cosify.convert\(model\) before saving"):
         cosify.save(timm.create_model("test_resnet"), tmp_path)

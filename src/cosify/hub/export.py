@@ -52,7 +52,7 @@ def save(model: nn.Module, folder: str | Path, *, label_names: Sequence[str] | N
         The folder.
 
     Raises:
-        ValueError: if the model has no cosine head, or the names do not match its classes.
+        ValueError: if the model has no cosine head, holds adapters, or the names do not match its classes.
         TypeError: if it is neither from timm nor from transformers.
         OSError: if the folder cannot be written; no file is left half-written.
     """
@@ -66,6 +66,12 @@ def save(model: nn.Module, folder: str | Path, *, label_names: Sequence[str] | N
     heads = find_heads(owner)
     if not heads:
         raise InputError(f"{type(model).__name__} has no cosine head; call cosify.convert(model) before saving it")
+    adapted = [name for name, module in owner.named_modules() if type(module).__module__.partition(".")[0] == "peft"]
+    if adapted:
+        raise InputError(
+            f"{adapted[0]} is an adapter of PEFT, which a reader of the folder would not build, expected the layers of"
+            " the model alone; save what merge_and_unload() of the PEFT model returns"
+        )
     num_classes = num_classes_of(owner if is_timm(owner) else model)
     if isinstance(label_names, str) or (label_names is not None and not all(isinstance(n, str) for n in label_names)):
         raise TypeError(f"label_names is {label_names!r}, expected a sequence of strings, one for each class")
