@@ -44,5 +44,4 @@ def run_distributed(module: str, folder: Path, world_size: int, *arguments: str)
         for rank in range(world_size)
     ]
     outputs = [process.communicate(timeout=240)[0] for process in ranks]
-    for process, output in zip(ranks, outputs, strict=True):
-        assert process.returncode == 0, output
+    assert [process.returncode for process in ranks] == [0] * world_size, "\n".join(outputs)

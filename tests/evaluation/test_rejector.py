@@ -259,7 +259,7 @@ def test_damaged(name: str, tmp_path: Path) -> None:
     assert str(caught.value).endswith("expected what cosify.Rejector.save writes; fit and save it again")
 
 
-@pytest.mark.parametrize("failing", ["_write_new", "write_whole"])
+@pytest.mark.parametrize("failing", ["save_file", "write_whole"])
 def test_the_old_rejector_stays_until_the_new_one_is_whole(
     failing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

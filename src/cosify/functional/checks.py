@@ -5,13 +5,15 @@ the look itself would stall the queue.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
 import torch
 from torch import Tensor
 
+# torch 2.14 has no public name for it; without it, vmap of a head ends in torch's own error.
+_transformed: Callable[[], bool] = getattr(torch._C, "_are_functorch_transforms_active", lambda: False)
 _unseen: ContextVar[bool] = ContextVar("unseen", default=False)
 
 
@@ -118,8 +120,7 @@ def values_visible(values: Tensor) -> bool:
 
 def values_hidden() -> bool:
     """True where no value may decide what is computed: in a graph, and in a transform of `torch.func` such as vmap."""
-    # torch 2.14 has no public name for the second.
-    return torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
+    return torch.compiler.is_compiling() or _transformed()
 
 
 @contextmanager

@@ -269,7 +269,11 @@ def check_saved(name: str, value: object) -> None:
 def _check_statistics(state: Mapping[str, Tensor], prefix: str) -> None:
     for name in (*CosineHead.statistics, "log_kappa"):
         value = state.get(prefix + name)
-        if value is not None and not value.is_meta and value.numel() > 0:  # no numbers where a rank holds none of them
+        if value is None or value.is_meta:
+            continue
+        if hasattr(value, "to_local"):  # a DTensor of FSDP: the part of this rank, which may be empty
+            value = value.to_local()
+        if value.numel() > 0:
             number = value.float().exp() if name == "log_kappa" else value
             check_saved(prefix + name, number.item() if number.numel() == 1 else number.tolist())
 
