@@ -3,7 +3,7 @@ VENV := .venv
 PYTHON := $(VENV)/bin/python
 export HF_HUB_OFFLINE := 1
 
-.PHONY: demo test test-slow check format smoke cards build
+.PHONY: demo test test-slow test-lowest check format smoke cards build
 
 demo: $(VENV)/installed
 	$(PYTHON) scripts/demo.py
@@ -13,6 +13,15 @@ test: $(VENV)/installed
 
 test-slow: $(VENV)/installed
 	$(PYTHON) -m pytest -n 2 -m "slow or gpu"
+
+# The fast suite on the oldest versions that pyproject.toml allows of what moves most, in an environment of its own
+# (several GB).
+LOWEST = $(shell sed -nE 's/^    "(torch|timm|transformers|huggingface-hub|datasets|accelerate)>=([0-9.]+)",/\1==\2.*/p' pyproject.toml)
+test-lowest:
+	python3 -m venv $(VENV)-lowest
+	$(VENV)-lowest/bin/python -m pip install --quiet --upgrade pip
+	$(VENV)-lowest/bin/python -m pip install --quiet --editable '.[demo,onnx]' --group dev $(LOWEST)
+	$(VENV)-lowest/bin/python -m pytest -n 2 -m "not slow and not gpu"
 
 check: $(VENV)/installed
 	$(PYTHON) -m ruff check .
