@@ -258,6 +258,8 @@ def test_a_damaged_progress_is_named(damage: str, tmp_path: Path) -> None:
 def test_ctrl_c_ends_before_the_first_step_and_at_once_the_second_time(again: bool, tmp_path: Path) -> None:
     code = "import os, signal, sys; from cosify.training.loop import Run; from scripts import train;"
     code += "from cosify.training import TrainArguments;"
+    # A shell that starts the tests in the background has SIGINT ignored in all of them.
+    code += "signal.signal(signal.SIGINT, signal.default_int_handler);"
     code += "stop = lambda *_: os.kill(os.getpid(), signal.SIGINT);"
     code += "stop = (lambda first: lambda *_: (first(), first()))(stop);" if again else ""
     code += f"Run.{'step' if again else '__init__'} = stop;"

@@ -165,6 +165,7 @@ def write_model(folder: Path, config: dict[str, Any], state: dict[str, Tensor]) 
         try:
             save_file(state, aside / WEIGHTS, metadata={"format": "pt", DIGEST: digest})
             (aside / CONFIG).write_text(json.dumps({**config, DIGEST: digest}, indent=2) + "\n", encoding="utf-8")
+            (aside / WEIGHTS).chmod((aside / CONFIG).stat().st_mode & 0o777)  # safetensors lets the owner alone read
             for name in (WEIGHTS, CONFIG):
                 with (aside / name).open("r+b") as file:
                     os.fsync(file.fileno())
