@@ -10,7 +10,7 @@ import timm
 import torch
 
 from cosify.hub import push, save_stock
-from cosify.hub.records import WEIGHTS
+from cosify.models.binding import WEIGHTS
 from tests.hub.make_folder import main as make_folder
 from tests.loopback_hub import SILENCE, LoopbackHub, Repository
 from tests.processes import run_python

@@ -17,7 +17,6 @@ from cosify.hub.facts import USES, Facts
 from cosify.hub.metadata import front_matter
 from cosify.hub.readers import is_own_architecture
 from cosify.hub.records import (
-    CONFIG,
     ENVIRONMENT,
     EVALUATION,
     FACTS,
@@ -26,11 +25,11 @@ from cosify.hub.records import (
     RELIABILITY,
     RUN,
     TRACE,
-    WEIGHTS,
     Finetuned,
     Measured,
     read_json,
 )
+from cosify.models.binding import CONFIG, WEIGHTS
 from cosify.models.published import backbones_folder
 from cosify.training.run_folder import read_metrics
 

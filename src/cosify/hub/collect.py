@@ -26,7 +26,6 @@ from cosify.hub.facts import Facts
 from cosify.hub.metadata import evaluation_results
 from cosify.hub.records import (
     CARD,
-    CONFIG,
     ENVIRONMENT,
     EVALUATION,
     EVALUATION_RESULTS,
@@ -37,13 +36,13 @@ from cosify.hub.records import (
     RELIABILITY,
     RUN,
     TRACE,
-    WEIGHTS,
     Finetuned,
     Measured,
     read_json,
 )
 from cosify.integrations import compat
 from cosify.models import load_pretrained
+from cosify.models.binding import CONFIG, WEIGHTS
 from cosify.models.model_digest import model_digest
 from cosify.models.published import backbones
 from cosify.plots.reliability import plot_reliability

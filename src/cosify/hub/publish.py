@@ -17,8 +17,9 @@ from cosify.errors import InputError
 from cosify.hub.export import save
 from cosify.hub.facts import check_repo_id
 from cosify.hub.readers import READERS, check_readers, is_own_architecture, probe_images
-from cosify.hub.records import CARD, CONFIG, FACTS, PUBLISHED, WEIGHTS
+from cosify.hub.records import CARD, FACTS, PUBLISHED
 from cosify.models import load_pretrained
+from cosify.models.binding import CONFIG, WEIGHTS
 from cosify.models.hub_client import HubError, impatient, in_short
 
 logger = logging.getLogger("cosify")

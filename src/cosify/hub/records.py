@@ -9,8 +9,9 @@ from typing import Any
 from cosify.errors import InputError
 from cosify.evaluation.transfer import standard_error
 from cosify.files import sha256_of
+from cosify.models.binding import CONFIG, WEIGHTS
 
-CONFIG, WEIGHTS, CARD, FACTS = "config.json", "model.safetensors", "README.md", "facts.yaml"
+CARD, FACTS = "README.md", "facts.yaml"
 RUN, METRICS, ENVIRONMENT, TRACE = "run.json", "metrics.jsonl", "environment.json", "kappa_trace.png"
 EVALUATION, FINETUNED, RELIABILITY = "evaluation.json", "finetune.json", "reliability.png"
 EVALUATION_RESULTS = ".eval_results/accuracy.yaml"

@@ -6,7 +6,8 @@ it in the one and write none into the other: weights without a digest are anothe
 
 import hashlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -70,9 +71,21 @@ def check_binding(config: Mapping[str, Any], weights: Path) -> None:
 
 
 def _digest_in(weights: Path) -> str | None:
+    with opened(weights) as file:
+        found: str | None = (file.metadata() or {}).get(DIGEST)
+    return found
+
+
+@contextmanager
+def opened(weights: Path) -> Iterator[Any]:
+    """Open a safetensors file, of which the header alone is read until a tensor is asked for.
+
+    Raises:
+        ValueError: if it cannot be read, inside too.
+    """
     try:
         with safe_open(weights, "pt") as file:
-            return (file.metadata() or {}).get(DIGEST)
+            yield file
     except (OSError, SafetensorError) as error:
         raise InputError(
             f"the weights {weights} cannot be read ({type(error).__name__}: {error}), expected the {WEIGHTS} that"

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torch.nn.modules import module as torch_module
 
 from cosify.errors import InputError
+from cosify.models.binding import opened
 
 # Room for what is made and replaced, and for modules that hold nothing: of 220 architectures of timm none makes more
 # than 3.3 modules a tensor, or 2.3 times the elements that it keeps.
@@ -81,14 +81,8 @@ def _spend(_: nn.Module, __: str, value: object) -> None:
 
 def _shapes(file: Path) -> list[int]:
     """Return the number of elements of each tensor in a file."""
-    try:
-        with safe_open(file, "pt") as opened:
-            shapes = [opened.get_slice(name).get_shape() for name in opened.keys()]  # noqa: SIM118  # no mapping
-    except (OSError, SafetensorError) as error:
-        raise InputError(
-            f"the weights {file} cannot be read ({type(error).__name__}: {error}), expected the model.safetensors that"
-            " cosify.save writes; save or download the model again"
-        ) from error
+    with opened(file) as tensors:
+        shapes = [tensors.get_slice(name).get_shape() for name in tensors.keys()]  # noqa: SIM118  # no mapping
     return [math.prod(shape) for shape in shapes]
 
 
