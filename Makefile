@@ -33,19 +33,28 @@ format: $(VENV)/installed
 	$(PYTHON) -m ruff format .
 
 # The slow tests run compare.py, benchmark.py and cards.py.
-smoke: $(VENV)/installed
-	$(PYTHON) scripts/train.py --smoke --output runs/smoke --overwrite
-	$(PYTHON) scripts/cosify_pretrained.py --smoke --output runs/smoke-cosify --overwrite
-	$(PYTHON) scripts/finetune.py --smoke --output runs/smoke-finetune --overwrite
-	$(PYTHON) scripts/linear_probe.py --smoke --output runs/smoke-probe --overwrite
-	$(PYTHON) scripts/scan.py --smoke --output runs/smoke-scan
-	$(PYTHON) scripts/evaluate.py --smoke --output runs/smoke-evaluate
-	$(PYTHON) scripts/publish.py runs/smoke --repo ORG/NAME
+TRAINERS := train cosify_pretrained finetune linear_probe
+OTHERS := scan evaluate margin benchmark_step benchmark_loop publish reproduce sweep
+.PHONY: $(TRAINERS:%=smoke-%) $(OTHERS:%=smoke-%)
+smoke: $(TRAINERS:%=smoke-%) $(OTHERS:%=smoke-%)
+
+$(TRAINERS:%=smoke-%): smoke-%: $(VENV)/installed
+	$(PYTHON) scripts/$*.py --smoke --output runs/smoke-$* --overwrite
+
+smoke-scan smoke-evaluate smoke-margin: smoke-%: $(VENV)/installed
+	$(PYTHON) scripts/$*.py --smoke --output runs/smoke-$*
+
+smoke-benchmark_step smoke-benchmark_loop: smoke-%: $(VENV)/installed
+	$(PYTHON) scripts/$*.py --smoke
+
+smoke-publish: smoke-train
+	$(PYTHON) scripts/publish.py runs/smoke-train --repo ORG/NAME
+
+smoke-reproduce: $(VENV)/installed
 	$(PYTHON) scripts/reproduce.py all --output runs/smoke-reproduce
-	$(PYTHON) scripts/sweep.py --models 'test_*' --output runs/sweep
-	$(PYTHON) scripts/margin.py --smoke --output runs/margin
-	$(PYTHON) scripts/benchmark_step.py --smoke
-	$(PYTHON) scripts/benchmark_loop.py --smoke
+
+smoke-sweep: $(VENV)/installed
+	$(PYTHON) scripts/sweep.py --models 'test_*' --output runs/smoke-sweep
 
 cards: $(VENV)/installed
 	$(PYTHON) scripts/cards.py

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
-os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.update(HF_HUB_OFFLINE="1", OMP_NUM_THREADS="1")
 
-import torch  # huggingface_hub reads its environment once, at import
+import torch  # these read their environment once, at import
 
 torch.set_num_threads(1)
 

@@ -3,20 +3,36 @@
 import os
 import socket
 import subprocess
-import sys
 from pathlib import Path
 
+from tests.warm import interpreter
+
 ROOT = Path(__file__).parents[1]
+LIBRARIES = ("torch", "torchvision", "pandas", "pyarrow", "tokenizers")  # none of them asks how the hub is reached
+OURS = ("cosify.training", "transformers.pipelines", "transformers.models.auto.modeling_auto")
 
 
 def environment(**extra: str) -> dict[str, str]:
-    return {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), **extra}
+    """Return the environment of a program; torchrun starts its processes with PYTHON_EXEC."""
+    own = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "PYTHON_EXEC": python()}
+    return {**os.environ, **own, **extra}
+
+
+def python() -> str:
+    """Return the path of an interpreter that has imported cosify."""
+    return interpreter(*OURS)
+
+
+def blank_python() -> str:
+    """Return the path of one that has not: a program decides whether it does, and where the hub is."""
+    return interpreter(*LIBRARIES)
 
 
 def run_python(*arguments: str, timeout: float = 300, **extra: str) -> str:
-    """Run a fresh interpreter and return what it printed; fail with its error output."""
+    """Run a program and return what it printed; fail with its error output."""
+    blank = arguments[0] == "-c" or any(name.startswith("HF_") for name in extra)
     done = subprocess.run(
-        [sys.executable, *arguments],
+        [blank_python() if blank else python(), *arguments],
         env=environment(**extra),
         capture_output=True,
         text=True,
@@ -35,7 +51,7 @@ def run_distributed(module: str, folder: Path, world_size: int, *arguments: str)
     shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(world_size)}
     ranks = [
         subprocess.Popen(
-            [sys.executable, "-m", module, str(folder), *arguments],
+            [python(), "-m", module, str(folder), *arguments],
             env=environment(**shared, RANK=str(rank), LOCAL_RANK=str(rank)),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

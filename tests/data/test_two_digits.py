@@ -57,6 +57,7 @@ def test_noise(clean: datasets.DatasetDict, noisy: datasets.DatasetDict) -> None
     assert len(np.unique(after.reshape(len(after), -1), axis=0)) == len(after), "no image twice"
 
 
+@pytest.mark.slow
 def test_always_the_same(noisy: datasets.DatasetDict) -> None:
     again = two_digits()
     for name in ("train", "test"):

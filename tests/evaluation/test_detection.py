@@ -237,12 +237,13 @@ def test_interval_holds_the_point_and_narrows(make: Make) -> None:
         assert 5 < ratio < 20, "near the square root of 100"
 
 
+@pytest.mark.slow
 def test_interval_is_that_of_plain_resampling() -> None:
     positive, negative = tied(60, 30)
     found = measure(positive, negative, resamples=4000)
     generator = np.random.default_rng(5)
     aps, aurocs = [], []
-    for _ in range(2000):
+    for _ in range(1000):
         drawn = generator.choice(positive, 60), generator.choice(negative, 30)
         truth, scores = truth_and_scores(*drawn)
         aps.append(average_precision_score(truth, scores))

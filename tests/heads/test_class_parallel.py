@@ -41,21 +41,26 @@ both_sizes = pytest.mark.parametrize("world_size", [2, pytest.param(3, marks=pyt
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder with the start weights and the ranks' results, of two processes and then of three."""
+    """Return a folder with the start weights and the results of two processes."""
     folder = tmp_path_factory.mktemp("class_parallel")
     torch.manual_seed(1)
     for num_classes in sorted({case.num_classes for case in CASES.values()}):
         save_file({"weight": torch.randn(num_classes, IN_FEATURES)}, start_file(folder, num_classes))
-    for world_size in (2, 3):
-        blocked = folder / f"blocked{world_size}"
-        (blocked / "folder").mkdir(parents=True)
-        (blocked / "file").write_bytes(OLDER)
-        run_distributed("tests.heads.class_parallel_worker", folder, world_size)
+    run_ranks(folder, 2)
     return folder
+
+
+def run_ranks(folder: Path, world_size: int) -> None:
+    blocked = folder / f"blocked{world_size}"
+    (blocked / "folder").mkdir(parents=True)
+    (blocked / "file").write_bytes(OLDER)
+    run_distributed("tests.heads.class_parallel_worker", folder, world_size)
 
 
 @pytest.fixture
 def ranks(folder: Path, world_size: int) -> Ranks:
+    if not (folder / f"rank0of{world_size}.pt").exists():
+        run_ranks(folder, world_size)
     return [torch.load(folder / f"rank{rank}of{world_size}.pt") for rank in range(world_size)]
 
 

@@ -93,7 +93,7 @@ def test_value_and_gradients_equal_the_plain_path(
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 @pytest.mark.parametrize("kappa", ["ls", "trainable", 8.0], ids=str)
 def test_gradcheck(kappa: float | str, margin: str, smoothing: float) -> None:
-    embedding, weight, labels = (part[:5] for part in problem())
+    embedding, weight, labels = (part[:5] for part in problem(dim=4))
     head = head_of(weight.double(), kappa)
     criterion = CosineSoftmaxLoss(head, *MARGINS[margin], label_smoothing=smoothing, chunk=2)
     parameters = [parameter.detach().double().requires_grad_() for parameter in head.parameters()]

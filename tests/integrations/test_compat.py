@@ -3,7 +3,6 @@
 import importlib
 import logging
 import subprocess
-import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -13,6 +12,7 @@ import timm
 import cosify
 from cosify.integrations import compat, install
 from cosify.integrations.on_import import on_import
+from tests.processes import blank_python
 
 TIMM = [name for name in compat.NAMES if name.startswith("timm")]
 CREATING = TIMM[:2]
@@ -89,7 +89,7 @@ print(type(cosify.convert(model).fc).__name__)
 def test_imports_without_any_private_name() -> None:
     names = [name for name in compat.NAMES if "._registry." not in name]  # without these timm has no models
     done = subprocess.run(
-        [sys.executable, "-c", WITHOUT_ANY.format(names=names)], capture_output=True, text=True, check=True
+        [blank_python(), "-c", WITHOUT_ANY.format(names=names)], capture_output=True, text=True, check=True
     )
     assert done.stdout == "CosineLinear\n"
     for name in names:

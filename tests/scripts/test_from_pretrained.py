@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,7 +21,7 @@ from cosify.training import (
     train,
 )
 from cosify.training.cosify_pretrained import AccuracyDroppedError
-from tests.processes import ROOT, environment, run_python
+from tests.processes import ROOT, environment, python, run_python
 
 
 @pytest.fixture(scope="module")
@@ -145,7 +144,7 @@ def test_a_missing_model_is_one_line(name: str, tmp_path: Path) -> None:
         (["--model", "no_such"], "model 'no_such' ca"),
     ):
         done = subprocess.run(
-            [sys.executable, str(ROOT / "scripts" / f"{name}.py"), *arguments],
+            [python(), str(ROOT / "scripts" / f"{name}.py"), *arguments],
             env=environment(), cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False,
         )  # fmt: skip
         assert done.returncode == 1

@@ -3,20 +3,19 @@
 import json
 import socket
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from tests.data.folders import image_folder
-from tests.processes import ROOT, environment, run_python
+from tests.processes import ROOT, environment, python, run_python
 
 SCRIPT = str(ROOT / "scripts" / "train.py")
 
 
 def started(*command: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, *command], env=environment(), capture_output=True, text=True, timeout=240, check=False
+        [python(), *command], env=environment(), capture_output=True, text=True, timeout=240, check=False
     )
 
 

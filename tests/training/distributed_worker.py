@@ -125,20 +125,15 @@ def _recorded_steps(stop_at: int) -> Iterator[list[Tensor]]:
         yield steps
 
 
-def main(folder: Path) -> None:
-    """Do all runs on two processes: starting these takes longer than training."""
-    part = folder / "part"
-    part.mkdir(exist_ok=True)
-    for name in ("accumulate", "workers", "sharded", "sharded-resumed"):
-        run(folder, name, world_size=2)
-    run(part, "sharded-resumed", world_size=2, stop_at=STOP_AT)
-    run(part, "sharded-resumed", world_size=2)
-    for name in ("bf16", "sharded-bf16"):
-        AcceleratorState._reset_state(reset_partial_state=True)  # accelerate allows one precision a process
-        run(folder, name, world_size=2)
+def main(folder: Path, *names: str) -> None:
+    """Do some runs on two processes; one that is named again dies the first time and then goes on."""
+    for number, name in enumerate(names, start=1):
+        path = folder / name
+        path.parent.mkdir(exist_ok=True)
+        run(path.parent, path.name, world_size=2, stop_at=STOP_AT if name in names[number:] else 0)
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), *sys.argv[2:])
     torch.distributed.destroy_process_group()

@@ -1,6 +1,7 @@
 """What the resume tests do in processes of their own: a short run, or the rest of one."""
 
 import resource
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -46,3 +47,7 @@ def fill_the_disk(folder: str, step: int) -> None:
         train(replace(ARGUMENTS, output=folder))
     except OSError as error:
         Path(folder).with_name("error.txt").write_text(str(error))
+
+
+if __name__ == "__main__":
+    fill_the_disk(sys.argv[1], int(sys.argv[2]))

@@ -16,7 +16,7 @@ import torch
 
 from cosify.training import read_metrics
 from cosify.training.sharding import check_sharding
-from tests.processes import ROOT, environment, run_distributed, run_python
+from tests.processes import ROOT, environment, python, run_distributed, run_python
 from tests.training import distributed_worker
 from tests.training.distributed_worker import ARGUMENTS
 from tests.training.records import recorded
@@ -27,20 +27,9 @@ TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "
 ACCELERATE = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--main_process_port", "0"]
 
 
-@pytest.fixture(scope="module")
-def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of all runs on two processes."""
-    folder = tmp_path_factory.mktemp("two")
-    run_distributed("tests.training.distributed_worker", folder, 2)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def one_process(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of the same runs on one process, with the doubled batch."""
-    folder = tmp_path_factory.mktemp("one")
-    for name in ("accumulate", "workers"):
-        distributed_worker.run(folder, name, world_size=1)
+def two_ranks(folder: Path, *names: str) -> Path:
+    """Return `folder` with runs on two processes in it."""
+    run_distributed("tests.training.distributed_worker", folder, 2, *names)
     return folder
 
 
@@ -51,19 +40,26 @@ def held(folder: Path, name: str, rank: int = 0) -> dict[str, Any]:
 
 @pytest.mark.parametrize(
     ("name", "alone", "augmentation"),
-    [("accumulate", "accumulate", "crop"), ("workers", "workers", "timm"), ("sharded", "accumulate", "crop")],
+    [
+        ("accumulate", "accumulate", "crop"),
+        pytest.param("workers", "workers", "timm", marks=pytest.mark.slow),
+        pytest.param("sharded", "accumulate", "crop", marks=pytest.mark.slow),
+    ],
 )
 def test_two_ranks_equal_one_with_the_doubled_batch_at_each_step(
-    name: str, alone: str, augmentation: str, two_ranks: Path, one_process: Path
+    name: str, alone: str, augmentation: str, tmp_path: Path
 ) -> None:
-    one, first, second = held(one_process, alone), held(two_ranks, name), held(two_ranks, name, rank=1)
+    two, one_process = two_ranks(tmp_path, name), tmp_path / "one"
+    one_process.mkdir()
+    distributed_worker.run(one_process, alone, world_size=1)
+    one, first, second = held(one_process, alone), held(two, name), held(two, name, rank=1)
     assert first["sharded"] == (name == "sharded")
     assert one["augmentation"] == first["augmentation"] == augmentation
     together = first["steps"] + second["steps"]
     assert one["steps"][:, 2].tolist() == together[:, 2].tolist() == [64.0] * 20, "not 20 steps of 64 images"
     assert one["steps"][:, 1].tolist() == together[:, 1].tolist(), "other answers are correct"
     torch.testing.assert_close(together[:, 0] / 64, one["steps"][:, 0] / 64, rtol=0, atol=1e-5)
-    one_records, two_records = read_metrics(one_process / alone), read_metrics(two_ranks / name)
+    one_records, two_records = read_metrics(one_process / alone), read_metrics(two / name)
     assert len(one_records) == len(two_records) == 4
     for epoch, (one_record, two_record) in enumerate(zip(one_records, two_records, strict=True)):
         for key in ("kappa_mean", "train_loss", "mean_angle_deg"):
@@ -78,24 +74,28 @@ def test_two_ranks_equal_one_with_the_doubled_batch_at_each_step(
             torch.testing.assert_close(first["state"][key], value, rtol=1e-5, atol=1e-6, msg=key)
 
 
-def test_fsdp_resumes_to_the_bit(two_ranks: Path) -> None:
-    whole, rest = held(two_ranks, "sharded-resumed"), held(two_ranks / "part", "sharded-resumed")
+@pytest.mark.slow
+def test_fsdp_resumes_to_the_bit(tmp_path: Path) -> None:
+    two = two_ranks(tmp_path, "sharded-resumed", "part/sharded-resumed", "part/sharded-resumed")
+    whole, rest = held(two, "sharded-resumed"), held(two / "part", "sharded-resumed")
     assert whole["sharded"]
     assert rest["sharded"]
     assert (len(whole["steps"]), len(rest["steps"])) == (20, 20 - 12), "it went on from elsewhere than step 12"
-    records = recorded(two_ranks / "sharded-resumed")
-    assert recorded(two_ranks / "part" / "sharded-resumed") == records
+    records = recorded(two / "sharded-resumed")
+    assert recorded(two / "part" / "sharded-resumed") == records
     assert rest["evaluation"] == whole["evaluation"]
     assert whole["evaluation"]["accuracy"] == max(record["test_accuracy"] for record in records), "not the best one"
     for key, value in whole["state"].items():
         torch.testing.assert_close(rest["state"][key], value, rtol=0, atol=0, msg=key)
-    (newest,) = (path for path in (two_ranks / "sharded-resumed" / "checkpoints").iterdir() if path.is_dir())
+    (newest,) = (path for path in (two / "sharded-resumed" / "checkpoints").iterdir() if path.is_dir())
     assert newest.name == "step-000000020"
     assert (newest / "pytorch_model_fsdp_0").is_dir()
 
 
-def test_fsdp_keeps_the_precision_of_ddp(two_ranks: Path) -> None:
-    sharded, plain = held(two_ranks, "sharded-bf16"), held(two_ranks, "bf16")
+@pytest.mark.slow
+def test_fsdp_keeps_the_precision_of_ddp(tmp_path: Path) -> None:
+    two = two_ranks(tmp_path, "bf16", "sharded-bf16")
+    sharded, plain = held(two, "sharded-bf16"), held(two, "bf16")
     assert sharded["sharded"]
     assert not plain["sharded"]
     torch.testing.assert_close(sharded["steps"], plain["steps"], rtol=1e-6, atol=0)
@@ -123,6 +123,7 @@ def test_a_process_that_is_alone_with_its_trouble_does_not_leave_the_other_waiti
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(probe.getsockname()[1]), "WORLD_SIZE": "2"}
+    # Real interpreters: one of these stops itself, and can then be ended from outside alone.
     command = [sys.executable, "-m", "tests.training.lone_worker", str(tmp_path / "run"), kind]
     first, second = (
         subprocess.Popen(
@@ -163,7 +164,7 @@ def stop_after_an_epoch(command: list[str], run: Path, number: signal.Signals) -
         return len(read_metrics(run)) if (run / "metrics.jsonl").exists() else 0
 
     before, deadline = epochs(), time.monotonic() + 120
-    with subprocess.Popen([sys.executable, *command], env=environment(), stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen([python(), *command], env=environment(), stderr=subprocess.PIPE, text=True) as process:
         try:
             while epochs() == before and process.poll() is None and time.monotonic() < deadline:
                 time.sleep(0.05)

@@ -6,7 +6,6 @@ import multiprocessing
 import random
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -21,7 +20,7 @@ from cosify.training.checkpoint import Progress, read_progress
 from cosify.training.loop import Run
 from cosify.training.parse import from_run
 from cosify.training.session import _batch_size_of
-from tests.processes import ROOT, environment, run_distributed
+from tests.processes import ROOT, environment, python, run_distributed, run_python
 from tests.training import resume_worker
 from tests.training.records import recorded
 from tests.training.resume_worker import ARGUMENTS, TINY
@@ -64,14 +63,15 @@ def stop_at(monkeypatch: pytest.MonkeyPatch, step: int, run: Callable[[], Any]) 
     ("settings", "steps"),
     [
         ({}, 7),
-        ({"kappa": "trainable"} | RICH, 7),
-        ({"kappa": "adacos-dynamic"} | RICH, 7),
-        (
+        pytest.param({"kappa": "trainable"} | RICH, 7, marks=pytest.mark.slow),
+        pytest.param({"kappa": "adacos-dynamic"} | RICH, 7, marks=pytest.mark.slow),
+        pytest.param(
             {"pipeline": "workers", "num_workers": 1, "transform": {"scale": [0.5, 1.0]}, "save_every_steps": 2},
             13,
+            marks=pytest.mark.slow,
         ),
-        ({"cosine_margin": 0.2, "mixup": 0.0, "mixed_precision": "no"}, 15),
-        ({"save_every_steps": None}, 7),
+        pytest.param({"cosine_margin": 0.2, "mixup": 0.0, "mixed_precision": "no"}, 15, marks=pytest.mark.slow),
+        pytest.param({"save_every_steps": None}, 7, marks=pytest.mark.slow),
         ({"save_every_steps": None}, 11),
     ],
     ids=["ls", "trainable", "adacos-dynamic", "workers", "margin", "epochs-only", "between-epochs"],
@@ -121,7 +121,7 @@ def test_early_stop_ends_a_run_for_good(tmp_path: Path) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signals_save_and_say_how_to_go_on(number: signal.Signals, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    command = [sys.executable, str(ROOT / "scripts" / "train.py"), "--data", "synthetic", "--epochs", "3000"]
+    command = [python(), str(ROOT / "scripts" / "train.py"), "--data", "synthetic", "--epochs", "3000"]
     command += ["--model-kwargs", *TINY, "--batch-size", "32", "--tracker", "none", "--output", str(run)]
     with subprocess.Popen(command, env=environment(), stderr=subprocess.PIPE, text=True) as process:
         deadline = time.monotonic() + 100
@@ -145,13 +145,13 @@ def newest(folder: Path) -> str | None:
 
 
 @pytest.mark.slow
-def test_twenty_random_kills_lose_nothing(tmp_path: Path) -> None:
+def test_random_kills_lose_nothing(tmp_path: Path) -> None:
     processes = multiprocessing.get_context("forkserver")
     processes.set_forkserver_preload(["tests.training.resume_worker"])
-    train(replace(ARGUMENTS, epochs=60, output=str(tmp_path / "whole")))
+    train(replace(ARGUMENTS, epochs=30, output=str(tmp_path / "whole")))
     folder, chance = tmp_path / "killed", random.Random(0)
-    for kill in range(20):
-        process = processes.Process(target=resume_worker.start_or_resume, args=(str(folder), 60))
+    for kill in range(10):
+        process = processes.Process(target=resume_worker.start_or_resume, args=(str(folder), 30))
         before = newest(folder)
         process.start()
         deadline = time.monotonic() + 60
@@ -162,7 +162,7 @@ def test_twenty_random_kills_lose_nothing(tmp_path: Path) -> None:
         process.kill()
         process.join()
     assert newest(folder) is not None
-    process = processes.Process(target=resume_worker.start_or_resume, args=(str(folder), 60))
+    process = processes.Process(target=resume_worker.start_or_resume, args=(str(folder), 30))
     process.start()
     process.join(120)
     assert process.exitcode == 0
@@ -171,11 +171,7 @@ def test_twenty_random_kills_lose_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("step", "kept"), [(1, "there is none before it"), (12, "step-000000011 before it is kept")])
 def test_a_full_disk_is_one_clear_error_and_keeps_the_last(step: int, kept: str, tmp_path: Path) -> None:
-    processes = multiprocessing.get_context("forkserver")
-    process = processes.Process(target=resume_worker.fill_the_disk, args=(str(tmp_path / "run"), step))
-    process.start()
-    process.join(60)
-    assert process.exitcode == 0
+    run_python("-m", "tests.training.resume_worker", str(tmp_path / "run"), str(step))
     message = (tmp_path / "error.txt").read_text()
     assert f"the checkpoint of step {step} cannot be written to" in message
     assert kept in message
@@ -267,7 +263,7 @@ def test_ctrl_c_ends_before_the_first_step_and_at_once_the_second_time(again: bo
     if again:
         code = code.replace("Run.step = stop", "step = Run.step; Run.step = lambda *a: (step(*a), stop())")
     done = subprocess.run(
-        [sys.executable, "-c", code], env=environment(), capture_output=True, text=True, timeout=200, check=False
+        [python(), "-c", code], env=environment(), capture_output=True, text=True, timeout=200, check=False
     )
     assert done.returncode == 130, done.stderr
     assert "Traceback" not in done.stderr

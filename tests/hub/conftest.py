@@ -1,0 +1,12 @@
+"""The readers of a model start at once; `scripts/publish.py` in `make smoke` starts them as users do."""
+
+import sys
+
+import pytest
+
+from tests.processes import blank_python
+
+
+@pytest.fixture(autouse=True)
+def quick_readers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", blank_python())
