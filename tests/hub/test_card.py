@@ -292,7 +292,9 @@ def test_numbers_of_other_files_are_refused(root: Path, tmp_path: Path, file: st
 
 def test_numbers_of_other_weights_are_refused(base: Path, root: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(root / LS, tmp_path / LS)
+    shutil.copytree(root / LS, tmp_path / f".{LS}.{16 * 'a'}.new")  # of a process that was killed
     collect(base / LS, folder / "facts.yaml", folder)  # in float32 this time, with its own facts
+    assert [path.name for path in tmp_path.iterdir()] == [LS]
     assert not (folder / "evaluation.json").exists(), "it was of what is gone"
     with pytest.raises(ValueError, match=r"is another model than .*; evaluate the folder itself"):
         add_evaluation(base / "eval", LS, folder)

@@ -17,8 +17,8 @@ from cosify.data import Preprocessing, Splits, load_splits
 from cosify.errors import InputError
 from cosify.evaluation import FeatureBank, feature_bank
 from cosify.evaluation.assess import MEASURED_SAMPLES
-from cosify.files import sha256_of, write_whole
-from cosify.folders import foreign_files, put_in_place, remove_own
+from cosify.files import left_aside, sha256_of, write_whole
+from cosify.folders import foreign_files, new_folder_beside, put_in_place, remove_own
 from cosify.hub.card import CardInfo, render
 from cosify.hub.commands import evaluation_command, run_for_others, training_command
 from cosify.hub.export import write_model
@@ -77,10 +77,10 @@ def collect(run: Path, facts: Path, folder: Path, *, half: bool = False) -> None
     description = read_json(export / CONFIG)
     check_name(folder.name, description["architecture"])
     check_replaceable(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=".collecting-", dir=folder.parent) as aside:
-        new = Path(aside, "new")
-        new.mkdir()
+    for left in left_aside(folder) if folder.exists() else ():  # of a process that was killed
+        shutil.rmtree(left, ignore_errors=True)
+    new = new_folder_beside(folder)
+    try:
         for name, source in sources.items():
             shutil.copyfile(source, new / name)
         (new / FACTS).write_text(text, encoding="utf-8")
@@ -95,8 +95,11 @@ def collect(run: Path, facts: Path, folder: Path, *, half: bool = False) -> None
         (new / RUN).write_text(json.dumps(published, indent=2) + "\n", encoding="utf-8")
         check_replaceable(folder)
         old = put_in_place(new, folder)
-        if old is not None:
-            remove_own(old, PUBLISHED)
+    except BaseException:
+        shutil.rmtree(new, ignore_errors=True)
+        raise
+    if old is not None:
+        remove_own(old, PUBLISHED)
 
 
 def check_replaceable(folder: Path) -> None:
