@@ -9,12 +9,14 @@ from importlib import import_module
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 from cosify.evaluation import ProbeResult, Scaling, linear_probe
+from cosify.evaluation.linear_probe import _Classifier
 
 FEW = (100.0, 1.0, 0.01)
 
@@ -216,3 +218,19 @@ def test_features_of_inference_mode() -> None:
     with torch.inference_mode():
         inside = probe()
     assert inside == probe()
+
+
+def test_many_classes_are_fitted_to_the_least_loss() -> None:
+    generator = torch.Generator().manual_seed(0)
+    centres, labels = torch.randn(200, 64, generator=generator, dtype=torch.float64), torch.arange(200).repeat(8)
+    features = centres[labels] + 1.5 * torch.randn(1600, 64, generator=generator, dtype=torch.float64)
+
+    def loss(model: LogisticRegression) -> float:
+        weight = torch.from_numpy(model.coef_)
+        logits = features @ weight.T + torch.from_numpy(model.intercept_)
+        return float(F.cross_entropy(logits, labels, reduction="sum") + 0.05 * weight.square().sum())
+
+    classifier = _Classifier(200)
+    assert classifier.fit(features, labels, 0.1)
+    least = LogisticRegression(C=10, tol=1e-7, max_iter=1000).fit(features.numpy(), labels.numpy())
+    assert loss(least) <= loss(classifier.model) < 1.005 * loss(least)
