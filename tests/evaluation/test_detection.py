@@ -243,7 +243,7 @@ def test_interval_is_that_of_plain_resampling() -> None:
     found = measure(positive, negative, resamples=4000)
     generator = np.random.default_rng(5)
     aps, aurocs = [], []
-    for _ in range(1000):
+    for _ in range(2000):
         drawn = generator.choice(positive, 60), generator.choice(negative, 30)
         truth, scores = truth_and_scores(*drawn)
         aps.append(average_precision_score(truth, scores))

@@ -230,7 +230,7 @@ def test_many_classes_are_fitted_to_the_least_loss() -> None:
         logits = features @ weight.T + torch.from_numpy(model.intercept_)
         return float(F.cross_entropy(logits, labels, reduction="sum") + 0.05 * weight.square().sum())
 
-    classifier = _Classifier(200)
+    classifier = _Classifier()
     assert classifier.fit(features, labels, 0.1)
     least = LogisticRegression(C=10, tol=1e-7, max_iter=1000).fit(features.numpy(), labels.numpy())
     assert loss(least) <= loss(classifier.model) < 1.005 * loss(least)

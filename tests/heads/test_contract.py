@@ -230,21 +230,22 @@ def test_gradient_checkpointing(kappa: float | str) -> None:
 
 
 @every_trace
-def test_compile_fullgraph(kappa: float | str) -> None:
-    for kind in ["linear", "conv"] if kappa == 12.5 else ["linear"]:
-        torch.compiler.reset()
-        eager, x = make(kind, kappa), batch(kind)
-        compiled_head = copy.deepcopy(eager)
-        compiled = torch.compile(compiled_head, fullgraph=True, backend="aot_eager")
-        for step in range(2):
-            torch.testing.assert_close(compiled(batch(kind, seed=step)), eager(batch(kind, seed=step)))
-        torch.testing.assert_close(compiled_head.kappa, eager.kappa)
-        compiled_head.eval()
-        torch.testing.assert_close(compiled(x), eager.eval()(x))
+@both_heads
+def test_compile_fullgraph(kind: str, kappa: float | str) -> None:
+    torch.compiler.reset()
+    eager, x = make(kind, kappa), batch(kind)
+    compiled_head = copy.deepcopy(eager)
+    compiled = torch.compile(compiled_head, fullgraph=True, backend="aot_eager")
+    for step in range(2):
+        torch.testing.assert_close(compiled(batch(kind, seed=step)), eager(batch(kind, seed=step)))
+    torch.testing.assert_close(compiled_head.kappa, eager.kappa)
+    compiled_head.eval()
+    torch.testing.assert_close(compiled(x), eager.eval()(x))
 
 
 @every_trace
-@pytest.mark.parametrize(("kind", "eval_kappa"), [("linear", "sample"), ("conv", "running")])
+@both_heads
+@pytest.mark.parametrize("eval_kappa", ["running", "sample"])
 def test_export_with_dynamic_batch(kind: str, kappa: float | str, eval_kappa: str) -> None:
     head = trained(kind, kappa, eval_kappa=eval_kappa).eval()
     program = torch.export.export(head, (batch(kind),), dynamic_shapes=({0: torch.export.Dim("batch", min=2)},))
@@ -254,17 +255,17 @@ def test_export_with_dynamic_batch(kind: str, kappa: float | str, eval_kappa: st
 
 
 @every_trace
+@pytest.mark.parametrize("eval_kappa", ["running", "sample"])
 @pytest.mark.filterwarnings(
     "ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning"
 )  # onnx exporter
-def test_onnx(kappa: float | str, tmp_path: Path) -> None:
+def test_onnx(kappa: float | str, eval_kappa: str, tmp_path: Path) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
-    for eval_kappa in ["running", "sample"] if kappa == "ls" else ["sample"]:
-        head, file = trained("linear", kappa, eval_kappa=eval_kappa).eval(), tmp_path / "head.onnx"
-        torch.onnx.export(head, (batch(),), file, dynamo=True, verbose=False)
-        session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
-        (logits,) = session.run(None, {session.get_inputs()[0].name: batch(seed=4).numpy()})
-        torch.testing.assert_close(torch.from_numpy(logits), head(batch(seed=4)).detach(), rtol=1e-5, atol=1e-5)
+    head, file = trained("linear", kappa, eval_kappa=eval_kappa).eval(), tmp_path / "head.onnx"
+    torch.onnx.export(head, (batch(),), file, dynamo=True, verbose=False)
+    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    (logits,) = session.run(None, {session.get_inputs()[0].name: batch(seed=4).numpy()})
+    torch.testing.assert_close(torch.from_numpy(logits), head(batch(seed=4)).detach(), rtol=1e-5, atol=1e-5)
 
 
 @pytest.fixture(scope="module")

@@ -134,13 +134,12 @@ def test_the_weights_give_the_probe_on_digits_that_the_card_says(name: str, tmp_
 @pytest.mark.slow
 @pytest.mark.skipif(not CIFAR100.is_dir(), reason="../shared/data/cifar100 is not there")
 def test_the_weights_give_the_accuracy_that_the_card_says(tmp_path: Path) -> None:
-    """Of one model and a quarter of the images, for all take minutes; the probe above is of every model."""
+    """Of one model, for it takes a minute; the probe above takes seconds, and all are checked by it."""
     name = "resnet18_cifar.cos_ls_cifar100"
     model = load_pretrained(name)
-    images = load_splits(str(CIFAR100)).only("test", 2500)
+    images = load_splits(str(CIFAR100)).only("test")
     bank = feature_bank(model, images, Preprocessing.of_pretrained(model), tmp_path, FeaturePass())
-    accuracy = results(name)["accuracy"]
-    assert bank.correct.mean() == pytest.approx(accuracy, abs=3 * (accuracy * (1 - accuracy) / 2500) ** 0.5)
+    assert bank.correct.mean() == pytest.approx(results(name)["accuracy"], abs=5e-4)  # processors round differently
 
 
 @pytest.mark.slow

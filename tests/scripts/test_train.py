@@ -15,7 +15,12 @@ SCRIPT = str(ROOT / "scripts" / "train.py")
 
 def started(*command: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [python(), *command], env=environment(), capture_output=True, text=True, timeout=240, check=False
+        [python(), *command],
+        env=environment(PYTHON_EXEC=python()),  # what torchrun starts its processes with
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
     )
 
 

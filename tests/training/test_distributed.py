@@ -150,7 +150,8 @@ def test_a_process_that_is_alone_with_its_trouble_does_not_leave_the_other_waiti
 def test_scripts_run_under_each_launcher(script: str, launcher: list[str], tmp_path: Path) -> None:
     run = tmp_path / "run"
     path = str(ROOT / "scripts" / f"{script}.py")
-    printed = run_python(*launcher, path, "--smoke", "--tracker", "none", "--output", str(run))
+    command = (*launcher, path, "--smoke", "--tracker", "none", "--output", str(run))
+    printed = run_python(*command, PYTHON_EXEC=python())  # what the launchers start their processes with
     assert printed.count("test accuracy") == 1, printed
     assert json.loads((run / "environment.json").read_text())["world_size"] == 2
     assert [record["epoch"] for record in read_metrics(run)] == list(range(1, 11))
@@ -164,7 +165,9 @@ def stop_after_an_epoch(command: list[str], run: Path, number: signal.Signals) -
         return len(read_metrics(run)) if (run / "metrics.jsonl").exists() else 0
 
     before, deadline = epochs(), time.monotonic() + 120
-    with subprocess.Popen([python(), *command], env=environment(), stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        [python(), *command], env=environment(PYTHON_EXEC=python()), stderr=subprocess.PIPE, text=True
+    ) as process:
         try:
             while epochs() == before and process.poll() is None and time.monotonic() < deadline:
                 time.sleep(0.05)

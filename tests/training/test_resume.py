@@ -146,7 +146,7 @@ def newest(folder: Path) -> str | None:
 
 @pytest.mark.slow
 def test_random_kills_lose_nothing(tmp_path: Path) -> None:
-    processes = multiprocessing.get_context("forkserver")
+    processes = multiprocessing.get_context("forkserver")  # not tests.warm: a kill has to reach the program itself
     processes.set_forkserver_preload(["tests.training.resume_worker"])
     train(replace(ARGUMENTS, epochs=30, output=str(tmp_path / "whole")))
     folder, chance = tmp_path / "killed", random.Random(0)

@@ -57,8 +57,7 @@ def ended(arguments: list[str]) -> int:
 
 
 def run(arguments: list[str]) -> None:
-    sys.orig_argv = [sys.executable, *arguments]
-    kind, *rest = [argument for argument in arguments[:1] if argument != "-u"] + arguments[1:]
+    kind, *rest = arguments[1:] if arguments[0] == "-u" else arguments  # torchrun's
     if kind == "-c":
         code, *rest = rest
         sys.argv, sys.path[0] = ["-c", *rest], ""

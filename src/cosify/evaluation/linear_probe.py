@@ -76,8 +76,8 @@ def linear_probe(
 
     The fit is scikit-learn's `LogisticRegression(C=1 / lambda)`, L-BFGS in float64 on the CPU: the sum over samples of
     cross-entropy + lambda / 2 ||W||^2, no penalty on the bias; of two classes W is one row.  It ends where no entry of
-    the gradient of the mean is above 1e-4 or, of more than 10 classes, 1e-3 / C.  The weight of a lambda falls with the
-    number of samples.
+    the gradient of the mean is above 1e-4 or, of more than 10 classes, 1e-3 by their number.  The weight of a lambda
+    falls with the number of samples.
 
     Args:
         train_features: [N, d], not normalised; of a network in evaluation mode.
@@ -115,14 +115,13 @@ def linear_probe(
         fitted, chosen_by = (train_features, train_labels), validation
         every = torch.cat([train_features, validation[0]]), torch.cat([train_labels, validation[1]])
 
-    classes = len(fitted[1].unique())
-    if classes < 2:
+    if len(fitted[1].unique()) < 2:
         raise InputError(
             f"all {len(fitted[1])} labels are {int(fitted[1][0])}, expected two classes or more; check the split"
         )
 
     path = sorted(lambdas, reverse=True)
-    scale, classifier = _scaler(fitted[0], scaling), _Classifier(classes)
+    scale, classifier = _scaler(fitted[0], scaling), _Classifier()
     rows, validation_rows = scale(fitted[0]), scale(chosen_by[0])
     validation_top1: list[float] = []
     path_converged: list[bool] = []
@@ -138,7 +137,7 @@ def linear_probe(
             100 * validation_top1[best],
         )
 
-    scale, classifier = _scaler(every[0], scaling), _Classifier(classes)
+    scale, classifier = _scaler(every[0], scaling), _Classifier()
     converged = classifier.fit(scale(every[0]), every[1], path[best])
     correct = classifier.correct(scale(test_features), test_labels)
     test_labels = test_labels.cpu()
@@ -168,11 +167,10 @@ class _Classifier:
     converged where its loss is 12 % above the least.
     """
 
-    def __init__(self, num_classes: int) -> None:
+    def __init__(self) -> None:
         from sklearn.linear_model import LogisticRegression
 
-        tolerance = min(1e-4, 1e-3 / num_classes)
-        self.model: Any = LogisticRegression(max_iter=MAX_ITERATIONS, warm_start=True, tol=tolerance)
+        self.model: Any = LogisticRegression(max_iter=MAX_ITERATIONS, warm_start=True)
 
     def fit(self, features: Tensor, labels: Tensor, penalty: float) -> bool:
         """Fit features [N, d], float64, to labels [N]; return whether it converged."""
@@ -180,7 +178,8 @@ class _Classifier:
 
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", ConvergenceWarning)
-            self.model.set_params(C=1 / penalty).fit(features.cpu().numpy(), labels.cpu().numpy())
+            self.model.set_params(C=1 / penalty, tol=min(1e-4, 1e-3 / len(labels.unique())))
+            self.model.fit(features.cpu().numpy(), labels.cpu().numpy())
         return not any(issubclass(each.category, ConvergenceWarning) for each in caught)
 
     def correct(self, features: Tensor, labels: Tensor) -> Tensor:
