@@ -3,16 +3,15 @@ VENV := .venv
 PYTHON := $(VENV)/bin/python
 export HF_HUB_OFFLINE := 1
 
-.PHONY: demo test test-slow test-lowest check format smoke cards build
+.PHONY: demo test test-lowest check format smoke cards build
 
 demo: $(VENV)/installed
 	$(PYTHON) scripts/demo.py
 
+# The fast tests; all of them with TESTS= (on two cores ten minutes).
+TESTS = not slow and not gpu
 test: $(VENV)/installed
-	$(PYTHON) -m pytest -n 2 -m "not slow and not gpu"
-
-test-slow: $(VENV)/installed
-	$(PYTHON) -m pytest -n 2 -m "slow or gpu"
+	$(PYTHON) -m pytest -n 2 -m "$(TESTS)"
 
 # The fast suite on the oldest versions that pyproject.toml allows of what moves most, in an environment of its own
 # (several GB).
@@ -62,9 +61,10 @@ cards: $(VENV)/installed
 build: $(VENV)/installed
 	$(PYTHON) -m build --outdir dist
 
-# pip from 25.1 on reads dependency groups, the one place that pins the tools.
+# pip from 25.1 on reads dependency groups, the one place that pins the tools.  Most of these gigabytes are never
+# imported, so Python compiles what is, when it is.
 $(VENV)/installed: pyproject.toml
 	python3 -m venv $(VENV)
 	$(PYTHON) -m pip install --quiet --upgrade pip
-	$(PYTHON) -m pip install --quiet --editable '.[demo,onnx]' --group dev
+	$(PYTHON) -m pip install --quiet --no-compile --editable '.[demo,onnx]' --group dev
 	touch $@

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.warm import shared
+
 os.environ.update(HF_HUB_OFFLINE="1", OMP_NUM_THREADS="1")
 
 import torch  # these read their environment once, at import
@@ -20,6 +22,14 @@ def level_of_logging() -> Iterator[None]:
     level = logger.level
     yield
     logger.setLevel(level)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let the workers share the interpreters that they start programs with."""
+    if not hasattr(config, "workerinput"):
+        servers = shared()
+        servers.__enter__()
+        config.add_cleanup(lambda: servers.__exit__(None, None, None))
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

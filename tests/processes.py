@@ -8,8 +8,9 @@ from pathlib import Path
 from tests.warm import interpreter
 
 ROOT = Path(__file__).parents[1]
-LIBRARIES = ("torch", "torchvision", "pandas", "pyarrow", "tokenizers")  # none of them asks how the hub is reached
-OURS = ("cosify.training", "transformers.pipelines", "transformers.models.auto.modeling_auto")
+LIBRARIES = ("torch", "torchvision", "torch.distributed.tensor", "scipy.optimize", "pandas", "pyarrow", "tokenizers")
+STOCK = (*LIBRARIES, "timm", "transformers.pipelines", "transformers.models.auto.modeling_auto")
+OURS = ("cosify.training", *STOCK)
 
 
 def environment(**extra: str) -> dict[str, str]:
@@ -22,16 +23,25 @@ def python() -> str:
     return interpreter(*OURS)
 
 
+def stock_python() -> str:
+    """Return the path of one that has imported timm and transformers, but not cosify."""
+    return interpreter(*STOCK)
+
+
 def blank_python() -> str:
-    """Return the path of one that has not: a program decides whether it does, and where the hub is."""
+    """Return the path of one that has imported none of them: a program decides in which order it does."""
     return interpreter(*LIBRARIES)
 
 
 def run_python(*arguments: str, timeout: float = 300, **extra: str) -> str:
-    """Run a program and return what it printed; fail with its error output."""
-    blank = arguments[0] == "-c" or any(name.startswith("HF_") for name in extra)
+    """Run a program and return what it printed; fail with its error output.
+
+    A program in words (-c) decides whether it imports cosify, one that talks to a hub has timm and transformers.
+    """
+    online = any(name.startswith("HF_") for name in extra)
+    program = arguments[0] == "-c"
     done = subprocess.run(
-        [blank_python() if blank else python(), *arguments],
+        [stock_python() if online else blank_python() if program else python(), *arguments],
         env=environment(**extra),
         capture_output=True,
         text=True,

@@ -56,12 +56,6 @@ def diversity_cells(model: dict[str, Any]) -> list[str]:
     return [with_error(100 * model["accuracy"], 100 * error), *angles, f"{found['effective_rank']:.0f}"]
 
 
-def probe_cells(model: dict[str, Any]) -> list[str]:
-    """Return the accuracy of each linear probe."""
-    tasks = model["transfer"].values()
-    return [with_error(100 * task["probe"]["top1"], 100 * task["standard_error"]) for task in tasks]
-
-
 def evaluation_rows() -> list[str]:
     """Return the README's rows on the CIFAR-100 models."""
     models, rows = evaluated("cifar100_evaluation"), []
@@ -76,16 +70,13 @@ def evaluation_rows() -> list[str]:
         found = [scores[name] for scores, names in sets for name in names]
         spans = [(each["ap"], each["ap_interval"]["low"], each["ap_interval"]["high"]) for each in found]
         rows.append([model["model"], *("{:.3f} [{:.3f}, {:.3f}]".format(*span) for span in spans)])
-    for model in models:
-        neighbours = [f"{100 * task['knn_top1']:.1f}" for task in model["transfer"].values()]
-        rows.append([model["model"], *probe_cells(model), *neighbours])
     return ["| " + " | ".join(row) + " |" for row in rows]
 
 
 def weight_decay_rows() -> list[str]:
     """Return the README's rows on softmax and kappa = 60 by weight decay: CIFAR-100, and digits over seeds."""
     rows = [
-        [model["model"], decay, *diversity_cells(model), *probe_cells(model)]
+        [model["model"], decay, *diversity_cells(model)]
         for decay, folder in (("5e-4", "cifar100_evaluation"), ("5e-3", "weight_decay"))
         for model in evaluated(folder)
         if model["model"] in ("softmax", "kappa 60")
@@ -103,7 +94,7 @@ def weight_decay_rows() -> list[str]:
 
 def test_evaluation_is_quoted_whole() -> None:
     rows = evaluation_rows()
-    assert len(rows) == 12
+    assert len(rows) == 8
     assert [row for row in rows if row not in TEXT] == []
 
 

@@ -4,9 +4,9 @@ import sys
 
 import pytest
 
-from tests.processes import blank_python
+from tests.processes import stock_python
 
 
 @pytest.fixture(autouse=True)
 def quick_readers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "executable", blank_python())
+    monkeypatch.setattr(sys, "executable", stock_python())

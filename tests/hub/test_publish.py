@@ -13,7 +13,7 @@ from cosify.hub import push, save_stock
 from cosify.models.binding import WEIGHTS
 from tests.hub.make_folder import main as make_folder
 from tests.loopback_hub import SILENCE, LoopbackHub, Repository
-from tests.processes import run_python
+from tests.processes import run_python, stock_python
 
 REPO = "ORG/net"
 pytestmark = pytest.mark.slow  # each test starts several processes that import timm and transformers
@@ -21,7 +21,8 @@ pytestmark = pytest.mark.slow  # each test starts several processes that import 
 PUSH = """
 import json, sys
 import cosify
-if sys.argv[3] == "unread":  # the readers are tested once; here they would only take time
+sys.executable = sys.argv[3]
+if not sys.executable:  # the readers are tested once; here they would only take time
     cosify.hub.publish.check_folder = lambda folder: ()
 done = cosify.push(sys.argv[1], "ORG/net", **json.loads(sys.argv[2]))
 print(json.dumps([done.commit, done.url, done.files]))
@@ -59,14 +60,14 @@ def hub() -> Iterator[LoopbackHub]:
         yield hub
 
 
-def upload(hub: LoopbackHub, folder: Path, cache: Path, read: str = "unread", **settings: object) -> list[object]:
-    printed = run_python("-c", PUSH, str(folder), json.dumps(settings), read, **hub.environment(str(cache)))
+def upload(hub: LoopbackHub, folder: Path, cache: Path, reader: str = "", **settings: object) -> list[object]:
+    printed = run_python("-c", PUSH, str(folder), json.dumps(settings), reader, **hub.environment(str(cache)))
     found: list[object] = json.loads(printed.splitlines()[-1])
     return found
 
 
 def test_what_is_pushed_opens_in_timm_and_transformers(hub: LoopbackHub, folder: Path, tmp_path: Path) -> None:
-    commit, url, _ = upload(hub, folder, tmp_path / "cache", "read", private=True)
+    commit, url, _ = upload(hub, folder, tmp_path / "cache", stock_python(), private=True)
     repository = hub.repositories[REPO]
     assert repository.private
     assert repository.refs["main"] == commit
@@ -114,7 +115,7 @@ def test_branches_and_pull_requests(hub: LoopbackHub, folder: Path, tmp_path: Pa
 
 def test_a_wrong_token_is_said_and_never_shown(hub: LoopbackHub, folder: Path, tmp_path: Path) -> None:
     with pytest.raises(AssertionError) as caught:
-        run_python("-c", PUSH, str(folder), "{}", "unread", **hub.environment(str(tmp_path), token="hf_secretsecret"))
+        run_python("-c", PUSH, str(folder), "{}", "", **hub.environment(str(tmp_path), token="hf_secretsecret"))
     assert "401" in str(caught.value)
     assert "hf_secretsecret" not in str(caught.value)
 

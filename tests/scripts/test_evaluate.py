@@ -161,6 +161,10 @@ def test_what_was_run_is_read_and_what_was_not_is_marked(tmp_path: Path) -> None
     (line,) = [line for line in text.splitlines() if line.startswith("| 30 |")]
     assert line.endswith("| not run | not run | not run |")
     assert [each.cells for each in reproduce.OURS["table6"]()] == []
+    cifar10, omniglot, digits = reproduce.OURS["table4"]()
+    assert omniglot.title == "CIFAR-100 to omniglot-test"
+    assert list(digits.cells) == ["ls", "2 kappa*", "60", "softmax"]
+    assert cifar10.cells["60"].startswith("74.80 ± ")
 
 
 def test_what_is_missing_comes_with_its_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

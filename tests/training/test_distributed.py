@@ -123,8 +123,9 @@ def test_a_process_that_is_alone_with_its_trouble_does_not_leave_the_other_waiti
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(probe.getsockname()[1]), "WORLD_SIZE": "2"}
-    # Real interpreters: one of these stops itself, and can then be ended from outside alone.
-    command = [sys.executable, "-m", "tests.training.lone_worker", str(tmp_path / "run"), kind]
+    # One that stops itself can be ended from outside alone, which takes a real interpreter.
+    program = sys.executable if kind == "silent" else python()
+    command = [program, "-m", "tests.training.lone_worker", str(tmp_path / "run"), kind]
     first, second = (
         subprocess.Popen(
             command, env=environment(**shared, RANK=rank, LOCAL_RANK=rank), stderr=subprocess.PIPE, text=True
@@ -145,8 +146,9 @@ def test_a_process_that_is_alone_with_its_trouble_does_not_leave_the_other_waiti
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("launcher", [ACCELERATE, TORCHRUN], ids=["accelerate", "torchrun"])
-@pytest.mark.parametrize("script", ["finetune", "cosify_pretrained"])
+@pytest.mark.parametrize(
+    ("script", "launcher"), [("finetune", ACCELERATE), ("cosify_pretrained", TORCHRUN)], ids=["accelerate", "torchrun"]
+)
 def test_scripts_run_under_each_launcher(script: str, launcher: list[str], tmp_path: Path) -> None:
     run = tmp_path / "run"
     path = str(ROOT / "scripts" / f"{script}.py")

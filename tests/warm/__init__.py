@@ -10,32 +10,67 @@ stopped itself is not ended by SIGKILL.
 
 import atexit
 import functools
+import hashlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from filelock import FileLock
 
 FOLDER = Path(__file__).parent
 ROOT = FOLDER.parents[1]
 PYTHON = sys.executable
+SERVERS = "TESTS_WARM"  # names the folder of the servers that the processes below share
+_started: list[subprocess.Popen[bytes]] = []
+
+
+@contextmanager
+def shared() -> Iterator[None]:
+    """Let this process and those that it starts share their servers, which end with it."""
+    folder = Path(tempfile.mkdtemp(prefix="warm-"))
+    os.environ[SERVERS] = str(folder)
+    try:
+        yield
+    finally:
+        del os.environ[SERVERS]
+        for pid in folder.glob("*/pid"):
+            os.kill(int(pid.read_text()), signal.SIGKILL)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @functools.cache
 def interpreter(*modules: str) -> str:
-    """Start the server of an interpreter that has imported `modules`, once in this process; return its path."""
-    folder = Path(tempfile.mkdtemp(prefix="warm-"))
+    """Return the path of an interpreter that has imported `modules`; start its server where none runs."""
+    if SERVERS not in os.environ:
+        own = shared()
+        own.__enter__()
+        atexit.register(own.__exit__, None, None, None)
+    folder = Path(os.environ[SERVERS], hashlib.sha256(repr(modules).encode()).hexdigest()[:8])
+    path = folder / "python"
+    with FileLock(f"{folder}.lock"):
+        if not path.exists():
+            _start(folder, modules)
+            path.write_text(f"#!{PYTHON} -IS\n" + (FOLDER / "client.py").read_text())
+            path.chmod(0o755)
+    return str(path)
+
+
+def _start(folder: Path, modules: tuple[str, ...]) -> None:
+    folder.mkdir()
     server = subprocess.Popen(
         [PYTHON, str(FOLDER / "server.py"), str(folder / "socket"), *modules],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
+        start_new_session=True,
     )
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    atexit.register(server.kill)
+    (folder / "pid").write_text(str(server.pid))
+    _started.append(server)  # one that is forgotten while it runs is warned of
     assert server.stdout is not None
     assert server.stdout.readline() == b"ready\n", f"the server of {modules} did not start"
-    path = folder / "python"
-    path.write_text(f"#!{PYTHON} -IS\n" + (FOLDER / "client.py").read_text())
-    path.chmod(0o755)
-    return str(path)

@@ -27,6 +27,9 @@ class Program(socketserver.StreamRequestHandler):
         os.environ.clear()
         os.environ.update(environment)
         os.chdir(folder)
+        hub = sys.modules.get("huggingface_hub.constants")
+        if hub is not None:
+            importlib.reload(hub)  # of this environment; all that asks for them asks there, each time
         threading.Thread(target=self._end_with_the_client, daemon=True).start()
         self.wfile.write(f"{os.getpid()}\n".encode())
         status = ended(arguments)

@@ -23,6 +23,7 @@ from cosify.functional.similarity import inverse_norms, powers
 BLOCK_BYTES = {"cpu": 1 << 20, "cuda": 128 << 20}
 # Bytes of cosines [B, C] that are kept; beyond it every walk computes them again.
 STORE_BYTES = {"cpu": 16 << 20, "cuda": 512 << 20}
+TRACED_CLASSES = 1 << 14  # up to which a trace evaluates all candidates in one operation
 KAPPAS_AT_ONCE = 3  # of the certified search's first step, the largest block there is
 SMALLEST_CHUNK = 64
 FLOOR = -2.0  # below any cosine: the maximum over no class at all
@@ -301,12 +302,13 @@ class ClassScan:
         nearest = self._all_max(nearest)
         if self.target is not None:
             nearest = torch.maximum(nearest, self.target.cosine)
-        masses: list[Tensor] = []
+        mass = nearest.new_zeros(())
+        groups = kappa.to(nearest.dtype).unsqueeze(-1).split(traced_at_once(len(kappa), len(self.weight)))
         for block in self.blocks():
             gap = block.cosine - nearest.unsqueeze(1)
-            sums = [powers(value, gap).sum(dim=1) for value in kappa.to(gap.dtype)]
-            masses = [mass + new for mass, new in zip(masses, sums, strict=True)] if masses else sums
-        mass = self.all_sum(torch.stack(masses))
+            sums = torch.cat([powers(group, gap).sum(dim=-1) for group in groups])
+            mass = sums if block.start == 0 else mass + sums
+        mass = self.all_sum(mass)
         if self.target is not None:
             mass = mass + (kappa.to(mass.dtype) * (self.target.cosine - nearest)).exp()
         return nearest, mass.log()
@@ -357,6 +359,11 @@ def default_chunk(embedding: Tensor, weight: Tensor) -> int:
     per_class = 4 * KAPPAS_AT_ONCE * max(len(embedding), 1)
     fitting = BLOCK_BYTES.get(embedding.device.type, BLOCK_BYTES["cuda"]) // per_class
     return max(SMALLEST_CHUNK, 1 << int(math.log2(max(fitting, 1))))
+
+
+def traced_at_once(num_kappas: int, num_classes: int) -> int:
+    """Return for how many kappas one operation computes [n, B, C]: in a trace many, as few operations compile soon."""
+    return max(1, num_kappas * TRACED_CLASSES // num_classes) if values_hidden() else 1
 
 
 def _of(rows: Tensor | None, values: Tensor) -> Tensor:

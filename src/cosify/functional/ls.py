@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.distributed import ProcessGroup
 
 from cosify.functional.checks import check_kappa, check_rows, values_hidden
-from cosify.functional.class_scan import KAPPAS_AT_ONCE, ClassScan, SoftmaxState
+from cosify.functional.class_scan import KAPPAS_AT_ONCE, ClassScan, SoftmaxState, traced_at_once
 from cosify.functional.float64 import float64_device, sum_dtype
 from cosify.functional.grid import expected_kappa, grid_or_default
 from cosify.functional.ls_certified import search_certified
@@ -179,9 +179,12 @@ def search_ls(scan: ClassScan, grid: Tensor, start: Tensor) -> LsSolution:
 
 def _all_energies(scan: ClassScan, grid: Tensor) -> Tensor:
     """Return Eq. (10) at every candidate, [K, B], as many at once as a block of the scan has room for."""
-    # One by one in a trace, where B may be symbolic, and over ranks, which must make the same number of walks.
-    alone = values_hidden() or scan.group is not None
-    room = 1 if alone else KAPPAS_AT_ONCE * max(1, scan.chunk // len(scan.weight))
+    if scan.group is not None:  # ranks must make the same number of walks
+        room = 1
+    elif values_hidden():  # B may be symbolic
+        room = traced_at_once(len(grid), len(scan.weight))
+    else:
+        room = KAPPAS_AT_ONCE * max(1, scan.chunk // len(scan.weight))
     return torch.cat([scan.solve(part.unsqueeze(1))[0].energy for part in grid.split(room)])
 
 
