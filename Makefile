@@ -2,6 +2,7 @@
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 export HF_HUB_OFFLINE := 1
+unexport PYTHONDONTWRITEBYTECODE  # every program would compile torch anew
 
 .PHONY: demo test test-lowest check format smoke cards build
 

@@ -32,5 +32,10 @@ def pytest_configure(config: pytest.Config) -> None:
         config.add_cleanup(lambda: servers.__exit__(None, None, None))
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the folders of the longest tests, or a worker would be alone with the last of them."""
+    items.sort(key=lambda item: item.path.parts, reverse=True)
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--update-golden", action="store_true", help="write tests/golden anew")

@@ -171,18 +171,18 @@ TROUBLES: dict[str, tuple[str, tuple[int, dict[str, str]], str]] = {
 IMPATIENT = {"HF_HUB_DOWNLOAD_TIMEOUT": "1", "HF_HUB_ETAG_TIMEOUT": "1"}
 
 
-PUSH_IN_TROUBLE = """
+HASTE = "sleep = time.sleep\ntime.sleep = lambda seconds: sleep(min(seconds, 0.1) if seconds < 60 else seconds)\n"
+PUSH_IN_TROUBLE = f"""
 import os, sys, time, urllib.request, cosify
 cosify.hub.publish.check_folder = lambda folder: ()
-sleep = time.sleep
-time.sleep = lambda seconds: sleep(min(seconds, 0.1))
+{HASTE}
 for case in range(int(sys.argv[2]) + 1):
-    urllib.request.urlopen(f"{os.environ['HF_ENDPOINT']}/case/{case}").read()
+    urllib.request.urlopen(os.environ["HF_ENDPOINT"] + f"/case/{{case}}").read()
     started = time.time()
     try:
         print(cosify.push(sys.argv[1], "ORG/net").repo_id)
     except Exception as error:
-        print(f"{time.time() - started:.1f}", type(error).__name__, error)
+        print(f"{{time.time() - started:.1f}}", type(error).__name__, error)
 """
 
 
@@ -219,7 +219,7 @@ def test_troubles_of_a_load_are_one_error(hub: LoopbackHub, tmp_path: Path) -> N
     }
     hub.instead = lambda method, path: answers.get(path.split("/")[2])
     program = (
-        "import sys, time, cosify\nfor name in sys.argv[1:]:\n    started = time.time()\n    try:\n"
+        f"import sys, time, cosify\n{HASTE}for name in sys.argv[1:]:\n    started = time.time()\n    try:\n"
         "        cosify.load(f'ORG/{name}')\n    except FileNotFoundError as error:\n"
         "        print(name, f'{time.time() - started:.1f}', error)\n"
     )

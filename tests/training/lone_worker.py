@@ -33,6 +33,6 @@ if __name__ == "__main__":
             train,
             TrainArguments(
                 data="synthetic", epochs=3, batch_size=32, model_kwargs=TINY, tracker="none", output=sys.argv[1],
-                wait_minutes=0.5,
+                wait_minutes=0.2,
             ),
         )  # fmt: skip
