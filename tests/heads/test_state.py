@@ -1,6 +1,7 @@
 """Running means and checkpoints in the corners: meta device, half precision, untrained sources, small mass."""
 
 import pytest
+import timm
 import torch
 from torch import Tensor
 
@@ -104,3 +105,15 @@ def test_empty_storage_is_filled_by_reset_parameters(kappa: float | str, kind: t
     assert numbers(head).keys() == numbers(expected).keys() >= {"weight", "kappa", "embedding_norm", "batch_seen"}
     for name, tensor in numbers(head).items():
         assert torch.equal(tensor, numbers(expected)[name]), name
+
+
+@pytest.mark.parametrize("kappa", ["ls", "trainable", 60.0])
+def test_kappa_starts_anew_in_empty_storage_whoever_fills_the_weight(kappa: float | str) -> None:
+    with torch.device("meta"):
+        model = timm.create_model("test_vit", head="cos", kappa=kappa, num_classes=4)
+    head = model.to_empty(device="cpu").head
+    model.init_weights()
+    expected = CosineLinear(head.in_features, 4, kappa=kappa)
+    assert (head.kappa, head.embedding_norm, head.batch_seen) == (expected.kappa, expected.embedding_norm, 0)
+    assert (head.log_kappa is None) == (expected.log_kappa is None)
+    assert head.log_kappa is None or torch.equal(head.log_kappa, expected.log_kappa)

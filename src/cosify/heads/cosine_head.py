@@ -231,9 +231,15 @@ class CosineHead(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "CosineHead":
-        """Move the running means with the model but keep them float32: bfloat16 would round their updates away."""
+        """Move the running means with the model but keep them float32: bfloat16 would round their updates away.
+
+        `to_empty` gives memory that holds anything, and what fills the weights then, such as timm's `init_weights`,
+        does not know of kappa; so it starts anew.
+        """
         before = {name: getattr(self, name) for name in (*self.statistics, "batch_seen")}
         super()._apply(fn, recurse)
+        if before["kappa"].is_meta and not self.kappa.is_meta:
+            self.init_non_persistent_buffers()
         for name, old in before.items():
             new = getattr(self, name)
             if new.dtype != old.dtype:
