@@ -3,8 +3,9 @@
     python scripts/benchmark_loop.py
     python scripts/benchmark_loop.py --smoke
 
-Steps of both loops are interleaved, with the same batches, network and loss; medians are compared.  Pipelines deliver
-batches of augmented 32 px images from CIFAR-sized data to nobody, so that their own speed shows.
+Steps of both loops are interleaved, with the same batches, network, layout and loss, and with those of a bare loop
+whose layout is contiguous; medians are compared.  Pipelines deliver batches of augmented 32 px images from CIFAR-sized
+data to nobody, so that their own speed shows.
 """
 
 import json
@@ -52,10 +53,11 @@ def main(args: BenchmarkArguments) -> None:
         **pipelines(images(num_train), args.batch_size, args.num_workers),
     }
     logger.info(
-        "step of the trainer %.1f ms, of a bare loop %.1f ms: %.3f times (resnet18_cifar, width %g, B = %d)",
+        "step of the trainer %.1f ms, %.3f times that of a bare loop; contiguous %.3f times (resnet18_cifar, width %g,"
+        " B = %d)",
         1000 * figures["trainer_seconds"],
-        1000 * figures["bare_seconds"],
         figures["trainer_over_bare"],
+        figures["contiguous_over_bare"],
         width,
         args.batch_size,
     )
@@ -71,7 +73,7 @@ def main(args: BenchmarkArguments) -> None:
 
 
 def loop_overhead(width: float, batch_size: int, repeats: int) -> dict[str, float]:
-    """Return median seconds of a step of the trainer and of a bare loop, and their ratio."""
+    """Return median seconds of a step of the trainer and of bare loops in its layout and contiguous, and ratios."""
     import torch
     import torch.nn.functional as F
 
@@ -95,27 +97,37 @@ def loop_overhead(width: float, batch_size: int, repeats: int) -> dict[str, floa
         session = Session.open(args, "benchmark", preprocessing_of(choice, pretrained=False))
         data = session.data
         run = Run(session, build_model(choice, args, 10, 1), {}, None)
-        bare = build_model(choice, args, 10, 1)
-        optimizer = torch.optim.SGD(bare.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4, nesterov=True)
+        loops = {}
+        for name, layout in (("bare", run.layout), ("contiguous", torch.contiguous_format)):
+            model = build_model(choice, args, 10, 1).to(memory_format=layout)
+            optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4, nesterov=True)
+            loops[name] = (layout, model, optimizer)
         sums = torch.zeros(3, dtype=torch.float64)
-        seconds: dict[str, list[float]] = {"trainer": [], "bare": []}
+        seconds: dict[str, list[float]] = {"trainer": [], "bare": [], "contiguous": []}
         with bar(False, 0, 1) as drawn:
             for repeat in range(repeats + 1):  # the first warms up
-                batches = data.train_batches(batch_size, epoch=repeat, seed=0, shard=session.shard)
-                start = time.perf_counter()
-                run.step(batches, 0, sums, drawn)
-                middle = time.perf_counter()
-                inputs, labels = next(batches)
-                loss = F.cross_entropy(bare(inputs), labels)
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
+                own, *others = (
+                    data.train_batches(batch_size, epoch=repeat, seed=0, shard=session.shard) for _ in seconds
+                )
+                times = [time.perf_counter()]
+                run.step(own, 0, sums, drawn)
+                times.append(time.perf_counter())
+                for batches, (layout, model, optimizer) in zip(others, loops.values(), strict=True):
+                    inputs, labels = next(batches)
+                    loss = F.cross_entropy(model(inputs.contiguous(memory_format=layout)), labels)
+                    optimizer.zero_grad()
+                    loss.backward()
+                    optimizer.step()
+                    times.append(time.perf_counter())
                 if repeat > 0:
-                    seconds["trainer"].append(middle - start)
-                    seconds["bare"].append(time.perf_counter() - middle)
-    trainer, plain = (statistics.median(seconds[name]) for name in ("trainer", "bare"))
-    ratios = [one / other for one, other in zip(seconds["trainer"], seconds["bare"], strict=True)]
-    return {"trainer_seconds": trainer, "bare_seconds": plain, "trainer_over_bare": statistics.median(ratios)}
+                    for name, start, end in zip(seconds, times, times[1:], strict=False):
+                        seconds[name].append(end - start)
+
+    def ratio(name: str) -> float:
+        return statistics.median(one / other for one, other in zip(seconds[name], seconds["bare"], strict=True))
+
+    medians = {f"{name}_seconds": statistics.median(taken) for name, taken in seconds.items()}
+    return {**medians, "trainer_over_bare": ratio("trainer"), "contiguous_over_bare": ratio("contiguous")}
 
 
 def pipelines(splits: "Splits", batch_size: int, num_workers: int) -> dict[str, float]:

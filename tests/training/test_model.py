@@ -1,5 +1,6 @@
-"""Networks at another image size than their own."""
+"""Networks at another image size than their own, and their layout."""
 
+import copy
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from cosify.errors import InputError
 from cosify.models import load_pretrained
 from cosify.training import FinetuneArguments, TrainArguments
 from cosify.training.finetune import start_model
-from cosify.training.model import ModelChoice, build_model
+from cosify.training.model import ModelChoice, build_model, layout_of
 
 VIT = "vit_tiny_patch16_224"
 SMALL = {"depth": 1, "embed_dim": 16, "num_heads": 2}  # of it
@@ -63,3 +64,21 @@ def test_a_transformers_network_that_takes_one_size_says_so(tmp_path: Path) -> N
         InputError, match=r"ViTForImageClassification takes no images of 48x48 pixels \(Input image size"
     ):
         start_model(FinetuneArguments(model=str(tmp_path), image_size=48))
+
+
+def test_a_network_is_channels_last_where_that_works() -> None:
+    cpu = torch.device("cpu")
+    wide = timm.create_model("resnet18_cifar", width=0.125, in_chans=3, num_classes=10)  # 8 channels and more
+    narrow = built("resnet10t", (32, 32), "stem_width=8", "channels=(8, 8, 8, 16)")  # 6 in the stem
+    assert layout_of(wide, cpu) == torch.channels_last
+    assert layout_of(narrow, cpu) == layout_of(torch.nn.Conv2d(3, 8, 1), cpu) == torch.contiguous_format
+    assert layout_of(narrow, torch.device("cuda")) == torch.channels_last
+    assert layout_of(wide, torch.device("mps")) == torch.contiguous_format
+
+    gradients = []
+    for layout in (torch.contiguous_format, torch.channels_last):
+        model = copy.deepcopy(wide).to(memory_format=layout)
+        images = PIXELS[..., :32, :32].repeat(8, 1, 1, 1).contiguous(memory_format=layout)
+        torch.nn.functional.cross_entropy(model(images), torch.arange(16) % 10).backward()
+        gradients.append(model.conv1.weight.grad)
+    torch.testing.assert_close(*gradients, rtol=1e-3, atol=1e-5)

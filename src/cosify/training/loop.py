@@ -30,7 +30,7 @@ from cosify.training.environment import describe_environment
 from cosify.training.evaluate import Evaluation, evaluate
 from cosify.training.finite import FiniteNumbers
 from cosify.training.interrupt import Interrupted, Interrupts
-from cosify.training.model import checkpoint_gradients
+from cosify.training.model import checkpoint_gradients, layout_of
 from cosify.training.objective import Objective
 from cosify.training.optimizer import make_average, make_optimizer, make_schedule
 from cosify.training.progress import Bar, bar, log_epoch, logger, warn_about_kappa, warn_about_speed
@@ -97,7 +97,8 @@ class Run:
             data.crop_pct,
             data.crop_mode,
         )
-        model.to(device).to(memory_format=session.memory_format)
+        self.layout = layout_of(model, device)
+        model.to(device).to(memory_format=self.layout)
         if args.grad_checkpointing:
             checkpoint_gradients(model)
         if args.sync_batch_norm:
@@ -217,7 +218,7 @@ class Run:
             self.progress.waited += time.perf_counter() - before
             seed_everything(mixed_seed(args.seed, self.progress.step, part, self.session.shard.rank))
             images, targets = self.batch_augment(images, labels, epoch)
-            images = images.contiguous(memory_format=self.session.memory_format)
+            images = images.contiguous(memory_format=self.layout)
             last = part == args.accumulate - 1
             with nullcontext() if last else accelerator.no_sync(self.objective):
                 loss, correct = self.objective(images, targets)
@@ -356,7 +357,7 @@ class Run:
         if self.session.shard.world_size > 1:
             take_buffers_of_main(self.evaluated)
         batches = (
-            (images.contiguous(memory_format=self.session.memory_format), labels)
+            (images.contiguous(memory_format=self.layout), labels)
             for images, labels in self.data.test_batches(max(self.args.batch_size, EVAL_BATCH), self.session.shard)
         )
         return self.finite.evaluation(

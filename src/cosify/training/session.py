@@ -114,15 +114,6 @@ class Session:
         """Whether this process is the one that writes files."""
         return bool(self.accelerator.is_main_process)
 
-    @property
-    def memory_format(self) -> torch.memory_format:
-        """Layout of images and network: channels-last on the GPU alone.
-
-        A CPU would be 1.2 to 1.5 times as fast with it, but the backward pass of ResNets with stages of fewer than 8
-        channels then ends in a `double free` (torch 2.14).
-        """
-        return torch.channels_last if self.accelerator.device.type == "cuda" else torch.contiguous_format
-
     def all_sum(self, values: Tensor) -> Tensor:
         """Return the sum over all ranks; on one process the tensor itself."""
         if self.shard.world_size == 1:
