@@ -19,6 +19,13 @@ _unseen: ContextVar[bool] = ContextVar("unseen", default=False)
 
 def check_rows(embedding: Tensor, weight: Tensor) -> None:
     """Raise unless `embedding` is a finite [B, d] and `weight` a finite [C, d] of floating point numbers."""
+    check_shapes(embedding, weight)
+    check_finite(embedding, "embedding")
+    check_finite(weight, "weight")
+
+
+def check_shapes(embedding: Tensor, weight: Tensor) -> None:
+    """Raise unless `embedding` is [B, d] and `weight` [C, d], of floating point numbers."""
     for name, rows, shape in (("embedding", embedding, "[B, d]"), ("weight", weight, "[C, d]")):
         if not rows.is_floating_point():
             raise TypeError(f"{name} is {rows.dtype}, expected a floating point tensor {shape}; call {name}.float()")
@@ -31,8 +38,6 @@ def check_rows(embedding: Tensor, weight: Tensor) -> None:
             f"embedding has dimension {embedding.shape[1]} and weight {weight.shape[1]} (shapes {list(embedding.shape)}"
             f" and {list(weight.shape)}), expected the same; build the head with in_features={embedding.shape[1]}"
         )
-    check_finite(embedding, "embedding")
-    check_finite(weight, "weight")
 
 
 def check_finite(values: Tensor, name: str) -> None:

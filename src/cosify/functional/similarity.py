@@ -50,6 +50,17 @@ def unit_rows(rows: Tensor) -> Tensor:
     return unit
 
 
+def is_ordinary(length: Tensor) -> bool:
+    """Return whether lengths of rows on the CPU, [B], are finite and far from the ends of float32.
+
+    On an accelerator, which would have to be waited for, and without rows the answer is no.
+    """
+    if length.device.type != "cpu" or len(length) == 0:
+        return False
+    least, most = length.aminmax()
+    return float(least) > 1e-15 and float(most) < 1e15
+
+
 def inverse_norms(rows: Tensor, dtype: torch.dtype) -> Tensor:
     """Return 1 / ||row|| of each row [C, d] in `dtype`, without a copy of the rows; 0 for a zero row.
 

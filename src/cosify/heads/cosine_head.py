@@ -11,9 +11,17 @@ from torch.distributed import ProcessGroup
 from torch.fx import Proxy
 
 from cosify.errors import InputError
-from cosify.functional.checks import check_kappa, check_num_classes, check_rows, values_hidden
+from cosify.functional.checks import (
+    check_finite,
+    check_kappa,
+    check_num_classes,
+    check_rows,
+    check_shapes,
+    values_hidden,
+)
 from cosify.functional.class_scan import ClassScan
-from cosify.functional.similarity import full_precision, unit_rows
+from cosify.functional.similarity import full_precision, is_ordinary, unit_rows
+from cosify.heads.class_norms import ClassNorms
 from cosify.heads.policies import Estimate, Geometry, mean_of_counted, resolve_policy
 from cosify.heads.unwrappable import watch_registrations
 
@@ -64,6 +72,7 @@ class CosineHead(nn.Module):
         # Features behind a layer norm have about this norm; the first training batch replaces it.
         self.start_norm = in_features**0.5 if start_norm is None else start_norm
         self.last_kappa = None
+        self._class_norms = ClassNorms()
         place: dict[str, Any] = {"device": self.weight.device, "dtype": torch.float32}
         for name in self.statistics:
             self.register_buffer(name, torch.empty((), **place))
@@ -97,6 +106,9 @@ class CosineHead(nn.Module):
         `torch.func`, which is pure, nothing is recorded: per-sample gradients leave the running means alone.
         """
         weight = dense(weight)
+        if self._is_plain_evaluation(embedding):
+            return self._evaluated(embedding, weight)
+        self._class_norms.forget()
         check_rows(embedding, weight)
         with full_precision(embedding.device):
             unit_embedding, prototypes = unit_rows(embedding), unit_rows(weight)
@@ -106,6 +118,28 @@ class CosineHead(nn.Module):
             if self.training and (torch.compiler.is_compiling() or not values_hidden()):
                 self.record(embedding.detach(), kappa.detach())
             return kappa.to(cosine.dtype).reshape(-1, 1) * cosine
+
+    def _is_plain_evaluation(self, embedding: Tensor) -> bool:
+        """Whether kappa is the running one, and nobody wants a gradient, a graph or a trace."""
+        plain = not self.training and self.eval_kappa == "running" and not torch.is_grad_enabled()
+        eager = not values_hidden() and not torch.jit.is_tracing() and not embedding.is_meta  # type: ignore[attr-defined]
+        return plain and eager and type(self.weight) is nn.Parameter
+
+    def _evaluated(self, embedding: Tensor, weight: Tensor) -> Tensor:
+        """Return the logits at the price of a linear layer: its product, the norms of the embeddings, two scalings."""
+        check_shapes(embedding, weight)
+        with full_precision(embedding.device):
+            dtype = torch.promote_types(torch.promote_types(embedding.dtype, weight.dtype), torch.float32)
+            inverse_norm = self._class_norms.inverse(self.weight, dtype)
+            kappa = self.kappa.float() if self.log_kappa is None else self.log_kappa.float().exp()
+            rows = embedding.to(dtype)
+            length = torch.linalg.vector_norm(rows, dim=1)
+            if is_ordinary(length):
+                rows = rows * (kappa / length).unsqueeze(1)
+            else:
+                check_finite(embedding, "embedding")
+                rows = unit_rows(rows) * kappa
+            return F.linear(rows, weight.to(dtype)).mul_(inverse_norm)
 
     def as_node(self, input: Any) -> Tensor:
         """Return the whole layer as one node of a graph that `torch.fx` draws of the model around it."""
@@ -192,7 +226,7 @@ class CosineHead(nn.Module):
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Come back from a pickle as guarded as a new head."""
         watch_registrations()
-        super().__setstate__(state)
+        super().__setstate__({"_class_norms": ClassNorms(), **state})  # of earlier versions
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         """Accept checkpoints of the stock layer (a bias is dropped) and of another policy; check kappa.
@@ -230,12 +264,18 @@ class CosineHead(nn.Module):
             state_dict.setdefault(prefix + name, torch.full((), start[name], device=device))
         super()._load_from_state_dict(state_dict, prefix, *args)
 
+    def train(self, mode: bool = True) -> "CosineHead":
+        """Set the mode; what was kept of the weight is computed anew."""
+        self._class_norms.forget()
+        return super().train(mode)
+
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "CosineHead":
         """Move the running means with the model but keep them float32: bfloat16 would round their updates away.
 
         `to_empty` gives memory that holds anything, and what fills the weights then, such as timm's `init_weights`,
         does not know of kappa; so it starts anew.
         """
+        self._class_norms.forget()
         before = {name: getattr(self, name) for name in (*self.statistics, "batch_seen")}
         super()._apply(fn, recurse)
         if before["kappa"].is_meta and not self.kappa.is_meta:

@@ -1,0 +1,66 @@
+"""The norms of the classes, kept between evaluations so that a head costs what a linear layer costs."""
+
+import weakref
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from cosify.functional.checks import check_finite
+from cosify.functional.similarity import inverse_norms
+
+SAMPLES = 256  # numbers of a weight on the CPU that are compared
+
+
+class _Kept(NamedTuple):
+    weight: "weakref.ref[Tensor]"
+    state: tuple[object, ...]
+    sample: Tensor | None
+    inverse: Tensor
+
+
+class ClassNorms:
+    """1 / ||w_c|| of the rows of a weight, computed again when the weight has changed.
+
+    A step, a load, a move or an average leaves another version, place or object.  What is written past autograd,
+    through `weight.data`, leaves none of these: so the head forgets its norms with every `train()`, `eval()`, move and
+    pass that may be one of training, and on the CPU some numbers of the weight are compared.
+    """
+
+    _kept: _Kept | None = None
+
+    def forget(self) -> None:
+        """Compute the norms at the next call."""
+        self._kept = None
+
+    def inverse(self, weight: Tensor, dtype: torch.dtype) -> Tensor:
+        """Return 1 / ||w_c|| [C] in `dtype`, 0 for a zero row.
+
+        Args:
+            weight: [C, d] or [C, d, 1, 1].
+            dtype: float32 or float64.
+
+        Raises:
+            ValueError: if a weight on the CPU is not finite.
+        """
+        state = (weight._version, weight.data_ptr(), weight.shape, weight.stride(), weight.device, weight.dtype, dtype)
+        kept = self._kept  # once: another thread may forget it
+        if kept is None or kept.weight() is not weight or kept.state != state or not _agrees(kept.sample, weight):
+            with torch.inference_mode(False), torch.no_grad():
+                rows = weight.detach().flatten(1)
+                check_finite(rows, "weight")
+                sample = _sample(weight).clone() if weight.device.type == "cpu" else None
+                kept = self._kept = _Kept(weakref.ref(weight), state, sample, inverse_norms(rows, dtype))
+        return kept.inverse
+
+    def __getstate__(self) -> None:
+        """Be copied and pickled without the norms: the copy's weight is another one."""
+
+
+def _sample(weight: Tensor) -> Tensor:
+    numbers = weight.detach().reshape(-1)
+    return numbers[:: 1 + len(numbers) // SAMPLES]
+
+
+def _agrees(sample: Tensor | None, weight: Tensor) -> bool:
+    return sample is None or torch.equal(sample, _sample(weight))
