@@ -15,8 +15,9 @@ SAMPLES = 256  # numbers of a weight on the CPU that are compared
 class _Kept(NamedTuple):
     weight: "weakref.ref[Tensor]"
     state: tuple[object, ...]
-    sample: Tensor | None
     inverse: Tensor
+    numbers: Tensor | None  # a view of some of the weight's
+    as_they_were: Tensor | None
 
 
 class ClassNorms:
@@ -43,24 +44,20 @@ class ClassNorms:
         Raises:
             ValueError: if a weight on the CPU is not finite.
         """
-        state = (weight._version, weight.data_ptr(), weight.shape, weight.stride(), weight.device, weight.dtype, dtype)
+        state = (weight._version, weight.data_ptr(), weight.dtype, dtype)
         kept = self._kept  # once: another thread may forget it
-        if kept is None or kept.weight() is not weight or kept.state != state or not _agrees(kept.sample, weight):
+        if kept is None or kept.weight() is not weight or kept.state != state or not _unchanged(kept):
             with torch.inference_mode(False), torch.no_grad():
                 rows = weight.detach().flatten(1)
                 check_finite(rows, "weight")
-                sample = _sample(weight).clone() if weight.device.type == "cpu" else None
-                kept = self._kept = _Kept(weakref.ref(weight), state, sample, inverse_norms(rows, dtype))
+                numbers = rows.reshape(-1)[:: 1 + rows.numel() // SAMPLES] if rows.device.type == "cpu" else None
+                copied = None if numbers is None else numbers.clone()
+                kept = self._kept = _Kept(weakref.ref(weight), state, inverse_norms(rows, dtype), numbers, copied)
         return kept.inverse
 
     def __getstate__(self) -> None:
         """Be copied and pickled without the norms: the copy's weight is another one."""
 
 
-def _sample(weight: Tensor) -> Tensor:
-    numbers = weight.detach().reshape(-1)
-    return numbers[:: 1 + len(numbers) // SAMPLES]
-
-
-def _agrees(sample: Tensor | None, weight: Tensor) -> bool:
-    return sample is None or torch.equal(sample, _sample(weight))
+def _unchanged(kept: _Kept) -> bool:
+    return kept.numbers is None or kept.as_they_were is None or torch.equal(kept.numbers, kept.as_they_were)
