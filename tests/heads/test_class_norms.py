@@ -140,6 +140,14 @@ def test_the_whole_range_of_numbers(policy: float | str, exponent: int) -> None:
         assert head(x[:0]).shape == (0, 6)
 
 
+def test_a_head_that_inference_mode_made_has_no_versions() -> None:
+    with torch.inference_mode():
+        head = CosineLinear(8, 6).eval()
+        for _ in range(2):
+            check(head)
+            nn.init.normal_(head.weight)
+
+
 def test_numbers_that_are_none_are_one_error() -> None:
     head = CosineLinear(8, 6).eval()
     check(head)

@@ -123,7 +123,7 @@ class CosineHead(nn.Module):
         """Whether kappa is the running one, and nobody wants a gradient, a graph or a trace."""
         plain = not self.training and self.eval_kappa == "running" and not torch.is_grad_enabled()
         eager = not values_hidden() and not torch.jit.is_tracing() and not embedding.is_meta  # type: ignore[attr-defined]
-        return plain and eager and type(self.weight) is nn.Parameter
+        return plain and eager and type(self.weight) is nn.Parameter and not self.weight.is_inference()
 
     def _evaluated(self, embedding: Tensor, weight: Tensor) -> Tensor:
         """Return the logits at the price of a linear layer: its product, the norms of the embeddings, two scalings."""
