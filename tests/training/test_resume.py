@@ -73,8 +73,9 @@ def stop_at(monkeypatch: pytest.MonkeyPatch, step: int, run: Callable[[], Any]) 
         pytest.param({"cosine_margin": 0.2, "mixup": 0.0, "mixed_precision": "no"}, 15, marks=pytest.mark.slow),
         pytest.param({"save_every_steps": None}, 7, marks=pytest.mark.slow),
         ({"save_every_steps": None}, 11),
+        ({"model": "resnet18_cifar", "model_kwargs": ["width=0.125"]}, 7),
     ],
-    ids=["ls", "trainable", "adacos-dynamic", "workers", "margin", "epochs-only", "between-epochs"],
+    ids=["ls", "trainable", "adacos-dynamic", "workers", "margin", "epochs-only", "between-epochs", "channels-last"],
 )
 def test_it_ends_bit_equal(
     settings: dict[str, Any], steps: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -7,6 +7,7 @@ evaluation.
 import json
 import os
 import shutil
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -204,5 +205,10 @@ def _flush(path: Path) -> None:
 
 
 def _without_wrapper(_: Any, weights: list[Mapping[str, Tensor]], __: str) -> None:
-    """Drop the `module.` of DDP from names, so that another number of processes can load them."""
-    weights[:] = [{name.removeprefix("module."): value for name, value in each.items()} for each in weights]
+    """Drop the `module.` of DDP from names, so that another number of processes can load them.
+
+    accelerate makes weights that are channels-last contiguous, as safetensors needs them, in an OrderedDict alone.
+    """
+    weights[:] = [
+        OrderedDict((name.removeprefix("module."), value) for name, value in each.items()) for each in weights
+    ]
