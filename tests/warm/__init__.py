@@ -8,7 +8,6 @@ What differs: a program that crashed, was killed or has replaced itself (`os.exe
 stopped itself is not ended by SIGKILL.
 """
 
-import atexit
 import functools
 import hashlib
 import os
@@ -46,11 +45,7 @@ def shared() -> Iterator[None]:
 
 @functools.cache
 def interpreter(*modules: str) -> str:
-    """Return the path of an interpreter that has imported `modules`; start its server where none runs."""
-    if SERVERS not in os.environ:
-        own = shared()
-        own.__enter__()
-        atexit.register(own.__exit__, None, None, None)
+    """Return the path of an interpreter that has imported `modules`; start its server where none runs in `shared`."""
     folder = Path(os.environ[SERVERS], hashlib.sha256(repr(modules).encode()).hexdigest()[:8])
     path = folder / "python"
     with FileLock(f"{folder}.lock"):
