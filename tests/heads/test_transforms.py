@@ -69,7 +69,7 @@ def test_torchscript_is_refused_and_tracing_is_not() -> None:
     eager = model("ls").eval()
     with pytest.raises(InputError, match=r"torch.jit.script came to a CosineLinear.*use torch.jit.trace"):
         torch.jit.script(eager)
-    assert torch.equal(torch.jit.trace(eager, images())(images(3)), eager(images(3)))
+    torch.testing.assert_close(torch.jit.trace(eager, images())(images(3)), eager(images(3)))  # up to rounding
 
 
 @every_policy

@@ -48,9 +48,9 @@ def losses(settings: dict[str, Any], folder: Path, on_main: bool) -> list[float]
 
 
 def compare(name: str, found: list[float], expected: list[float]) -> None:
-    """Fail unless the numbers are those of the CPU."""
-    for one, other in zip(found, expected, strict=True):
-        assert abs(one - other) <= 1e-4 * max(1.0, abs(other)), (name, found, expected)
+    """Fail unless the numbers are those of the CPU; steps enlarge the rounding that evaluation then sees."""
+    for one, other, tolerance in zip(found, expected, (1e-4, 1e-4, 1e-3), strict=True):
+        assert abs(one - other) <= tolerance * max(1.0, abs(other)), (name, found, expected)
 
 
 def main(folder: Path) -> None:

@@ -14,6 +14,8 @@ from torch import Tensor
 
 # torch 2.14 has no public name for it; without it, vmap of a head ends in torch's own error.
 _transformed: Callable[[], bool] = getattr(torch._C, "_are_functorch_transforms_active", lambda: False)
+# Nor for this one; without it, a head under torch.utils.checkpoint counts each batch twice.
+_graph_task: Callable[[], int] = getattr(torch._C, "_current_graph_task_id", lambda: -1)
 _unseen: ContextVar[bool] = ContextVar("unseen", default=False)
 
 
@@ -126,6 +128,11 @@ def values_visible(values: Tensor) -> bool:
 def values_hidden() -> bool:
     """True where no value may decide what is computed: in a graph, and in a transform of `torch.func` such as vmap."""
     return torch.compiler.is_compiling() or _transformed()
+
+
+def in_backward() -> bool:
+    """True within a backward pass, where `torch.utils.checkpoint` runs a forward pass again."""
+    return _graph_task() != -1
 
 
 @contextmanager

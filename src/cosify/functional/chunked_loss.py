@@ -18,9 +18,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from cosify.functional.class_scan import ClassScan, SoftmaxState, targets_in
+from cosify.functional.class_scan import ClassScan, SoftmaxState, put_at_target
 from cosify.functional.margin import Margin
-from cosify.functional.similarity import powers
+from cosify.functional.similarity import full_precision, powers
 
 
 @dataclass(frozen=True)
@@ -155,7 +155,8 @@ class _ChunkedLoss(torch.autograd.Function):
         if wants_embedding:
             by_embedding = (grad_loss * saved.by_embedding).to(ctx.embedding_dtype)
         if wants_weight:
-            by_weight = _weight_gradient(saved, grad_loss, ctx.chunk, ctx.smooth, cosines, room)
+            with full_precision(saved.weight.device):  # a backward pass within an autocast region is under its rule
+                by_weight = _weight_gradient(saved, grad_loss, ctx.chunk, ctx.smooth, cosines, room)
         if wants_kappa and saved.by_kappa is not None:
             by_kappa = (grad_loss * saved.by_kappa).sum().reshape(1)
         return by_embedding, by_weight, by_kappa, None, None, None, None
@@ -180,8 +181,7 @@ def _weight_gradient(
         share = powers(kappa, block.cosine - nearest, log_scale)
         if smooth > 0:
             share -= smooth
-        row, column = targets_in(saved.target_index, block.start, share.shape[1])
-        share[row, column] = saved.of_target[row]
+        put_at_target(share, saved.target_index, block.start, saved.of_target)
         by_prototype = share.T @ weighted
         radial = (by_prototype * block.prototypes).sum(dim=1, keepdim=True)
         by_prototype.addcmul_(block.prototypes, radial, value=-1)

@@ -322,7 +322,7 @@ class ClassScan:
     def _mask_target(self, cosine: Tensor, start: int, rows: Tensor | None) -> None:
         """Write -inf at the target into the cosines of a block of classes from `start` on."""
         if self.target is not None:
-            cosine[targets_in(_of(rows, self.target.index), start, cosine.shape[1])] = -torch.inf
+            put_at_target(cosine, _of(rows, self.target.index), start, -torch.inf)
 
     def _all_max(self, values: Tensor) -> Tensor:
         if self.group is not None:
@@ -345,11 +345,16 @@ class ClassScan:
         return shared.bool()
 
 
-def targets_in(index: Tensor, start: int, num_classes: int) -> tuple[Tensor, Tensor]:
-    """Return rows and columns of the targets, given by `index` [B], in the block of classes from `start` on."""
-    column = index - start
-    row = ((column >= 0) & (column < num_classes)).nonzero().squeeze(1)
-    return row, column[row]
+def put_at_target(values: Tensor, index: Tensor, start: int, at_target: Tensor | float) -> None:
+    """Write `at_target`, [B] or a number, at the targets into `values` [B, c] of the classes from `start` on.
+
+    The targets `index` [B] that are none of these classes are passed over, without a look at any value.
+    """
+    column = (index - start).unsqueeze(1)
+    inside = (column >= 0) & (column < values.shape[1])
+    column = column.clamp(0, values.shape[1] - 1)
+    new = at_target.unsqueeze(1) if isinstance(at_target, Tensor) else at_target
+    values.scatter_(1, column, torch.where(inside, new, values.gather(1, column)))
 
 
 def default_chunk(embedding: Tensor, weight: Tensor) -> int:

@@ -166,12 +166,14 @@ def search_ls(scan: ClassScan, grid: Tensor, start: Tensor) -> LsSolution:
     boundaries = (grid[1:].to(dtype) * grid[:-1].to(dtype)).sqrt()
     known = search_certified(scan, grid, torch.bucketize(start.to(dtype), boundaries), _rounding(scan, grid))
     index, compared = _settle(scan, grid, known.energy)
-    # A zero row has the same energy at every kappa, and no direction that the bounds could use.
+    # A zero row has the same energy at every kappa, and no direction that the bounds could use.  What has moved was
+    # compared, so that without a comparison nothing waits for a look.
     index = index.masked_fill(torch.linalg.vector_norm(scan.unit_embedding, dim=1) == 0, 0)
-    moved = scan.agreed(index != known.index).nonzero().squeeze(1)
-    if len(moved) > 0:
-        state, _ = scan.solve(grid[index[moved]].unsqueeze(0), moved)
-        known.best.put(moved, state, torch.ones_like(moved, dtype=torch.bool))
+    if compared > 0 or known.energy.dtype == torch.float64:
+        moved = scan.agreed(index != known.index).nonzero().squeeze(1)
+        if len(moved) > 0:
+            state, _ = scan.solve(grid[index[moved]].unsqueeze(0), moved)
+            known.best.put(moved, state, torch.ones_like(moved, dtype=torch.bool))
     evaluations = (known.products + compared) / max(scan.unit_embedding.shape[0], 1)
     kappa = grid.to(known.energy.dtype)[index]
     return LsSolution(kappa, index, known.best, evaluations, known.open_pairs, len(grid))

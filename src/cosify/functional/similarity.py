@@ -8,9 +8,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cosify.functional.checks import check_rows, values_hidden
-from cosify.functional.float64 import in_float64, sum_dtype
 
 LOG2_E = math.log2(math.e)
+SHORT, LONG = 1e-15, 1e15  # between them squares, and products with inverses, are far from the ends of float32
+SCALED_NUMBERS = 1 << 24  # in a block of rows that are scaled for their norms, 64 MiB
 
 
 def cosine(embedding: Tensor, weight: Tensor) -> Tensor:
@@ -58,29 +59,37 @@ def is_ordinary(length: Tensor) -> bool:
     if length.device.type != "cpu" or len(length) == 0:
         return False
     least, most = length.aminmax()
-    return float(least) > 1e-15 and float(most) < 1e15
+    return float(least) > SHORT and float(most) < LONG
 
 
 def inverse_norms(rows: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return 1 / ||row|| of each row [C, d] in `dtype`, without a copy of the rows; 0 for a zero row.
+    """Return 1 / ||row|| of each row [C, d] in `dtype`, without a copy of all rows; 0 for a zero row.
 
-    Squares of entries near 1e-30 or 1e30 leave float32; such rows alone are measured again, scaled and in float64.
+    Squares of entries near 1e-30 or 1e30 leave float32, so rows are scaled by their largest entry first: on the CPU
+    such rows alone, elsewhere, where to single them out would be to wait for the device, all of them in blocks.
     Deviation: a row shorter than 1e-37 (1e-300 in float64), whose inverse the dtype cannot hold, counts as zero.
     """
-    if values_hidden():  # a graph cannot single rows out
-        norm = torch.linalg.vector_norm(rows, dim=1, dtype=sum_dtype(rows.device))
-        return torch.where(norm < 1e-37, 0.0, norm.reciprocal()).to(dtype)
+    if rows.shape[1] == 0:
+        return torch.zeros(len(rows), dtype=dtype, device=rows.device)
+    if values_hidden():
+        return _scaled_inverse_norms(rows, dtype)
+    if rows.device.type != "cpu":
+        blocks = rows.split(max(1, SCALED_NUMBERS // rows.shape[1]))
+        return torch.cat([_scaled_inverse_norms(block, dtype) for block in blocks])
     norm = torch.linalg.vector_norm(rows, dim=1, dtype=dtype)
-    extreme = ((norm < 1e-15) | ~(norm < 1e15)).nonzero().squeeze(1)
     inverse: Tensor = norm.reciprocal()
-    if len(extreme) > 0 and rows.shape[1] > 0:
-        some = in_float64(rows[extreme])
-        largest = some.abs().amax(dim=1)
-        scaled = some / largest.masked_fill(largest == 0, 1.0).unsqueeze(1)
-        exact = largest * torch.linalg.vector_norm(scaled, dim=1)
-        shortest = 1e-300 if dtype == torch.float64 else 1e-37
-        inverse[extreme] = exact.reciprocal().masked_fill(exact < shortest, 0.0).to(dtype).to(inverse.device)
+    if not is_ordinary(norm):
+        extreme = ((norm < SHORT) | ~(norm < LONG)).nonzero().squeeze(1)
+        inverse[extreme] = _scaled_inverse_norms(rows[extreme], dtype)
     return inverse
+
+
+def _scaled_inverse_norms(rows: Tensor, dtype: torch.dtype) -> Tensor:
+    largest = torch.linalg.vector_norm(rows, ord=torch.inf, dim=1, dtype=dtype)
+    scaled = rows.to(dtype) / torch.where(largest > 0, largest, 1.0).unsqueeze(1)
+    norm = largest * torch.linalg.vector_norm(scaled, dim=1)
+    shortest = 1e-300 if dtype == torch.float64 else 1e-37
+    return torch.where(norm < shortest, 0.0, norm.reciprocal())
 
 
 def powers(kappa: Tensor, gap: Tensor, log_scale: Tensor | None = None) -> Tensor:

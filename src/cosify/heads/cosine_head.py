@@ -15,11 +15,12 @@ from cosify.functional.checks import (
     check_finite,
     check_kappa,
     check_num_classes,
-    check_rows,
     check_shapes,
+    in_backward,
     values_hidden,
 )
 from cosify.functional.class_scan import ClassScan
+from cosify.functional.scaled_cosine import cosines
 from cosify.functional.similarity import full_precision, is_ordinary, unit_rows
 from cosify.heads.class_norms import ClassNorms
 from cosify.heads.policies import Estimate, Geometry, mean_of_counted, resolve_policy
@@ -103,21 +104,20 @@ class CosineHead(nn.Module):
         """Return kappa * cosine [B, C], float32, for `embedding` [B, d] and `weight` [C, d].
 
         Kobayashi, Eqs. (1) and (2).  An estimated kappa is a constant of the backward pass.  In a transform of
-        `torch.func`, which is pure, nothing is recorded: per-sample gradients leave the running means alone.
+        `torch.func`, which is pure, nothing is recorded: per-sample gradients leave the running means alone.  Nor is it
+        where `torch.utils.checkpoint` repeats a pass.
         """
         weight = dense(weight)
         if self._is_plain_evaluation(embedding):
             return self._evaluated(embedding, weight)
         self._class_norms.forget()
-        check_rows(embedding, weight)
+        estimates = self.policy.estimates and (self.training or self.eval_kappa == "sample")
         with full_precision(embedding.device):
-            unit_embedding, prototypes = unit_rows(embedding), unit_rows(weight)
-            cosine = F.linear(unit_embedding, prototypes)
-            scan = ClassScan.of_cosine(embedding, weight, unit_embedding, prototypes, cosine)
-            kappa = self.batch_kappa(scan, self.num_classes).kappa
-            if self.training and (torch.compiler.is_compiling() or not values_hidden()):
+            cosine = cosines(embedding, weight, estimates)
+            kappa = self.batch_kappa(cosine.scan() if estimates else None, self.num_classes).kappa
+            if self.training and (torch.compiler.is_compiling() or not (values_hidden() or in_backward())):
                 self.record(embedding.detach(), kappa.detach())
-            return kappa.to(cosine.dtype).reshape(-1, 1) * cosine
+            return cosine.times(kappa)
 
     def _is_plain_evaluation(self, embedding: Tensor) -> bool:
         """Whether kappa is the running one, and nobody wants a gradient, a graph or a trace."""
@@ -181,22 +181,21 @@ class CosineHead(nn.Module):
         rows = unit_rows(dense(self.weight).flatten(1)) * (self.inference_kappa() / float(self.embedding_norm))
         return rows.reshape(self.weight.shape)
 
-    def batch_kappa(self, scan: ClassScan, num_classes: int, counted: Tensor | None = None) -> Estimate:
+    def batch_kappa(self, scan: ClassScan | None, num_classes: int, counted: Tensor | None = None) -> Estimate:
         """Return kappa of the batch that is scanned; its gradient leads to `log_kappa`, if to anything.
 
         Args:
-            scan: embeddings and classes.
+            scan: embeddings and classes; None where the policy reads none.
             num_classes: C, over all processes.
             counted: [B] bool, the samples that a statistic of the whole batch is of; default: all.
         """
         if self.log_kappa is not None:
             return Estimate(self.log_kappa.float().exp())
         running = self.kappa.float()
-        if self.training or self.eval_kappa == "sample":
+        if scan is not None and self.policy.estimates and (self.training or self.eval_kappa == "sample"):
             last = running.reshape(1) if self.last_kappa is None or len(self.last_kappa) == 0 else self.last_kappa
             estimate = self.policy.estimate(Geometry(scan, num_classes, running, last, counted))
-            if estimate is not None:
-                return Estimate(estimate.kappa.reshape(-1), estimate.softmax)
+            return Estimate(estimate.kappa.reshape(-1), estimate.softmax)
         return Estimate(running.reshape(1).clone())  # a copy: the buffer itself moves on within this step
 
     @torch.no_grad()
@@ -208,15 +207,15 @@ class CosineHead(nn.Module):
             kappa: [B], or [1] for all.
             counted: [B] bool, the samples that the means are of; default: all.
         """
-        mean_norm = mean_of_counted(torch.linalg.vector_norm(embedding.float(), dim=1), counted)
-        for running, batch_mean, momentum in (
-            (self.kappa, mean_of_counted(kappa.float(), counted), self.policy.momentum),
-            (self.embedding_norm, mean_norm, 0.01),
-        ):
-            old = running.float()
-            new = torch.where(self.batch_seen > 0, torch.lerp(old, batch_mean, momentum), batch_mean)
-            running.copy_(torch.where(new.isfinite(), new, old))
-        self.batch_seen.copy_(torch.where(mean_norm.isfinite(), torch.ones_like(self.batch_seen), self.batch_seen))
+        seen = self.batch_seen > 0
+        norm = torch.linalg.vector_norm(embedding.float(), dim=1)
+        moving = [(self.embedding_norm, mean_of_counted(norm, counted), 0.01)]
+        if not self.policy.constant:
+            moving.append((self.kappa, mean_of_counted(kappa.float(), counted), self.policy.momentum))
+        for running, mean, momentum in moving:
+            new = torch.where(seen, torch.lerp(running, mean, momentum), mean)
+            running.copy_(torch.where(new < torch.inf, new, running))
+        self.batch_seen.logical_or_(moving[0][1] < torch.inf)
         self.last_kappa = kappa.expand(embedding.shape[0]).contiguous()
 
     def check_statistics(self) -> None:

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from torch.distributed import ProcessGroup
 
 from cosify.errors import InputError
-from cosify.functional.checks import check_rows, values_visible
+from cosify.functional.checks import check_rows, in_backward, values_visible
 from cosify.functional.chunked_loss import LossSettings, chunked_loss
 from cosify.functional.class_scan import ClassScan
 from cosify.functional.margin import Margin
@@ -95,7 +95,7 @@ class CosineSoftmaxLoss(nn.Module):
             state = estimate.softmax
             if state is None:
                 state, _ = scan.solve(estimate.kappa.detach().reshape(1, -1))
-            if head.training:
+            if head.training and not in_backward():
                 head.record(embedding.detach(), estimate.kappa.detach(), counted)
             weights = weights.to(scan.unit_embedding.dtype)
             weights = weights / weights.sum().clamp_min(torch.finfo(weights.dtype).tiny)

@@ -23,7 +23,7 @@ class AdaCosDynamic(KappaPolicy):
     def start(self, num_classes: int) -> float:
         return adacos_kappa(num_classes)
 
-    def estimate(self, geometry: Geometry) -> Estimate | None:
+    def estimate(self, geometry: Geometry) -> Estimate:
         target, log_mass = geometry.scan.log_masses(geometry.kappa.reshape(1, 1))
         mass = (log_mass[0].exp() - 1) * (geometry.kappa * target).exp()
         mean_mass, counted = mean_of_counted(mass, geometry.counted), geometry.counted

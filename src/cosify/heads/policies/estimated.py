@@ -10,7 +10,7 @@ from cosify.heads.policies.policy import Estimate, Geometry, KappaPolicy
 class LeastSquares(KappaPolicy):
     """Eqs. (10), (11) and (14): the method of the paper."""
 
-    def estimate(self, geometry: Geometry) -> Estimate | None:
+    def estimate(self, geometry: Geometry) -> Estimate:
         grid = kappa_grid(device=geometry.kappa.device)
         solution = search_ls(geometry.scan, grid, geometry.last_kappa.median().reshape(1))
         return Estimate(solution.kappa, solution.softmax)
@@ -19,7 +19,7 @@ class LeastSquares(KappaPolicy):
 class MaximumLikelihood(KappaPolicy):
     """Eqs. (5), (6) and (14)."""
 
-    def estimate(self, geometry: Geometry) -> Estimate | None:
+    def estimate(self, geometry: Geometry) -> Estimate:
         return Estimate(search_ml(geometry.scan, kappa_grid(device=geometry.kappa.device)))
 
 
@@ -32,6 +32,6 @@ class RuleOfThumb(KappaPolicy):
 
     momentum = 1.0  # a function of the weights alone: the last value is the exact one
 
-    def estimate(self, geometry: Geometry) -> Estimate | None:
+    def estimate(self, geometry: Geometry) -> Estimate:
         kappa = rule_from_mean(geometry.scan.prototype_sum() / geometry.num_classes)
         return Estimate(kappa.to(geometry.scan.unit_embedding.dtype).clamp_min(kappa_grid(device=kappa.device)[0]))

@@ -44,9 +44,14 @@ class KappaPolicy:
         """Return kappa before the first training batch."""
         return expected_kappa(num_classes)
 
-    def estimate(self, geometry: Geometry) -> Estimate | None:
-        """Return kappa of this batch, or None where kappa does not depend on the batch."""
-        return None
+    @property
+    def estimates(self) -> bool:
+        """Whether kappa follows from each batch."""
+        return not (self.trainable or self.constant)
+
+    def estimate(self, geometry: Geometry) -> Estimate:
+        """Return kappa of this batch."""
+        raise NotImplementedError(f"{type(self).__name__} says how kappa starts, not how it follows from a batch")
 
 
 def mean_of_counted(values: Tensor, counted: Tensor | None) -> Tensor:

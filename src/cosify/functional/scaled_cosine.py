@@ -1,0 +1,165 @@
+"""Eqs. (1) and (2): kappa times the cosine, and its gradients, at the price of a linear layer.
+
+With x~ = x / ||x||, w~_c = w_c / ||w_c||, logits z_c = kappa x~ . w~_c and the gradient g by them,
+
+    dx = (kappa sum_c g_c w~_c - s x~) / ||x||,                   s = sum_c g_c z_c,
+    dw_c = (sum_i g_ic kappa_i x~_i - t_c w~_c) / ||w_c||,        t_c = sum_i g_ic z_ic.
+
+These are the three matrix products of a linear layer, and what normalisation takes away as sums over [B, C].
+"""
+
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.forward_ad import unpack_dual
+
+from cosify.functional.checks import check_finite, check_rows, check_shapes, values_hidden
+from cosify.functional.class_scan import ClassScan
+from cosify.functional.similarity import full_precision, inverse_norms, is_ordinary, unit_rows
+
+
+class NormedRows(NamedTuple):
+    """Rows [n, d] with their norms; no gradient flows here.
+
+    Attributes:
+        rows: [n, d], float32 or float64.
+        inverse: [n], 1 / ||row|| of the original rows, 0 for a zero row.
+        left: by what `rows` are still to be multiplied, which is `inverse`; None: they are unit rows.
+    """
+
+    rows: Tensor
+    inverse: Tensor
+    left: Tensor | None = None
+
+    @classmethod
+    def of(cls, rows: Tensor, name: str, dtype: torch.dtype, unit: bool = True) -> "NormedRows":
+        """Return the rows divided by their norms, or as they are if not `unit` and products stay within the dtype.
+
+        Raises:
+            ValueError: if rows on the CPU are not finite.
+        """
+        rows = rows.detach()
+        inverse = None
+        if rows.device.type == "cpu":
+            norm = torch.linalg.vector_norm(rows, dim=1, dtype=dtype)
+            if is_ordinary(norm):  # and finite; on an accelerator a look would wait for the device
+                inverse = norm.reciprocal_()
+                if not unit:
+                    return cls(rows.to(dtype), inverse, inverse)
+            else:
+                check_finite(rows, name)
+        inverse = inverse_norms(rows, dtype) if inverse is None else inverse
+        return cls(rows.to(dtype) * inverse.unsqueeze(1), inverse)
+
+    def product(self, embedding: Tensor) -> Tensor:
+        """Return the products [B, n] of [B, d] with the unit rows."""
+        found = F.linear(embedding, self.rows)
+        return found if self.left is None else found.mul_(self.left)
+
+
+class ByAutograd:
+    """Cosines in operations that a compiler, a transform or a second derivative can follow."""
+
+    def __init__(self, embedding: Tensor, weight: Tensor) -> None:
+        check_rows(embedding, weight)
+        self._given = embedding, weight
+        self._unit = unit_rows(embedding), unit_rows(weight)
+        self._cosine = F.linear(*self._unit)
+
+    def scan(self) -> ClassScan:
+        """Return what a search for kappa reads."""
+        return ClassScan.of_cosine(*self._given, *self._unit, self._cosine)
+
+    def times(self, kappa: Tensor) -> Tensor:
+        """Return kappa times the cosines, [B, C], for kappa [1] or [B]."""
+        return kappa.to(self._cosine.dtype).reshape(-1, 1) * self._cosine
+
+
+class ByHand:
+    """The same in fewer operations, each of them a look at all numbers.
+
+    Args:
+        embedding: [B, d], any norm.
+        weight: [C, d], any norm.
+        scanned: whether `scan` will be called.
+    """
+
+    def __init__(self, embedding: Tensor, weight: Tensor, scanned: bool) -> None:
+        check_shapes(embedding, weight)
+        dtype = torch.promote_types(torch.promote_types(embedding.dtype, weight.dtype), torch.float32)
+        self._given = embedding, weight
+        self._samples = NormedRows.of(embedding, "embedding", dtype)
+        self._classes = NormedRows.of(weight, "weight", dtype, unit=scanned)
+        self._cosine: Tensor | None = None
+
+    def scan(self) -> ClassScan:
+        """Return what a search for kappa reads."""
+        samples, classes = self._samples.rows, self._classes.rows
+        self._cosine = F.linear(samples, classes)
+        return ClassScan.of_cosine(*self._given, samples, classes, self._cosine)
+
+    def times(self, kappa: Tensor) -> Tensor:
+        """Return kappa times the cosines, [B, C], for kappa [1] or [B]; to be called once."""
+        logits: Tensor = _ScaledCosine.apply(*self._given, kappa, self._samples, self._classes, self._cosine)
+        return logits
+
+
+def cosines(embedding: Tensor, weight: Tensor, scanned: bool) -> ByAutograd | ByHand:
+    """Return the cosines of [B, d] and [C, d] in the way that the context allows.
+
+    Raises:
+        ValueError: if shapes do not fit, or a CPU input is not finite.
+    """
+    traced = values_hidden() or torch.jit.is_tracing()  # type: ignore[attr-defined]
+    if traced or any(unpack_dual(given).tangent is not None for given in (embedding, weight)):
+        return ByAutograd(embedding, weight)
+    return ByHand(embedding, weight, scanned)
+
+
+class _ScaledCosine(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        embedding: Tensor,
+        weight: Tensor,
+        kappa: Tensor,
+        samples: NormedRows,
+        classes: NormedRows,
+        cosine: Tensor | None,
+    ) -> Tensor:
+        scale = kappa.to(samples.rows.dtype).reshape(-1, 1)
+        logits = classes.product(samples.rows * scale) if cosine is None else cosine * scale
+        ctx.save_for_backward(embedding, weight, kappa, *samples[:2], *classes[:2], logits)
+        ctx.is_unit = classes.left is None
+        return logits
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        embedding, weight, kappa, unit_embedding, inverse_length, rows, inverse_norm, logits = ctx.saved_tensors
+        wanted = ctx.needs_input_grad[:3]
+        by_embedding = by_weight = by_kappa = None
+        with full_precision(gradient.device):  # a backward pass within an autocast region is under its rule
+            if torch.is_grad_enabled():  # someone will differentiate again
+                inputs = [each for each, want in zip((embedding, weight, kappa), wanted, strict=True) if want]
+                again = ByAutograd(embedding, weight).times(kappa)
+                found = iter(torch.autograd.grad(again, inputs, gradient, create_graph=True))
+                return (*(next(found) if want else None for want in wanted), None, None, None)
+            scale = kappa.to(logits.dtype).reshape(-1, 1)
+            share = gradient * logits
+            radial = share.sum(dim=1, keepdim=True)
+            by_product = gradient if ctx.is_unit else gradient * inverse_norm
+            if wanted[0]:
+                by_embedding = (by_product @ rows).mul_(scale).addcmul_(unit_embedding, radial, value=-1)
+                by_embedding = by_embedding.mul_(inverse_length.unsqueeze(1)).to(embedding.dtype)
+            if wanted[1]:
+                by_weight, along = by_product.T @ (unit_embedding * scale), share.sum(dim=0).mul_(inverse_norm)
+                if ctx.is_unit:
+                    by_weight.mul_(inverse_norm.unsqueeze(1))
+                else:
+                    along.mul_(inverse_norm)
+                by_weight = by_weight.addcmul_(rows, along.unsqueeze(1), value=-1).to(weight.dtype)
+            if wanted[2]:
+                by_kappa = (radial / scale).sum_to_size(kappa.shape[0], 1).reshape(kappa.shape).to(kappa.dtype)
+        return by_embedding, by_weight, by_kappa, None, None, None
