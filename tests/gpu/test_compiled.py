@@ -34,7 +34,7 @@ def _start_anew() -> Iterator[None]:
 
 def batch(step: int) -> tuple[Tensor, Tensor]:
     embedding, _ = geometry.planted(24, 50, 32, 45.0, seed=1)
-    embedding = embedding + 0.5 * step * geometry.random(24, 1, 32, seed=step)[0]
+    embedding = embedding + 0.25 * step * geometry.random(24, 1, 32, seed=step)[0]
     return embedding.to(DEVICE, copy=True), torch.arange(24, device=DEVICE) + step
 
 
@@ -94,20 +94,6 @@ def test_evaluation_with_reduced_overhead_equals_eager(kappa: float | str) -> No
         for step in range(NUM_STEPS):
             torch.compiler.cudagraph_mark_step_begin()
             assert distance(compiled(batch(step)[0]), eager(batch(step)[0])) <= 1e-6
-    assert distance(inner.last_kappa, eager.last_kappa) <= 1e-6
-
-
-@needs_cuda("CUDA graphs")
-@both_kinds
-def test_kappa_of_the_last_step_is_still_there_after_evaluation(kappa: float | str) -> None:
-    inner, eager = heads(kappa)
-    compiled = torch.compile(inner, mode="reduce-overhead")
-    assert_equal_steps(inner, eager, compiled)
-    inner.eval()
-    with torch.no_grad():
-        for step in range(NUM_STEPS):
-            torch.compiler.cudagraph_mark_step_begin()
-            compiled(batch(step)[0])
     assert distance(inner.last_kappa, eager.last_kappa) <= 1e-6
 
 

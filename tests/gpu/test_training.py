@@ -16,7 +16,6 @@ from cosify.training import TrainArguments, read_metrics, train
 from tests.gpu import resume_worker
 from tests.gpu.device import CUDA, DEVICE, on_gpu
 from tests.gpu.resume_worker import ARGUMENTS, STOP_AT
-from tests.processes import ROOT
 
 pytestmark = on_gpu
 half_on_gpu = pytest.mark.skipif(not CUDA, reason="the trainer has fp16 on CUDA alone")
@@ -58,7 +57,7 @@ def test_an_interrupted_run_ends_bit_equal(tmp_path: Path) -> None:
     if CUDA:  # a fresh interpreter: cuBLAS reads its variable when CUDA starts
         done = subprocess.run(
             [sys.executable, "-m", "tests.gpu.resume_worker", str(tmp_path)],
-            env={**os.environ, "PYTHONPATH": str(ROOT), "CUBLAS_WORKSPACE_CONFIG": ":4096:8"},
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "CUBLAS_WORKSPACE_CONFIG": ":4096:8"},
             capture_output=True,
             text=True,
             timeout=200,
