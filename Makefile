@@ -32,20 +32,17 @@ format: $(VENV)/installed
 	$(PYTHON) -m ruff check --fix .
 	$(PYTHON) -m ruff format .
 
-# The slow tests run compare.py, benchmark.py and cards.py.
+# The slow tests run compare.py, benchmark.py and cards.py; gpu_suite.py runs the other benchmarks.
 TRAINERS := train cosify_pretrained finetune linear_probe
-OTHERS := scan evaluate margin benchmark_step benchmark_loop publish reproduce sweep
+OTHERS := scan evaluate margin gpu_suite publish reproduce sweep
 .PHONY: $(TRAINERS:%=smoke-%) $(OTHERS:%=smoke-%)
 smoke: $(TRAINERS:%=smoke-%) $(OTHERS:%=smoke-%)
 
 $(TRAINERS:%=smoke-%): smoke-%: $(VENV)/installed
 	$(PYTHON) scripts/$*.py --smoke --output runs/smoke-$* --overwrite
 
-smoke-scan smoke-evaluate smoke-margin: smoke-%: $(VENV)/installed
+smoke-scan smoke-evaluate smoke-margin smoke-gpu_suite: smoke-%: $(VENV)/installed
 	$(PYTHON) scripts/$*.py --smoke --output runs/smoke-$*
-
-smoke-benchmark_step smoke-benchmark_loop: smoke-%: $(VENV)/installed
-	$(PYTHON) scripts/$*.py --smoke
 
 smoke-publish: smoke-train
 	$(PYTHON) scripts/publish.py runs/smoke-train --repo ORG/NAME

@@ -55,8 +55,15 @@ MEMORY: "tuple[tuple[Shape, tuple[str, ...]], ...]" = (
     ((128, 512, 93_431), ("plain", "fixed", "certified")),
     ((64, 512, 1_000_000), ("certified",)),
 )
-QUICK_SHAPES: "tuple[Shape, ...]" = ((32, 64, 50), (64, 128, 2000))
-QUICK_MEMORY: "tuple[tuple[Shape, tuple[str, ...]], ...]" = (((64, 128, 2000), ("plain", "certified")),)
+QUICK_SHAPES: "dict[str, tuple[Shape, ...]]" = {
+    "cpu": ((32, 64, 50), (64, 128, 2000)),
+    # A GPU starts the kernels of a small problem more slowly than it computes them; one shows that much.
+    "cuda": ((64, 128, 2000), (256, 2048, 1000), (256, 2048, 8142), *GPU_SHAPES),
+}
+QUICK_MEMORY: "dict[str, tuple[tuple[Shape, tuple[str, ...]], ...]]" = {
+    "cpu": (((64, 128, 2000), ("plain", "certified")),),
+    "cuda": tuple((shape, ("plain", "PML Normalized", "fixed", "certified")) for shape in GPU_SHAPES),
+}
 
 
 @dataclass(frozen=True)
@@ -65,7 +72,9 @@ class BenchmarkArguments:
 
     output: str = field(default="runs/benchmark", metadata={"help": "Folder for benchmark.json and benchmark.md."})
     device: Literal["cpu", "cuda"] = field(default="cpu", metadata={"help": "One core, or one GPU."})
-    quick: bool = field(default=False, metadata={"help": "Two small shapes and 3 repeats, for CI."})
+    quick: bool = field(
+        default=False, metadata={"help": "Two small shapes and 3 repeats, for CI; on a GPU four shapes."}
+    )
     repeats: int = field(default=9, metadata={"help": "Timed steps of each contender; a median needs about 9."})
     tf32: bool = field(default=False, metadata={"help": "TF32 products, on a GPU; gradients are then not judged."})
     seed: int = field(default=0, metadata={"help": "Of weights, labels and embeddings."})
@@ -156,15 +165,15 @@ def failures(row: "Row", args: BenchmarkArguments) -> list[str]:
 
 
 def measure_memory_apart(args: BenchmarkArguments, name: str, shape: "Shape") -> "MemoryRow":
-    """Start a process with the stock allocator for one row of the memory table."""
-    from scripts.benchmark_cases import MemoryRow
+    """Start a process with the stock allocator for one row of the memory table; on a GPU torch counts, in this one."""
+    from scripts.benchmark_cases import MemoryRow, measure_memory
 
+    if args.device == "cuda":
+        return measure_memory(name, shape, args.device, args.seed)
     problem = f"{name}:{','.join(map(str, shape))}"
     command = [sys.executable, __file__, "--memory_of", problem, "--device", args.device, "--seed", str(args.seed)]
     environment = {key: value for key, value in os.environ.items() if key not in MALLOC}
-    done = subprocess.run(
-        command + ["--tf32"] * args.tf32, env=environment, stdout=subprocess.PIPE, text=True, check=True
-    )
+    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
     found = json.loads(done.stdout)
     return MemoryRow(shape, name, found["peak_mb"], found["gradient_mb"])
 
@@ -250,17 +259,15 @@ def main(args: BenchmarkArguments) -> None:
 
     from rich import get_console
 
-    from cosify.files import write_whole
-    from cosify.training.environment import describe_environment
-
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logger.setLevel(logging.INFO)
-    folder = Path(args.output)
-    folder.mkdir(parents=True, exist_ok=True)
+    Path(args.output).mkdir(parents=True, exist_ok=True)
     rows: list[Row] = []
-    for shape in QUICK_SHAPES if args.quick else SHAPES + GPU_SHAPES * (args.device == "cuda"):
+    memory: list[MemoryRow] = []
+    repeats = QUICK_REPEATS if args.quick and args.device == "cpu" else args.repeats
+    for shape in QUICK_SHAPES[args.device] if args.quick else SHAPES + GPU_SHAPES * (args.device == "cuda"):
         for kind in KINDS if shape in WITH_ALL_KINDS else KINDS[:1]:
-            row = run_case(shape, kind, QUICK_REPEATS if args.quick else args.repeats, args.device, args.seed)
+            row = run_case(shape, kind, repeats, args.device, args.seed)
             most = max(row.timings, key=lambda name: row.timings[name].faults)
             logger.info(
                 "%s %s: plain %.2f ms, certified %.2f of it, %.2f evaluations, %d wrong, at most %d page faults (%s)",
@@ -268,36 +275,46 @@ def main(args: BenchmarkArguments) -> None:
                 *(row.wrong_index, row.timings[most].faults, most),
             )
             rows.append(row)
-    memory = []
+            write(args, rows, memory)
     pml = any("PML Normalized" in row.timings for row in rows)
-    for shape, names in QUICK_MEMORY if args.quick else MEMORY:
+    for shape, names in QUICK_MEMORY[args.device] if args.quick else MEMORY:
         for name in names:
             if pml or not name.startswith("PML"):
                 memory.append(measure_memory_apart(args, name, shape))
                 logger.info("%s %s: peak %.1f MiB", shape, name, memory[-1].peak_mb)
-
+    write(args, rows, memory)
+    times, targets = timing_table(rows), target_table(rows, memory)
+    # The whole table is too wide for most terminals.
+    get_console().print(as_rich(targets if len(targets) > 1 else [line[:5] for line in times]))
     failed = [failure for row in rows for failure in failures(row, args)]
+    if failed:
+        sys.exit("\n".join(["error: this run does not count", *failed]))
+
+
+def write(args: BenchmarkArguments, rows: list["Row"], memory: list["MemoryRow"]) -> None:
+    """Write what was measured so far."""
+    import torch
+
+    from cosify.files import write_whole
+    from cosify.training.environment import describe_environment
+
+    folder = Path(args.output)
     content = {
         "environment": describe_environment(torch.device(args.device), 1),
         "arguments": asdict(args),
         "rows": [asdict(row) for row in rows],
         "memory": [asdict(row) for row in memory],
         "targets": [asdict(t) | {"measured": t.measured(rows, memory)} for t in TARGETS],
-        "failures": failed,
+        "failures": [failure for row in rows for failure in failures(row, args)],
     }
     write_whole(folder / "benchmark.json", json.dumps(content, indent=2) + "\n")
-    times, targets = timing_table(rows), target_table(rows, memory)
     tables = {
-        "Time of forward and backward, as ratios to plain": times,
+        "Time of forward and backward, as ratios to plain": timing_table(rows),
         "Memory of one step above inputs and parameters": memory_table(memory),
-        "Targets": targets,
+        "Targets": target_table(rows, memory),
     }
     parts = [f"## {title}\n\n{as_markdown(lines)}" for title, lines in tables.items() if len(lines) > 1]
     write_whole(folder / "benchmark.md", "\n".join(parts))
-    # The whole table is too wide for most terminals.
-    get_console().print(as_rich(targets if len(targets) > 1 else [line[:5] for line in times]))
-    if failed:
-        sys.exit("\n".join(["error: this run does not count", *failed]))
 
 
 def parse_arguments() -> BenchmarkArguments:
@@ -315,7 +332,9 @@ def parse_arguments() -> BenchmarkArguments:
 
 if __name__ == "__main__":
     arguments = parse_arguments()
-    if arguments.memory_of is None and any(os.environ.get(key) != value for key, value in ONE_CORE.items()):
+    if (arguments.memory_of, arguments.device) == (None, "cpu") and any(
+        os.environ.get(key) != value for key, value in ONE_CORE.items()
+    ):
         # glibc and OpenMP read these when the process starts.
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, **ONE_CORE})
     sys.path.insert(0, str(ROOT))  # for scripts.benchmark_cases

@@ -1,66 +1,72 @@
 """Measure what the trainer costs beside a bare PyTorch loop, and the resident pipeline beside worker processes.
 
     python scripts/benchmark_loop.py
+    python scripts/benchmark_loop.py --device cuda --model resnet34_cifar --batch_size 512
     python scripts/benchmark_loop.py --smoke
 
 Steps of both loops are interleaved, with the same batches, network, layout and loss, and with those of a bare loop
-whose layout is contiguous; medians are compared.  Pipelines deliver batches of augmented 32 px images from CIFAR-sized
-data to nobody, so that their own speed shows.
+whose layout is contiguous; medians are compared.  On a GPU all are bf16.  Pipelines deliver batches of augmented 32 px
+images from CIFAR-sized data to nobody, so that their own speed shows.
 """
 
 import json
 import logging
 import statistics
+import sys
 import tempfile
 import time
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field, replace
+from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
-    from cosify.data import Splits
+    from torch import Tensor
+
+    from cosify.data import Data, Splits
 
 logger = logging.getLogger("cosify")
+ROOT = Path(__file__).resolve().parents[1]
 SIDE = 32
+AT_ONCE = {"cpu": 1, "cuda": 8}  # steps between two looks at the clock
 
 
 @dataclass(frozen=True)
-class BenchmarkArguments:
+class LoopArguments:
     """What to measure."""
 
-    width: float = field(default=1.0, metadata={"help": "Of resnet18_cifar. Default 1: 11 million parameters."})
+    device: Literal["cpu", "cuda"] = field(default="cpu", metadata={"help": "CPU, or one GPU. Default cpu."})
+    model: str = field(default="resnet18_cifar", metadata={"help": "Of timm. Default resnet18_cifar: 11 M parameters."})
     batch_size: int = field(default=128, metadata={"help": "Images of a batch. Default 128."})
-    repeats: int = field(default=15, metadata={"help": "Interleaved steps of each loop. Default 15."})
+    repeats: int = field(default=15, metadata={"help": "Interleaved rounds of each loop. Default 15."})
     num_workers: int = field(default=2, metadata={"help": "Worker processes of the other pipeline. Default 2."})
     threads: int = field(default=2, metadata={"help": "CPU threads. Default 2."})
     output: str | None = field(default=None, metadata={"help": "JSON file of the figures. Default: none."})
     smoke: bool = field(default=False, metadata={"help": "Narrow network, three steps. Default: off."})
 
 
-def main(args: BenchmarkArguments) -> None:
+def main(args: LoopArguments) -> None:
     """Measure and report."""
     import torch
 
+    from cosify.files import write_whole
     from cosify.training.environment import describe_environment
 
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logger.setLevel(logging.INFO)
     torch.set_num_threads(args.threads)
-    width, repeats, num_train = (1 / 16, 3, 512) if args.smoke else (args.width, args.repeats, 4096)
+    if args.smoke:
+        args = replace(args, batch_size=16, repeats=3, threads=1)
+    splits = images(64 if args.smoke else 4096)
     figures: dict[str, Any] = {
-        "environment": describe_environment(torch.device("cpu"), 1),
-        **loop_overhead(width, args.batch_size, repeats),
-        **pipelines(images(num_train), args.batch_size, args.num_workers),
+        "environment": describe_environment(torch.device(args.device), 1),
+        "arguments": asdict(args),
+        **pipelines(splits, args),
+        **loop_overhead(splits, args),
     }
-    logger.info(
-        "step of the trainer %.1f ms, %.3f times that of a bare loop; contiguous %.3f times (resnet18_cifar, width %g,"
-        " B = %d)",
-        1000 * figures["trainer_seconds"],
-        figures["trainer_over_bare"],
-        figures["contiguous_over_bare"],
-        width,
-        args.batch_size,
-    )
+    if args.output is not None:
+        write_whole(Path(args.output), json.dumps(figures, indent=2) + "\n")
     logger.info(
         "resident pipeline %.0f images/s, %d workers %.0f images/s: %.1f times",
         figures["device_images_per_second"],
@@ -68,82 +74,112 @@ def main(args: BenchmarkArguments) -> None:
         figures["workers_images_per_second"],
         figures["device_over_workers"],
     )
-    if args.output is not None:
-        Path(args.output).write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+    logger.info(
+        "step of the trainer %.1f ms, %.0f images/s, %.3f times a bare loop's; contiguous %.3f times (%s, B = %d)",
+        1000 * figures["trainer_seconds"],
+        figures["trainer_images_per_second"],
+        figures["trainer_over_bare"],
+        figures["contiguous_over_bare"],
+        args.model,
+        args.batch_size,
+    )
 
 
-def loop_overhead(width: float, batch_size: int, repeats: int) -> dict[str, float]:
+def resident(splits: "Splits", device: str, pipeline: Any = "device", num_workers: int | None = None) -> "Data":
+    """Return the images as batches, shifted and mirrored."""
+    import torch
+
+    from cosify.data import PipelineSettings, Preprocessing, open_data
+
+    settings = PipelineSettings("crop-flip", {}, pipeline, num_workers)
+    return open_data(splits, settings, Preprocessing(None, SIDE), data="own", device=torch.device(device))
+
+
+def loop_overhead(splits: "Splits", args: LoopArguments) -> dict[str, float]:
     """Return median seconds of a step of the trainer and of bare loops in its layout and contiguous, and ratios."""
     import torch
     import torch.nn.functional as F
 
+    from cosify.errors import InputError
     from cosify.training import Session, TrainArguments
     from cosify.training.loop import Run
     from cosify.training.model import ModelChoice, build_model, preprocessing_of
     from cosify.training.progress import bar
+    from scripts.benchmark_timing import interleaved
 
     with tempfile.TemporaryDirectory() as folder:
-        args = TrainArguments(
+        settings = TrainArguments(
             data="synthetic",
-            model="resnet18_cifar",
-            model_kwargs=[f"width={width}"],
+            model=args.model,
+            model_kwargs=["width=0.0625"] if args.smoke else [],
             image_size=SIDE,
-            batch_size=batch_size,
-            epochs=10 * repeats,
+            batch_size=args.batch_size,
+            epochs=AT_ONCE[args.device] * (args.repeats + 1),
+            mixed_precision="bf16" if args.device == "cuda" else "no",
             tracker="none",
             output=f"{folder}/run",
         )
-        choice = ModelChoice.of(args)
-        session = Session.open(args, "benchmark", preprocessing_of(choice, pretrained=False))
-        data = session.data
-        run = Run(session, build_model(choice, args, 10, 1), {}, None)
-        loops = {}
-        for name, layout in (("bare", run.layout), ("contiguous", torch.contiguous_format)):
-            model = build_model(choice, args, 10, 1).to(memory_format=layout)
+        choice = ModelChoice.of(settings)
+        session = Session.open(settings, "benchmark", preprocessing_of(choice, pretrained=False))
+        device = session.accelerator.device
+        if device.type != args.device:
+            raise InputError(f"device is {args.device!r}, but the trainer takes {device.type!r}; name that one")
+        session = replace(session, data=resident(splits, args.device))
+
+        def batches() -> "Iterator[tuple[Tensor, Tensor]]":
+            for epoch in count():
+                yield from session.data.train_batches(args.batch_size, epoch=epoch, seed=0, shard=session.shard)
+
+        run = Run(session, build_model(choice, settings, 10, 3), {}, None)
+
+        def bare(layout: torch.memory_format) -> Callable[[], object]:
+            model = build_model(choice, settings, 10, 3).to(device).to(memory_format=layout)
             optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4, nesterov=True)
-            loops[name] = (layout, model, optimizer)
-        sums = torch.zeros(3, dtype=torch.float64)
-        seconds: dict[str, list[float]] = {"trainer": [], "bare": [], "contiguous": []}
+            own = batches()
+
+            def step() -> None:
+                inputs, labels = next(own)
+                with torch.autocast(args.device, torch.bfloat16, enabled=args.device == "cuda"):
+                    logits = model(inputs.contiguous(memory_format=layout))
+                loss = F.cross_entropy(logits.float(), labels)
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+
+            return step
+
+        sums, own = torch.zeros(3, dtype=torch.float64, device=device), batches()
         with bar(False, 0, 1) as drawn:
-            for repeat in range(repeats + 1):  # the first warms up
-                own, *others = (
-                    data.train_batches(batch_size, epoch=repeat, seed=0, shard=session.shard) for _ in seconds
-                )
-                times = [time.perf_counter()]
-                run.step(own, 0, sums, drawn)
-                times.append(time.perf_counter())
-                for batches, (layout, model, optimizer) in zip(others, loops.values(), strict=True):
-                    inputs, labels = next(batches)
-                    loss = F.cross_entropy(model(inputs.contiguous(memory_format=layout)), labels)
-                    optimizer.zero_grad()
-                    loss.backward()
-                    optimizer.step()
-                    times.append(time.perf_counter())
-                if repeat > 0:
-                    for name, start, end in zip(seconds, times, times[1:], strict=False):
-                        seconds[name].append(end - start)
+            steps = {
+                "trainer": lambda: run.step(own, 0, sums, drawn),
+                "bare": bare(run.layout),
+                "contiguous": bare(torch.contiguous_format),
+            }
+            seconds = interleaved(steps, args.repeats, args.device, at_once=AT_ONCE[args.device])
 
     def ratio(name: str) -> float:
         return statistics.median(one / other for one, other in zip(seconds[name], seconds["bare"], strict=True))
 
     medians = {f"{name}_seconds": statistics.median(taken) for name, taken in seconds.items()}
-    return {**medians, "trainer_over_bare": ratio("trainer"), "contiguous_over_bare": ratio("contiguous")}
+    speed = {"trainer_images_per_second": args.batch_size / medians["trainer_seconds"]}
+    return {**medians, **speed, "trainer_over_bare": ratio("trainer"), "contiguous_over_bare": ratio("contiguous")}
 
 
-def pipelines(splits: "Splits", batch_size: int, num_workers: int) -> dict[str, float]:
+def pipelines(splits: "Splits", args: LoopArguments) -> dict[str, float]:
     """Return images a second of both pipelines, and their ratio."""
-    import torch
-
-    from cosify.data import PipelineSettings, Preprocessing, Shard, open_data
+    from cosify.data import Shard
+    from scripts.benchmark_timing import wait_for
 
     speeds = {}
     for pipeline in ("device", "workers"):
-        settings = PipelineSettings("crop-flip", {}, pipeline, num_workers)
-        data = open_data(splits, settings, Preprocessing(None, SIDE), data="own", device=torch.device("cpu"))
-        for epoch in range(2):  # the first starts the workers
-            start = time.perf_counter()
-            count = sum(len(labels) for _, labels in data.train_batches(batch_size, epoch=epoch, seed=0, shard=Shard()))
-            speeds[pipeline] = count / (time.perf_counter() - start)
+        data = resident(splits, args.device, pipeline, args.num_workers)
+        for epochs in (range(1), range(1, 2 if pipeline == "workers" else 6)):  # the first starts the workers
+            start, seen = time.perf_counter(), 0
+            for epoch in epochs:
+                batches = data.train_batches(args.batch_size, epoch=epoch, seed=0, shard=Shard())
+                seen += sum(len(labels) for _, labels in batches)
+            wait_for(args.device)
+            speeds[pipeline] = seen / (time.perf_counter() - start)
     return {
         "device_images_per_second": speeds["device"],
         "workers_images_per_second": speeds["workers"],
@@ -168,6 +204,7 @@ def images(num_train: int) -> "Splits":
 
 
 if __name__ == "__main__":
+    sys.path.insert(0, str(ROOT))  # for scripts.benchmark_timing
     from cosify.command import run_main
 
-    run_main(main, BenchmarkArguments, __doc__)
+    run_main(main, LoopArguments, __doc__)

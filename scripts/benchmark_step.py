@@ -1,33 +1,48 @@
-"""What LS costs in a whole training step: medians of interleaved steps with LS and with a fixed kappa.
+"""What LS costs in a whole training step: interleaved steps with LS, a fixed kappa, and the stock softmax head.
 
 On the CPU, one thread, `resnet18_cifar` at 32 px with 100 classes and `resnet50` at 224 px with 1000:
 
     python scripts/benchmark_step.py
 
-One pair of steps on small images, to see that it works:
+On a GPU, `resnet50` in bf16 and channels-last, eager and then compiled:
+
+    python scripts/benchmark_step.py --device cuda --compile --output step.json
+
+Three steps each on small images, to see that it works:
 
     python scripts/benchmark_step.py --smoke
 """
 
+import json
 import logging
 import statistics
+import sys
 import time
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
 
 logger = logging.getLogger("cosify")
+ROOT = Path(__file__).resolve().parents[1]
+HEADS: dict[str, dict[str, Any]] = {
+    "LS": {"head": "cos", "kappa": "ls"},
+    "fixed": {"head": "cos", "kappa": 15.0},
+    "softmax": {},
+}
+RATIOS = (("LS", "fixed"), ("LS", "softmax"), ("fixed", "softmax"))
+AT_ONCE = {"cpu": 1, "cuda": 4}  # steps between two looks at the clock
 
 
 @dataclass(frozen=True)
 class StepArguments:
     """Settings of the measurement."""
 
-    repeats: int = field(default=15, metadata={"help": "Steps of each kind. Default 15: medians within a percent."})
-    device: str = field(default="cpu", metadata={"help": "cpu or cuda. Default cpu."})
-    smoke: bool = field(default=False, metadata={"help": "Small images, two repeats. Default: off."})
+    repeats: int = field(default=15, metadata={"help": "Rounds of each kind. Default 15: medians within a percent."})
+    device: Literal["cpu", "cuda"] = field(default="cpu", metadata={"help": "One core, or one GPU. Default cpu."})
+    compile: bool = field(default=False, metadata={"help": "Measure compiled networks, too. Default: off."})
+    output: str | None = field(default=None, metadata={"help": "JSON file of the figures. Default: none."})
+    smoke: bool = field(default=False, metadata={"help": "Small images, two rounds. Default: off."})
 
 
 @dataclass(frozen=True)
@@ -40,58 +55,101 @@ class Case:
     batch_size: int
 
 
-CASES = (Case("resnet18_cifar", 100, 32, 128), Case("resnet50", 1000, 224, 16))
-SMOKE_CASES = (Case("resnet18_cifar", 100, 8, 4), Case("resnet50", 1000, 32, 2))
+CASES = {
+    "cpu": (Case("resnet18_cifar", 100, 32, 128), Case("resnet50", 1000, 224, 16)),
+    "cuda": (Case("resnet50", 1000, 224, 256),),
+}
+SMOKE_CASES = (Case("resnet18_cifar", 100, 8, 4),)
 
 
 def main(args: StepArguments) -> None:
-    """Measure and log the ratios."""
+    """Measure, log, and write after each case."""
     import torch
 
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    from cosify.files import write_whole
+    from cosify.training.environment import describe_environment
+
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    logger.setLevel(logging.INFO)
     torch.set_num_threads(1)
-    for case in SMOKE_CASES if args.smoke else CASES:
-        steps = {"fixed": make_step(case, 15.0, args.device), "LS": make_step(case, "ls", args.device)}
-        seconds: dict[str, list[float]] = {name: [] for name in steps}
-        for repeat in range(2 if args.smoke else args.repeats + 1):
-            for name, step in steps.items():
-                start = time.perf_counter()
-                step()
-                if repeat > 0:  # the first one warms up
-                    seconds[name].append(time.perf_counter() - start)
-        fixed, ls = (statistics.median(seconds[name]) for name in ("fixed", "LS"))
-        spread = max(seconds["fixed"]) / min(seconds["fixed"])
-        logger.info(
-            "%s, C=%d, %d px, B=%d: fixed %.1f ms, LS / fixed %.4f, spread of fixed %.2f",
-            *(case.model, case.num_classes, case.size, case.batch_size, 1e3 * fixed, ls / fixed, spread),
-        )
+    torch.backends.cudnn.benchmark = args.device == "cuda"
+    figures: dict[str, Any] = {"environment": describe_environment(torch.device(args.device), 1), "cases": []}
+    for case in SMOKE_CASES if args.smoke else CASES[args.device]:
+        models = {name: make_model(case, settings, args.device) for name, settings in HEADS.items()}
+        for compiled in (False, True)[: 1 + args.compile]:
+            figures["cases"].append(measure(case, models, args, compiled=compiled))
+            if args.output is not None:
+                write_whole(Path(args.output), json.dumps(figures, indent=2) + "\n")
 
 
-def make_step(case: Case, kappa: float | str, device: str) -> "Callable[[], None]":
-    """Return a function that makes one step of SGD and waits for it."""
+def measure(case: Case, models: dict[str, Any], args: StepArguments, *, compiled: bool) -> dict[str, Any]:
+    """Return medians, ratios and, of compiled networks, the seconds of the first step."""
+    from scripts.benchmark_timing import interleaved, wait_for
+
+    first: dict[str, float] = {}
+    steps = {name: make_step(case, model, args.device) for name, model in models.items()}
+    for name, step in steps.items():
+        if compiled:
+            models[name].compile(backend="eager" if args.smoke else "inductor")
+        begin = time.perf_counter()
+        step()
+        wait_for(args.device)
+        first[name] = time.perf_counter() - begin
+    seconds = interleaved(steps, 2 if args.smoke else args.repeats, args.device, at_once=AT_ONCE[args.device])
+    medians = {name: statistics.median(taken) for name, taken in seconds.items()}
+    ratios = {f"{one} / {other}": medians[one] / medians[other] for one, other in RATIOS}
+    spread = max(seconds["fixed"]) / min(seconds["fixed"])
+    logger.info(
+        "%s%s, C=%d, %d px, B=%d: fixed %.1f ms, %.0f images/s, %s, spread of fixed %.2f",
+        *(case.model, " compiled" if compiled else "", case.num_classes, case.size, case.batch_size),
+        *(1e3 * medians["fixed"], case.batch_size / medians["fixed"]),
+        *(", ".join(f"{name} {ratio:.4f}" for name, ratio in ratios.items()), spread),
+    )
+    return {
+        **asdict(case),
+        "compiled": compiled,
+        "images_per_second": {name: case.batch_size / median for name, median in medians.items()},
+        "ratios": ratios,
+        "spread": {name: max(taken) / min(taken) for name, taken in seconds.items()},
+        "seconds": seconds,
+        "first_step_seconds": first,
+    }
+
+
+def make_model(case: Case, settings: dict[str, Any], device: str) -> Any:
+    """Return a network in training mode; channels-last on a GPU."""
     import timm
     import torch
-    import torch.nn.functional as F
 
     import cosify  # noqa: F401  # the plugin
 
     torch.manual_seed(0)
-    model: Any = timm.create_model(case.model, head="cos", kappa=kappa, num_classes=case.num_classes).to(device)
+    layout = torch.channels_last if device == "cuda" else torch.contiguous_format
+    return timm.create_model(case.model, num_classes=case.num_classes, **settings).to(device, memory_format=layout)
+
+
+def make_step(case: Case, model: Any, device: str) -> Callable[[], None]:
+    """Return a function that makes one step of SGD; under bf16 autocast on a GPU."""
+    import torch
+    import torch.nn.functional as F
+
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
     images = torch.randn(case.batch_size, 3, case.size, case.size, device=device)
+    images = images.contiguous(memory_format=torch.channels_last if device == "cuda" else torch.contiguous_format)
     labels = torch.arange(case.batch_size, device=device) % case.num_classes
 
     def step() -> None:
         optimizer.zero_grad()
-        loss = F.cross_entropy(model(images), labels)
+        with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
+            loss = F.cross_entropy(model(images), labels)
         loss.backward()
         optimizer.step()
-        loss.item()
 
     return step
 
 
 if __name__ == "__main__":
-    from transformers import HfArgumentParser
+    sys.path.insert(0, str(ROOT))  # for scripts.benchmark_timing
+    from cosify.command import run_main
 
-    main(*HfArgumentParser(StepArguments, description=__doc__).parse_args_into_dataclasses(look_for_args_file=False))
+    run_main(main, StepArguments, __doc__)

@@ -1,0 +1,263 @@
+"""Test and measure on a GPU machine that has no network and is lent for minutes: everything, in the order of its worth.
+
+    python scripts/gpu_suite.py --minutes 9 --output runs/gpu_suite
+    python scripts/gpu_suite.py --minutes 9 --data FOLDER --output runs/gpu_suite
+
+Some of it:
+
+    python scripts/gpu_suite.py --minutes 4 --stages environment step --output runs/gpu_suite
+
+See that everything works, on the CPU, in a minute or two:
+
+    python scripts/gpu_suite.py --smoke --output runs/gpu_suite_smoke
+
+Each stage is a process with a share of the time; what one leaves goes to the next, and one that is late is ended.
+Results come into OUTPUT while a stage runs, eight files at most: environment.json, gpu_tests.txt, benchmark.json,
+benchmark.md, step.json, loop.json, cifar100_gpu_40.jsonl and, about the stages, suite.json.  The training goes on with
+the runs that cifar100_gpu_40.jsonl holds already; one that is cut is left out.
+"""
+
+import json
+import logging
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+BEGIN = time.monotonic()  # before the imports, which take seconds
+
+from cosify.errors import InputError  # noqa: E402
+
+logger = logging.getLogger("cosify")
+ROOT = Path(__file__).resolve().parents[1]
+# Of nine minutes, in seconds.  All but the training need less, and leave it the rest.
+SHARES = {"environment": 45, "tests": 90, "benchmark": 100, "step": 140, "loop": 60, "training": 105}
+RECIPE = "scripts/recipes/cifar100_gpu_40.yaml"
+HEADS = ["ls", "softmax", "2kappa", "20", "1", "60", "5", "trainable"]  # of the table, in the order of worth
+SMI = ["nvidia-smi", "--query-gpu=name,driver_version,memory.total,power.limit", "--format=csv,noheader"]
+GRACE = 5.0  # seconds from SIGTERM to SIGKILL
+TAIL = 40  # lines of a failed stage
+SMOKE_MINUTES = 15.0  # far more than it takes, also on a busy machine
+
+
+@dataclass(frozen=True)
+class SuiteArguments:
+    """What to run, for how long, and where to write."""
+
+    output: str = field(default="runs/gpu_suite", metadata={"help": "Folder of the results. Default runs/gpu_suite."})
+    minutes: float = field(default=9.0, metadata={"help": "For everything. Default 9: a command there may take ten."})
+    data: str | None = field(default=None, metadata={"help": "CIFAR-100, as train.py takes it. Default: no training."})
+    stages: list[str] = field(default_factory=lambda: list(SHARES), metadata={"help": "Some of them. Default: all."})
+    smoke: bool = field(default=False, metadata={"help": "Every stage on the CPU, with little to do. Default: off."})
+
+    def __post_init__(self) -> None:
+        unknown = sorted(set(self.stages) - set(SHARES))
+        if unknown:
+            raise InputError(f"stages has {unknown}, expected some of {list(SHARES)}")
+        if not self.minutes > 0:
+            raise InputError(f"minutes is {self.minutes}, expected a number above 0; nine are enough for everything")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A program.
+
+    Attributes:
+        name: of the stage.
+        command: arguments of Python.
+        results: its files in the working folder, and what they are called in OUTPUT.
+        may_be_cut: whether running out of time is no failure.
+    """
+
+    name: str
+    command: list[str]
+    results: Mapping[str, str]
+    may_be_cut: bool = False
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a stage ended; `said` is the last line of its output, and `tail` many of them if it failed or was late."""
+
+    stage: str
+    status: Literal["passed", "failed", "late", "cut"]
+    exit_code: int
+    seconds: float
+    limit: float
+    said: str
+    tail: str = ""
+
+
+def main(args: SuiteArguments) -> None:
+    """Run the stages, each until its share is over."""
+    from cosify.command import set_up_logging, show
+
+    set_up_logging()
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so that a stage ends with this
+    output = Path(args.output)
+    output.mkdir(parents=True, exist_ok=True)
+    ended: list[Ended] = []
+    with tempfile.TemporaryDirectory(prefix="cosify-gpu-suite-", ignore_cleanup_errors=True) as folder:
+        stages = [stage for stage in all_stages(args, Path(folder), output) if stage.name in args.stages]
+        scale = 60 * (SMOKE_MINUTES if args.smoke else args.minutes) / sum(SHARES[stage.name] for stage in stages)
+        deadline = BEGIN
+        for stage in stages:
+            deadline += scale * SHARES[stage.name]
+            ended.append(run(stage, Path(folder), output, deadline, environment(args, folder)))
+            logger.info("%s", line_of(ended[-1]))
+            report = {"arguments": asdict(args), "stages": [asdict(one) for one in ended]}
+            (output / "suite.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    failed = [one for one in ended if one.status in ("failed", "late")]
+    for one in failed:
+        logger.info("\n%s: %s, exit status %d\n%s", one.stage, one.status, one.exit_code, one.tail)
+    show(table(ended))
+    if failed:
+        sys.exit(1)
+
+
+def all_stages(args: SuiteArguments, folder: Path, output: Path) -> list[Stage]:
+    """Return the stages in the order of their worth.
+
+    Args:
+        args: of the suite.
+        folder: the working folder.
+        output: where results go; runs of an earlier training there are gone on with.
+    """
+    smoke, device = ["--smoke"] * args.smoke, "cpu" if args.smoke else "cuda"
+    write = "import sys; from scripts.gpu_suite import write_environment; write_environment(*sys.argv[1:])"
+    pytest = ["-m", "pytest", "-m", "gpu", "tests/gpu", "-q", "--durations=5", "-p", "no:cacheprovider"]
+    pytest += ["-o", "faulthandler_timeout=60", f"--junitxml={folder / 'tests.xml'}"]
+    benchmark = ["scripts/benchmark.py", "--quick", "--output", str(folder), "--device", device]
+    step = ["scripts/benchmark_step.py", "--device", device, "--compile", "--output", str(folder / "step.json")]
+    loop = ["scripts/benchmark_loop.py", "--device", device, "--output", str(folder / "loop.json")]
+    gpu_loop = ["--model", "resnet34_cifar", "--batch_size", "512", "--threads", "4", "--num_workers", "8"]
+    stages = [
+        Stage("environment", ["-c", write, device, str(folder / "environment.json")], same("environment.json")),
+        Stage("tests", pytest, {"tests.txt": "gpu_tests.txt"}),
+        Stage("benchmark", benchmark + ([] if args.smoke else ["--tf32"]), same("benchmark.json", "benchmark.md")),
+        Stage("step", step + smoke, same("step.json")),
+        Stage("loop", loop + (smoke if args.smoke else gpu_loop), same("loop.json")),
+    ]
+    compare, settings = folder / "compare", ["--config", RECIPE, "--heads", *HEADS]
+    runs, data = f"{Path(RECIPE).stem}.jsonl", args.data
+    if args.smoke:
+        (folder / "smoke.yaml").write_text("epochs: 2\n")
+        runs, data, settings = "smoke.jsonl", "synthetic", ["--config", str(folder / "smoke.yaml"), "--heads", "ls"]
+    if data is not None:
+        compare.mkdir()
+        if (output / runs).exists():
+            (compare / "runs.jsonl").write_bytes((output / runs).read_bytes())
+        command = ["scripts/compare.py", *settings, "--data", data, "--seeds", "0", "--output", str(compare)]
+        stages.append(Stage("training", command, {"compare/runs.jsonl": runs}, may_be_cut=not args.smoke))
+    return stages
+
+
+def same(*names: str) -> dict[str, str]:
+    """Return files that keep their names."""
+    return {name: name for name in names}
+
+
+def environment(args: SuiteArguments, folder: str) -> dict[str, str]:
+    """Return the variables of the stages: this checkout, offline; in a smoke run one thread and no GPU.
+
+    Args:
+        args: of the suite.
+        folder: of temporary files, which a program that is killed leaves.
+    """
+    path = os.pathsep.join([str(ROOT / "src"), str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    more = {"OMP_NUM_THREADS": "1", "GPU_TEST_DEVICE": "cpu", "CUDA_VISIBLE_DEVICES": ""} if args.smoke else {}
+    offline = {"HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1", "TMPDIR": folder}
+    return {**os.environ, "PYTHONPATH": path, **offline, **more}
+
+
+def run(stage: Stage, folder: Path, output: Path, deadline: float, variables: Mapping[str, str]) -> Ended:
+    """Run a stage until it ends or the deadline comes; bring its results to `output` while it runs."""
+    begin, log = time.monotonic(), folder / f"{stage.name}.txt"
+    brought: dict[str, float] = {}
+    command = [sys.executable, *stage.command]
+    with log.open("wb") as file:
+        process = subprocess.Popen(
+            command, cwd=ROOT, env=variables, stdout=file, stderr=subprocess.STDOUT, start_new_session=True
+        )
+        try:
+            while process.poll() is None and time.monotonic() < deadline:
+                time.sleep(0.2)
+                bring(stage, folder, output, brought)
+            late = process.poll() is None
+        finally:
+            end_group(process)
+    bring(stage, folder, output, brought)
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    said = next((line for line in reversed(lines) if re.search(r"\w", line)), "").strip(" │|")
+    status: Any = ("cut" if stage.may_be_cut else "late") if late else "failed" if process.returncode else "passed"
+    tail = "\n".join(lines[-TAIL:]) if status in ("failed", "late") else ""
+    seconds, limit = (round(end - begin, 1) for end in (time.monotonic(), deadline))
+    return Ended(stage.name, status, process.returncode, seconds, limit, said, tail)
+
+
+def bring(stage: Stage, folder: Path, output: Path, brought: dict[str, float]) -> None:
+    """Copy what a stage wrote anew."""
+    from cosify.files import write_whole
+
+    for source, name in stage.results.items():
+        path = folder / source
+        if path.exists() and brought.get(name) != path.stat().st_mtime:
+            brought[name] = path.stat().st_mtime
+            write_whole(output / name, path.read_text(encoding="utf-8", errors="replace"))
+
+
+def end_group(process: subprocess.Popen[bytes]) -> None:
+    """End a process with all that it started, at first in peace, so that temporary folders go."""
+    for number, seconds in ((signal.SIGTERM, GRACE), (signal.SIGKILL, None)):
+        try:
+            os.killpg(process.pid, number)
+            process.wait(seconds)
+        except (ProcessLookupError, subprocess.TimeoutExpired):
+            continue
+
+
+def write_environment(device: str, path: str) -> None:
+    """Write what this machine is; called in a process of its own, so that the suite's takes no memory of the GPU."""
+    from importlib.util import find_spec
+
+    import torch
+
+    from cosify.training.environment import describe_environment
+
+    found: dict[str, Any] = describe_environment(torch.device(device), 1)
+    for package in ("triton", "pytorch_metric_learning"):
+        spec = find_spec(package)
+        found["packages"][package] = None if spec is None else getattr(__import__(package), "__version__", "unknown")
+    found["cuda"], found["cudnn"], found["cores"] = torch.version.cuda, torch.backends.cudnn.version(), os.cpu_count()
+    if device == "cuda":
+        found["nvidia_smi"] = subprocess.run(SMI, capture_output=True, text=True, check=True).stdout.strip()
+    Path(path).write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    sys.stdout.write(f"{found.get('nvidia_smi', device)}, torch {torch.__version__}\n")
+
+
+def line_of(one: Ended) -> str:
+    """Return a stage's end in one line."""
+    return f"{one.stage}: {one.status} after {one.seconds:.0f} of {one.limit:.0f} s: {one.said}"
+
+
+def table(ended: list[Ended]) -> Any:
+    """Return the table that ends the suite."""
+    from rich.table import Table
+
+    drawn = Table("stage", "", "seconds", "limit", "last words")
+    for one in ended:
+        drawn.add_row(one.stage, one.status, f"{one.seconds:.0f}", f"{one.limit:.0f}", one.said)
+    return drawn
+
+
+if __name__ == "__main__":
+    from cosify.command import run_main
+
+    run_main(main, SuiteArguments, __doc__)
