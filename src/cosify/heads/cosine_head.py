@@ -193,7 +193,9 @@ class CosineHead(nn.Module):
             return Estimate(self.log_kappa.float().exp())
         running = self.kappa.float()
         if scan is not None and self.policy.estimates and (self.training or self.eval_kappa == "sample"):
-            last = running.reshape(1) if self.last_kappa is None or len(self.last_kappa) == 0 else self.last_kappa
+            last = self.last_kappa
+            if last is None or len(last) == 0 or values_hidden():  # a graph takes the route that needs no start
+                last = running.reshape(1)
             estimate = self.policy.estimate(Geometry(scan, num_classes, running, last, counted))
             return Estimate(estimate.kappa.reshape(-1), estimate.softmax)
         return Estimate(running.reshape(1).clone())  # a copy: the buffer itself moves on within this step
@@ -365,6 +367,8 @@ class CosineLinear(CosineHead, nn.Linear):
         """Map embeddings [..., d] to logits [..., C], float32."""
         if is_symbol(input):
             return self.as_node(input)
+        if input.ndim == 2:  # no view, which FSDP2 would warn of
+            return self.cosine_logits(input, self.weight)
         logits = self.cosine_logits(input.reshape(-1, input.shape[-1]), self.weight)
         return logits.reshape(*input.shape[:-1], self.num_classes)
 
