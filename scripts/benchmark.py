@@ -1,69 +1,84 @@
-"""Time `CosineSoftmaxLoss` with LS kappa against plain softmax, naive LS and pytorch-metric-learning; check exactness.
+"""Time what cosify adds to training and evaluation, and check that it is exact.
 
 See that everything works, in half a minute; ratios are printed, not judged:
 
     python scripts/benchmark.py --quick --output runs/benchmark
 
-All shapes on one core, several minutes and some 6 GB of memory; on one GPU, with TF32 products:
+Loss, memory and evaluation, all shapes, on one core, several minutes and some 6 GB of memory; on one GPU, with TF32
+products:
 
     python scripts/benchmark.py
     python scripts/benchmark.py --device cuda --tf32 --output runs/benchmark-cuda
 
-All contenders run forward and backward with respect to embeddings and weight, interleaved in one process.  Every run
-fails, after writing its files, if kappa differs from the float64 grid's, if a gradient is wrong, or if page faults
-spoilt the times.  The folder then holds benchmark.json and benchmark.md.
+A whole training step with LS, with a fixed kappa and with the stock softmax head; the trainer beside a bare PyTorch
+loop, and the resident pipeline beside worker processes; on a GPU in bf16:
+
+    python scripts/benchmark.py --parts step --repeats 11
+    python scripts/benchmark.py --parts step --device cuda --compile
+    python scripts/benchmark.py --parts loop --repeats 15 --threads 2
+
+`CosineSoftmaxLoss` with LS kappa is compared with plain softmax, naive LS and pytorch-metric-learning, forward and
+backward with respect to embeddings and weight.  All contenders are interleaved in one process.  Every run fails, after
+writing its files, if kappa differs from the float64 grid's, if a gradient is wrong, or if page faults spoilt the times.
+The folder holds benchmark.json and benchmark.md, from the first measurement on.
 """
 
+import ctypes
 import json
 import logging
+import math
 import os
-import subprocess
 import sys
 from argparse import RawDescriptionHelpFormatter
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
+from importlib.util import find_spec
+from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
-
-from cosify.errors import InputError
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
-    from scripts.benchmark_cases import Kind, MemoryRow, Row, Shape
+    from scripts.benchmark_cases import Kind, Row, Shape
 
 logger = logging.getLogger("benchmark")
 ROOT = Path(__file__).resolve().parents[1]
 
-# glibc would hand every large tensor back to the system, and each step would spend its time on page faults.
-MALLOC = {"MALLOC_MMAP_THRESHOLD_": "4294967295", "MALLOC_TRIM_THRESHOLD_": "4294967295", "MALLOC_MMAP_MAX_": "0"}
-ONE_CORE = {**MALLOC, "OMP_NUM_THREADS": "1"}
+TITLES = {
+    "loss": "Time of forward and backward, as ratios to plain",
+    "memory": "Memory of one step above inputs and parameters",
+    "evaluation": "Evaluation, as ratios to nn.Linear",
+    "step": "Steps of training, as ratios of heads",
+    "loop": "The trainer beside a bare loop, and pipelines",
+}
+LOOP_SPEEDS = {"trained": "trainer", "resident": "device", "by workers": "workers"}
+TINY = 1 << 24  # B d C
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of malloc.h
 GRADIENT_ERROR = 1e-5
 FAULTS = 1000  # in a step
+MET = {True: "met", False: "missed"}
 QUICK_REPEATS = 3
 KINDS: "tuple[Kind, ...]" = ("planted", "random", "tight")
-SHAPES: "tuple[Shape, ...]" = (
-    (128, 512, 100),
-    (256, 2048, 1000),
-    (256, 512, 10_000),
-    (256, 2048, 8142),
-    (128, 512, 93_431),
-)
-GPU_SHAPES: "tuple[Shape, ...]" = ((512, 512, 93_431),)
 WITH_ALL_KINDS: "tuple[Shape, ...]" = ((256, 512, 10_000), (64, 128, 2000))
-MEMORY: "tuple[tuple[Shape, tuple[str, ...]], ...]" = (
-    ((256, 512, 10_000), ("plain", "PML Normalized", "fixed", "certified")),
-    ((128, 512, 93_431), ("plain", "fixed", "certified")),
-    ((64, 512, 1_000_000), ("certified",)),
-)
-QUICK_SHAPES: "dict[str, tuple[Shape, ...]]" = {
-    "cpu": ((32, 64, 50), (64, 128, 2000)),
-    # A GPU starts the kernels of a small problem more slowly than it computes them; one shows that much.
-    "cuda": ((64, 128, 2000), (256, 2048, 1000), (256, 2048, 8142), *GPU_SHAPES),
+FIVE = ((128, 512, 100), (256, 2048, 1000), (256, 512, 10_000), (256, 2048, 8142), (128, 512, 93_431))
+SHAPES: "dict[str, tuple[Shape, ...]]" = {
+    "cpu": FIVE,
+    "cuda": (*FIVE, (512, 512, 93_431)),
+    "cpu quick": ((32, 64, 50), (64, 128, 2000)),
+    # A GPU starts the kernels of a small problem more slowly than it computes them; one shows that.
+    "cuda quick": ((64, 128, 2000), (256, 2048, 1000), (256, 2048, 8142), (512, 512, 93_431)),
 }
-QUICK_MEMORY: "dict[str, tuple[tuple[Shape, tuple[str, ...]], ...]]" = {
-    "cpu": (((64, 128, 2000), ("plain", "certified")),),
-    "cuda": tuple((shape, ("plain", "PML Normalized", "fixed", "certified")) for shape in GPU_SHAPES),
+FOUR = ("plain", "PML Normalized", "fixed", "certified")
+MEMORY: "dict[str, dict[Shape, tuple[str, ...]]]" = {
+    "cpu": {
+        (256, 512, 10_000): FOUR,
+        (128, 512, 93_431): ("plain", "fixed", "certified"),
+        (64, 512, 1_000_000): ("certified",),
+    },
+    "cuda": {(256, 512, 10_000): FOUR, (512, 512, 93_431): FOUR, (64, 512, 1_000_000): ("certified",)},
+    "cpu quick": {(64, 128, 2000): ("plain", "certified")},
+    "cuda quick": {(512, 512, 93_431): FOUR},
 }
+EVALUATION = ((1, 512, 1000), (32, 512, 1000), (256, 2048, 1000), (1, 768, 21_841), (32, 768, 21_841), (128, 512, 100))
 
 
 @dataclass(frozen=True)
@@ -72,82 +87,85 @@ class BenchmarkArguments:
 
     output: str = field(default="runs/benchmark", metadata={"help": "Folder for benchmark.json and benchmark.md."})
     device: Literal["cpu", "cuda"] = field(default="cpu", metadata={"help": "One core, or one GPU."})
-    quick: bool = field(
-        default=False, metadata={"help": "Two small shapes and 3 repeats, for CI; on a GPU four shapes."}
+    parts: list[str] = field(
+        default_factory=lambda: ["memory", "evaluation", "loss"],
+        metadata={"help": "Some of memory, step, loop, evaluation, loss. Default: those of the heads alone."},
     )
+    quick: bool = field(default=False, metadata={"help": "Small problems and 3 repeats, for CI; on a GPU fewer ones."})
     repeats: int = field(default=9, metadata={"help": "Timed steps of each contender; a median needs about 9."})
+    threads: int = field(default=1, metadata={"help": "Of the CPU. Default 1: one core is steadier than many."})
+    compile: bool = field(default=False, metadata={"help": "In the part step, measure compiled networks, too."})
     tf32: bool = field(default=False, metadata={"help": "TF32 products, on a GPU; gradients are then not judged."})
     seed: int = field(default=0, metadata={"help": "Of weights, labels and embeddings."})
-    memory_of: str | None = field(default=None, metadata={"help": "Internal: measure CONTENDER:B,d,C and exit."})
 
     def __post_init__(self) -> None:
+        unknown = sorted(set(self.parts) - set(TITLES))
+        if unknown:
+            raise ValueError(f"parts has {unknown}, expected some of {list(TITLES)}")
         if self.repeats < 2:
-            raise InputError(f"repeats is {self.repeats}, expected at least 2, for a spread")
+            raise ValueError(f"repeats is {self.repeats}, expected at least 2, for a spread")
         if self.tf32 and self.device == "cpu":
-            raise InputError("tf32 has no effect on the CPU; leave it out or add --device cuda")
+            raise ValueError("tf32 has no effect on the CPU; leave it out or add --device cuda")
+        if self.compile and "step" not in self.parts:
+            raise ValueError("compile has no effect without the part step; leave it out or add --parts step")
+
+    @property
+    def size(self) -> str:
+        """Key of the problems."""
+        return self.device + " quick" * self.quick
 
 
-@dataclass(frozen=True)
-class Target:
-    """A goal: `name` at `shape` and `kind` is to be at most `limit`; `over` names what a ratio divides by."""
-
-    limit: float
-    what: Literal["time", "memory", "memory above gradient", "evaluations", "wrong index"]
-    shape: "Shape"
-    kind: "Kind" = "planted"
-    name: str = "certified"
-    over: str | None = "plain"
-
-    def label(self) -> str:
-        """Describe the target in one line."""
-        ratio = "" if self.over is None else f" / {self.over}"
-        return f"{self.what}, {self.name}{ratio}, {self.shape} {self.kind}"
-
-    def measured(self, rows: list["Row"], memory: list["MemoryRow"]) -> float | None:
-        """Return what was measured, None if this run did not."""
-        if self.what.startswith("memory"):
-            peaks = {row.contender: row for row in memory if row.shape == self.shape}
-            if self.name not in peaks or (self.over is not None and self.over not in peaks):
-                return None
-            if self.over is None:
-                return peaks[self.name].peak_mb - peaks[self.name].gradient_mb
-            return peaks[self.name].peak_mb / peaks[self.over].peak_mb
-        for row in rows:
-            if (row.shape, row.kind) != (self.shape, self.kind):
-                continue
-            if self.what == "evaluations":
-                return row.evaluations
-            if self.what == "wrong index":
-                return float(row.wrong_index)
-            if self.name in row.timings and self.over in row.timings:
-                return row.timings[self.name].median_ms / row.timings[self.over].median_ms
-        return None
+# The most that each may be, by `numbers`.  The last one is for a GPU with TF32.
+TARGETS = {
+    "time, certified / plain, (128, 512, 100) planted": 2.3,
+    "time, certified / plain, (256, 2048, 1000) planted": 1.8,
+    "time, certified / plain, (256, 512, 10000) planted": 2.0,
+    "time, certified / plain, (256, 512, 10000) random": 2.1,
+    "time, certified / plain, (256, 512, 10000) tight": 3.0,
+    "time, certified / plain, (256, 2048, 8142) planted": 1.9,
+    "time, certified / plain, (128, 512, 93431) planted": 2.3,
+    "time, certified / naive, (128, 512, 100) planted": 0.45,
+    "time, certified / naive, (256, 2048, 1000) planted": 0.28,
+    "time, certified / naive, (256, 512, 10000) planted": 0.28,
+    "time, certified / naive, (256, 2048, 8142) planted": 0.3,
+    "time, certified / naive, (128, 512, 93431) planted": 0.34,
+    "time, fixed / PML Normalized, (256, 512, 10000) planted": 1.0,
+    "memory, fixed / PML Normalized, (256, 512, 10000) planted": 0.2,
+    "memory, certified / plain, (128, 512, 93431) planted": 0.22,
+    "memory, certified / plain, (256, 512, 10000) planted": 0.25,
+    "memory above gradient, certified, (64, 512, 1000000) planted": 64.0,
+    "evaluations, certified, (256, 512, 10000) planted": 4.2,
+    "evaluations, certified, (256, 512, 10000) random": 4.8,
+    "evaluations, certified, (256, 512, 10000) tight": 8.0,
+    "wrong index, certified, (256, 512, 10000) tight": 0.0,
+    "time, certified / plain, (512, 512, 93431) planted": 1.6,
+}
 
 
-TARGETS = (
-    Target(2.3, "time", (128, 512, 100)),
-    Target(1.8, "time", (256, 2048, 1000)),
-    Target(2.0, "time", (256, 512, 10_000)),
-    Target(2.1, "time", (256, 512, 10_000), "random"),
-    Target(3.0, "time", (256, 512, 10_000), "tight"),
-    Target(1.9, "time", (256, 2048, 8142)),
-    Target(2.3, "time", (128, 512, 93_431)),
-    Target(0.45, "time", (128, 512, 100), over="naive"),
-    Target(0.28, "time", (256, 2048, 1000), over="naive"),
-    Target(0.28, "time", (256, 512, 10_000), over="naive"),
-    Target(0.30, "time", (256, 2048, 8142), over="naive"),
-    Target(0.34, "time", (128, 512, 93_431), over="naive"),
-    Target(1.0, "time", (256, 512, 10_000), name="fixed", over="PML Normalized"),
-    Target(0.20, "memory", (256, 512, 10_000), name="fixed", over="PML Normalized"),
-    Target(0.22, "memory", (128, 512, 93_431)),
-    Target(0.25, "memory", (256, 512, 10_000)),
-    Target(64.0, "memory above gradient", (64, 512, 1_000_000), over=None),
-    Target(4.2, "evaluations", (256, 512, 10_000), over=None),
-    Target(4.8, "evaluations", (256, 512, 10_000), "random", over=None),
-    Target(8.0, "evaluations", (256, 512, 10_000), "tight", over=None),
-    Target(0.0, "wrong index", (256, 512, 10_000), "tight", over=None),
-    Target(1.6, "time", (512, 512, 93_431)),  # of a GPU with TF32,
-)
+def numbers(found: dict[str, list[Any]]) -> dict[str, float]:
+    """Return what targets can be set for, by name."""
+    named: dict[str, float] = {}
+    for row in found["loss"]:
+        where = f"{row.shape} {row.kind}"
+        named[f"evaluations, certified, {where}"] = row.evaluations
+        named[f"wrong index, certified, {where}"] = row.wrong_index
+        for (name, timing), (over, other) in product(row.timings.items(), repeat=2):
+            named[f"time, {name} / {over}, {where}"] = timing.median_ms / other.median_ms
+    for row, other in product(found["memory"], repeat=2):
+        named[f"memory above gradient, {row.contender}, {row.shape} planted"] = row.peak_mb - row.gradient_mb
+        if row.shape == other.shape:
+            named[f"memory, {row.contender} / {other.contender}, {row.shape} planted"] = row.peak_mb / other.peak_mb
+    return named
+
+
+def verdicts(found: dict[str, list[Any]]) -> list[dict[str, str]]:
+    """Return the columns of each target that was measured."""
+    measured = numbers(found)
+    return [
+        {"target": name, "at most": f"{limit:g}", "measured": f"{measured[name]:.2f}", "": MET[measured[name] <= limit]}
+        for name, limit in TARGETS.items()
+        if name in measured
+    ]
 
 
 def failures(row: "Row", args: BenchmarkArguments) -> list[str]:
@@ -159,166 +177,128 @@ def failures(row: "Row", args: BenchmarkArguments) -> list[str]:
         if not args.tf32 and not error < GRADIENT_ERROR:
             found.append(f"{where}: gradient of {name} is off by {error:.1e}, expected below {GRADIENT_ERROR:.0e}")
     for name, timing in row.timings.items():
-        if not args.quick and args.device == "cpu" and timing.faults >= FAULTS:
+        if args.size == "cpu" and timing.faults >= FAULTS:
             found.append(f"{where}: {name} had {timing.faults} page faults in a step, expected below {FAULTS}")
     return found
 
 
-def measure_memory_apart(args: BenchmarkArguments, name: str, shape: "Shape") -> "MemoryRow":
-    """Start a process with the stock allocator for one row of the memory table; on a GPU torch counts, in this one."""
-    from scripts.benchmark_cases import MemoryRow, measure_memory
-
-    if args.device == "cuda":
-        return measure_memory(name, shape, args.device, args.seed)
-    problem = f"{name}:{','.join(map(str, shape))}"
-    command = [sys.executable, __file__, "--memory_of", problem, "--device", args.device, "--seed", str(args.seed)]
-    environment = {key: value for key, value in os.environ.items() if key not in MALLOC}
-    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
-    found = json.loads(done.stdout)
-    return MemoryRow(shape, name, found["peak_mb"], found["gradient_mb"])
-
-
-def verdict(target: Target, measured: float | None) -> str:
-    """Return "met" or "missed", "" for what was not measured."""
-    if measured is None:
-        return ""
-    return "met" if measured <= target.limit else "missed"
-
-
-def timing_table(rows: list["Row"]) -> list[list[str]]:
-    """Return the header and one line a problem; ratios are to plain, the spread is the slowest to the fastest step."""
+def cells(part: str, row: Any, found: dict[str, list[Any]]) -> dict[str, str]:
+    """Return the columns of a measurement of some part; the spread is the slowest to the fastest step."""
     from scripts.benchmark_cases import CONTENDERS
 
-    others = CONTENDERS[1:]
-    lines = [["B, d, C", "case", "plain ms", *others, "evaluations", "wrong", "target", ""]]
-    for row in rows:
-        ratios = {name: f"{timing.ratio:.2f}" for name, timing in row.timings.items()}
-        ratios["certified"] += f" (spread {row.timings['certified'].spread:.2f})"
-        # The targets' first match for certified / plain; those of a GPU have a shape of their own.
-        goals = [t for t in TARGETS if (t.what, t.over, t.shape, t.kind) == ("time", "plain", row.shape, row.kind)]
-        goal = [f"{goals[0].limit}", verdict(goals[0], row.timings["certified"].ratio)] if goals else ["", ""]
-        lines.append(
-            [", ".join(map(str, row.shape)), row.kind, f"{row.timings['plain'].median_ms:.2f}"]
-            + [ratios.get(name, "") for name in others]
-            + [f"{row.evaluations:.2f}", str(row.wrong_index), *goal]
-        )
-    return lines
+    if part == "step":
+        ratios = {name: f"{ratio:.3f}" for name, ratio in row["ratios"].items()}
+        name, speed = row["model"] + ", compiled" * row["compiled"], row["images_per_second"]["softmax"]
+        return {"network": name, "B": str(row["batch_size"]), "images/s, softmax": f"{speed:.0f}", **ratios}
+    if part == "loop":
+        speeds = {f"images/s {how}": f"{row[f'{key}_images_per_second']:.0f}" for how, key in LOOP_SPEEDS.items()}
+        ratios = {f"{name} / bare": f"{row[f'{name}_over_bare']:.3f}" for name in ("trainer", "contiguous")}
+        return {"network": row["model"], "B": str(row["batch_size"]), **speeds, **ratios}
+    shape = {"B, d, C": ", ".join(map(str, row.shape))}
+    if part == "evaluation":
+        ratios = {name: f"{ratio:.2f}" for name, ratio in row.ratios.items()}
+        return {**shape, "nn.Linear us": f"{row.linear_us:.1f}", **ratios}
+    if part == "memory":
+        sizes = {"peak MiB": f"{row.peak_mb:.1f}", "weight gradient MiB": f"{row.gradient_mb:.1f}"}
+        plain = [other.peak_mb for other in found[part] if (other.shape, other.contender) == (row.shape, "plain")]
+        ratio = {"/ plain": f"{row.peak_mb / plain[0]:.2f}" if plain else ""}
+        return {**shape, "contender": row.contender, **sizes, **ratio}
+    ratios = {name: f"{row.timings[name].ratio:.2f}" if name in row.timings else "" for name in CONTENDERS[1:]}
+    ratios["certified"] += f" (spread {row.timings['certified'].spread:.2f})"
+    limit, reached = TARGETS.get(f"time, certified / plain, {row.shape} {row.kind}"), row.timings["certified"].ratio
+    goal = ["", ""] if limit is None else [f"{limit:g}", MET[reached <= limit]]
+    counts = {"evaluations": f"{row.evaluations:.2f}", "wrong": str(row.wrong_index), "target": goal[0], "": goal[1]}
+    return {**shape, "case": row.kind, "plain ms": f"{row.timings['plain'].median_ms:.2f}", **ratios, **counts}
 
 
-def memory_table(memory: list["MemoryRow"]) -> list[list[str]]:
-    """Return the header and one line a measurement."""
-    lines = [["B, d, C", "contender", "peak MiB", "weight gradient MiB", "/ plain"]]
-    plain = {row.shape: row.peak_mb for row in memory if row.contender == "plain"}
-    for row in memory:
-        ratio = f"{row.peak_mb / plain[row.shape]:.2f}" if row.shape in plain else ""
-        sizes = [f"{row.peak_mb:.1f}", f"{row.gradient_mb:.1f}"]
-        lines.append([", ".join(map(str, row.shape)), row.contender, *sizes, ratio])
-    return lines
+def tables(found: dict[str, list[Any]]) -> dict[str, str]:
+    """Return the tables of what was measured so far, in markdown, by title."""
+    rows = {TITLES[part]: [cells(part, row, found) for row in rows] for part, rows in found.items()}
+    return {title: markdown(lines) for title, lines in {**rows, "Targets": verdicts(found)}.items() if lines}
 
 
-def target_table(rows: list["Row"], memory: list["MemoryRow"]) -> list[list[str]]:
-    """Return the header and one line a target that this run measured."""
-    lines = [["target", "at most", "measured", ""]]
-    for target in TARGETS:
-        measured = target.measured(rows, memory)
-        if measured is not None:
-            lines.append([target.label(), f"{target.limit:g}", f"{measured:.2f}", verdict(target, measured)])
-    return lines
+def markdown(rows: list[dict[str, str]]) -> str:
+    """Return a table of rows that have the same columns."""
+    lines = [list(rows[0]), ["---"] * len(rows[0]), *(list(row.values()) for row in rows)]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
-def as_markdown(lines: list[list[str]]) -> str:
-    """Return a markdown table of a header and lines."""
-    header, *rest = lines
-    return "".join(f"| {' | '.join(line)} |\n" for line in (header, ["---"] * len(header), *rest))
+def measure(args: BenchmarkArguments) -> Iterator[tuple[str, Any]]:
+    """Yield part and measurement, one after the other.
+
+    Memory comes first, while the allocator is the stock one, and training before the heap is kept.
+    """
+    from scripts import benchmark_cases as ours
+
+    small = args.size == "cpu quick"  # only to see that everything works
+    repeats = QUICK_REPEATS if small else args.repeats
+    for shape, names in MEMORY[args.size].items() if "memory" in args.parts else ():
+        for name in names:
+            if find_spec("pytorch_metric_learning") is not None or not name.startswith("PML"):
+                measured = ours.measure_memory if args.device == "cuda" else ours.measure_memory_apart
+                yield "memory", measured(name, shape, args.device, args.seed)
+    if {"step", "loop"} & set(args.parts):
+        from scripts.benchmark_training import LOOP_CASES, STEP_CASES, loop_costs, step_costs
+
+        size = "small" if small else args.device
+        compiler: Any = ("eager" if small else "inductor") if args.compile else None
+        for case in STEP_CASES[size] if "step" in args.parts else ():
+            for costs in step_costs(case, args.device, repeats, compiler):
+                yield "step", costs
+        if "loop" in args.parts:
+            yield "loop", loop_costs(LOOP_CASES[size], args.device, repeats)
+    keep_heap()
+    for shape in EVALUATION[: 2 if small else None] if "evaluation" in args.parts else ():
+        yield "evaluation", ours.run_evaluation(shape, repeats, args.device, args.seed)
+    for shape in SHAPES[args.size] if "loss" in args.parts else ():
+        for kind in KINDS if shape in WITH_ALL_KINDS else KINDS[:1]:
+            # A step of a tiny problem takes about a millisecond.
+            more = 10 if math.prod(shape) <= TINY and not small else 1
+            yield "loss", ours.run_case(shape, kind, more * repeats, args.device, args.seed)
 
 
-def as_rich(lines: list[list[str]]) -> "Table":
-    """Return a table for the terminal."""
-    from rich.table import Table
-
-    table = Table(*lines[0])
-    for line in lines[1:]:
-        table.add_row(*line)
-    return table
+def keep_heap() -> None:
+    """Stop glibc from handing every large tensor back to the system: each step would spend its time on page faults."""
+    libc = ctypes.CDLL(None)
+    assert libc.mallopt(M_TRIM_THRESHOLD, -1)
+    assert libc.mallopt(M_MMAP_MAX, 0)
 
 
 def main(args: BenchmarkArguments) -> None:
     """Measure, write, show, judge."""
-    import torch
-
-    from scripts.benchmark_cases import measure_memory, run_case
-
-    torch.set_num_threads(1)
-    if args.tf32:
-        torch.set_float32_matmul_precision("high")
-    if args.memory_of is not None:
-        name, _, numbers = args.memory_of.partition(":")
-        B, d, C = map(int, numbers.split(","))
-        sys.stdout.write(json.dumps(asdict(measure_memory(name, (B, d, C), args.device, args.seed))))
-        return
-
-    from rich import get_console
-
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    logger.setLevel(logging.INFO)
-    Path(args.output).mkdir(parents=True, exist_ok=True)
-    rows: list[Row] = []
-    memory: list[MemoryRow] = []
-    repeats = QUICK_REPEATS if args.quick and args.device == "cpu" else args.repeats
-    for shape in QUICK_SHAPES[args.device] if args.quick else SHAPES + GPU_SHAPES * (args.device == "cuda"):
-        for kind in KINDS if shape in WITH_ALL_KINDS else KINDS[:1]:
-            row = run_case(shape, kind, repeats, args.device, args.seed)
-            most = max(row.timings, key=lambda name: row.timings[name].faults)
-            logger.info(
-                "%s %s: plain %.2f ms, certified %.2f of it, %.2f evaluations, %d wrong, at most %d page faults (%s)",
-                *(shape, kind, row.timings["plain"].median_ms, row.timings["certified"].ratio, row.evaluations),
-                *(row.wrong_index, row.timings[most].faults, most),
-            )
-            rows.append(row)
-            write(args, rows, memory)
-    pml = any("PML Normalized" in row.timings for row in rows)
-    for shape, names in QUICK_MEMORY[args.device] if args.quick else MEMORY:
-        for name in names:
-            if pml or not name.startswith("PML"):
-                memory.append(measure_memory_apart(args, name, shape))
-                logger.info("%s %s: peak %.1f MiB", shape, name, memory[-1].peak_mb)
-    write(args, rows, memory)
-    times, targets = timing_table(rows), target_table(rows, memory)
-    # The whole table is too wide for most terminals.
-    get_console().print(as_rich(targets if len(targets) > 1 else [line[:5] for line in times]))
-    failed = [failure for row in rows for failure in failures(row, args)]
-    if failed:
-        sys.exit("\n".join(["error: this run does not count", *failed]))
-
-
-def write(args: BenchmarkArguments, rows: list["Row"], memory: list["MemoryRow"]) -> None:
-    """Write what was measured so far."""
+    os.environ["OMP_NUM_THREADS"] = str(args.threads)  # read when torch is imported
     import torch
 
     from cosify.files import write_whole
     from cosify.training.environment import describe_environment
 
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    logger.setLevel(logging.INFO)
+    torch.set_num_threads(args.threads)
+    if args.tf32:
+        torch.set_float32_matmul_precision("high")
     folder = Path(args.output)
-    content = {
-        "environment": describe_environment(torch.device(args.device), 1),
-        "arguments": asdict(args),
-        "rows": [asdict(row) for row in rows],
-        "memory": [asdict(row) for row in memory],
-        "targets": [asdict(t) | {"measured": t.measured(rows, memory)} for t in TARGETS],
-        "failures": [failure for row in rows for failure in failures(row, args)],
-    }
-    write_whole(folder / "benchmark.json", json.dumps(content, indent=2) + "\n")
-    tables = {
-        "Time of forward and backward, as ratios to plain": timing_table(rows),
-        "Memory of one step above inputs and parameters": memory_table(memory),
-        "Targets": target_table(rows, memory),
-    }
-    parts = [f"## {title}\n\n{as_markdown(lines)}" for title, lines in tables.items() if len(lines) > 1]
-    write_whole(folder / "benchmark.md", "\n".join(parts))
+    folder.mkdir(parents=True, exist_ok=True)
+    head = {"environment": describe_environment(torch.device(args.device), 1), "arguments": asdict(args)}
+    found: dict[str, list[Any]] = {part: [] for part in TITLES}
+    failed: list[str] = []
+    for part, row in measure(args):
+        found[part].append(row)
+        logger.info("%s", ", ".join(f"{name} {value}" for name, value in cells(part, row, found).items() if value))
+        failed += failures(row, args) if part == "loss" else []
+        reached = numbers(found)
+        targets = [{"target": name, "limit": limit, "measured": reached.get(name)} for name, limit in TARGETS.items()]
+        content = {**head, **found, "targets": targets, "failures": failed}
+        write_whole(folder / "benchmark.json", json.dumps(content, indent=2, default=asdict) + "\n")
+        drawn = tables(found)
+        write_whole(folder / "benchmark.md", "\n".join(f"## {title}\n\n{text}" for title, text in drawn.items()))
+    logger.info("\n%s", drawn.get("Targets", ""))
+    if failed:
+        sys.exit("\n".join(["error: this run does not count", *failed]))
 
 
 def parse_arguments() -> BenchmarkArguments:
-    """Return the command line's arguments."""
+    """Return the command line's arguments, without an import of torch: `--help` is quick."""
     from transformers import HfArgumentParser
 
     parser = HfArgumentParser(BenchmarkArguments, description=__doc__, formatter_class=RawDescriptionHelpFormatter)
@@ -331,11 +311,5 @@ def parse_arguments() -> BenchmarkArguments:
 
 
 if __name__ == "__main__":
-    arguments = parse_arguments()
-    if (arguments.memory_of, arguments.device) == (None, "cpu") and any(
-        os.environ.get(key) != value for key, value in ONE_CORE.items()
-    ):
-        # glibc and OpenMP read these when the process starts.
-        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, **ONE_CORE})
-    sys.path.insert(0, str(ROOT))  # for scripts.benchmark_cases
-    main(arguments)
+    sys.path.insert(0, str(ROOT))  # for the modules beside this file
+    main(parse_arguments())

@@ -1,11 +1,12 @@
-"""The problems, contenders and measurements of scripts/benchmark.py."""
+"""What scripts/benchmark.py measures of heads: time, exactness and memory of the loss, and time of evaluation."""
 
 import gc
 import logging
+import multiprocessing
 import resource
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -15,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 from torch.nn import Parameter
+from torch.utils.benchmark import Timer
 
 from cosify import CosineLinear, CosineSoftmaxLoss
 from cosify.functional import expected_kappa, kappa_grid, ls_search
@@ -27,9 +29,49 @@ logger = logging.getLogger("benchmark")
 CONTENDERS = ("plain", "naive", "certified", "in-model", "fixed", "PML Normalized", "PML CosFace", "PML ArcFace")
 KAPPA = 10.0  # of the contenders that do not estimate it
 WARM_UP = 2  # rounds
-TINY = 1 << 24  # B d C up to which a step takes about a millisecond, so that ten times the repeats are cheap
 MANY_CLASSES = 20_000  # above, on the CPU: what holds several [B, C] at once is left out, and naive LS is timed twice
+MIN_RUN_TIME = 0.05  # seconds
 CLEAR_GAP = 1e-6  # of float64 energies; closer candidates are a tie to float32 inputs
+
+
+def wait_for(device: str) -> None:
+    """Wait until the device has done what it was given."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
+def interleaved(
+    steps: Mapping[str, Callable[[], object]], rounds: int, device: str, at_once: int = 1
+) -> Iterator[tuple[int, str, float, int]]:
+    """Yield round, contender, seconds and minor page faults of each step; a contender may be dropped in between.
+
+    Args:
+        steps: make one step each.
+        rounds: of all contenders.
+        device: waited for before and after.
+        at_once: steps between two waits; more than one lets a GPU's queue run ahead, as it does in training.
+    """
+    for number in range(rounds):
+        for name, step in list(steps.items()):
+            wait_for(device)
+            faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+            begin = time.perf_counter()
+            for _ in range(at_once):
+                step()
+            wait_for(device)
+            seconds = time.perf_counter() - begin
+            yield number, name, seconds / at_once, resource.getrusage(resource.RUSAGE_SELF).ru_minflt - faults
+
+
+def seconds_of(
+    steps: Mapping[str, Callable[[], object]], repeats: int, device: str, at_once: int = 1
+) -> dict[str, list[float]]:
+    """Return the seconds of each contender's steps, after a round that warms up."""
+    found: dict[str, list[float]] = {name: [] for name in steps}
+    for number, name, seconds, _ in interleaved(steps, 1 + repeats, device, at_once):
+        if number > 0:
+            found[name].append(seconds)
+    return found
 
 
 @dataclass(frozen=True)
@@ -65,6 +107,15 @@ class MemoryRow:
     contender: str
     peak_mb: float
     gradient_mb: float
+
+
+@dataclass(frozen=True)
+class EvaluationRow:
+    """Microseconds of a call of `nn.Linear`, and ratios of the heads' medians to it."""
+
+    shape: Shape
+    linear_us: float
+    ratios: dict[str, float]
 
 
 def fill_weight(weight: Tensor, kind: Kind, generator: Generator) -> None:
@@ -169,39 +220,38 @@ def run_case(shape: Shape, kind: Kind, repeats: int, device: str, seed: int) -> 
     clear, log_grid = gap > CLEAR_GAP, kappa_grid(device=x.device).log()
 
     many = device == "cpu" and C > MANY_CLASSES
-    steps: dict[str, tuple[Callable[[], Tensor], Any]] = {}
+    losses: dict[str, tuple[Callable[[], Tensor], Any]] = {}
     for name in CONTENDERS:
         if many and (name == "in-model" or name.startswith("PML")):
             continue
         try:
-            steps[name] = contender(name, x, weight, y)
+            losses[name] = contender(name, x, weight, y)
         except ImportError:
             logger.info("%s left out: pytorch-metric-learning is not installed", name)
-    repeats *= 10 if B * d * C <= TINY else 1
-    times: dict[str, list[float]] = {name: [] for name in steps}
-    faults: dict[str, list[int]] = {name: [] for name in steps}
+    passes = {name: forward_and_backward(loss) for name, (loss, _) in losses.items()}
+    times: dict[str, list[float]] = {name: [] for name in losses}
+    faults: dict[str, list[int]] = {name: [] for name in losses}
     # The heap grows once, here, rather than now and then in a timed step.
     if device == "cpu":
         torch.ones(12 * (B * C + C * d + B * d))
     wrong, errors = 0, (float("inf"), float("inf"))
-    for number in range(WARM_UP + repeats):
-        for name, (step, module) in steps.items():
-            if name == "naive" and many and number >= WARM_UP + 2:
-                continue
-            x.grad = weight.grad = None
-            if name.startswith("PML"):
-                module.W.grad = None
-            elif module is not None:
-                module.last_kappa = previous
-            elapsed, faulted = timed(step, device)
-            if number >= WARM_UP:
-                times[name].append(elapsed)
-                faults[name].append(faulted)
-            if name == "certified":
-                index = (module.last_kappa.log().unsqueeze(1) - log_grid).abs().argmin(dim=1)
-                wrong += int(((index != best) & clear).sum())
-                if number == 0:  # later the heap would grow between timed steps
-                    errors = gradient_errors(x, weight, y, module.last_kappa)
+    for number, name, seconds, faulted in interleaved(passes, WARM_UP + repeats, device):
+        module = losses[name][1]
+        if number >= WARM_UP:
+            times[name].append(seconds)
+            faults[name].append(faulted)
+        if name == "certified":
+            index = (module.last_kappa.log().unsqueeze(1) - log_grid).abs().argmin(dim=1)
+            wrong += int(((index != best) & clear).sum())
+            if number == 0:  # later the heap would grow between timed steps
+                errors = gradient_errors(x, weight, y, module.last_kappa)
+        if name == "naive" and many and number == WARM_UP + 1:
+            del passes[name]
+        x.grad = weight.grad = None
+        if name.startswith("PML"):
+            module.W.grad = None
+        elif module is not None:
+            module.last_kappa = previous
     plain = statistics.median(times["plain"])
     timings = {
         name: Timing(statistics.median(t) * 1e3, statistics.median(t) / plain, max(t) / min(t), len(t), max(f))
@@ -211,19 +261,46 @@ def run_case(shape: Shape, kind: Kind, repeats: int, device: str, seed: int) -> 
     return Row(shape, kind, timings, evaluations, wrong, int((~clear).sum()), *errors)
 
 
-def timed(step: Callable[[], Tensor], device: str) -> tuple[float, int]:
-    """Return seconds and minor page faults of one forward and backward pass."""
-    wait = torch.cuda.synchronize if device == "cuda" else lambda: None
-    wait()
-    faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    begin = time.perf_counter()
-    step().backward()
-    wait()
-    return time.perf_counter() - begin, resource.getrusage(resource.RUSAGE_SELF).ru_minflt - faults
+def run_evaluation(shape: Shape, rounds: int, device: str, seed: int) -> EvaluationRow:
+    """Time heads that evaluate, as many calls in a round as 50 ms take."""
+    B, d, C = shape
+    torch.manual_seed(seed)
+    x = torch.randn(B, d, device=device)
+    heads: dict[str, torch.nn.Module] = {
+        "nn.Linear": torch.nn.Linear(d, C, device=device),
+        "fixed": CosineLinear(d, C, kappa=KAPPA, device=device),
+        "LS per sample": CosineLinear(d, C, kappa="ls", eval_kappa="sample", device=device),
+    }
+    timers = {name: Timer("head(x)", globals={"head": head.eval(), "x": x}) for name, head in heads.items()}
+    with torch.no_grad():
+        found = [
+            {name: timer.blocked_autorange(min_run_time=MIN_RUN_TIME).median for name, timer in timers.items()}
+            for _ in range(rounds)
+        ]
+    medians = {name: statistics.median(each[name] for each in found) for name in heads}
+    linear = medians.pop("nn.Linear")
+    return EvaluationRow(shape, 1e6 * linear, {name: median / linear for name, median in medians.items()})
+
+
+def forward_and_backward(loss: Callable[[], Tensor]) -> Callable[[], None]:
+    """Return what is timed."""
+    return lambda: loss().backward()
+
+
+def measure_memory_apart(name: str, shape: Shape, device: str, seed: int) -> MemoryRow:
+    """Measure in a fork of this process, in which nothing was computed and the allocator is still the stock one."""
+    context = multiprocessing.get_context("fork")
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=lambda: sender.send(measure_memory(name, shape, device, seed)))
+    process.start()
+    sender.close()  # so that the end of a process that failed is heard
+    row: MemoryRow = receiver.recv()
+    process.join()
+    return row
 
 
 def measure_memory(name: str, shape: Shape, device: str, seed: int) -> MemoryRow:
-    """Return the peak of one step; meant for a fresh process."""
+    """Return the peak of one step; on the CPU meant for a process of its own."""
     generator = torch.Generator().manual_seed(seed)
 
     def problem(B: int, d: int, C: int) -> Callable[[], Tensor]:

@@ -84,7 +84,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class Ended:
-    """How a stage ended; `said` is the last line of its output, and `tail` many of them if it failed or was late."""
+    """How a stage ended; `said` is its last line outside of tables, and `tail` many lines of one that failed."""
 
     stage: str
     status: Literal["passed", "failed", "late", "cut"]
@@ -97,6 +97,8 @@ class Ended:
 
 def main(args: SuiteArguments) -> None:
     """Run the stages, each until its share is over."""
+    from rich.table import Table
+
     from cosify.command import set_up_logging, show
 
     set_up_logging()
@@ -104,49 +106,50 @@ def main(args: SuiteArguments) -> None:
     output = Path(args.output)
     output.mkdir(parents=True, exist_ok=True)
     ended: list[Ended] = []
+    table = Table("stage", "", "seconds", "limit", "last words")
     with tempfile.TemporaryDirectory(prefix="cosify-gpu-suite-", ignore_cleanup_errors=True) as folder:
         stages = [stage for stage in all_stages(args, Path(folder), output) if stage.name in args.stages]
         scale = 60 * (SMOKE_MINUTES if args.smoke else args.minutes) / sum(SHARES[stage.name] for stage in stages)
         deadline = BEGIN
         for stage in stages:
             deadline += scale * SHARES[stage.name]
-            ended.append(run(stage, Path(folder), output, deadline, environment(args, folder)))
-            logger.info("%s", line_of(ended[-1]))
+            one = run(stage, Path(folder), output, deadline, environment(args, folder))
+            logger.info("%s: %s after %.0f of %.0f s: %s", one.stage, one.status, one.seconds, one.limit, one.said)
+            table.add_row(one.stage, one.status, f"{one.seconds:.0f}", f"{one.limit:.0f}", one.said)
+            ended.append(one)
             report = {"arguments": asdict(args), "stages": [asdict(one) for one in ended]}
             (output / "suite.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     failed = [one for one in ended if one.status in ("failed", "late")]
     for one in failed:
         logger.info("\n%s: %s, exit status %d\n%s", one.stage, one.status, one.exit_code, one.tail)
-    show(table(ended))
+    show(table)
     if failed:
         sys.exit(1)
 
 
 def all_stages(args: SuiteArguments, folder: Path, output: Path) -> list[Stage]:
-    """Return the stages in the order of their worth.
-
-    Args:
-        args: of the suite.
-        folder: the working folder.
-        output: where results go; runs of an earlier training there are gone on with.
-    """
-    smoke, device = ["--smoke"] * args.smoke, "cpu" if args.smoke else "cuda"
+    """Return the stages in the order of their worth; runs of an earlier training in `output` are gone on with."""
+    device = "cpu" if args.smoke else "cuda"
     write = "import sys; from scripts.gpu_suite import write_environment; write_environment(*sys.argv[1:])"
     pytest = ["-m", "pytest", "-m", "gpu", "tests/gpu", "-q", "--durations=5", "-p", "no:cacheprovider"]
     pytest += ["-o", "faulthandler_timeout=60", f"--junitxml={folder / 'tests.xml'}"]
-    benchmark = ["scripts/benchmark.py", "--quick", "--output", str(folder), "--device", device]
-    step = ["scripts/benchmark_step.py", "--device", device, "--compile", "--output", str(folder / "step.json")]
-    loop = ["scripts/benchmark_loop.py", "--device", device, "--output", str(folder / "loop.json")]
-    gpu_loop = ["--model", "resnet34_cifar", "--batch_size", "512", "--threads", "4", "--num_workers", "8"]
+    precise, threads = ([], "1") if args.smoke else (["--tf32"], "4")
+
+    def benchmark(name: str, results: dict[str, str], *flags: str) -> Stage:
+        command = ["scripts/benchmark.py", "--device", device, "--quick", "--output", str(folder / name), *flags]
+        return Stage(name, command, {f"{name}/{source}": target for source, target in results.items()})
+
+    step = ["--parts", "step", "--compile", "--repeats", "15"]
+    loop = ["--parts", "loop", "--threads", threads, "--repeats", "15"]
     stages = [
-        Stage("environment", ["-c", write, device, str(folder / "environment.json")], same("environment.json")),
+        Stage("environment", ["-c", write, device, str(folder / "found.json")], {"found.json": "environment.json"}),
         Stage("tests", pytest, {"tests.txt": "gpu_tests.txt"}),
-        Stage("benchmark", benchmark + ([] if args.smoke else ["--tf32"]), same("benchmark.json", "benchmark.md")),
-        Stage("step", step + smoke, same("step.json")),
-        Stage("loop", loop + (smoke if args.smoke else gpu_loop), same("loop.json")),
+        benchmark("benchmark", {"benchmark.json": "benchmark.json", "benchmark.md": "benchmark.md"}, *precise),
+        benchmark("step", {"benchmark.json": "step.json"}, *step),
+        benchmark("loop", {"benchmark.json": "loop.json"}, *loop),
     ]
     compare, settings = folder / "compare", ["--config", RECIPE, "--heads", *HEADS]
-    runs, data = f"{Path(RECIPE).stem}.jsonl", args.data
+    runs, data = f"{Path(RECIPE).stem}.jsonl", None if args.data is None else str(Path(args.data).resolve())
     if args.smoke:
         (folder / "smoke.yaml").write_text("epochs: 2\n")
         runs, data, settings = "smoke.jsonl", "synthetic", ["--config", str(folder / "smoke.yaml"), "--heads", "ls"]
@@ -157,11 +160,6 @@ def all_stages(args: SuiteArguments, folder: Path, output: Path) -> list[Stage]:
         command = ["scripts/compare.py", *settings, "--data", data, "--seeds", "0", "--output", str(compare)]
         stages.append(Stage("training", command, {"compare/runs.jsonl": runs}, may_be_cut=not args.smoke))
     return stages
-
-
-def same(*names: str) -> dict[str, str]:
-    """Return files that keep their names."""
-    return {name: name for name in names}
 
 
 def environment(args: SuiteArguments, folder: str) -> dict[str, str]:
@@ -195,7 +193,7 @@ def run(stage: Stage, folder: Path, output: Path, deadline: float, variables: Ma
             end_group(process)
     bring(stage, folder, output, brought)
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
-    said = next((line for line in reversed(lines) if re.search(r"\w", line)), "").strip(" │|")
+    said = next((line.strip() for line in reversed(lines) if re.fullmatch(r"[^|]*\w[^|]*", line)), "")
     status: Any = ("cut" if stage.may_be_cut else "late") if late else "failed" if process.returncode else "passed"
     tail = "\n".join(lines[-TAIL:]) if status in ("failed", "late") else ""
     seconds, limit = (round(end - begin, 1) for end in (time.monotonic(), deadline))
@@ -240,21 +238,6 @@ def write_environment(device: str, path: str) -> None:
         found["nvidia_smi"] = subprocess.run(SMI, capture_output=True, text=True, check=True).stdout.strip()
     Path(path).write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
     sys.stdout.write(f"{found.get('nvidia_smi', device)}, torch {torch.__version__}\n")
-
-
-def line_of(one: Ended) -> str:
-    """Return a stage's end in one line."""
-    return f"{one.stage}: {one.status} after {one.seconds:.0f} of {one.limit:.0f} s: {one.said}"
-
-
-def table(ended: list[Ended]) -> Any:
-    """Return the table that ends the suite."""
-    from rich.table import Table
-
-    drawn = Table("stage", "", "seconds", "limit", "last words")
-    for one in ended:
-        drawn.add_row(one.stage, one.status, f"{one.seconds:.0f}", f"{one.limit:.0f}", one.said)
-    return drawn
 
 
 if __name__ == "__main__":

@@ -14,17 +14,17 @@ SCRIPT = str(ROOT / "scripts" / "benchmark.py")
 
 @pytest.mark.slow
 def test_quick_run_is_exact_and_writes_its_tables(tmp_path: Path) -> None:
-    # A real interpreter: the script replaces itself by one that has the environment to measure in.
+    # A real interpreter: the script sets how its own allocates.
     subprocess.run([sys.executable, SCRIPT, "--quick", "--output", str(tmp_path)], env=environment(), check=True)
     assert {path.name for path in tmp_path.iterdir()} == {"benchmark.json", "benchmark.md"}
     content = json.loads((tmp_path / "benchmark.json").read_text())
-    assert [(row["shape"], row["kind"]) for row in content["rows"]] == [
+    assert [(row["shape"], row["kind"]) for row in content["loss"]] == [
         ([32, 64, 50], "planted"),
         ([64, 128, 2000], "planted"),
         ([64, 128, 2000], "random"),
         ([64, 128, 2000], "tight"),
     ]
-    for row in content["rows"]:
+    for row in content["loss"]:
         assert row["wrong_index"] == 0
         assert row["ties"] < row["shape"][0] / 4, "most samples are compared"
         assert 0 < row["embedding_gradient_error"] < 1e-5
@@ -34,9 +34,14 @@ def test_quick_run_is_exact_and_writes_its_tables(tmp_path: Path) -> None:
     assert [row["contender"] for row in content["memory"]] == ["plain", "certified"]
     plain, certified = (row["peak_mb"] for row in content["memory"])
     assert 0 < certified < plain
+    assert [row["shape"] for row in content["evaluation"]] == [[1, 512, 1000], [32, 512, 1000]]
+    for row in content["evaluation"]:
+        assert row["linear_us"] > 0
+        assert 0.5 < row["ratios"]["fixed"] < row["ratios"]["LS per sample"]
     assert content["failures"] == []
     assert content["arguments"]["quick"] is True
     assert content["environment"]["packages"]["torch"]
     tables = (tmp_path / "benchmark.md").read_text()
     assert "| 64, 128, 2000 | tight |" in tables
     assert "| 64, 128, 2000 | certified |" in tables
+    assert "## Evaluation, as ratios to nn.Linear" in tables
