@@ -12,7 +12,7 @@ from cosify.hub.card import CardInfo, family_table, with_error
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
-COMPARISONS = sorted(path.parent for path in (ROOT / "scripts/results").glob("*/runs.jsonl"))
+COMPARISONS = sorted(path.parent for path in (ROOT / "scripts/results").glob("**/runs.jsonl"))
 
 
 @pytest.mark.parametrize("folder", COMPARISONS, ids=lambda folder: folder.name)
@@ -122,3 +122,16 @@ def test_the_families_are_quoted() -> None:
     tables = backbone_tables()
     assert len(tables) >= 1
     assert [table for table in tables if table not in TEXT] == []
+
+
+def test_steps_on_a_gpu_are_quoted() -> None:
+    cases = json.loads((ROOT / "scripts/results/gpu/nvidia_h200/step.json").read_text(encoding="utf-8"))["cases"]
+    for name, case in zip(("eager", "`torch.compile`"), cases, strict=True):
+        speed = case["images_per_second"]
+        ratios = [speed["LS"] / speed[other] for other in ("fixed", "softmax")]
+        cells = [
+            name,
+            *(f"{speed[head]:.0f}" for head in ("LS", "fixed", "softmax")),
+            *(f"{each:.3f}" for each in ratios),
+        ]
+        assert f"| {' | '.join(cells)} |" in TEXT
