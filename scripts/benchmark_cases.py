@@ -19,7 +19,7 @@ from torch.nn import Parameter
 from torch.utils.benchmark import Timer
 
 from cosify import CosineLinear, CosineSoftmaxLoss
-from cosify.functional import expected_kappa, kappa_grid, ls_search
+from cosify.functional import expected_kappa, kappa_grid, ls_kappa
 
 Shape = tuple[int, int, int]  # B, d, C
 Kind = Literal["planted", "random", "tight"]
@@ -257,7 +257,7 @@ def run_case(shape: Shape, kind: Kind, repeats: int, device: str, seed: int) -> 
         name: Timing(statistics.median(t) * 1e3, statistics.median(t) / plain, max(t) / min(t), len(t), max(f))
         for (name, t), f in zip(times.items(), faults.values(), strict=True)
     }
-    evaluations = ls_search(x.detach(), weight.detach(), start=float(previous.median())).evaluations
+    evaluations = ls_kappa(x.detach(), weight.detach(), start=float(previous.median()), return_info=True).evaluations
     return Row(shape, kind, timings, evaluations, wrong, int((~clear).sum()), *errors)
 
 

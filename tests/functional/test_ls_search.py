@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from cosify import functional
-from cosify.functional import class_scan, ls
-from cosify.functional.class_scan import ClassScan
-from cosify.functional.ls_bounds import SpanBounds, bound_above, bound_below
+from cosify.functional import ls
+from cosify.functional.search import Scan, blocks, rounding
+from cosify.functional.search.bounds import SpanBounds, bound_above, bound_below
+from cosify.functional.search.softmax import others
 from tests import geometry, reference
 
 GRID = functional.kappa_grid()
@@ -117,7 +118,7 @@ def test_start_chunk_batch_and_route_change_nothing(name: str, monkeypatch: pyte
         assert torch.equal(functional.ls_kappa(embedding, weight, start=start), expected)
     for chunk in (1 + len(weight) // 7, len(weight) - 1, len(weight)):
         assert torch.equal(functional.ls_kappa(embedding, weight, chunk=chunk), expected)
-    monkeypatch.setitem(class_scan.STORE_BYTES, "cpu", 0)
+    monkeypatch.setitem(blocks.STORE_BYTES, "cpu", 0)
     assert torch.equal(functional.ls_kappa(embedding, weight, chunk=64), expected)
     parts = [functional.ls_kappa(part, weight) for part in embedding.split(5)]
     assert torch.equal(torch.cat(parts), expected)
@@ -175,9 +176,9 @@ def test_precision_of_products_is_read_however_it_was_set(
     monkeypatch.setitem(ls.GRID_WORK, "cpu", 0 if route == "certified" else 1 << 62)
     embedding, weight = CASES["random"]
     assert_exact(embedding, weight, functional.ls_kappa(embedding, weight))
-    assert ls.matmul_precision(torch.device("cpu")) == on_cpu
-    assert ls.matmul_precision(torch.device("cuda")) == on_cuda
-    assert {on_cpu, on_cuda} <= set(ls.ROUNDING)
+    assert rounding.matmul_precision(torch.device("cpu")) == on_cpu
+    assert rounding.matmul_precision(torch.device("cuda")) == on_cuda
+    assert {on_cpu, on_cuda} <= set(rounding.ROUNDING)
 
 
 @settings(max_examples=80, deadline=None)
@@ -223,21 +224,21 @@ def test_the_largest_and_the_smallest_numbers_stay_finite() -> None:
 @pytest.mark.parametrize("labelled", [False, True])
 def test_bounds_lie_below_the_energies(name: str, labelled: bool) -> None:
     embedding, weight = (rows.double() for rows in CASES[name])
-    scan = ClassScan.of(embedding, weight)
+    scan = Scan.of(embedding, weight)
     if labelled:
         has_label = torch.arange(len(embedding)) % 5 > 0
-        scan = scan.with_labels((torch.arange(len(embedding)) % len(weight)).where(has_label, -1), has_label)
+        scan, _ = scan.without((torch.arange(len(embedding)) % len(weight)).where(has_label, -1), has_label)
     grid, last = GRID.double(), len(GRID) - 1
-    state, others = scan.solve(grid.unsqueeze(1), beyond=grid[last].expand(len(embedding)))
+    state, beyond = scan.evaluate(grid.unsqueeze(1), beyond=grid[last].expand(len(embedding)))
     alive = embedding.abs().amax(dim=1) > 0  # of a zero row all energies are equal
     everything = reference.ls_energies(embedding.numpy(), weight.numpy(), grid.tolist())
     torch.testing.assert_close(state.energy.numpy(), everything, rtol=1e-9, atol=1e-12)
-    assert others is not None
-    nearest = scan.nearest_of_all(state.nearest[0], None)
+    assert beyond is not None
+    nearest = scan.target.nearest(state.nearest[0])
     for k in range(len(grid)):
         below = bound_below(scan.inner(state, k))
         assert (below <= state.energy[: k + 1] + 1e-12)[:, alive].all()
-        share = scan.others(grid[k], state.nearest[0], state.mass[k], state.log_odds[k], None)
+        share = others(scan.target, grid[k], state.nearest[0], state.mass[k], state.log_odds[k])
         assert (bound_above(nearest, share) <= state.energy[k:] + 1e-12)[:, alive].all()
     rows = torch.arange(len(embedding))
     bounds = SpanBounds(scan, grid, rows, state.nearest[0])
@@ -255,8 +256,8 @@ def test_bounds_lie_below_the_energies(name: str, labelled: bool) -> None:
 )
 def test_few_evaluations_from_the_start_of_another_batch(name: str, limit: float) -> None:
     embedding, weight = CASES[name]
-    first = functional.ls_search(embedding[:24], weight)
-    second = functional.ls_search(embedding[24:], weight, start=first.kappa.median().item())
+    first = functional.ls_kappa(embedding[:24], weight, return_info=True)
+    second = functional.ls_kappa(embedding[24:], weight, start=first.kappa.median().item(), return_info=True)
     assert second.evaluations <= limit
     assert second.softmax is not None
 
@@ -271,18 +272,19 @@ def test_estimates_compile_to_one_graph(estimate: Callable[[Tensor, Tensor], Ten
 
 def test_edges_are_counted() -> None:
     embedding, weight = CASES["zero rows"]
-    found = functional.ls_search(embedding, weight)
+    found = functional.ls_kappa(embedding, weight, return_info=True)
     at_edges = int((found.kappa == GRID[0]).sum()), int((found.kappa == GRID[-1]).sum())
     assert found.edges == at_edges
     assert found.edges[0] >= 16  # the zero rows
-    narrow = functional.ls_search(embedding, weight, functional.kappa_grid(-2, 1, 9))
+    narrow = functional.ls_kappa(embedding, weight, functional.kappa_grid(-2, 1, 9), return_info=True)
     assert narrow.edges[1] > 16
 
 
 def test_a_stale_start_costs_time_only() -> None:
     embedding, weight = CASES["random"]
-    stale = functional.ls_search(embedding, weight, start=functional.ls_kappa(*CASES["planted 40 deg"]).median().item())
-    fresh = functional.ls_search(embedding, weight, start=40.0)
+    start = functional.ls_kappa(*CASES["planted 40 deg"]).median().item()
+    stale = functional.ls_kappa(embedding, weight, start=start, return_info=True)
+    fresh = functional.ls_kappa(embedding, weight, start=40.0, return_info=True)
     assert torch.equal(stale.kappa, fresh.kappa)
     assert stale.evaluations > fresh.evaluations
 
@@ -298,16 +300,19 @@ def test_one_uncertified_step_would_be_wrong_on_clusters() -> None:
 
 def test_small_problems_take_the_grid(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
-    small, large = ClassScan.of(torch.randn(8, 16), torch.randn(10, 16)), ClassScan.of(*CASES["random"])
-    assert ls.ls_route(small, GRID) == "grid"
+    small, large = Scan.of(torch.randn(8, 16), torch.randn(10, 16)), Scan.of(*CASES["random"])
+    assert ls.ls_route(small, GRID) == "plain"
     assert ls.ls_route(large, GRID) == "certified"
-    assert ls.ls_route(large, GRID[:2]) == "grid"
-    assert ls.ls_route(large, functional.kappa_grid(num=200)) == "grid"
-    assert functional.ls_search(torch.randn(8, 16), torch.randn(10, 16)).evaluations >= 20
+    assert ls.ls_route(large, GRID[:2]) == "plain"
+    assert ls.ls_route(large, functional.kappa_grid(num=200)) == "whole"
+    assert functional.ls_kappa(torch.randn(8, 16), torch.randn(10, 16), return_info=True).evaluations >= 20
+    monkeypatch.setitem(ls.GRID_WORK, "cpu", 0)
+    assert ls.ls_route(large, GRID[:2]) == "whole"
+    assert torch.equal(functional.ls_kappa(*CASES["random"], GRID[:2]), torch.full((48,), float(GRID[1])))
 
 
 def test_no_tensor_of_all_cosines_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(class_scan.STORE_BYTES, "cpu", 0)
+    monkeypatch.setitem(blocks.STORE_BYTES, "cpu", 0)
     embedding, weight = geometry.random(64, 5000, 16, 3)
     largest = 0
 

@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cosify.functional import class_scan, ls
+from cosify.functional import ls
+from cosify.functional.search import blocks
 from cosify.heads import CosineSoftmaxLoss
 from tests import geometry
 from tests.gpu.device import DEVICE, distance, head_of, on_gpu
@@ -95,7 +96,7 @@ def test_value_and_gradients_equal_float64(
 def test_cosines_that_are_not_kept_change_nothing(
     kappa: float | str, settings: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(class_scan, "STORE_BYTES", {"cpu": 0, "cuda": 0})
+    monkeypatch.setattr(blocks, "STORE_BYTES", {"cpu": 0, "cuda": 0})
     assert_equals_float64(kappa, settings, "many rows", None)
 
 

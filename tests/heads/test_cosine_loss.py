@@ -10,8 +10,9 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from cosify import functional
-from cosify.functional import class_scan, ls
+from cosify.functional import ls
 from cosify.functional.margin import Margin
+from cosify.functional.search import blocks
 from cosify.heads import (
     POLICIES,
     ClassParallelCosineLinear,
@@ -323,7 +324,7 @@ def test_a_convolutional_head_takes_rows() -> None:
 
 def test_memory_stays_below_all_cosines(monkeypatch: pytest.MonkeyPatch) -> None:
     """No tensor of [B, C] numbers comes into being, forward or backward."""
-    monkeypatch.setitem(class_scan.STORE_BYTES, "cpu", 0)
+    monkeypatch.setitem(blocks.STORE_BYTES, "cpu", 0)
     embedding, weight = geometry.planted(64, 6000, 16, 50.0, seed=1)  # B > d: the cosines do not fit the gradient
     sizes: set[int] = set()
 

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from cosify.command import run_script
-from cosify.functional import ls_search
+from cosify.functional import ls_kappa
 from cosify.functional.checks import values_unseen
 from cosify.training import read_metrics, train
 from cosify.training.interrupt import Interrupts
@@ -98,13 +98,13 @@ def test_the_last_step_of_an_epoch_is_looked_at_too(tmp_path: Path, monkeypatch:
 def test_the_search_ends_where_values_are_not_finite(num_classes: int) -> None:
     generator = torch.Generator().manual_seed(0)
     embedding, weight = (torch.randn(rows, 64, generator=generator) for rows in (64, num_classes))
-    clean = ls_search(embedding[2:], weight).kappa
+    clean = ls_kappa(embedding[2:], weight)
     embedding[0], embedding[1, 3] = torch.nan, torch.inf
     with values_unseen():
-        found = ls_search(embedding, weight).kappa
+        found = ls_kappa(embedding, weight)
     assert torch.equal(found[2:], clean)
     with pytest.raises(ValueError, match="embedding holds NaN or infinity in 2 of 64 rows"):
-        ls_search(embedding, weight)
+        ls_kappa(embedding, weight)
 
 
 @pytest.mark.slow

@@ -18,8 +18,7 @@ from cosify.data import Preprocessing
 from cosify.errors import InputError
 from cosify.evaluation.from_json import from_json
 from cosify.functional import cosine, ls_kappa
-from cosify.heads import CosineLinear
-from cosify.heads.cosine_head import EvalKappa
+from cosify.heads import CosineLinear, EvalKappa
 
 FORMAT = 1
 TOP = 5  # cosines kept of each sample

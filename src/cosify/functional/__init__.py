@@ -2,7 +2,7 @@
 
 from cosify.functional.grid import adacos_kappa, expected_kappa, kappa_grid
 from cosify.functional.loss import cosine_softmax_loss, simplified_loss
-from cosify.functional.ls import LsSolution, ls_energy, ls_kappa, ls_search
+from cosify.functional.ls import LsSolution, ls_energy, ls_kappa
 from cosify.functional.ml import ml_kappa
 from cosify.functional.rule import rule_kappa
 from cosify.functional.similarity import cosine
@@ -16,7 +16,6 @@ __all__ = [
     "kappa_grid",
     "ls_energy",
     "ls_kappa",
-    "ls_search",
     "ml_kappa",
     "rule_kappa",
     "simplified_loss",

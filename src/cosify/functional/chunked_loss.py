@@ -10,7 +10,7 @@ pass is one matrix product for the weight.  Nothing cancels where p' is near 1.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -18,8 +18,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from cosify.functional.class_scan import ClassScan, SoftmaxState, put_at_target
 from cosify.functional.margin import Margin
+from cosify.functional.rows import Rows
+from cosify.functional.search import ClassBlocks, Labelled, Scan, SoftmaxState, put
 from cosify.functional.similarity import full_precision, powers
 
 
@@ -38,11 +39,49 @@ class LossSettings:
     num_classes: int
 
 
+@dataclass(frozen=True)
+class LabelledScan:
+    """Samples with labels against classes.
+
+    Attributes:
+        scan: without the labelled classes, which `target` holds.
+        index: [B], number of the label among this process' classes; -1 for none, or where another one holds it.
+        target: the labelled classes.
+        room: [C, d], memory of the weight's gradient, if the cosines lie there until it is computed: B of each d
+            numbers, at the place of the same classes, so that it can overwrite them block by block.
+    """
+
+    scan: Scan
+    index: Tensor
+    target: Labelled
+    room: Tensor | None
+
+    @classmethod
+    def of(cls, scan: Scan, index: Tensor, has_label: Tensor, weight: Tensor) -> "LabelledScan":
+        """Keep the labelled classes apart, and the cosines if there is room for them.
+
+        Args:
+            scan: all classes.
+            index: as above.
+            has_label: [B], whether any process holds the label.
+            weight: [C, d], the classes, whose gradient may be wanted.
+        """
+        scan, target = scan.without(index, has_label)
+        will_be = torch.is_grad_enabled() and weight.requires_grad and weight.dtype == scan.blocks.embedding.dtype
+        if not will_be or len(index) > weight.shape[1]:
+            return cls(scan.stored(), index, target, None)
+        room, kept = torch.empty_like(weight, memory_format=torch.contiguous_format), []
+        for start, prototypes, cosine in scan.blocks:
+            place = room[start : start + len(prototypes)].view(-1)[: cosine.numel()].view_as(cosine)
+            kept.append(place.copy_(cosine))
+        return cls(replace(scan, blocks=replace(scan.blocks, kept=kept)), index, target, room)
+
+
 def chunked_loss(
     embedding: Tensor,
     weight: Tensor,
     kappa: Tensor,
-    scan: ClassScan,
+    scan: LabelledScan,
     state: SoftmaxState,
     settings: LossSettings,
     sample_weight: Tensor,
@@ -88,16 +127,13 @@ class _ChunkedLoss(torch.autograd.Function):
         embedding: Tensor,
         weight: Tensor,
         kappa: Tensor,
-        scan: ClassScan,
+        scan: LabelledScan,
         state: SoftmaxState,
         settings: LossSettings,
         sample_weight: Tensor,
     ) -> Tensor:
-        target = scan.target
-        assert target is not None, "the loss needs labels"
-        assert scan.inverse_norm is not None, "and the norms of the weight"
-        assert scan.inverse_length is not None, "and of the embedding"
-        kappa, nearest, mass, rest_sum = state.kappa[0], state.nearest[0], state.mass[0], state.rest_sum[0]
+        target, blocks = scan.target, scan.scan.blocks
+        kappa, nearest, mass, rest_mean = state.kappa[0], state.nearest[0], state.mass[0], state.rest_mean[0]
         target_cosine = target.cosine.nan_to_num(neginf=0.0)  # samples without a label weigh 0
         shifted, slope = settings.margin.apply(target_cosine)
         log_mass = mass.log()
@@ -109,28 +145,29 @@ class _ChunkedLoss(torch.autograd.Function):
         of_target = settings.label_smoothing - smooth - rest_share  # d loss / d (kappa z'_y)
         coefficient = of_target * slope
         by_embedding = target.prototype * coefficient.unsqueeze(1)
-        by_embedding.addcmul_(rest_sum, (rest_share / mass).unsqueeze(1))
+        by_embedding.addcmul_(rest_mean, rest_share.unsqueeze(1))
         rest_logit = torch.zeros_like(loss)
         if smooth > 0:
-            of_rest = smooth * (scan.prototype_sum().to(rest_sum.dtype) - target.prototype)
+            of_rest = smooth * (scan.scan.prototype_sum().to(rest_mean.dtype) - target.prototype)
             by_embedding -= of_rest
-            rest_logit = (scan.unit_embedding * of_rest).sum(dim=1)
+            rest_logit = (blocks.embedding * of_rest).sum(dim=1)
             loss = loss + kappa * ((settings.label_smoothing - smooth) * shifted - rest_logit)
         by_kappa = None
         if ctx.needs_input_grad[2]:
-            by_kappa = (scan.unit_embedding * rest_sum).sum(dim=1) * (rest_share / mass)
+            by_kappa = (blocks.embedding * rest_mean).sum(dim=1) * rest_share
             by_kappa = sample_weight * (by_kappa + of_target * shifted - rest_logit)
-        radial = (by_embedding * scan.unit_embedding).sum(dim=1, keepdim=True)  # the embedding's length has no say
+        radial = (by_embedding * blocks.embedding).sum(dim=1, keepdim=True)  # the embedding's length has no say
         factor = sample_weight * kappa
-        by_embedding.addcmul_(scan.unit_embedding, radial, value=-1).mul_((scan.inverse_length * factor).unsqueeze(1))
+        by_embedding.addcmul_(blocks.embedding, radial, value=-1)
+        by_embedding.mul_((scan.scan.samples.inverse * factor).unsqueeze(1))
 
-        ctx.chunk, ctx.smooth, ctx.embedding_dtype = scan.chunk, smooth, embedding.dtype
-        ctx.cosines, ctx.room = scan.cosines, scan.room
+        ctx.chunk, ctx.smooth, ctx.embedding_dtype = blocks.chunk, smooth, embedding.dtype
+        ctx.cosines, ctx.room = blocks.kept, scan.room
         saved = _Saved(
-            scan.unit_embedding,
+            blocks.embedding,
             weight,
-            scan.inverse_norm,
-            target.index,
+            blocks.classes.inverse,
+            scan.index,
             kappa,
             nearest,
             F.logsigmoid(-log_odds) - log_mass,
@@ -172,16 +209,16 @@ def _weight_gradient(
 ) -> Tensor:
     """Return d loss / d weight [C, d]: for each class sum_i factor_i (p'_ic - y_ic) x~_i, through w / ||w||."""
     unit_embedding, weight = saved.unit_embedding, saved.weight
-    scan = ClassScan(unit_embedding, weight, unit_embedding, saved.inverse_norm, chunk, cosines=cosines)
+    blocks = ClassBlocks(unit_embedding, Rows(weight, saved.inverse_norm), chunk, kept=cosines)
     weighted = unit_embedding * (grad_loss * saved.factor).unsqueeze(1)
     log_scale, kappa, nearest = (values.unsqueeze(1) for values in (saved.log_scale, saved.kappa, saved.nearest))
     gradient = torch.empty_like(weight) if room is None else room
-    for block in scan.blocks():
+    for block in blocks:
         rows = slice(block.start, block.start + len(block.prototypes))
         share = powers(kappa, block.cosine - nearest, log_scale)
         if smooth > 0:
             share -= smooth
-        put_at_target(share, saved.target_index, block.start, saved.of_target)
+        put(share, saved.target_index, block.start, saved.of_target)
         by_prototype = share.T @ weighted
         radial = (by_prototype * block.prototypes).sum(dim=1, keepdim=True)
         by_prototype.addcmul_(block.prototypes, radial, value=-1)

@@ -1,27 +1,42 @@
 """Least-squares kappa: the projection error of Eq. (10) and its minimiser over the grid, Eq. (11)."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, overload
 
 import torch
 from torch import Tensor
 from torch.distributed import ProcessGroup
 
-from cosify.functional.checks import check_kappa, check_rows, values_hidden
-from cosify.functional.class_scan import KAPPAS_AT_ONCE, ClassScan, SoftmaxState, traced_at_once
-from cosify.functional.float64 import float64_device, sum_dtype
+from cosify.functional.checks import check_kappa, check_rows, check_shapes, values_hidden
+from cosify.functional.float64 import sum_dtype
 from cosify.functional.grid import expected_kappa, grid_or_default
-from cosify.functional.ls_certified import search_certified
+from cosify.functional.search import Scan, SoftmaxState, search_certified
+from cosify.functional.search.blocks import KAPPAS_AT_ONCE, at_once
+from cosify.functional.search.rounding import TIE, first_least, rounding_of, settle
 from cosify.functional.similarity import full_precision, unit_rows
 
-# Multiply-adds of the full grid, 20 B C d, up to which it is taken: below it the search's own bookkeeping costs more,
-# and on a GPU its two looks at the values, each of which waits for the device.
-GRID_WORK = {"cpu": 1 << 24, "cuda": 25 << 30}
+# Multiply-adds of the full grid, 20 B C d, up to which it is taken: below it the search's own bookkeeping costs more.
+# On a GPU that bookkeeping is some hundred launches, beside which products are cheap: an H200 took 24 ms for the search
+# at (256, 2048, 8142), 2^36 of them, and 3.5 ms for twenty softmaxes with their products.
+GRID_WORK = {"cpu": 1 << 24, "cuda": 1 << 38}
 # The local search walks from neighbour to neighbour, so a very fine grid is evaluated whole.
 FINEST_GRID = 64
-# Error of a cosine, by the precision of float32 products.
-ROUNDING = {"none": 2.0**-23, "ieee": 2.0**-23, "tf32": 2.0**-15, "bf16": 2.0**-12}
-TIE = 1e-12  # of energies in float64: what lies closer counts as equal
+
+
+def energies(unit_embedding: Tensor, prototypes: Tensor, kappa: Tensor) -> Tensor:
+    """Return Eq. (10) at kappa [n, 1] or [n, B], [n, B], for unit rows [B, d] and [C, d]."""
+    cosine = unit_embedding @ prototypes.T  # Eq. (1)
+    alpha = torch.softmax(kappa.unsqueeze(-1) * cosine, dim=-1)  # Eq. (2)
+    average = alpha @ prototypes  # the softmax average of the prototypes
+    # The norm is taken of the difference: the expanded form 1 - 2 s + |m|^2 cancels where the two nearly agree.
+    return 0.5 * (unit_embedding - average).square().sum(dim=-1)  # Eq. (10)
+
+
+def least(unit_embedding: Tensor, prototypes: Tensor, grid: Tensor, tie: float) -> Tensor:
+    """Return the number of the best candidate of `grid` [K], [B]: Eq. (11) as it stands; the smaller one of equals."""
+    some = grid.to(prototypes.dtype).unsqueeze(1).split(at_once(len(grid), len(prototypes)))
+    energy = [energies(unit_embedding, prototypes, kappa) for kappa in some]
+    return first_least(torch.cat(energy), tie)  # Eq. (11)
 
 
 @dataclass(frozen=True)
@@ -70,10 +85,35 @@ def ls_energy(embedding: Tensor, weight: Tensor, kappa: float | Tensor) -> Tenso
     check_kappa(kappa, embedding.shape[0])
     with full_precision(embedding.device):
         unit_embedding, prototypes = unit_rows(embedding), unit_rows(weight)
-        cosine = unit_embedding @ prototypes.T
-        candidates = torch.as_tensor(kappa, dtype=cosine.dtype, device=cosine.device).reshape(-1, 1)
-        # The norm is taken of the difference: the expanded form 1 - 2 s + |m|^2 cancels where the two nearly agree.
-        return 0.5 * (unit_embedding - torch.softmax(candidates * cosine, dim=1) @ prototypes).square().sum(dim=1)
+        dtype = torch.promote_types(unit_embedding.dtype, prototypes.dtype)
+        one = torch.as_tensor(kappa, dtype=dtype, device=embedding.device).reshape(1, -1)
+        return energies(unit_embedding, prototypes, one)[0]
+
+
+@overload
+def ls_kappa(
+    embedding: Tensor,
+    weight: Tensor,
+    grid: Tensor | None = None,
+    *,
+    start: float | None = None,
+    chunk: int | None = None,
+    process_group: ProcessGroup | None = None,
+    return_info: Literal[False] = False,
+) -> Tensor: ...
+
+
+@overload
+def ls_kappa(
+    embedding: Tensor,
+    weight: Tensor,
+    grid: Tensor | None = None,
+    *,
+    start: float | None = None,
+    chunk: int | None = None,
+    process_group: ProcessGroup | None = None,
+    return_info: Literal[True],
+) -> LsSolution: ...
 
 
 def ls_kappa(
@@ -84,7 +124,8 @@ def ls_kappa(
     start: float | None = None,
     chunk: int | None = None,
     process_group: ProcessGroup | None = None,
-) -> Tensor:
+    return_info: bool = False,
+) -> Tensor | LsSolution:
     """Return for each sample the kappa whose softmax average of prototypes lies nearest to the unit embedding.
 
     Kobayashi, Eqs. (10), (11) and (14).  No gradient flows: kappa is a constant of the backward pass.  The result is
@@ -98,6 +139,7 @@ def ls_kappa(
         start: where the search begins, such as the mean of an earlier batch; a matter of time only.
         chunk: classes in a block; memory is O(B (chunk + d)).  Default: from a budget of some MB.
         process_group: over which the classes are sharded; all ranks give the same embedding and get the same result.
+        return_info: return an `LsSolution`, with evaluations, open pairs and edges beside kappa.
 
     Returns:
         [B], float32 (float64 for float64 inputs), values of the grid.
@@ -105,134 +147,74 @@ def ls_kappa(
     Raises:
         ValueError: if shapes do not fit, the grid is not increasing, or a CPU input is not finite.
     """
-    return ls_search(embedding, weight, grid, start=start, chunk=chunk, process_group=process_group).kappa
-
-
-def ls_search(
-    embedding: Tensor,
-    weight: Tensor,
-    grid: Tensor | None = None,
-    *,
-    start: float | None = None,
-    chunk: int | None = None,
-    process_group: ProcessGroup | None = None,
-) -> LsSolution:
-    """Return what `ls_kappa` does, with its diagnostics: evaluations, open pairs, edges.
-
-    Arguments and errors as in `ls_kappa`.
-    """
-    check_rows(embedding, weight)
+    check_shapes(embedding, weight)
     grid = grid_or_default(grid, embedding.device)
     with torch.no_grad(), full_precision(embedding.device):
-        scan = ClassScan.of(embedding, weight, chunk, process_group).stored()
+        scan = Scan.of(embedding, weight, chunk, process_group).stored()
         if start is None:
-            num_classes = scan.all_sum(torch.tensor(len(weight), device=weight.device))
+            num_classes = scan.shards.sum(torch.tensor(len(weight), device=weight.device))
             start = expected_kappa(max(2, int(num_classes)))
-        return search_ls(scan, grid, torch.tensor([start], device=grid.device))
+        found = search_ls(scan, grid, torch.tensor([start], device=grid.device))
+        return found if return_info else found.kappa
 
 
-def ls_route(scan: ClassScan, grid: Tensor) -> Literal["grid", "certified"]:
+Route = Literal["plain", "whole", "certified"]
+
+
+def ls_route(scan: Scan, grid: Tensor) -> Route:
     """Decide how Eq. (11) is solved; the answer is the same.
 
-    All candidates at once where the problem is small: a search is some hundred short operations.  So too under a trace
-    (compile, export) and on the meta device, which cannot follow a search whose steps depend on values, and for a grid
-    so fine that walking it would take longer, or of fewer candidates than the search begins with.  The certified search
-    otherwise.
+    "plain", the equations as they stand: where the problem is small, as a search is some hundred short operations, and
+    under a trace (compile, export) and on the meta device, which cannot follow a search whose steps depend on values.
+    "whole", all candidates in blocks of classes: on an accelerator, as long as that costs less than to wait, and for a
+    grid so fine that walking it would take longer, or of fewer candidates than the search begins with.  The certified
+    search otherwise.
     """
-    if values_hidden() or scan.unit_embedding.is_meta or not KAPPAS_AT_ONCE <= len(grid) <= FINEST_GRID:
-        return "grid"
-    if scan.group is not None:  # ranks may hold different numbers of classes, but must take one route
-        return "certified"
-    num_rows, dim = scan.unit_embedding.shape
-    limit = GRID_WORK.get(scan.unit_embedding.device.type, GRID_WORK["cuda"])
-    return "grid" if len(grid) * num_rows * len(scan.weight) * dim <= limit else "certified"
+    embedding, num_classes = scan.blocks.embedding, scan.blocks.num_classes
+    if values_hidden() or embedding.is_meta:
+        return "plain"
+    is_walked = KAPPAS_AT_ONCE <= len(grid) <= FINEST_GRID
+    if scan.shards.group is not None:  # ranks may hold different numbers of classes, but must take one route
+        return "certified" if is_walked else "whole"
+    limit = GRID_WORK.get(embedding.device.type, GRID_WORK["cuda"])
+    if len(grid) * embedding.numel() * num_classes <= limit:
+        return "plain" if embedding.device.type == "cpu" else "whole"
+    return "certified" if is_walked else "whole"
 
 
 @torch.no_grad()
-def search_ls(scan: ClassScan, grid: Tensor, start: Tensor) -> LsSolution:
+def search_ls(scan: Scan, grid: Tensor, start: Tensor) -> LsSolution:
     """Return the minimiser of Eq. (10) over `grid` [K], beginning at a kappa, [1] or [B].
 
-    On an accelerator the small route does not look at values, so that nothing waits: there candidates whose energies
+    What is not searched on an accelerator is not looked at there, so that nothing waits: candidates whose energies
     differ by less than float32's rounding are not compared again.
     """
-    if ls_route(scan, grid) == "grid":
-        energy = _all_energies(scan, grid)
-        if values_hidden() or scan.unit_embedding.device.type != "cpu":
-            index = _first_within(energy, 2 * torch.finfo(energy.dtype).eps)
-        else:
-            index, _ = _settle(scan, grid, energy)
-        return LsSolution(grid.to(energy.dtype)[index], index, None, float(len(grid)), 0, len(grid))
-    dtype = sum_dtype(grid.device)
-    boundaries = (grid[1:].to(dtype) * grid[:-1].to(dtype)).sqrt()
-    known = search_certified(scan, grid, torch.bucketize(start.to(dtype), boundaries), _rounding(scan, grid))
-    index, compared = _settle(scan, grid, known.energy)
-    # A zero row has the same energy at every kappa, and no direction that the bounds could use.  What has moved was
-    # compared, so that without a comparison nothing waits for a look.
-    index = index.masked_fill(torch.linalg.vector_norm(scan.unit_embedding, dim=1) == 0, 0)
-    if compared > 0 or known.energy.dtype == torch.float64:
-        moved = scan.agreed(index != known.index).nonzero().squeeze(1)
-        if len(moved) > 0:
-            state, _ = scan.solve(grid[index[moved]].unsqueeze(0), moved)
-            known.best.put(moved, state, torch.ones_like(moved, dtype=torch.bool))
-    evaluations = (known.products + compared) / max(scan.unit_embedding.shape[0], 1)
-    kappa = grid.to(known.energy.dtype)[index]
-    return LsSolution(kappa, index, known.best, evaluations, known.open_pairs, len(grid))
-
-
-def _all_energies(scan: ClassScan, grid: Tensor) -> Tensor:
-    """Return Eq. (10) at every candidate, [K, B], as many at once as a block of the scan has room for."""
-    if scan.group is not None:  # ranks must make the same number of walks
-        room = 1
-    elif values_hidden():  # B may be symbolic
-        room = traced_at_once(len(grid), len(scan.weight))
+    route, blocks = ls_route(scan, grid), scan.blocks
+    on_cpu, tie = blocks.embedding.device.type == "cpu", 2 * torch.finfo(blocks.embedding.dtype).eps
+    evaluations, open_pairs, softmax = float(len(grid)), 0, None
+    if route == "plain":
+        if on_cpu and not values_hidden():
+            blocks, tie = scan.in_float64(slice(None)).blocks, TIE
+        index = least(blocks.embedding, blocks.classes.whole(), grid, tie)
+    elif route == "whole":
+        # As many at once as a block has room for; ranks must make the same number of walks.
+        room = 1 if scan.shards.group is not None else KAPPAS_AT_ONCE * max(1, blocks.chunk // blocks.num_classes)
+        energy = torch.cat([scan.evaluate(kappa.unsqueeze(1))[0].energy for kappa in grid.split(room)])
+        index = settle(scan, grid, energy)[0] if on_cpu else first_least(energy, tie)
     else:
-        room = KAPPAS_AT_ONCE * max(1, scan.chunk // len(scan.weight))
-    return torch.cat([scan.solve(part.unsqueeze(1))[0].energy for part in grid.split(room)])
-
-
-def _first_within(energy: Tensor, margin: float) -> Tensor:
-    """Return the first candidate, [B], whose energy [K, B] is not above the least one by more than `margin`."""
-    return (energy <= energy.amin(dim=0) + margin).to(torch.int8).argmax(dim=0)
-
-
-def _rounding(scan: ClassScan, grid: Tensor) -> Tensor:
-    """Return how far energies may lie apart that rounding can have put in the wrong order, for each candidate, [K].
-
-    An error of a cosine is multiplied by kappa.  Measured in float32 against float64, C to 10^4 and kappa to 148: at
-    most a third of this.
-    """
-    if scan.unit_embedding.dtype == torch.float64:
-        return torch.full_like(grid, TIE, dtype=torch.float64)
-    return ROUNDING[matmul_precision(scan.unit_embedding.device)] * (4 + grid / 4)
-
-
-def matmul_precision(device: torch.device) -> str:
-    """Return how float32 products are computed on `device`: a key of `ROUNDING`.
-
-    Both ways to say it are heard, `torch.set_float32_matmul_precision` and `torch.backends.*.fp32_precision`;
-    `torch.get_float32_matmul_precision()` raises after the second one.
-    """
-    backend = torch.backends.cuda if device.type == "cuda" else torch.backends.mkldnn
-    precision: str = backend.matmul.fp32_precision
-    return precision
-
-
-def _settle(scan: ClassScan, grid: Tensor, energy: Tensor) -> tuple[Tensor, int]:
-    """Return the best candidates [B], and how many had to be compared in float64."""
-    if energy.dtype == torch.float64:
-        return _first_within(energy, TIE), 0
-    least, index = energy.min(dim=0)
-    rounding = _rounding(scan, grid)
-    close = energy <= least + torch.maximum(rounding.unsqueeze(1), rounding[index])
-    close = scan.agreed(close & (close.sum(dim=0) > 1))
-    candidates, rows = close.nonzero(as_tuple=True)
-    if len(rows) == 0:
-        return index, 0
-    place = float64_device(energy.device)
-    exact = torch.full_like(energy, torch.inf, dtype=torch.float64, device=place)
-    for picked, some in zip(candidates.split(len(index)), rows.split(len(index)), strict=True):
-        state, _ = scan.in_float64(some).solve(grid[picked].unsqueeze(0).to(place))
-        exact[picked.to(place), some.to(place)] = state.energy[0]
-    settled = close.any(dim=0)
-    index[settled] = _first_within(exact[:, settled.to(place)], TIE).to(index.device)
-    return index, len(rows)
+        dtype = sum_dtype(grid.device)
+        boundaries = (grid[1:].to(dtype) * grid[:-1].to(dtype)).sqrt()
+        known = search_certified(scan, grid, torch.bucketize(start.to(dtype), boundaries), rounding_of(scan, grid))
+        index, compared = settle(scan, grid, known.energy)
+        # A zero row has the same energy at every kappa, and no direction that the bounds could use.
+        index = index.masked_fill(torch.linalg.vector_norm(blocks.embedding, dim=1) == 0, 0)
+        # What has moved was compared, so that without a comparison nothing waits for a look.
+        if compared > 0 or known.energy.dtype == torch.float64:
+            moved = scan.shards.agreed(index != known.index).nonzero().squeeze(1)
+            if len(moved) > 0:
+                state, _ = scan.evaluate(grid[index[moved]].unsqueeze(0), moved)
+                known.best.put(moved, state, torch.ones_like(moved, dtype=torch.bool))
+        evaluations = (known.products + compared) / max(len(index), 1)
+        open_pairs, softmax = known.open_pairs, known.best
+    kappa = grid.to(scan.blocks.embedding.dtype)[index]
+    return LsSolution(kappa, index, softmax, evaluations, open_pairs, len(grid))

@@ -3,10 +3,10 @@
 import torch
 from torch import Tensor
 
-from cosify.functional.checks import check_rows
-from cosify.functional.class_scan import ClassScan
+from cosify.functional.checks import check_shapes
 from cosify.functional.float64 import in_float64
 from cosify.functional.grid import grid_or_default
+from cosify.functional.search import Scan
 from cosify.functional.similarity import full_precision
 
 
@@ -27,16 +27,16 @@ def ml_kappa(embedding: Tensor, weight: Tensor, grid: Tensor | None = None) -> T
     Raises:
         ValueError: if shapes do not fit, d < 2, the grid is not increasing, or a CPU input is not finite.
     """
-    check_rows(embedding, weight)
+    check_shapes(embedding, weight)
     grid = grid_or_default(grid, embedding.device)
     with torch.no_grad(), full_precision(embedding.device):
-        return search_ml(ClassScan.of(embedding, weight), grid)
+        return search_ml(Scan.of(embedding, weight), grid)
 
 
 @torch.no_grad()
-def search_ml(scan: ClassScan, grid: Tensor) -> Tensor:
+def search_ml(scan: Scan, grid: Tensor) -> Tensor:
     """Return the minimiser of Eq. (5) over `grid` [K], one value of it for each sample, [B]."""
-    log_normaliser = log_vmf_normaliser(grid, scan.unit_embedding.shape[1]).unsqueeze(1)
+    log_normaliser = log_vmf_normaliser(grid, scan.blocks.embedding.shape[1]).unsqueeze(1)
     nearest, log_mass = scan.log_masses(grid.unsqueeze(1))
     # Eq. (5) without its constants; kappa * nearest reaches 148, so the sum is formed in float64.
     energy = log_normaliser - in_float64(grid).unsqueeze(1) * in_float64(nearest) - in_float64(log_mass)

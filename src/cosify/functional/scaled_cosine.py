@@ -8,55 +8,17 @@ With x~ = x / ||x||, w~_c = w_c / ||w_c||, logits z_c = kappa x~ . w~_c and the 
 These are the three matrix products of a linear layer, and what normalisation takes away as sums over [B, C].
 """
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.forward_ad import unpack_dual
 
-from cosify.functional.checks import check_finite, check_rows, check_shapes, values_hidden
-from cosify.functional.class_scan import ClassScan
-from cosify.functional.similarity import full_precision, inverse_norms, is_ordinary, unit_rows
-
-
-class NormedRows(NamedTuple):
-    """Rows [n, d] with their norms; no gradient flows here.
-
-    Attributes:
-        rows: [n, d], float32 or float64.
-        inverse: [n], 1 / ||row|| of the original rows, 0 for a zero row.
-        left: by what `rows` are still to be multiplied, which is `inverse`; None: they are unit rows.
-    """
-
-    rows: Tensor
-    inverse: Tensor
-    left: Tensor | None = None
-
-    @classmethod
-    def of(cls, rows: Tensor, name: str, dtype: torch.dtype, unit: bool = True) -> "NormedRows":
-        """Return the rows divided by their norms, or as they are if not `unit` and products stay within the dtype.
-
-        Raises:
-            ValueError: if rows on the CPU are not finite.
-        """
-        rows = rows.detach()
-        inverse = None
-        if rows.device.type == "cpu":
-            norm = torch.linalg.vector_norm(rows, dim=1, dtype=dtype)
-            if is_ordinary(norm):  # and finite; on an accelerator a look would wait for the device
-                inverse = norm.reciprocal_()
-                if not unit:
-                    return cls(rows.to(dtype), inverse, inverse)
-            else:
-                check_finite(rows, name)
-        inverse = inverse_norms(rows, dtype) if inverse is None else inverse
-        return cls(rows.to(dtype) * inverse.unsqueeze(1), inverse)
-
-    def product(self, embedding: Tensor) -> Tensor:
-        """Return the products [B, n] of [B, d] with the unit rows."""
-        found = F.linear(embedding, self.rows)
-        return found if self.left is None else found.mul_(self.left)
+from cosify.functional.checks import check_rows, check_shapes, values_hidden
+from cosify.functional.rows import Rows, common_dtype
+from cosify.functional.search import Scan
+from cosify.functional.similarity import full_precision, inverse_norms, unit_rows
 
 
 class ByAutograd:
@@ -65,12 +27,12 @@ class ByAutograd:
     def __init__(self, embedding: Tensor, weight: Tensor) -> None:
         check_rows(embedding, weight)
         self._given = embedding, weight
-        self._unit = unit_rows(embedding), unit_rows(weight)
-        self._cosine = F.linear(*self._unit)
+        self._cosine = F.linear(unit_rows(embedding), unit_rows(weight))
 
-    def scan(self) -> ClassScan:
+    def scan(self) -> Scan:
         """Return what a search for kappa reads."""
-        return ClassScan.of_cosine(*self._given, *self._unit, self._cosine)
+        samples, classes = (Rows.of(given, self._cosine.dtype) for given in self._given)
+        return Scan.of_rows(samples.divided(), classes.divided()).keeping(self._cosine.detach())
 
     def times(self, kappa: Tensor) -> Tensor:
         """Return kappa times the cosines, [B, C], for kappa [1] or [B]."""
@@ -80,6 +42,8 @@ class ByAutograd:
 class ByHand:
     """The same in fewer operations, each of them a look at all numbers.
 
+    Classes of ordinary norms are divided by them after the product, not before: one copy of the weight less.
+
     Args:
         embedding: [B, d], any norm.
         weight: [C, d], any norm.
@@ -88,20 +52,21 @@ class ByHand:
 
     def __init__(self, embedding: Tensor, weight: Tensor, scanned: bool) -> None:
         check_shapes(embedding, weight)
-        dtype = torch.promote_types(torch.promote_types(embedding.dtype, weight.dtype), torch.float32)
-        self._given = embedding, weight
-        self._samples = NormedRows.of(embedding, "embedding", dtype)
-        self._classes = NormedRows.of(weight, "weight", dtype, unit=scanned)
+        self._given, dtype = (embedding, weight), common_dtype(embedding, weight)
+        self._samples = Rows.of(embedding, dtype, "embedding").divided()
+        inverse, ordinary = inverse_norms(weight.detach(), dtype, "weight")
+        classes = Rows(weight.detach(), inverse)
+        self._classes = classes if ordinary and not scanned else classes.divided()
         self._cosine: Tensor | None = None
 
-    def scan(self) -> ClassScan:
+    def scan(self) -> Scan:
         """Return what a search for kappa reads."""
-        samples, classes = self._samples.rows, self._classes.rows
-        self._cosine = F.linear(samples, classes)
-        return ClassScan.of_cosine(*self._given, samples, classes, self._cosine)
+        scan = Scan.of_rows(self._samples, self._classes)
+        self._cosine = F.linear(scan.blocks.embedding, self._classes.whole())
+        return scan.keeping(self._cosine)
 
     def times(self, kappa: Tensor) -> Tensor:
-        """Return kappa times the cosines, [B, C], for kappa [1] or [B]; to be called once."""
+        """Return kappa times the cosines, [B, C], for kappa [1] or [B]."""
         logits: Tensor = _ScaledCosine.apply(*self._given, kappa, self._samples, self._classes, self._cosine)
         return logits
 
@@ -125,14 +90,21 @@ class _ScaledCosine(torch.autograd.Function):
         embedding: Tensor,
         weight: Tensor,
         kappa: Tensor,
-        samples: NormedRows,
-        classes: NormedRows,
+        samples: Rows,
+        classes: Rows,
         cosine: Tensor | None,
     ) -> Tensor:
-        scale = kappa.to(samples.rows.dtype).reshape(-1, 1)
-        logits = classes.product(samples.rows * scale) if cosine is None else cosine * scale
-        ctx.save_for_backward(embedding, weight, kappa, *samples[:2], *classes[:2], logits)
-        ctx.is_unit = classes.left is None
+        dtype = classes.inverse.dtype
+        scale, unit_embedding = kappa.to(dtype).reshape(-1, 1), samples.whole()
+        ctx.is_unit = classes.unit is not None
+        rows = weight.detach().to(dtype) if classes.unit is None else classes.unit
+        if cosine is not None:
+            logits = cosine * scale
+        else:
+            logits = F.linear(unit_embedding * scale, rows)
+            if not ctx.is_unit:
+                logits *= classes.inverse
+        ctx.save_for_backward(embedding, weight, kappa, unit_embedding, samples.inverse, rows, classes.inverse, logits)
         return logits
 
     @staticmethod

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cosify.functional.checks import check_rows, values_hidden
+from cosify.functional.checks import check_finite, check_rows, values_hidden
 
 LOG2_E = math.log2(math.e)
 SHORT, LONG = 1e-15, 1e15  # between them squares, and products with inverses, are far from the ends of float32
@@ -62,26 +62,31 @@ def is_ordinary(length: Tensor) -> bool:
     return float(least) > SHORT and float(most) < LONG
 
 
-def inverse_norms(rows: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return 1 / ||row|| of each row [C, d] in `dtype`, without a copy of all rows; 0 for a zero row.
+def inverse_norms(rows: Tensor, dtype: torch.dtype, name: str) -> tuple[Tensor, bool]:
+    """Return 1 / ||row|| of each row [n, d] in `dtype`, 0 for a zero row, and whether all are known to be ordinary.
 
     Squares of entries near 1e-30 or 1e30 leave float32, so rows are scaled by their largest entry first: on the CPU
     such rows alone, elsewhere, where to single them out would be to wait for the device, all of them in blocks.
     Deviation: a row shorter than 1e-37 (1e-300 in float64), whose inverse the dtype cannot hold, counts as zero.
+
+    Raises:
+        ValueError: if rows on the CPU are not finite; `name` is what they are called.
     """
     if rows.shape[1] == 0:
-        return torch.zeros(len(rows), dtype=dtype, device=rows.device)
+        return torch.zeros(len(rows), dtype=dtype, device=rows.device), False
     if values_hidden():
-        return _scaled_inverse_norms(rows, dtype)
+        return _scaled_inverse_norms(rows, dtype), False
     if rows.device.type != "cpu":
         blocks = rows.split(max(1, SCALED_NUMBERS // rows.shape[1]))
-        return torch.cat([_scaled_inverse_norms(block, dtype) for block in blocks])
+        return torch.cat([_scaled_inverse_norms(block, dtype) for block in blocks]), False
     norm = torch.linalg.vector_norm(rows, dim=1, dtype=dtype)
     inverse: Tensor = norm.reciprocal()
-    if not is_ordinary(norm):
-        extreme = ((norm < SHORT) | ~(norm < LONG)).nonzero().squeeze(1)
-        inverse[extreme] = _scaled_inverse_norms(rows[extreme], dtype)
-    return inverse
+    if is_ordinary(norm):  # and finite
+        return inverse, True
+    check_finite(rows, name)
+    extreme = ((norm < SHORT) | ~(norm < LONG)).nonzero().squeeze(1)
+    inverse[extreme] = _scaled_inverse_norms(rows[extreme], dtype)
+    return inverse, False
 
 
 def _scaled_inverse_norms(rows: Tensor, dtype: torch.dtype) -> Tensor:

@@ -6,7 +6,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from cosify.functional.checks import check_finite
 from cosify.functional.similarity import inverse_norms
 
 SAMPLES = 256  # numbers of a weight on the CPU that are compared
@@ -49,10 +48,10 @@ class ClassNorms:
         if kept is None or kept.weight() is not weight or kept.state != state or not _unchanged(kept):
             with torch.inference_mode(False), torch.no_grad():
                 rows = weight.detach().flatten(1)
-                check_finite(rows, "weight")
                 numbers = rows.reshape(-1)[:: 1 + rows.numel() // SAMPLES] if rows.device.type == "cpu" else None
                 copied = None if numbers is None else numbers.clone()
-                kept = self._kept = _Kept(weakref.ref(weight), state, inverse_norms(rows, dtype), numbers, copied)
+                inverse, _ = inverse_norms(rows, dtype, "weight")
+                kept = self._kept = _Kept(weakref.ref(weight), state, inverse, numbers, copied)
         return kept.inverse
 
     def __getstate__(self) -> None:

@@ -11,7 +11,7 @@ from torch.distributed import ProcessGroup
 
 from cosify.errors import InputError
 from cosify.functional.checks import check_rows
-from cosify.functional.class_scan import ClassScan
+from cosify.functional.search import Scan
 from cosify.functional.similarity import full_precision
 from cosify.heads.cosine_head import CosineHead
 
@@ -81,7 +81,7 @@ class ClassParallelCosineLinear(CosineHead):
         self.classes = class_range(num_classes, rank, world_size)
         self.weight = nn.Parameter(torch.empty(len(self.classes), in_features, device=device, dtype=dtype))
         self.reset_parameters()
-        self._setup_kappa(num_classes, in_features, kappa, "running", start_kappa, start_norm)
+        self._setup(num_classes, in_features, kappa, "running", start_kappa, start_norm)
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
@@ -104,9 +104,9 @@ class ClassParallelCosineLinear(CosineHead):
     def forward(self, embedding: Tensor) -> Tensor:
         """Map embeddings [B, d] to the logits [B, c] of this process' classes, with the running kappa; no gradient."""
         check_rows(embedding, self.weight)
-        scan = ClassScan.of(embedding, self.weight)
+        scan = Scan.of(embedding, self.weight)
         with full_precision(embedding.device):
-            return self.inference_kappa() * torch.cat([block.cosine for block in scan.blocks()], dim=1)
+            return self.inference_kappa() * torch.cat([block.cosine for block in scan.blocks], dim=1)
 
     @torch.no_grad()
     def predict(self, embedding: Tensor) -> tuple[Tensor, Tensor]:
@@ -126,10 +126,10 @@ class ClassParallelCosineLinear(CosineHead):
         check_rows(embedding, self.weight)
         everything, own = _gather_rows(embedding.detach(), self.process_group)
         with full_precision(embedding.device):
-            scan = ClassScan.of(everything, self.weight, group=self.process_group)
-            best = scan.unit_embedding.new_full((len(everything),), -torch.inf)
+            scan = Scan.of(everything, self.weight, group=self.process_group)
+            best = scan.blocks.embedding.new_full((len(everything),), -torch.inf)
             index = torch.zeros(len(everything), dtype=torch.int64, device=best.device)
-            for block in scan.blocks():
+            for block in scan.blocks:
                 largest, position = block.cosine.max(dim=1)
                 index = torch.where(largest > best, position + block.start + self.classes.start, index)
                 best = torch.maximum(best, largest)
@@ -144,10 +144,8 @@ class ClassParallelCosineLinear(CosineHead):
         """Return the samples of all processes, in their order."""
         if self.process_group is None:
             return embedding, labels, weights
-        all_labels, _ = _gather_rows(labels, self.process_group)
-        all_weights, _ = _gather_rows(weights, self.process_group)
-        everything: Tensor = _GatherEmbeddings.apply(embedding, self.process_group)
-        return everything, all_labels, all_weights
+        everything: tuple[Tensor, Tensor, Tensor] = _Gather.apply(embedding, labels, weights, self.process_group)
+        return everything
 
     def classes_of(self, labels: Tensor) -> tuple[Tensor, Tensor, int]:
         """Return the weight of this process' classes, where among them the labels are, and C; of a sample, if asked."""
@@ -202,9 +200,9 @@ def _gather_rows(rows: Tensor, group: ProcessGroup | None) -> tuple[Tensor, slic
     if group is None:
         return rows, slice(None)
     rank, world_size = place_in(group)
-    counts = [torch.zeros(1, dtype=torch.int64, device=rows.device) for _ in range(world_size)]
-    dist.all_gather(counts, torch.tensor([len(rows)], device=rows.device), group=group)
-    sizes = [int(count) for count in counts]
+    counts = torch.empty(world_size, 1, dtype=torch.int64, device=rows.device)
+    dist.all_gather(list(counts), torch.tensor([len(rows)], device=rows.device), group=group)
+    sizes = counts.flatten().tolist()  # the one look at a value
     padded = rows.new_zeros(max(sizes), *rows.shape[1:])
     padded[: len(rows)] = rows
     parts = [torch.empty_like(padded) for _ in range(world_size)]
@@ -214,16 +212,26 @@ def _gather_rows(rows: Tensor, group: ProcessGroup | None) -> tuple[Tensor, slic
     return everything, slice(first, first + len(rows))
 
 
-class _GatherEmbeddings(torch.autograd.Function):
-    """All processes' rows; backward, this one's times the number of processes, which DDP's average divides by."""
+class _Gather(torch.autograd.Function):
+    """All processes' embeddings, labels and weights, in one exchange of their bytes.
+
+    Backward, this process' rows times the number of processes, which DDP's average divides by.
+    """
 
     @staticmethod
-    def forward(ctx: Any, embedding: Tensor, group: ProcessGroup) -> Tensor:
-        everything, ctx.own = _gather_rows(embedding, group)
+    def forward(
+        ctx: Any, embedding: Tensor, labels: Tensor, weights: Tensor, group: ProcessGroup
+    ) -> tuple[Tensor, ...]:
+        given = (embedding, labels.unsqueeze(1), weights.unsqueeze(1))
+        parts = [each.contiguous().view(torch.uint8) for each in given]
+        everything, ctx.own = _gather_rows(torch.cat(parts, dim=1), group)
         ctx.world_size = dist.get_world_size(group)
-        return everything
+        columns = everything.split([part.shape[1] for part in parts], dim=1)
+        rows, *others = (part.contiguous().view(each.dtype) for part, each in zip(columns, given, strict=True))
+        ctx.mark_non_differentiable(*(found := [other.squeeze(1) for other in others]))
+        return rows, *found
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        return gradient[ctx.own] * ctx.world_size, None
+    def backward(ctx: Any, gradient: Tensor, *_: Tensor) -> tuple[Tensor, None, None, None]:
+        return gradient[ctx.own] * ctx.world_size, None, None, None

@@ -5,10 +5,10 @@ from torch import Tensor, nn
 from torch.distributed import ProcessGroup
 
 from cosify.errors import InputError
-from cosify.functional.checks import check_rows, in_backward, values_visible
-from cosify.functional.chunked_loss import LossSettings, chunked_loss
-from cosify.functional.class_scan import ClassScan
+from cosify.functional.checks import check_shapes, in_backward, values_visible
+from cosify.functional.chunked_loss import LabelledScan, LossSettings, chunked_loss
 from cosify.functional.margin import Margin
+from cosify.functional.search import Scan
 from cosify.functional.similarity import full_precision
 from cosify.heads.cosine_head import CosineHead
 
@@ -88,24 +88,24 @@ class CosineSoftmaxLoss(nn.Module):
         embedding, labels, weights = head.gathered(embedding, *self._checked(embedding, labels, sample_weight))
         weight, index, num_classes = head.classes_of(labels)
         with full_precision(embedding.device):
-            scan = ClassScan.of(embedding, weight, self.chunk, head.process_group)
-            scan = scan.with_labels(index, labels >= 0).stored(_room(scan, weight))
+            classes = Scan.of(embedding, weight, self.chunk, head.process_group)
+            labelled = LabelledScan.of(classes, index, labels >= 0, weight)
             counted = weights > 0
-            estimate = head.batch_kappa(scan, num_classes, counted)
+            estimate = head.batch_kappa(labelled.scan, num_classes, counted)
             state = estimate.softmax
             if state is None:
-                state, _ = scan.solve(estimate.kappa.detach().reshape(1, -1))
+                state, _ = labelled.scan.evaluate(estimate.kappa.detach().reshape(1, -1))
             if head.training and not in_backward():
                 head.record(embedding.detach(), estimate.kappa.detach(), counted)
-            weights = weights.to(scan.unit_embedding.dtype)
+            weights = weights.to(classes.blocks.embedding.dtype)
             weights = weights / weights.sum().clamp_min(torch.finfo(weights.dtype).tiny)
             kappa = estimate.kappa.to(weights.dtype)
             settings = LossSettings(self.margin, self.label_smoothing, num_classes)
-            return chunked_loss(embedding, weight, kappa, scan, state, settings, weights)
+            return chunked_loss(embedding, weight, kappa, labelled, state, settings, weights)
 
     def _checked(self, embedding: Tensor, labels: Tensor, sample_weight: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return labels with -1 for those to ignore, and the weight of each sample, 0 for these."""
-        check_rows(embedding, self.head.weight.flatten(1))
+        check_shapes(embedding, self.head.weight.flatten(1))
         num_rows, num_classes = len(embedding), self.head.num_classes
         if labels.is_floating_point() or labels.dtype == torch.bool or labels.shape != (num_rows,):
             raise InputError(
@@ -135,10 +135,3 @@ class CosineSoftmaxLoss(nn.Module):
         """Show margins and smoothing."""
         margin = self.margin
         return f"margin={margin.cosine}, angular_margin={margin.angle}, label_smoothing={self.label_smoothing}"
-
-
-def _room(scan: ClassScan, weight: Tensor) -> Tensor | None:
-    """Return what will become the weight's gradient, if there will be one and the cosines fit into it."""
-    will_be = torch.is_grad_enabled() and weight.requires_grad and weight.dtype == scan.unit_embedding.dtype
-    fits = will_be and len(scan.embedding) <= weight.shape[1]
-    return torch.empty_like(weight, memory_format=torch.contiguous_format) if fits else None

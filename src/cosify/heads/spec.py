@@ -5,8 +5,9 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, get_args
 
 from cosify.errors import InputError
-from cosify.heads.cosine_head import CosineHead, EvalKappa, check_saved
+from cosify.heads.cosine_head import CosineHead
 from cosify.heads.policies import resolve_policy
+from cosify.heads.running_kappa import EvalKappa, check_saved
 
 FORMAT = 1  # of the `cosify` key in config.json
 

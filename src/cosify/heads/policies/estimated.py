@@ -34,4 +34,4 @@ class RuleOfThumb(KappaPolicy):
 
     def estimate(self, geometry: Geometry) -> Estimate:
         kappa = rule_from_mean(geometry.scan.prototype_sum() / geometry.num_classes)
-        return Estimate(kappa.to(geometry.scan.unit_embedding.dtype).clamp_min(kappa_grid(device=kappa.device)[0]))
+        return Estimate(kappa.to(geometry.kappa.dtype).clamp_min(kappa_grid(device=kappa.device)[0]))

@@ -7,14 +7,14 @@ import torch
 from torch import Tensor
 
 from cosify.functional import expected_kappa
-from cosify.functional.class_scan import ClassScan, SoftmaxState
+from cosify.functional.search import Scan, SoftmaxState
 
 
 @dataclass(frozen=True)
 class Geometry:
     """What a policy reads of one batch; nothing here carries a gradient."""
 
-    scan: ClassScan  # embeddings, prototypes and their cosines
+    scan: Scan  # embeddings, prototypes and their cosines
     num_classes: int  # C; of a class-parallel head over all ranks
     kappa: Tensor  # scalar, the head's running kappa
     last_kappa: Tensor  # [.], of the batch before, or the start

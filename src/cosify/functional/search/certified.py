@@ -16,8 +16,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from cosify.functional.class_scan import KAPPAS_AT_ONCE, ClassScan, SoftmaxState
-from cosify.functional.ls_bounds import SpanBounds, bound_above, bound_below
+from cosify.functional.search.blocks import KAPPAS_AT_ONCE
+from cosify.functional.search.bounds import SpanBounds, bound_above, bound_below
+from cosify.functional.search.softmax import Scan, SoftmaxState
 
 # Directions of SpanBounds besides x.  A second one halves the evaluations on clustered classes, a third saves nothing.
 MOST_AVERAGES = 2
@@ -53,7 +54,7 @@ class Evaluated:
         self.products += len(rows)
 
 
-def search_certified(scan: ClassScan, grid: Tensor, start: Tensor, rounding: Tensor) -> Evaluated:
+def search_certified(scan: Scan, grid: Tensor, start: Tensor, rounding: Tensor) -> Evaluated:
     """Evaluate every candidate whose energy may be the least, up to rounding.
 
     Args:
@@ -62,11 +63,11 @@ def search_certified(scan: ClassScan, grid: Tensor, start: Tensor, rounding: Ten
         start: index of the candidate to begin at, [1] or [B].
         rounding: [K], of an energy at each candidate; what is left out is worse than the best by more.
     """
-    num_rows, last = len(scan.embedding), len(grid) - 1
+    num_rows, last = len(scan.blocks.embedding), len(grid) - 1
     low = (start - 1).clamp(0, len(grid) - KAPPAS_AT_ONCE).expand(num_rows).clone()
     high = low + (KAPPAS_AT_ONCE - 1)
     window = low + torch.arange(KAPPAS_AT_ONCE, device=low.device).unsqueeze(1)
-    state, others = scan.solve(grid[window], beyond=grid[(high + 1).clamp_max(last)])
+    state, others = scan.evaluate(grid[window], beyond=grid[(high + 1).clamp_max(last)])
     assert others is not None
     energy = state.energy.new_full((len(grid), num_rows), torch.inf).scatter_(0, window, state.energy)
     position = state.energy.argmin(dim=0)
@@ -74,12 +75,12 @@ def search_certified(scan: ClassScan, grid: Tensor, start: Tensor, rounding: Ten
     inner = scan.inner(state, 0)  # at `low`; `others` is that of a candidate not beyond `high + 1`
     while True:
         up = (known.index == high) & (high < last)
-        rows = scan.agreed(up | ((known.index == low) & (low > 0))).nonzero().squeeze(1)
+        rows = scan.shards.agreed(up | ((known.index == low) & (low > 0))).nonzero().squeeze(1)
         if len(rows) == 0:
             break
         upwards = up[rows]
         index = torch.where(upwards, high[rows] + 1, low[rows] - 1)
-        state, beyond = scan.solve(grid[index].unsqueeze(0), rows, grid[(index + 1).clamp_max(last)])
+        state, beyond = scan.evaluate(grid[index].unsqueeze(0), rows, grid[(index + 1).clamp_max(last)])
         assert beyond is not None
         known.enter(rows, index, state)
         ups, downs = rows[upwards], rows[~upwards]
@@ -88,10 +89,10 @@ def search_certified(scan: ClassScan, grid: Tensor, start: Tensor, rounding: Ten
 
     limit = known.best.energy[0] + rounding[known.index]
     limit_above = known.best.energy[0] + rounding[-1]
-    nearest = scan.nearest_of_all(known.best.nearest[0], None)
+    nearest = scan.target.nearest(known.best.nearest[0])
     below = (low > 0) & (bound_below(inner) < limit)
     above = (high < last) & (bound_above(nearest, others) < limit_above)
-    rows = scan.agreed(below | above).nonzero().squeeze(1)
+    rows = scan.shards.agreed(below | above).nonzero().squeeze(1)
     if len(rows) > 0:
         candidate = torch.arange(len(grid), device=grid.device).unsqueeze(1)
         is_open = (below[rows] & (candidate < low[rows])) | (above[rows] & (candidate > high[rows]))
@@ -100,7 +101,7 @@ def search_certified(scan: ClassScan, grid: Tensor, start: Tensor, rounding: Ten
 
 
 def _close(
-    scan: ClassScan, grid: Tensor, known: Evaluated, rows: Tensor, is_open: Tensor, near: Tensor, rounding: Tensor
+    scan: Scan, grid: Tensor, known: Evaluated, rows: Tensor, is_open: Tensor, near: Tensor, rounding: Tensor
 ) -> None:
     """Rule out or evaluate the candidates `is_open` [K, n] of the samples `rows` [n], looking at those `near` first."""
     bounds = SpanBounds(scan, grid, rows, known.best.nearest[0, rows])
@@ -117,7 +118,7 @@ def _close(
         rows, is_open, bound = rows[left], is_open[:, left], bound[:, left]
         bounds.keep(left)
         index = bound.masked_fill(~is_open, torch.inf).argmin(dim=0)
-        state, _ = scan.solve(grid[index].unsqueeze(0), rows)
+        state, _ = scan.evaluate(grid[index].unsqueeze(0), rows)
         known.enter(rows, index, state)
         known.open_pairs += len(rows)
         is_open[index, torch.arange(len(rows), device=rows.device)] = False
@@ -129,9 +130,9 @@ def _close(
 
 
 def _still_open(
-    scan: ClassScan, known: Evaluated, rows: Tensor, is_open: Tensor, bound: Tensor, rounding: Tensor
+    scan: Scan, known: Evaluated, rows: Tensor, is_open: Tensor, bound: Tensor, rounding: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Return which candidates [K, n] of `rows` no bound rules out, and which of the rows [n] have any."""
     slack = torch.maximum(rounding.unsqueeze(1), rounding[known.index[rows]])
-    is_open = scan.agreed(is_open & (bound < known.best.energy[0, rows] + slack))
+    is_open = scan.shards.agreed(is_open & (bound < known.best.energy[0, rows] + slack))
     return is_open, is_open.any(dim=0)

@@ -1,0 +1,60 @@
+"""Embeddings or classes with their norms, from which unit rows are made block by block."""
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from cosify.functional.float64 import float64_device
+from cosify.functional.similarity import inverse_norms
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Vectors of any norm; no gradient flows here.
+
+    Attributes:
+        given: [n, d], in any floating point dtype.
+        inverse: [n], 1 / ||row||, 0 for a zero row; float32 or float64, as all that is computed from it.
+        unit: [n, d], the rows divided by their norms; None: each block is divided when it is asked for.
+    """
+
+    given: Tensor
+    inverse: Tensor
+    unit: Tensor | None = None
+
+    @classmethod
+    def of(cls, given: Tensor, dtype: torch.dtype, name: str = "weight") -> "Rows":
+        """Return rows with their norms.
+
+        Raises:
+            ValueError: if rows on the CPU are not finite.
+        """
+        given = given.detach()
+        return cls(given, inverse_norms(given, dtype, name)[0])
+
+    def divided(self) -> "Rows":
+        """Return the same with all unit rows at hand."""
+        return replace(self, unit=self.whole())
+
+    def whole(self) -> Tensor:
+        """Return all unit rows."""
+        return self.given.to(self.inverse.dtype) * self.inverse.unsqueeze(1) if self.unit is None else self.unit
+
+    def block(self, start: int, stop: int) -> Tensor:
+        """Return unit rows from `start` to `stop`."""
+        if self.unit is not None:
+            return self.unit[start:stop]
+        return self.given[start:stop].to(self.inverse.dtype) * self.inverse[start:stop].unsqueeze(1)
+
+    def in_float64(self) -> "Rows":
+        """Return the same in float64, from the given numbers; on the CPU if their device has none."""
+        return Rows.of(self.given.to(float64_device(self.given.device)), torch.float64)
+
+
+def common_dtype(*tensors: Tensor) -> torch.dtype:
+    """Return what is computed in: float32, or float64 if a tensor has it."""
+    dtype = torch.float32
+    for tensor in tensors:
+        dtype = torch.promote_types(dtype, tensor.dtype)
+    return dtype

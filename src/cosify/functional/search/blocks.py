@@ -1,0 +1,119 @@
+"""The classes in blocks: prototypes and cosines of some classes at a time, so that nobody has to hold [B, C].
+
+Everything that is made of them is a sum over classes after a maximum over classes, so that blocks change nothing but
+the order of summation.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from cosify.functional.checks import values_hidden
+from cosify.functional.rows import Rows
+
+# Bytes of one block of softmax coefficients.  On a CPU a block should stay in the cache; a GPU needs large ones to be
+# busy, and has 3 to 12 of them at C = 10^5.
+BLOCK_BYTES = {"cpu": 1 << 20, "cuda": 128 << 20}
+# Bytes of cosines [B, C] that are kept; beyond it every walk computes them again.
+STORE_BYTES = {"cpu": 16 << 20, "cuda": 512 << 20}
+MANY_CLASSES = (
+    1 << 14
+)  # up to which all candidates are evaluated in one operation, in a trace or if the problem is small
+KAPPAS_AT_ONCE = 3  # of the certified search's first step, the largest block there is
+SMALLEST_CHUNK = 64
+
+
+class Block(NamedTuple):
+    """Some classes."""
+
+    start: int  # number of the first one
+    prototypes: Tensor  # [c, d]
+    cosine: Tensor  # [B, c]; -inf at a target that is kept apart
+
+
+@dataclass(frozen=True)
+class ClassBlocks:
+    """Samples and classes, `chunk` classes at a time.
+
+    Attributes:
+        embedding: [B, d], unit rows.
+        classes: C of them.
+        chunk: classes in a block.
+        apart: [B], number of a class that each sample leaves out, -1 for none; None: nobody does.
+        kept: the cosines of each block, [B, c], if they are kept.
+    """
+
+    embedding: Tensor
+    classes: Rows
+    chunk: int
+    apart: Tensor | None = None
+    kept: Sequence[Tensor] | None = None
+
+    @property
+    def num_classes(self) -> int:
+        """C."""
+        return len(self.classes.given)
+
+    def __iter__(self) -> Iterator[Block]:
+        """Yield the classes in order, with the cosines of all samples."""
+        return self.of()
+
+    def of(self, rows: Tensor | None = None) -> Iterator[Block]:
+        """Yield the classes in order, with the cosines of all samples or of `rows`."""
+        embedding = some(rows, self.embedding)
+        for number, start in enumerate(range(0, self.num_classes, self.chunk)):
+            prototypes = self.classes.block(start, start + self.chunk)
+            if self.kept is not None:
+                cosine = some(rows, self.kept[number])
+            else:
+                cosine = embedding @ prototypes.T
+                if self.apart is not None:
+                    put(cosine, some(rows, self.apart), start, -torch.inf)
+            yield Block(start, prototypes, cosine)
+
+    def stored(self) -> "ClassBlocks":
+        """Return the same with the cosines kept, if they fit into the memory set aside for them."""
+        limit = STORE_BYTES.get(self.embedding.device.type, STORE_BYTES["cuda"])
+        fits = len(self.embedding) * self.num_classes * self.embedding.element_size() <= limit
+        return replace(self, kept=[block.cosine for block in self]) if fits else self
+
+    def prototype_sum(self, dtype: torch.dtype) -> Tensor:
+        """Return the sum of these prototypes, [d]."""
+        starts = range(0, self.num_classes, self.chunk)
+        parts = [self.classes.block(start, start + self.chunk).to(dtype).sum(dim=0) for start in starts]
+        return torch.stack(parts).sum(dim=0)
+
+
+def put(values: Tensor, index: Tensor, start: int, new: Tensor | float) -> None:
+    """Write `new`, [B] or a number, into `values` [B, c] of the classes from `start` on, at the classes `index` [B].
+
+    What is none of these classes is passed over, without a look at any value.
+    """
+    column = (index - start).unsqueeze(1)
+    inside = (column >= 0) & (column < values.shape[1])
+    column = column.clamp(0, values.shape[1] - 1)
+    new = new.unsqueeze(1) if isinstance(new, Tensor) else new
+    values.scatter_(1, column, torch.where(inside, new, values.gather(1, column)))
+
+
+def default_chunk(num_rows: int, num_classes: int, device: torch.device) -> int:
+    """Return how many classes fit a block of softmax coefficients, a power of two; in a trace all of them."""
+    if values_hidden():  # the batch size may be symbolic
+        return num_classes
+    per_class = 4 * KAPPAS_AT_ONCE * max(num_rows, 1)
+    fitting = BLOCK_BYTES.get(device.type, BLOCK_BYTES["cuda"]) // per_class
+    return max(SMALLEST_CHUNK, 1 << int(math.log2(max(fitting, 1))))
+
+
+def at_once(num_kappas: int, num_classes: int) -> int:
+    """Return for how many kappas one operation computes [n, B, C], for all if classes are few."""
+    return max(1, num_kappas * MANY_CLASSES // num_classes)
+
+
+def some(rows: Tensor | None, values: Tensor) -> Tensor:
+    """Return some samples; rows come sorted and once each, so that as many as there are need no copy."""
+    return values if rows is None or rows.shape[0] == values.shape[0] else values[rows]

@@ -1,0 +1,198 @@
+"""The softmax of Eq. (2), its average prototype and the energy of Eq. (10), at several kappas in one walk."""
+
+from dataclasses import dataclass, fields, replace
+
+import torch
+from torch import Tensor
+from torch.distributed import ProcessGroup
+from torch.nn.functional import logsigmoid
+
+from cosify.functional.checks import values_hidden
+from cosify.functional.float64 import sum_dtype
+from cosify.functional.rows import Rows, common_dtype
+from cosify.functional.search.blocks import ClassBlocks, at_once, default_chunk, some
+from cosify.functional.search.shards import Shards
+from cosify.functional.search.target import Labelled, NoTarget
+from cosify.functional.similarity import powers
+
+FLOOR = -2.0  # below any cosine: the maximum over no class at all
+
+
+@dataclass(frozen=True)
+class SoftmaxState:
+    """The softmax at n kappas for each of B samples; "the rest" is all classes but a target that is kept apart.
+
+    Attributes:
+        kappa: [n, B].
+        nearest: [n, B], the largest cosine of the rest.
+        mass: [n, B], sum of exp(kappa (z_c - nearest)) over the rest.
+        rest_mean: [n, B, d], the average prototype of the rest.
+        log_odds: [n, B], log of the target's mass over the rest's; -inf without a target.
+        energy: [n, B], Eq. (10).
+    """
+
+    kappa: Tensor
+    nearest: Tensor
+    mass: Tensor
+    rest_mean: Tensor
+    log_odds: Tensor
+    energy: Tensor
+
+    def pick(self, position: Tensor) -> "SoftmaxState":
+        """Return the state, n = 1, at one of the kappas of each sample, [B]."""
+        num_rows = len(position)
+        flat = position * num_rows + torch.arange(num_rows, device=position.device)
+        states = (getattr(self, field.name).flatten(0, 1) for field in fields(self))
+        return SoftmaxState(*(values.index_select(0, flat).unsqueeze(0) for values in states))
+
+    def put(self, rows: Tensor, other: "SoftmaxState", chosen: Tensor) -> None:
+        """Overwrite samples `rows` by the samples of `other` that the mask `chosen` selects."""
+        for field in fields(self):
+            getattr(self, field.name)[:, rows] = getattr(other, field.name)[:, chosen]
+
+
+@dataclass(frozen=True)
+class Scan:
+    """Samples against classes, and what is known of both; no gradient flows here.
+
+    Attributes:
+        samples: the embeddings.
+        blocks: of this process' classes.
+        target: the labelled classes, if labels are known.
+        shards: the processes that share the classes.
+    """
+
+    samples: Rows
+    blocks: ClassBlocks
+    target: NoTarget
+    shards: Shards
+
+    @classmethod
+    def of(
+        cls, embedding: Tensor, weight: Tensor, chunk: int | None = None, group: ProcessGroup | None = None
+    ) -> "Scan":
+        """Prepare [B, d] against [C, d]; `chunk` from the memory that a block may take, unless given.
+
+        Raises:
+            ValueError: if numbers on the CPU are not finite.
+        """
+        dtype = common_dtype(embedding, weight)
+        samples = Rows.of(embedding, dtype, "embedding")
+        return cls.of_rows(samples, Rows.of(weight, dtype, "weight"), chunk, group)
+
+    @classmethod
+    def of_rows(
+        cls, samples: Rows, classes: Rows, chunk: int | None = None, group: ProcessGroup | None = None
+    ) -> "Scan":
+        """Prepare the same from rows whose norms are known."""
+        embedding, num_classes = samples.whole(), len(classes.given)
+        chunk = default_chunk(embedding.shape[0], num_classes, embedding.device) if chunk is None else chunk
+        return cls(samples, ClassBlocks(embedding, classes, chunk), NoTarget(), Shards(group))
+
+    def without(self, index: Tensor, has_label: Tensor) -> tuple["Scan", Labelled]:
+        """Return the same with the labelled classes kept apart, and these.
+
+        Args:
+            index: [B], number of the label among this process' classes; -1 for none, or where another one holds it.
+            has_label: [B], whether any process holds it.
+        """
+        classes, embedding, rows = self.blocks.classes, self.blocks.embedding, index.clamp_min(0)
+        own = Rows(classes.given[rows], classes.inverse[rows] * (index >= 0))
+        prototype = self.shards.sum(own.whole())
+        target = Labelled((embedding * prototype).sum(dim=1).masked_fill(~has_label, -torch.inf), prototype)
+        return replace(self, blocks=replace(self.blocks, apart=index, kept=None), target=target), target
+
+    def prototype_sum(self) -> Tensor:
+        """Return the sum of all prototypes, [d], float64 if the device has it."""
+        return self.shards.sum(self.blocks.prototype_sum(sum_dtype(self.blocks.embedding.device)))
+
+    def stored(self) -> "Scan":
+        """Return the same with the cosines kept, if they fit into the memory set aside for them."""
+        return replace(self, blocks=self.blocks.stored())
+
+    def keeping(self, cosine: Tensor) -> "Scan":
+        """Return the same with cosines [B, C] that someone has computed."""
+        return replace(self, blocks=replace(self.blocks, kept=cosine.split(self.blocks.chunk, dim=1)))
+
+    def in_float64(self, rows: Tensor | slice) -> "Scan":
+        """Return some samples in float64, normalised from the original numbers, without labels."""
+        classes = self.blocks.classes.in_float64()
+        samples = Rows.of(self.samples.given[rows].to(classes.given.device), torch.float64)
+        return Scan.of_rows(samples, classes, self.blocks.chunk, self.shards.group)
+
+    def evaluate(
+        self, kappa: Tensor, rows: Tensor | None = None, beyond: Tensor | None = None
+    ) -> tuple[SoftmaxState, Tensor | None]:
+        """Return the softmax at `kappa` [n, B] or [n, 1], of all samples or of `rows`, in one walk.
+
+        The largest cosine is known at the end only, so sums are kept relative to the largest so far.
+
+        Args:
+            kappa: where the average is wanted, a matrix product for each.
+            rows: numbers of samples.
+            beyond: [B], one more kappa of each, of which only `others` is wanted.
+
+        Returns:
+            The state, and `others` at `beyond`.
+        """
+        embedding, target = some(rows, self.blocks.embedding), self.target.of(rows)
+        num_rows, dim = embedding.shape
+        kappa = kappa.to(embedding.dtype).expand(kappa.shape[0], num_rows)
+        num_sums = kappa.shape[0]
+        every = kappa if beyond is None else torch.cat([kappa, beyond.to(kappa.dtype).unsqueeze(0)])
+        nearest = embedding.new_full((num_rows,), FLOOR)
+        mass = total = embedding.new_zeros(())
+        for block in self.blocks.of(rows):
+            before, nearest = nearest, torch.maximum(nearest, block.cosine.amax(dim=1))
+            power = powers(every.unsqueeze(-1), block.cosine - nearest.unsqueeze(1))
+            flat = power[:num_sums].reshape(num_sums * num_rows, power.shape[-1])
+            if block.start == 0:
+                mass, total = power.sum(dim=-1), flat @ block.prototypes
+            else:
+                shrink = (every * (before - nearest)).exp_()
+                mass = torch.addcmul(power.sum(dim=-1), mass, shrink)
+                total = total.mul_(shrink[:num_sums].reshape(-1, 1)).addmm_(flat, block.prototypes)
+        if self.shards.group is not None:
+            local, nearest = nearest, self.shards.max(nearest)
+            shrink = (every * (local - nearest)).exp_()
+            mass = self.shards.sum(mass * shrink)
+            total = self.shards.sum(total * shrink[:num_sums].reshape(-1, 1))
+        mass = mass.clamp_min(torch.finfo(mass.dtype).tiny)  # zero where the target is the only class
+        log_odds = target.log_odds(every, nearest, mass)
+        one = None if beyond is None else others(target, every[-1], nearest, mass[-1], log_odds[-1])
+        mass, log_odds = mass[:num_sums], log_odds[:num_sums]
+        rest_mean = total.reshape(num_sums, num_rows, dim).div_(mass.unsqueeze(-1))
+        # Of the difference: the expanded form 1 - 2 s + |m|^2 cancels where the two nearly agree.
+        residual = embedding - target.mean(rest_mean, log_odds)
+        energy = 0.5 * torch.linalg.vector_norm(residual, dim=-1).square()
+        return SoftmaxState(kappa, nearest.expand_as(kappa), mass, rest_mean, log_odds, energy), one
+
+    def mean(self, state: SoftmaxState, position: int, rows: Tensor | None = None) -> Tensor:
+        """Return m of Eq. (12), the average of all prototypes, [B, d], at one kappa of a state of `rows`."""
+        return self.target.of(rows).mean(state.rest_mean[position], state.log_odds[position])
+
+    def inner(self, state: SoftmaxState, position: int, rows: Tensor | None = None) -> Tensor:
+        """Return x . m, the average cosine, [B]; it grows with kappa."""
+        inner = (some(rows, self.blocks.embedding) * state.rest_mean[position]).sum(dim=1)
+        return self.target.of(rows).inner(inner, state.log_odds[position])
+
+    def log_masses(self, kappa: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the largest cosine [B] and log sum exp(kappa (z - largest)) over all classes, [n, B] for [n, 1]."""
+        nearest = self.blocks.embedding.new_full((self.blocks.embedding.shape[0],), FLOOR)
+        for block in self.blocks:
+            nearest = torch.maximum(nearest, block.cosine.amax(dim=1))
+        nearest = self.target.nearest(self.shards.max(nearest))
+        kappa = kappa.to(nearest.dtype)
+        groups = kappa.unsqueeze(-1).split(at_once(len(kappa), self.blocks.num_classes) if values_hidden() else 1)
+        mass = nearest.new_zeros(())
+        for block in self.blocks:
+            gap = block.cosine - nearest.unsqueeze(1)
+            sums = torch.cat([powers(group, gap).sum(dim=-1) for group in groups])
+            mass = sums if block.start == 0 else mass + sums
+        return nearest, (self.shards.sum(mass) + self.target.mass(kappa, nearest)).log()
+
+
+def others(target: NoTarget, kappa: Tensor, nearest: Tensor, mass: Tensor, log_odds: Tensor) -> Tensor:
+    """Return 1 - p of the nearest class, the target included; it falls with kappa."""
+    log_nearest = kappa * (target.nearest(nearest) - nearest)
+    return -torch.expm1(log_nearest - mass.log() + logsigmoid(-log_odds))
