@@ -241,7 +241,7 @@ def test_bounds_lie_below_the_energies(name: str, labelled: bool) -> None:
         share = others(scan.target, grid[k], state.nearest[0], state.mass[k], state.log_odds[k])
         assert (bound_above(nearest, share) <= state.energy[k:] + 1e-12)[:, alive].all()
     rows = torch.arange(len(embedding))
-    bounds = SpanBounds(scan, grid, rows, state.nearest[0])
+    bounds = SpanBounds(scan, grid, rows, state.nearest[0], range(len(grid)))
     wanted = torch.ones_like(state.energy, dtype=torch.bool)
     for k in (10, 16):
         bound = bounds.add(scan.mean(state, k), wanted)

@@ -4,6 +4,8 @@ x is a unit embedding, z its cosines, p_k the softmax at kappa_k, m_k = sum p_k 
 and E_k = 1/2 |x - m_k|^2.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -55,10 +57,11 @@ class SpanBounds:
         grid: [K].
         rows: [n], the samples.
         nearest: [n], the largest cosine of their rest.
+        candidates: numbers of those that will be asked for.
     """
 
-    def __init__(self, scan: Scan, grid: Tensor, rows: Tensor, nearest: Tensor) -> None:
-        self._scan, self._grid = scan, grid
+    def __init__(self, scan: Scan, grid: Tensor, rows: Tensor, nearest: Tensor, candidates: Sequence[int]) -> None:
+        self._scan, self._grid, self._candidates = scan, grid, candidates
         self._rows, self._nearest = rows, nearest
         self._directions = scan.blocks.embedding[rows].unsqueeze(0)  # [v, n, d]; x is the first
         zero = scan.blocks.embedding.new_zeros(len(grid), len(rows))
@@ -70,10 +73,10 @@ class SpanBounds:
         """Directions besides x."""
         return len(self._directions) - 1
 
-    def keep(self, mask: Tensor) -> None:
-        """Go on with the samples of a mask [n] only."""
-        self._rows, self._nearest, self._directions = self._rows[mask], self._nearest[mask], self._directions[:, mask]
-        self._before, self._last, self._bound = (each[:, mask] for each in (self._before, self._last, self._bound))
+    def keep(self, kept: Tensor) -> None:
+        """Go on with some of the samples only, given by their numbers among these."""
+        self._rows, self._nearest, self._directions = self._rows[kept], self._nearest[kept], self._directions[:, kept]
+        self._before, self._last, self._bound = (each[:, kept] for each in (self._before, self._last, self._bound))
 
     def add(self, average: Tensor, wanted: Tensor) -> Tensor:
         """Project on one more average [n, d] at the candidates of a mask [K, n]; return all bounds, [K, n].
@@ -111,13 +114,15 @@ class SpanBounds:
         """Return 1 - p of the nearest class, sum p z and sum p g, [K, n] each, where `wanted`."""
         scan, num_rows = self._scan, len(direction)
         kappas = self._grid.to(direction.dtype)
-        # To pick out rows takes as long as to compute twice as many, and on an accelerator a wait for each candidate.
-        picks = direction.device.type == "cpu"
-        chosen: list[tuple[int, slice | Tensor]] = [
-            (k, wanted[k].nonzero().squeeze(1) if picks and 2 * count <= num_rows else slice(None))
-            for k, count in enumerate(wanted.sum(dim=1).tolist())
-            if count > 0
-        ]
+        chosen: list[tuple[int, slice | Tensor]] = [(k, slice(None)) for k in self._candidates]
+        if direction.device.type == "cpu":  # elsewhere to look which are wanted would be to wait
+            wants = wanted.sum(dim=1).tolist()
+            # To pick out rows takes as long as to compute twice as many.
+            chosen = [
+                (k, rows if 2 * wants[k] > num_rows else wanted[k].nonzero().squeeze(1))
+                for k, rows in chosen
+                if wants[k] > 0
+            ]
         sums = direction.new_zeros(3, len(kappas), num_rows)
         for block in scan.blocks.of(self._rows):
             gap = block.cosine - self._nearest.unsqueeze(1)

@@ -49,8 +49,8 @@ class Evaluated:
         energy = state.energy[0]
         better = energy < self.best.energy[0, rows]
         self.energy[index, rows] = energy
-        self.index[rows[better]] = index[better]
-        self.best.put(rows[better], state, better)
+        self.index[rows] = torch.where(better, index, self.index[rows])
+        self.best.put(rows, state, better)
         self.products += len(rows)
 
 
@@ -83,50 +83,60 @@ def search_certified(scan: Scan, grid: Tensor, start: Tensor, rounding: Tensor) 
         state, beyond = scan.evaluate(grid[index].unsqueeze(0), rows, grid[(index + 1).clamp_max(last)])
         assert beyond is not None
         known.enter(rows, index, state)
-        ups, downs = rows[upwards], rows[~upwards]
-        high[ups], others[ups] = index[upwards], beyond[upwards]
-        low[downs], inner[downs] = index[~upwards], scan.inner(state, 0, rows)[~upwards]
+        high[rows], others[rows] = torch.where(upwards, index, high[rows]), torch.where(upwards, beyond, others[rows])
+        new_inner = scan.inner(state, 0, rows)
+        low[rows], inner[rows] = torch.where(upwards, low[rows], index), torch.where(upwards, inner[rows], new_inner)
 
     limit = known.best.energy[0] + rounding[known.index]
     limit_above = known.best.energy[0] + rounding[-1]
     nearest = scan.target.nearest(known.best.nearest[0])
     below = (low > 0) & (bound_below(inner) < limit)
     above = (high < last) & (bound_above(nearest, others) < limit_above)
-    rows = scan.shards.agreed(below | above).nonzero().squeeze(1)
-    if len(rows) > 0:
-        candidate = torch.arange(len(grid), device=grid.device).unsqueeze(1)
-        is_open = (below[rows] & (candidate < low[rows])) | (above[rows] & (candidate > high[rows]))
-        _close(scan, grid, known, rows, is_open, candidate >= low[rows] - REACH, rounding)
+    candidate = torch.arange(len(grid), device=grid.device).unsqueeze(1)
+    is_open = scan.shards.agreed((below & (candidate < low)) | (above & (candidate > high)))
+    flags = torch.cat([is_open.any(dim=0), is_open.any(dim=1)]).tolist()  # one look for both
+    if any(flags):
+        rows = torch.tensor([row for row, flag in enumerate(flags[:num_rows]) if flag], device=grid.device)
+        candidates = [k for k, flag in enumerate(flags[num_rows:]) if flag]
+        near = candidate >= low[rows] - (REACH if grid.device.type == "cpu" else len(grid))  # elsewhere all, at once
+        bounds = SpanBounds(scan, grid, rows, known.best.nearest[0, rows], candidates)
+        _close(scan, grid, known, rows, is_open[:, rows], near, bounds, rounding)
     return known
 
 
 def _close(
-    scan: Scan, grid: Tensor, known: Evaluated, rows: Tensor, is_open: Tensor, near: Tensor, rounding: Tensor
+    scan: Scan,
+    grid: Tensor,
+    known: Evaluated,
+    rows: Tensor,
+    is_open: Tensor,
+    near: Tensor,
+    bounds: SpanBounds,
+    rounding: Tensor,
 ) -> None:
     """Rule out or evaluate the candidates `is_open` [K, n] of the samples `rows` [n], looking at those `near` first."""
-    bounds = SpanBounds(scan, grid, rows, known.best.nearest[0, rows])
-    direction = scan.mean(known.best, 0)[rows]
-    bound = bounds.add(direction, is_open & near)
+    bound = bounds.add(scan.mean(known.best, 0)[rows], is_open & near)
     known.products += len(rows)
     is_open, left = _still_open(scan, known, rows, is_open, bound, rounding)
-    far = is_open & ~near
-    if bool(far.any()):
+    if grid.device.type == "cpu" and bool((far := is_open & ~near).any()):
         bound = bounds.extend(far)
         known.products += len(rows)
         is_open, left = _still_open(scan, known, rows, is_open, bound, rounding)
-    while bool(left.any()):
-        rows, is_open, bound = rows[left], is_open[:, left], bound[:, left]
-        bounds.keep(left)
-        index = bound.masked_fill(~is_open, torch.inf).argmin(dim=0)
-        state, _ = scan.evaluate(grid[index].unsqueeze(0), rows)
-        known.enter(rows, index, state)
-        known.open_pairs += len(rows)
-        is_open[index, torch.arange(len(rows), device=rows.device)] = False
-        is_open, left = _still_open(scan, known, rows, is_open, bound, rounding)
-        if bounds.num_averages < MOST_AVERAGES and bool(left.any()):
-            bound = bounds.add(scan.mean(state, 0, rows), is_open)
+    average = None
+    while len(kept := left.nonzero().squeeze(1)) > 0:
+        rows, is_open, bound = rows[kept], is_open[:, kept], bound[:, kept]
+        bounds.keep(kept)
+        if average is not None and bounds.num_averages < MOST_AVERAGES:
+            bound = bounds.add(average[kept], is_open)
             known.products += len(rows)
-            is_open, left = _still_open(scan, known, rows, is_open, bound, rounding)
+        else:
+            index = bound.masked_fill(~is_open, torch.inf).argmin(dim=0)
+            state, _ = scan.evaluate(grid[index].unsqueeze(0), rows)
+            average = scan.mean(state, 0, rows)
+            known.enter(rows, index, state)
+            known.open_pairs += len(rows)
+            is_open[index, torch.arange(len(rows), device=rows.device)] = False
+        is_open, left = _still_open(scan, known, rows, is_open, bound, rounding)
 
 
 def _still_open(

@@ -46,9 +46,10 @@ class SoftmaxState:
         return SoftmaxState(*(values.index_select(0, flat).unsqueeze(0) for values in states))
 
     def put(self, rows: Tensor, other: "SoftmaxState", chosen: Tensor) -> None:
-        """Overwrite samples `rows` by the samples of `other` that the mask `chosen` selects."""
+        """Overwrite samples `rows` [r] by those of `other` where the mask `chosen` [r] says so."""
         for field in fields(self):
-            getattr(self, field.name)[:, rows] = getattr(other, field.name)[:, chosen]
+            old, new = getattr(self, field.name), getattr(other, field.name)
+            old[:, rows] = torch.where(chosen.unsqueeze(-1) if old.ndim == 3 else chosen, new, old[:, rows])
 
 
 @dataclass(frozen=True)
