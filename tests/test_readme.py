@@ -1,4 +1,4 @@
-"""The README's Python blocks run as written, in order, each in the same folder; its commands name files that exist."""
+"""The pages' Python blocks run as written, in order, each in the same folder; commands name files that exist."""
 
 import re
 import shlex
@@ -8,7 +8,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"```python\n(.*?)```", TEXT, flags=re.DOTALL)
+INSIDE = (ROOT / "src/cosify/README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```python\n(.*?)```", TEXT + INSIDE, flags=re.DOTALL)
 COMMANDS = [line for block in re.findall(r"```bash\n(.*?)```", TEXT, flags=re.DOTALL) for line in block.splitlines()]
 
 
@@ -17,7 +18,7 @@ def test_block(
     number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    exec(compile(BLOCKS[number], f"README.md, block {number}", "exec"), {})
+    exec(compile(BLOCKS[number], f"block {number} of the pages", "exec"), {})
     printed = capsys.readouterr().out
     for promised in re.findall(r"^print\(.*\)  # ((?:torch|CosineLinear).*)$", BLOCKS[number], flags=re.MULTILINE):
         assert promised.split(", kappa* of")[0] in printed
@@ -40,3 +41,13 @@ def test_commands_exist() -> None:
         for word in words:
             if word.startswith("scripts/"):
                 assert (ROOT / word).is_file(), command
+
+
+def test_the_page_about_the_code_quotes_it() -> None:
+    code = (ROOT / "src/cosify/functional/ls.py").read_text(encoding="utf-8")
+    lines = re.findall(r"^(?:cosine|alpha|average) = .*?(?=  +#)", INSIDE, flags=re.MULTILINE)
+    assert len(lines) == 3
+    assert [line for line in lines if line not in code] == []
+    named = re.findall(r"^\| `(\w+\.py)` \|", INSIDE, flags=re.MULTILINE)
+    folder = ROOT / "src/cosify/functional/search"
+    assert sorted(named) == sorted(path.name for path in folder.glob("*.py") if path.name != "__init__.py")

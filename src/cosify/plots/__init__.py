@@ -6,6 +6,7 @@ from cosify.plots.figures import Figure, Subject, draw_figures
 from cosify.plots.kappa_classes import plot_kappa_by_class, plot_kappa_histogram
 from cosify.plots.kappa_epochs import plot_kappa_epochs
 from cosify.plots.kappa_trace import plot_kappa_trace
+from cosify.plots.ls_search import plot_ls_search
 from cosify.plots.reliability import plot_reliability
 from cosify.plots.report import write_report
 from cosify.plots.simplified_loss import plot_simplified_loss
@@ -21,6 +22,7 @@ __all__ = [
     "plot_kappa_epochs",
     "plot_kappa_histogram",
     "plot_kappa_trace",
+    "plot_ls_search",
     "plot_reliability",
     "plot_score_histograms",
     "plot_simplified_loss",
