@@ -71,9 +71,9 @@ class LabelledScan:
         if not will_be or len(index) > weight.shape[1]:
             return cls(scan.stored(), index, target, None)
         room, kept = torch.empty_like(weight, memory_format=torch.contiguous_format), []
-        for start, prototypes, cosine in scan.blocks:
-            place = room[start : start + len(prototypes)].view(-1)[: cosine.numel()].view_as(cosine)
-            kept.append(place.copy_(cosine))
+        for block in scan.blocks:
+            place = room[block.start : block.start + len(block.rows)].view(-1)
+            kept.append(place[: block.cosine.numel()].view_as(block.cosine).copy_(block.cosine))
         return cls(replace(scan, blocks=replace(scan.blocks, kept=kept)), index, target, room)
 
 
@@ -214,13 +214,13 @@ def _weight_gradient(
     log_scale, kappa, nearest = (values.unsqueeze(1) for values in (saved.log_scale, saved.kappa, saved.nearest))
     gradient = torch.empty_like(weight) if room is None else room
     for block in blocks:
-        rows = slice(block.start, block.start + len(block.prototypes))
+        rows = slice(block.start, block.start + len(block.rows))
         share = powers(kappa, block.cosine - nearest, log_scale)
         if smooth > 0:
             share -= smooth
         put(share, saved.target_index, block.start, saved.of_target)
         by_prototype = share.T @ weighted
-        radial = (by_prototype * block.prototypes).sum(dim=1, keepdim=True)
-        by_prototype.addcmul_(block.prototypes, radial, value=-1)
+        radial = (by_prototype * block.rows).sum(dim=1, keepdim=True)
+        by_prototype.addcmul_(block.rows, radial, value=-1)
         torch.mul(by_prototype, saved.inverse_norm[rows].unsqueeze(1), out=gradient[rows])
     return gradient

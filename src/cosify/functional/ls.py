@@ -19,6 +19,7 @@ from cosify.functional.similarity import full_precision, unit_rows
 # On a GPU that bookkeeping is some hundred launches, beside which products are cheap: an H200 took 24 ms for the search
 # at (256, 2048, 8142), 2^36 of them, and 3.5 ms for twenty softmaxes with their products.
 GRID_WORK = {"cpu": 1 << 24, "cuda": 1 << 38}
+PRODUCTS_TO_DIVIDE = 64  # what it costs to divide a class by its norm in float64, in products with it
 # The local search walks from neighbour to neighbour, so a very fine grid is evaluated whole.
 FINEST_GRID = 64
 
@@ -176,9 +177,11 @@ def ls_route(scan: Scan, grid: Tensor) -> Route:
     is_walked = KAPPAS_AT_ONCE <= len(grid) <= FINEST_GRID
     if scan.shards.group is not None:  # ranks may hold different numbers of classes, but must take one route
         return "certified" if is_walked else "whole"
-    limit = GRID_WORK.get(embedding.device.type, GRID_WORK["cuda"])
-    if len(grid) * embedding.numel() * num_classes <= limit:
-        return "plain" if embedding.device.type == "cpu" else "whole"
+    on_cpu, products = embedding.device.type == "cpu", len(grid) * len(embedding)
+    if on_cpu:
+        products += PRODUCTS_TO_DIVIDE
+    if products * embedding.shape[1] * num_classes <= GRID_WORK.get(embedding.device.type, GRID_WORK["cuda"]):
+        return "plain" if on_cpu else "whole"
     return "certified" if is_walked else "whole"
 
 

@@ -17,11 +17,13 @@ class Rows:
         given: [n, d], in any floating point dtype.
         inverse: [n], 1 / ||row||, 0 for a zero row; float32 or float64, as all that is computed from it.
         unit: [n, d], the rows divided by their norms; None: each block is divided when it is asked for.
+        ordinary: whether norms are known to be such that products with the given rows stay far inside of float32.
     """
 
     given: Tensor
     inverse: Tensor
     unit: Tensor | None = None
+    ordinary: bool = False
 
     @classmethod
     def of(cls, given: Tensor, dtype: torch.dtype, name: str = "weight") -> "Rows":
@@ -31,7 +33,8 @@ class Rows:
             ValueError: if rows on the CPU are not finite.
         """
         given = given.detach()
-        return cls(given, inverse_norms(given, dtype, name)[0])
+        inverse, ordinary = inverse_norms(given, dtype, name)
+        return cls(given, inverse, None, ordinary)
 
     def divided(self) -> "Rows":
         """Return the same with all unit rows at hand."""
@@ -46,6 +49,15 @@ class Rows:
         if self.unit is not None:
             return self.unit[start:stop]
         return self.given[start:stop].to(self.inverse.dtype) * self.inverse[start:stop].unsqueeze(1)
+
+    def factors(self, start: int, stop: int) -> tuple[Tensor, Tensor | None]:
+        """Return two factors of the unit rows from `start` to `stop`, [.., d] and [..], None for ones.
+
+        Given rows of ordinary norms are not divided: what is multiplied with them takes the second factor.
+        """
+        if self.unit is None and self.ordinary:
+            return self.given[start:stop].to(self.inverse.dtype), self.inverse[start:stop]
+        return self.block(start, stop), None
 
     def in_float64(self) -> "Rows":
         """Return the same in float64, from the given numbers; on the CPU if their device has none."""

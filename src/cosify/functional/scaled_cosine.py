@@ -18,7 +18,8 @@ from torch.autograd.forward_ad import unpack_dual
 from cosify.functional.checks import check_rows, check_shapes, values_hidden
 from cosify.functional.rows import Rows, common_dtype
 from cosify.functional.search import Scan
-from cosify.functional.similarity import full_precision, inverse_norms, unit_rows
+from cosify.functional.search.blocks import KAPPAS_AT_ONCE, along
+from cosify.functional.similarity import full_precision, unit_rows
 
 
 class ByAutograd:
@@ -54,16 +55,15 @@ class ByHand:
         check_shapes(embedding, weight)
         self._given, dtype = (embedding, weight), common_dtype(embedding, weight)
         self._samples = Rows.of(embedding, dtype, "embedding").divided()
-        inverse, ordinary = inverse_norms(weight.detach(), dtype, "weight")
-        classes = Rows(weight.detach(), inverse)
-        self._classes = classes if ordinary and not scanned else classes.divided()
+        classes = Rows.of(weight, dtype)
+        many = scanned and KAPPAS_AT_ONCE * len(embedding) > embedding.shape[1]
+        self._classes = classes if classes.ordinary and not many else classes.divided()
         self._cosine: Tensor | None = None
 
     def scan(self) -> Scan:
         """Return what a search for kappa reads."""
-        scan = Scan.of_rows(self._samples, self._classes)
-        self._cosine = F.linear(scan.blocks.embedding, self._classes.whole())
-        return scan.keeping(self._cosine)
+        self._cosine = along(self._samples.whole(), *self._classes.factors(0, len(self._classes.given)))
+        return Scan.of_rows(self._samples, self._classes).keeping(self._cosine)
 
     def times(self, kappa: Tensor) -> Tensor:
         """Return kappa times the cosines, [B, C], for kappa [1] or [B]."""

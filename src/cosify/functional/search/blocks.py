@@ -28,11 +28,16 @@ SMALLEST_CHUNK = 64
 
 
 class Block(NamedTuple):
-    """Some classes."""
+    """Some classes; the prototypes are `rows` times `factor`."""
 
     start: int  # number of the first one
-    prototypes: Tensor  # [c, d]
+    rows: Tensor  # [c, d]
+    factor: Tensor | None  # [c]; None: one
     cosine: Tensor  # [B, c]; -inf at a target that is kept apart
+
+    def for_rows(self, share: Tensor) -> Tensor:
+        """Return what times `rows` is share @ prototypes, for `share` [n, c], which may be overwritten."""
+        return share if self.factor is None else share.mul_(self.factor)
 
 
 @dataclass(frozen=True)
@@ -65,15 +70,18 @@ class ClassBlocks:
     def of(self, rows: Tensor | None = None) -> Iterator[Block]:
         """Yield the classes in order, with the cosines of all samples or of `rows`."""
         embedding = some(rows, self.embedding)
+        # Beside many samples it is cheaper to divide the classes once than what is multiplied with them.
+        divided = self.classes.unit is not None or KAPPAS_AT_ONCE * embedding.shape[0] > embedding.shape[1]
         for number, start in enumerate(range(0, self.num_classes, self.chunk)):
-            prototypes = self.classes.block(start, start + self.chunk)
+            stop = start + self.chunk
+            factors = (self.classes.block(start, stop), None) if divided else self.classes.factors(start, stop)
             if self.kept is not None:
-                cosine = some(rows, self.kept[number])
-            else:
-                cosine = embedding @ prototypes.T
-                if self.apart is not None:
-                    put(cosine, some(rows, self.apart), start, -torch.inf)
-            yield Block(start, prototypes, cosine)
+                yield Block(start, *factors, some(rows, self.kept[number]))
+                continue
+            cosine = along(embedding, *factors)
+            if self.apart is not None:
+                put(cosine, some(rows, self.apart), start, -torch.inf)
+            yield Block(start, *factors, cosine)
 
     def stored(self) -> "ClassBlocks":
         """Return the same with the cosines kept, if they fit into the memory set aside for them."""
@@ -86,6 +94,12 @@ class ClassBlocks:
         starts = range(0, self.num_classes, self.chunk)
         parts = [self.classes.block(start, start + self.chunk).to(dtype).sum(dim=0) for start in starts]
         return torch.stack(parts).sum(dim=0)
+
+
+def along(direction: Tensor, rows: Tensor, factor: Tensor | None) -> Tensor:
+    """Return direction . prototype, [n, c], for directions [n, d] and the two factors of prototypes."""
+    found = direction @ rows.T
+    return found if factor is None else found.mul_(factor)
 
 
 def put(values: Tensor, index: Tensor, start: int, new: Tensor | float) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from cosify.functional.search.blocks import along
 from cosify.functional.search.softmax import Scan, others
 from cosify.functional.similarity import powers
 
@@ -97,8 +98,8 @@ class SpanBounds:
         Others get what these imply for all above or all below them.
         """
         direction = self._directions[-1]
-        share, inner, along = self._sums(direction, wanted)
-        residual = (direction * self._directions[0]).sum(dim=1) - along
+        share, inner, onto = self._sums(direction, wanted)
+        residual = (direction * self._directions[0]).sum(dim=1) - onto
         added = 0.5 * residual.square() / (direction.square().sum(dim=1) + RIDGE)
         self._last = torch.where(wanted, added, self._last)
         if self.num_averages == 1:  # the projection on x comes with that on the first average
@@ -127,15 +128,15 @@ class SpanBounds:
         for block in scan.blocks.of(self._rows):
             gap = block.cosine - self._nearest.unsqueeze(1)
             cosine = block.cosine.clamp_min(-1)  # the target's -inf has power 0
-            along = direction @ block.prototypes.T
+            onto = along(direction, block.rows, block.factor)
             for k, rows in chosen:
                 power = powers(kappas[k], gap[rows])
                 sums[0, k, rows] += power.sum(dim=1)
                 sums[1, k, rows] += (power * cosine[rows]).sum(dim=1)
-                sums[2, k, rows] += power.mul_(along[rows]).sum(dim=1)
-        mass, inner, along = scan.shards.sum(sums)
+                sums[2, k, rows] += power.mul_(onto[rows]).sum(dim=1)
+        mass, inner, onto = scan.shards.sum(sums)
         mass = mass.clamp_min(torch.finfo(mass.dtype).tiny)
         kappas, target = kappas.unsqueeze(1), scan.target.of(self._rows)
         log_odds = target.log_odds(kappas, self._nearest, mass)
         share = others(target, kappas, self._nearest, mass, log_odds)
-        return share, target.inner(inner / mass, log_odds), target.along(along / mass, direction, log_odds)
+        return share, target.inner(inner / mass, log_odds), target.along(onto / mass, direction, log_odds)

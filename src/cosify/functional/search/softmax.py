@@ -148,11 +148,11 @@ class Scan:
             power = powers(every.unsqueeze(-1), block.cosine - nearest.unsqueeze(1))
             flat = power[:num_sums].reshape(num_sums * num_rows, power.shape[-1])
             if block.start == 0:
-                mass, total = power.sum(dim=-1), flat @ block.prototypes
+                mass, total = power.sum(dim=-1), block.for_rows(flat) @ block.rows
             else:
                 shrink = (every * (before - nearest)).exp_()
                 mass = torch.addcmul(power.sum(dim=-1), mass, shrink)
-                total = total.mul_(shrink[:num_sums].reshape(-1, 1)).addmm_(flat, block.prototypes)
+                total = total.mul_(shrink[:num_sums].reshape(-1, 1)).addmm_(block.for_rows(flat), block.rows)
         if self.shards.group is not None:
             local, nearest = nearest, self.shards.max(nearest)
             shrink = (every * (local - nearest)).exp_()
