@@ -2,7 +2,8 @@
 
 torch, timm and transformers take 3 to 12 s to import, and the tests start some three hundred programs.  `interpreter`
 names a file that is used as `sys.executable` is: with the same arguments, environment, folder, pipes, signals and exit
-status.  Behind it a server that has imported the modules forks a process for every program.
+status.  Behind it a server that has imported the modules forks a process for every program.  Where TESTS_WARM_NESTED
+names such a file, it is the `sys.executable` of every program.
 
 What differs: a program that crashed, was killed or has replaced itself (`os.exec`) ends with status 1, and one that has
 stopped itself is not ended by SIGKILL.
