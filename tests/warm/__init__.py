@@ -45,22 +45,27 @@ def shared() -> Iterator[None]:
 
 
 @functools.cache
-def interpreter(*modules: str) -> str:
-    """Return the path of an interpreter that has imported `modules`; start its server where none runs in `shared`."""
+def interpreter(*modules: str, base: str = PYTHON) -> str:
+    """Return the path of an interpreter that has imported `modules`; start its server where none runs in `shared`.
+
+    Args:
+        modules: to import.
+        base: the interpreter that runs the server; another of these, and what that has imported is there already.
+    """
     folder = Path(os.environ[SERVERS], hashlib.sha256(repr(modules).encode()).hexdigest()[:8])
     path = folder / "python"
     with FileLock(f"{folder}.lock"):
         if not path.exists():
-            _start(folder, modules)
+            _start(folder, modules, base)
             path.write_text(f"#!{PYTHON} -IS\n" + (FOLDER / "client.py").read_text())
             path.chmod(0o755)
     return str(path)
 
 
-def _start(folder: Path, modules: tuple[str, ...]) -> None:
+def _start(folder: Path, modules: tuple[str, ...], base: str) -> None:
     folder.mkdir()
     server = subprocess.Popen(
-        [PYTHON, str(FOLDER / "server.py"), str(folder / "socket"), *modules],
+        [base, str(FOLDER / "server.py"), str(folder / "socket"), *modules],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
