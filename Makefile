@@ -51,7 +51,7 @@ smoke-reproduce: $(VENV)/installed
 	$(PYTHON) scripts/reproduce.py all --output runs/smoke-reproduce
 
 smoke-sweep: $(VENV)/installed
-	$(PYTHON) scripts/sweep.py --models 'test_*' --output runs/smoke-sweep
+	$(PYTHON) scripts/sweep.py --models test_vit test_resnet ViTForImageClassification --output runs/smoke-sweep
 
 cards: $(VENV)/installed
 	$(PYTHON) scripts/cards.py

@@ -248,7 +248,7 @@ def measure(args: BenchmarkArguments) -> Iterator[tuple[str, Any]]:
         if "loop" in args.parts:
             yield "loop", loop_costs(LOOP_CASES[size], args.device, repeats)
     keep_heap()
-    for shape in EVALUATION[: 2 if small else None] if "evaluation" in args.parts else ():
+    for shape in EVALUATION[: 1 if small else None] if "evaluation" in args.parts else ():
         yield "evaluation", ours.run_evaluation(shape, repeats, args.device, args.seed)
     for shape in SHAPES[args.size] if "loss" in args.parts else ():
         for kind in KINDS if shape in WITH_ALL_KINDS else KINDS[:1]:

@@ -48,7 +48,7 @@ class Case:
 STEP_CASES = {
     "cpu": (Case("resnet18_cifar", 128, 32, 100), Case("resnet50", 16, 224, 1000)),
     "cuda": (Case("resnet50", 256, 224, 1000, at_once=4),),
-    "small": (Case("resnet18_cifar", 4, 8, 100),),
+    "small": (Case("test_resnet", 4),),
 }
 LOOP_CASES = {
     "cpu": Case("resnet18_cifar", 128),

@@ -73,7 +73,8 @@ def main(args: CompareArguments) -> None:
                 continue
             done.append(train_one(settings(recipe, head, seed, done), head, folder))
             write_whole(runs, "".join(json.dumps(run) + "\n" for run in done))
-    environment = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
+    made = folder / "environment.json"  # not there if all runs were copied from elsewhere
+    environment = json.loads(made.read_text(encoding="utf-8")) if made.exists() else None
     rows = summarise(done, [head for head in HEADS + args.heads if any(run["head"] == head for run in done)])
     table = {"command": "python scripts/compare.py " + " ".join(sys.argv[1:]), "environment": environment, "rows": rows}
     write_whole(folder / "table.json", json.dumps(table, indent=2) + "\n")

@@ -23,6 +23,7 @@ import logging
 import re
 import shlex
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -83,7 +84,7 @@ def main(args: EvaluateArguments) -> None:
     from accelerate import Accelerator
 
     from cosify.command import set_up_logging, show_markdown
-    from cosify.data import Shard, load_splits
+    from cosify.data import Shard, load_images, load_splits
     from cosify.evaluation import FeaturePass, tables_of
     from cosify.folders import refuse_results_of_others
     from cosify.plots import draw_figures, write_report
@@ -104,7 +105,8 @@ def main(args: EvaluateArguments) -> None:
     shard = Shard(accelerator.process_index, accelerator.num_processes)
     run = FeaturePass(args.batch_size, args.num_workers, shard, accelerator.wait_for_everyone, on_terminal(accelerator))
     output.mkdir(parents=True, exist_ok=True)  # now: a name that cannot be must not cost a pass
-    passed = [passes(title, spec, args, splits, run, accelerator.device) for title, spec in models]
+    others = {data: load_images(data) for data in (*args.ood, *args.transfer)}
+    passed = [passes(title, spec, args, splits, others, run, accelerator.device) for title, spec in models]
     if not accelerator.is_main_process:
         return
     subjects = [measure(one, args) for one in passed]
@@ -171,9 +173,17 @@ class Passed:
     tasks: "dict[str, FeatureBank]"
 
 
-def passes(title: str, spec: str, args: EvaluateArguments, splits: "Splits", run: "FeaturePass", device: Any) -> Passed:
+def passes(
+    title: str,
+    spec: str,
+    args: EvaluateArguments,
+    splits: "Splits",
+    others: "Mapping[str, Splits]",
+    run: "FeaturePass",
+    device: Any,
+) -> Passed:
     """Run a model over every set; every process must call this together."""
-    from cosify.data import Preprocessing, load_images
+    from cosify.data import Preprocessing
     from cosify.evaluation import check_label_names, feature_bank
     from cosify.training import FinetuneArguments
     from cosify.training.finetune import start_model
@@ -191,8 +201,8 @@ def passes(title: str, spec: str, args: EvaluateArguments, splits: "Splits", run
         spec,
         test=bank("test", splits),
         train=bank("train", splits, args.limit_train, "train"),
-        ood={named(data): bank(f"other-{named(data)}", load_images(data)) for data in args.ood},
-        tasks={named(data): bank(f"other-{named(data)}", load_images(data)) for data in args.transfer},
+        ood={named(data): bank(f"other-{named(data)}", others[data]) for data in args.ood},
+        tasks={named(data): bank(f"other-{named(data)}", others[data]) for data in args.transfer},
     )
 
 

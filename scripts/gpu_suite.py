@@ -133,7 +133,7 @@ def all_stages(args: SuiteArguments, folder: Path, output: Path) -> list[Stage]:
     write = "import sys; from scripts.gpu_suite import write_environment; write_environment(*sys.argv[1:])"
     pytest = ["-m", "pytest", "-m", "gpu", "tests/gpu", "-q", "--durations=5", "-p", "no:cacheprovider"]
     pytest += ["-o", "faulthandler_timeout=60", f"--junitxml={folder / 'tests.xml'}"]
-    precise, threads = ([], "1") if args.smoke else (["--tf32"], "4")
+    heads, threads = (["--parts", "memory"], "1") if args.smoke else (["--tf32"], "4")
 
     def benchmark(name: str, results: dict[str, str], *flags: str) -> Stage:
         command = ["scripts/benchmark.py", "--device", device, "--quick", "--output", str(folder / name), *flags]
@@ -144,7 +144,7 @@ def all_stages(args: SuiteArguments, folder: Path, output: Path) -> list[Stage]:
     stages = [
         Stage("environment", ["-c", write, device, str(folder / "found.json")], {"found.json": "environment.json"}),
         Stage("tests", pytest, {"tests.txt": "gpu_tests.txt"}),
-        benchmark("benchmark", {"benchmark.json": "benchmark.json", "benchmark.md": "benchmark.md"}, *precise),
+        benchmark("benchmark", {"benchmark.json": "benchmark.json", "benchmark.md": "benchmark.md"}, *heads),
         benchmark("step", {"benchmark.json": "step.json"}, *step),
         benchmark("loop", {"benchmark.json": "loop.json"}, *loop),
     ]
@@ -172,7 +172,7 @@ def environment(args: SuiteArguments, folder: str) -> dict[str, str]:
     path = os.pathsep.join([str(ROOT / "src"), str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     more = {"OMP_NUM_THREADS": "1", "GPU_TEST_DEVICE": "cpu", "CUDA_VISIBLE_DEVICES": ""} if args.smoke else {}
     offline = {"HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1", "TMPDIR": folder}
-    return {**os.environ, "PYTHONPATH": path, **offline, **more}
+    return {**os.environ, "PYTHONPATH": path, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", **offline, **more}
 
 
 def run(stage: Stage, folder: Path, output: Path, deadline: float, variables: Mapping[str, str]) -> Ended:

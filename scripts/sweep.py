@@ -1,7 +1,7 @@
 """Convert every classifier of timm and transformers to a cosine head, without storage, and write what happened.
 
-Smoke test (timm's tiny test models, seconds):
-    python scripts/sweep.py --models 'test_*' --output runs/sweep
+Smoke test (seconds):
+    python scripts/sweep.py --models test_vit test_resnet ViTForImageClassification --output runs/sweep
 All of timm and transformers (tens of minutes on one core, no weights and no downloads):
     python scripts/sweep.py --output scripts/results
 """
@@ -11,7 +11,7 @@ import json
 import logging
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -25,8 +25,10 @@ if TYPE_CHECKING:
 class SweepArguments:
     """What to sweep."""
 
-    models: str = field(default="*", metadata={"help": "Pattern of timm architecture names."})
-    transformers: bool = field(default=True, metadata={"help": "Also sweep transformers' image classifiers."})
+    models: list[str] = field(
+        default_factory=lambda: ["*"],
+        metadata={"help": "Patterns of timm's architectures and transformers' classes. Default: all."},
+    )
     output: str = field(default="runs/sweep", metadata={"help": "Folder for sweep.jsonl and sweep.md."})
 
 
@@ -42,14 +44,19 @@ class Row:
     message: str = ""
 
 
-def sweep_timm(pattern: str) -> Iterator[Row]:
+def chosen(names: Iterable[str], patterns: list[str]) -> list[str]:
+    """Return the names that a pattern matches."""
+    return [name for name in names if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)]
+
+
+def sweep_timm(patterns: list[str]) -> Iterator[Row]:
     """Build, convert, run and reset each timm architecture on the meta device."""
     import timm
     from rich.progress import track
 
     import cosify  # noqa: F401  # installs head="cos"
 
-    for name in track(fnmatch.filter(timm.list_models(), pattern), description="timm"):
+    for name in track(chosen(timm.list_models(), patterns), description="timm"):
         default = timm.get_pretrained_cfg(name)
         default_classes = _default_classes(name) if default is None else default.num_classes
         try:
@@ -92,7 +99,7 @@ def _check_timm(name: str, settings: dict[str, int]) -> tuple[str, ...]:
     return tuple(heads)
 
 
-def sweep_transformers() -> Iterator[Row]:
+def sweep_transformers(patterns: list[str]) -> Iterator[Row]:
     """Build, convert and run each native image classifier on the meta device, at its default configuration."""
     import torch
     from rich.progress import track
@@ -105,6 +112,8 @@ def sweep_transformers() -> Iterator[Row]:
             continue
         classes = MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING[config_class]
         for model_class in classes if isinstance(classes, tuple) else (classes,):
+            if not chosen([model_class.__name__], patterns):
+                continue
             heads: tuple[str, ...] = ()
             try:
                 with torch.device("meta"):
@@ -170,9 +179,7 @@ def main(args: SweepArguments) -> list[Row]:
     import cosify  # noqa: F401
 
     logging.getLogger("cosify").setLevel(logging.ERROR)
-    rows = list(sweep_timm(args.models))
-    if args.transformers:
-        rows += sweep_transformers()
+    rows = [*sweep_timm(args.models), *sweep_transformers(args.models)]
     folder = Path(args.output)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "sweep.jsonl").write_text("".join(json.dumps(asdict(row)) + "\n" for row in rows), encoding="utf-8")

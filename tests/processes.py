@@ -9,8 +9,7 @@ from tests.warm import interpreter
 
 ROOT = Path(__file__).parents[1]
 LIBRARIES = ("torch", "torchvision", "torch.distributed.tensor", "scipy.optimize", "pandas", "pyarrow", "tokenizers")
-STOCK = (*LIBRARIES, "timm", "transformers.pipelines", "transformers.models.auto.modeling_auto")
-OURS = ("cosify.training", *STOCK)
+STOCK = ("timm", "transformers.pipelines", "transformers.models.auto.modeling_auto")
 
 
 def environment(**extra: str) -> dict[str, str]:
@@ -20,12 +19,12 @@ def environment(**extra: str) -> dict[str, str]:
 
 def python() -> str:
     """Return the path of an interpreter that has imported cosify."""
-    return interpreter(*OURS)
+    return interpreter("cosify.training", base=stock_python())
 
 
 def stock_python() -> str:
     """Return the path of one that has imported timm and transformers, but not cosify."""
-    return interpreter(*STOCK)
+    return interpreter(*STOCK, base=blank_python())
 
 
 def blank_python() -> str:

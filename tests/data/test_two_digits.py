@@ -1,5 +1,7 @@
 """Two-digit numbers: what is in the images, and that no test digit leaks into training."""
 
+import functools
+
 import datasets
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from cosify.data.digits import digits
 from cosify.data.two_digits import NOISE, two_digits
 
 
+@functools.cache
 def pixels_and_labels(split: datasets.Dataset) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     return np.stack([np.asarray(image) for image in split["image"]]), np.asarray(split["label"][:])
 

@@ -3,8 +3,6 @@
 import math
 import re
 import resource
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -17,6 +15,7 @@ from sklearn.covariance import EmpiricalCovariance
 from torch import Tensor
 
 from cosify.evaluation import TiedGaussian
+from tests.processes import run_python
 
 Floats = NDArray[np.float64]
 
@@ -271,7 +270,6 @@ def many() -> None:
 @pytest.mark.slow
 def test_many_features() -> None:
     code = "import torch; torch.set_num_threads(1); from tests.evaluation.test_mahalanobis import many; many()"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    seconds, megabytes = map(float, done.stdout.split())
+    seconds, megabytes = map(float, run_python("-c", code).split())
     assert seconds < 60
     assert megabytes < 500, "a matrix of all pairs would be 20 GB, all features in float64 are 200 MB"

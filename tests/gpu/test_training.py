@@ -18,7 +18,7 @@ from tests.gpu.device import CUDA, DEVICE, on_gpu
 from tests.gpu.resume_worker import ARGUMENTS, STOP_AT
 
 pytestmark = on_gpu
-half_on_gpu = pytest.mark.skipif(not CUDA, reason="the trainer has fp16 on CUDA alone")
+only_on_gpu = pytest.mark.skipif(not CUDA, reason="fp16 is of CUDA alone; tests/training has the others on a CPU")
 
 
 @pytest.fixture(autouse=True)
@@ -32,9 +32,9 @@ def _one_precision_a_process() -> Iterator[None]:
     "settings",
     [
         {"mixed_precision": "no"},
-        {"mixed_precision": "bf16"},
-        pytest.param({"mixed_precision": "fp16", "lr": 0.02}, marks=half_on_gpu),
-        {"mixed_precision": "bf16", "cosine_margin": 0.2},
+        pytest.param({"mixed_precision": "bf16"}, marks=only_on_gpu),
+        pytest.param({"mixed_precision": "fp16", "lr": 0.02}, marks=only_on_gpu),
+        pytest.param({"mixed_precision": "bf16", "cosine_margin": 0.2}, marks=only_on_gpu),
     ],
     ids=["no", "bf16", "fp16", "margin"],
 )

@@ -1,4 +1,4 @@
-"""The readers of a model start at once; `scripts/publish.py` in `make smoke` starts them as users do."""
+"""The readers of a model start at once."""
 
 import sys
 

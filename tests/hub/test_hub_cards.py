@@ -138,7 +138,7 @@ def test_the_weights_give_the_accuracy_that_the_card_says(tmp_path: Path) -> Non
     name = "resnet18_cifar.cos_ls_cifar100"
     model = load_pretrained(name)
     images = load_splits(str(CIFAR100)).only("test")
-    bank = feature_bank(model, images, Preprocessing.of_pretrained(model), tmp_path, FeaturePass())
+    bank = feature_bank(model, images, Preprocessing.of_pretrained(model), tmp_path, FeaturePass(32))
     assert bank.correct.mean() == pytest.approx(results(name)["accuracy"], abs=5e-4)  # processors round differently
 
 

@@ -39,7 +39,7 @@ def test_a_report_of_two_models(run: Path, tmp_path: Path) -> None:
         models=[f"LS={run}", f"again={run / 'export'}"],
         data="digits",
         ood=["two-digits:test"],
-        transfer=["two-digits:train"],
+        transfer=["digits:train"],
         limit=300,
         limit_train=400,
         num_lambdas=2,
@@ -56,7 +56,7 @@ def test_a_report_of_two_models(run: Path, tmp_path: Path) -> None:
     assert first["accuracy"] == bank.correct.mean() > 0.5
     assert first["scan"]["kappa"]["mean"] == scan_bank(bank).kappa.mean
     assert first["ood"]["two-digits-test"]["z_max"]["num_negative"] == 300
-    assert first["transfer"]["two-digits-train"]["probe"]["num_test"] == 60
+    assert first["transfer"]["digits-train"]["probe"]["num_test"] == 60
     text = (tmp_path / "evaluation.md").read_text(encoding="utf-8")
     assert f"{first['miss']['z_max']['ap']:.3f} [" in text
     page = (tmp_path / "report.html").read_text(encoding="utf-8")

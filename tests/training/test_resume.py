@@ -149,10 +149,10 @@ def newest(folder: Path) -> str | None:
 def test_random_kills_lose_nothing(tmp_path: Path) -> None:
     processes = multiprocessing.get_context("forkserver")  # not tests.warm: a kill has to reach the program itself
     processes.set_forkserver_preload(["tests.training.resume_worker"])
-    train(replace(ARGUMENTS, epochs=30, output=str(tmp_path / "whole")))
+    train(replace(ARGUMENTS, epochs=15, output=str(tmp_path / "whole")))
     folder, chance = tmp_path / "killed", random.Random(0)
     for kill in range(10):
-        process = processes.Process(target=resume_worker.start_or_resume, args=(str(folder), 30))
+        process = processes.Process(target=resume_worker.start_or_resume, args=(str(folder), 15))
         before = newest(folder)
         process.start()
         deadline = time.monotonic() + 60
@@ -163,7 +163,7 @@ def test_random_kills_lose_nothing(tmp_path: Path) -> None:
         process.kill()
         process.join()
     assert newest(folder) is not None
-    process = processes.Process(target=resume_worker.start_or_resume, args=(str(folder), 30))
+    process = processes.Process(target=resume_worker.start_or_resume, args=(str(folder), 15))
     process.start()
     process.join(120)
     assert process.exitcode == 0

@@ -2,7 +2,8 @@
 
 torch, timm and transformers take 3 to 12 s to import, and the tests start some three hundred programs.  `interpreter`
 names a file that is used as `sys.executable` is: with the same arguments, environment, folder, pipes, signals and exit
-status.  Behind it a server that has imported the modules forks a process for every program.
+status.  Behind it a server that has imported the modules forks a process for every program.  Where TESTS_WARM_NESTED
+names such a file, it is the `sys.executable` of every program.
 
 What differs: a program that crashed, was killed or has replaced itself (`os.exec`) ends with status 1, and one that has
 stopped itself is not ended by SIGKILL.
@@ -44,22 +45,27 @@ def shared() -> Iterator[None]:
 
 
 @functools.cache
-def interpreter(*modules: str) -> str:
-    """Return the path of an interpreter that has imported `modules`; start its server where none runs in `shared`."""
+def interpreter(*modules: str, base: str = PYTHON) -> str:
+    """Return the path of an interpreter that has imported `modules`; start its server where none runs in `shared`.
+
+    Args:
+        modules: to import.
+        base: the interpreter that runs the server; another of these, and what that has imported is there already.
+    """
     folder = Path(os.environ[SERVERS], hashlib.sha256(repr(modules).encode()).hexdigest()[:8])
     path = folder / "python"
     with FileLock(f"{folder}.lock"):
         if not path.exists():
-            _start(folder, modules)
+            _start(folder, modules, base)
             path.write_text(f"#!{PYTHON} -IS\n" + (FOLDER / "client.py").read_text())
             path.chmod(0o755)
     return str(path)
 
 
-def _start(folder: Path, modules: tuple[str, ...]) -> None:
+def _start(folder: Path, modules: tuple[str, ...], base: str) -> None:
     folder.mkdir()
     server = subprocess.Popen(
-        [PYTHON, str(FOLDER / "server.py"), str(folder / "socket"), *modules],
+        [base, str(FOLDER / "server.py"), str(folder / "socket"), *modules],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,

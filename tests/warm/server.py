@@ -27,6 +27,7 @@ class Program(socketserver.StreamRequestHandler):
         os.environ.clear()
         os.environ.update(environment)
         os.chdir(folder)
+        sys.executable = os.environ.get("TESTS_WARM_NESTED", sys.executable)
         hub = sys.modules.get("huggingface_hub.constants")
         if hub is not None:
             importlib.reload(hub)  # of this environment; all that asks for them asks there, each time
