@@ -152,6 +152,17 @@ def sampled(folder: Path, rank: int) -> dict[str, Any]:
     return {"loss": loss.detach(), "kappa": head.last_kappa, "gradient": head.weight.grad, "embedding": x.grad}
 
 
+def few(folder: Path, samples_of: Sequence[int], rank: int | None) -> dict[str, Any]:
+    """One step where a rank has few samples or none; without a rank, of all samples by one process."""
+    head = loaded_head(folder, Case())
+    generator = torch.Generator().manual_seed(1)
+    x, labels = torch.randn(sum(samples_of), IN_FEATURES, generator=generator), torch.arange(sum(samples_of))
+    own = slice(None) if rank is None else slice(sum(samples_of[:rank]), sum(samples_of[: rank + 1]))
+    loss = CosineSoftmaxLoss(head)(x[own].requires_grad_(), labels[own])
+    loss.backward()
+    return {"loss": loss.detach(), "kappa": head.last_kappa}
+
+
 def refused_saves(folder: Path, head: ClassParallelCosineLinear, world_size: int) -> list[str]:
     """Save where it cannot work: below a file, and over a folder."""
     blocked = folder / f"blocked{world_size}"
@@ -186,6 +197,8 @@ def main(folder_name: str) -> None:
     result["too_few_classes"] = message_of(ValueError, ClassParallelCosineLinear, IN_FEATURES, world_size - 1)
     result["seeded"] = seeded_weight()
     result["sampled"] = sampled(folder, rank)
+    for sizes in ((1,), (0, 1), (0,)):
+        result[f"few {sizes}"] = few(folder, [*sizes, *[0] * world_size][:world_size], rank)
     torch.save(result, folder / f"rank{rank}of{world_size}.pt")
     dist.destroy_process_group()
 

@@ -23,6 +23,7 @@ from tests.heads.class_parallel_worker import (
     Case,
     backbone,
     batch,
+    few,
     loaded_head,
     saved_file,
     seeded_weight,
@@ -62,6 +63,14 @@ def ranks(folder: Path, world_size: int) -> Ranks:
     if not (folder / f"rank0of{world_size}.pt").exists():
         run_ranks(folder, world_size)
     return [torch.load(folder / f"rank{rank}of{world_size}.pt") for rank in range(world_size)]
+
+
+@both_sizes
+@pytest.mark.parametrize("sizes", [(1,), (0, 1), (0,)])
+def test_few_samples_or_none(folder: Path, ranks: Ranks, world_size: int, sizes: tuple[int, ...]) -> None:
+    expected = few(folder, sizes, None)
+    for rank in ranks:
+        torch.testing.assert_close(rank[f"few {sizes}"], expected)
 
 
 def plain_head(folder: Path, case: Case) -> CosineLinear:

@@ -19,6 +19,7 @@ from cosify.functional.similarity import full_precision, unit_rows
 # On a GPU that bookkeeping is some hundred launches, beside which products are cheap: an H200 took 24 ms for the search
 # at (256, 2048, 8142), 2^36 of them, and 3.5 ms for twenty softmaxes with their products.
 GRID_WORK = {"cpu": 1 << 24, "cuda": 1 << 38}
+PLAIN_NUMBERS = 1 << 17  # of all candidates that are evaluated in one operation
 PRODUCTS_TO_DIVIDE = 64  # what it costs to divide a class by its norm in float64, in products with it
 # The local search walks from neighbour to neighbour, so a very fine grid is evaluated whole.
 FINEST_GRID = 64
@@ -35,7 +36,10 @@ def energies(unit_embedding: Tensor, prototypes: Tensor, kappa: Tensor) -> Tenso
 
 def least(unit_embedding: Tensor, prototypes: Tensor, grid: Tensor, tie: float) -> Tensor:
     """Return the number of the best candidate of `grid` [K], [B]: Eq. (11) as it stands; the smaller one of equals."""
-    some = grid.to(prototypes.dtype).unsqueeze(1).split(at_once(len(grid), len(prototypes)))
+    room = at_once(len(grid), len(prototypes))
+    if not values_hidden():  # where a trace is to be short, this is to stay in the cache
+        room = max(1, PLAIN_NUMBERS // max(1, len(unit_embedding) * sum(prototypes.shape)))
+    some = grid.to(prototypes.dtype).unsqueeze(1).split(room)
     energy = [energies(unit_embedding, prototypes, kappa) for kappa in some]
     return first_least(torch.cat(energy), tie)  # Eq. (11)
 

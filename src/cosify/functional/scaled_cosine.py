@@ -1,11 +1,12 @@
 """Eqs. (1) and (2): kappa times the cosine, and its gradients, at the price of a linear layer.
 
-With x~ = x / ||x||, w~_c = w_c / ||w_c||, logits z_c = kappa x~ . w~_c and the gradient g by them,
+With x~ = x / ||x||, w~_c = w_c / ||w_c||, logits kappa x~ . w~_c and the gradient g by them,
 
-    dx = (kappa sum_c g_c w~_c - s x~) / ||x||,                   s = sum_c g_c z_c,
-    dw_c = (sum_i g_ic kappa_i x~_i - t_c w~_c) / ||w_c||,        t_c = sum_i g_ic z_ic.
+    dx = kappa / ||x|| (I - x~ x~^T) sum_c g_c w~_c,
+    dw_c = 1 / ||w_c|| (I - w~_c w~_c^T) sum_i g_ic kappa_i x~_i,
+    dkappa = x~ . sum_c g_c w~_c.
 
-These are the three matrix products of a linear layer, and what normalisation takes away as sums over [B, C].
+These are the three matrix products of a linear layer, and what normalisation takes away of their results.
 """
 
 from typing import Any
@@ -67,6 +68,8 @@ class ByHand:
 
     def times(self, kappa: Tensor) -> Tensor:
         """Return kappa times the cosines, [B, C], for kappa [1] or [B]."""
+        if unpack_dual(kappa).tangent is not None:
+            return ByAutograd(*self._given).times(kappa)
         logits: Tensor = _ScaledCosine.apply(*self._given, kappa, self._samples, self._classes, self._cosine)
         return logits
 
@@ -104,34 +107,39 @@ class _ScaledCosine(torch.autograd.Function):
             logits = F.linear(unit_embedding * scale, rows)
             if not ctx.is_unit:
                 logits *= classes.inverse
-        ctx.save_for_backward(embedding, weight, kappa, unit_embedding, samples.inverse, rows, classes.inverse, logits)
+        ctx.save_for_backward(embedding, weight, kappa, unit_embedding, samples.inverse, rows, classes.inverse)
         return logits
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        embedding, weight, kappa, unit_embedding, inverse_length, rows, inverse_norm, logits = ctx.saved_tensors
+        embedding, weight, kappa, unit_embedding, inverse_length, rows, inverse_norm = ctx.saved_tensors
         wanted = ctx.needs_input_grad[:3]
         by_embedding = by_weight = by_kappa = None
         with full_precision(gradient.device):  # a backward pass within an autocast region is under its rule
             if torch.is_grad_enabled():  # someone will differentiate again
-                inputs = [each for each, want in zip((embedding, weight, kappa), wanted, strict=True) if want]
-                again = ByAutograd(embedding, weight).times(kappa)
+                # Of aliases: one input may depend on another, and hooks of the inputs wait for what is returned.
+                aliases = [each.view_as(each) for each in (embedding, weight, kappa)]
+                inputs = [each for each, want in zip(aliases, wanted, strict=True) if want]
+                again = ByAutograd(aliases[0], aliases[1]).times(aliases[2])
                 found = iter(torch.autograd.grad(again, inputs, gradient, create_graph=True))
                 return (*(next(found) if want else None for want in wanted), None, None, None)
-            scale = kappa.to(logits.dtype).reshape(-1, 1)
-            share = gradient * logits
-            radial = share.sum(dim=1, keepdim=True)
+            scale = kappa.to(rows.dtype).reshape(-1, 1)
             by_product = gradient if ctx.is_unit else gradient * inverse_norm
-            if wanted[0]:
-                by_embedding = (by_product @ rows).mul_(scale).addcmul_(unit_embedding, radial, value=-1)
-                by_embedding = by_embedding.mul_(inverse_length.unsqueeze(1)).to(embedding.dtype)
+            if wanted[0] or wanted[2]:
+                by_unit = by_product @ rows
+                radial = (by_unit * unit_embedding).sum(dim=1, keepdim=True)
+                if wanted[2]:
+                    by_kappa = radial.sum_to_size(kappa.shape[0], 1).reshape(kappa.shape).to(kappa.dtype)
+                if wanted[0]:
+                    by_unit.addcmul_(unit_embedding, radial, value=-1).mul_(scale * inverse_length.unsqueeze(1))
+                    by_embedding = by_unit.to(embedding.dtype)
             if wanted[1]:
-                by_weight, along = by_product.T @ (unit_embedding * scale), share.sum(dim=0).mul_(inverse_norm)
+                by_weight = by_product.T @ (unit_embedding * scale)
+                radial = (by_weight * rows).sum(dim=1, keepdim=True)
+                by_weight.addcmul_(
+                    rows, radial if ctx.is_unit else radial * inverse_norm.square().unsqueeze(1), value=-1
+                )
                 if ctx.is_unit:
                     by_weight.mul_(inverse_norm.unsqueeze(1))
-                else:
-                    along.mul_(inverse_norm)
-                by_weight = by_weight.addcmul_(rows, along.unsqueeze(1), value=-1).to(weight.dtype)
-            if wanted[2]:
-                by_kappa = (radial / scale).sum_to_size(kappa.shape[0], 1).reshape(kappa.shape).to(kappa.dtype)
+                by_weight = by_weight.to(weight.dtype)
         return by_embedding, by_weight, by_kappa, None, None, None

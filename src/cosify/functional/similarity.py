@@ -92,9 +92,10 @@ def inverse_norms(rows: Tensor, dtype: torch.dtype, name: str) -> tuple[Tensor, 
 def _scaled_inverse_norms(rows: Tensor, dtype: torch.dtype) -> Tensor:
     largest = torch.linalg.vector_norm(rows, ord=torch.inf, dim=1, dtype=dtype)
     scaled = rows.to(dtype) / torch.where(largest > 0, largest, 1.0).unsqueeze(1)
-    norm = largest * torch.linalg.vector_norm(scaled, dim=1)
+    length = torch.linalg.vector_norm(scaled, dim=1)
     shortest = 1e-300 if dtype == torch.float64 else 1e-37
-    return torch.where(norm < shortest, 0.0, norm.reciprocal())
+    # Not 1 / (largest * length), as that product may leave float32 where the quotients do not.
+    return torch.where(largest * length < shortest, 0.0, largest.reciprocal() / length)
 
 
 def powers(kappa: Tensor, gap: Tensor, log_scale: Tensor | None = None) -> Tensor:

@@ -227,7 +227,9 @@ class _Gather(torch.autograd.Function):
         everything, ctx.own = _gather_rows(torch.cat(parts, dim=1), group)
         ctx.world_size = dist.get_world_size(group)
         columns = everything.split([part.shape[1] for part in parts], dim=1)
-        rows, *others = (part.contiguous().view(each.dtype) for part, each in zip(columns, given, strict=True))
+        # Copied also where one row counts as contiguous: a view of wider numbers needs strides that divide.
+        copies = (part.clone(memory_format=torch.contiguous_format) for part in columns)
+        rows, *others = (copy.view(each.dtype) for copy, each in zip(copies, given, strict=True))
         ctx.mark_non_differentiable(*(found := [other.squeeze(1) for other in others]))
         return rows, *found
 
