@@ -19,7 +19,7 @@ from torch.autograd.forward_ad import unpack_dual
 from cosify.functional.checks import check_rows, check_shapes, values_hidden
 from cosify.functional.rows import Rows, common_dtype
 from cosify.functional.search import Scan
-from cosify.functional.search.blocks import KAPPAS_AT_ONCE, along
+from cosify.functional.search.blocks import along, divides_first
 from cosify.functional.similarity import full_precision, unit_rows
 
 
@@ -57,8 +57,8 @@ class ByHand:
         self._given, dtype = (embedding, weight), common_dtype(embedding, weight)
         self._samples = Rows.of(embedding, dtype, "embedding").divided()
         classes = Rows.of(weight, dtype)
-        many = scanned and KAPPAS_AT_ONCE * len(embedding) > embedding.shape[1]
-        self._classes = classes if classes.ordinary and not many else classes.divided()
+        given = classes.ordinary and not (scanned and divides_first(embedding))
+        self._classes = classes if given else classes.divided()
         self._cosine: Tensor | None = None
 
     def scan(self) -> Scan:
@@ -97,16 +97,10 @@ class _ScaledCosine(torch.autograd.Function):
         classes: Rows,
         cosine: Tensor | None,
     ) -> Tensor:
-        dtype = classes.inverse.dtype
-        scale, unit_embedding = kappa.to(dtype).reshape(-1, 1), samples.whole()
-        ctx.is_unit = classes.unit is not None
-        rows = weight.detach().to(dtype) if classes.unit is None else classes.unit
-        if cosine is not None:
-            logits = cosine * scale
-        else:
-            logits = F.linear(unit_embedding * scale, rows)
-            if not ctx.is_unit:
-                logits *= classes.inverse
+        scale, unit_embedding = kappa.to(classes.inverse.dtype).reshape(-1, 1), samples.whole()
+        rows, factor = classes.factors(0, len(weight))
+        ctx.is_unit = factor is None
+        logits = along(unit_embedding * scale, rows, factor) if cosine is None else cosine * scale
         ctx.save_for_backward(embedding, weight, kappa, unit_embedding, samples.inverse, rows, classes.inverse)
         return logits
 

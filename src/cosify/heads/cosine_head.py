@@ -16,6 +16,7 @@ from cosify.functional.checks import (
     in_backward,
     values_hidden,
 )
+from cosify.functional.rows import common_dtype
 from cosify.functional.scaled_cosine import cosines
 from cosify.functional.search import Scan
 from cosify.functional.similarity import full_precision, is_ordinary, unit_rows
@@ -41,13 +42,17 @@ class CosineHead(RunningKappa):
         if self._is_plain_evaluation(embedding):
             return self._evaluated(embedding, weight)
         self._class_norms.forget()
-        estimates = self.policy.estimates and (self.training or self.eval_kappa == "sample")
+        estimates = self._estimates()
         with full_precision(embedding.device):
             cosine = cosines(embedding, weight, estimates)
             kappa = self.batch_kappa(cosine.scan() if estimates else None, self.num_classes).kappa
             if self.training and (torch.compiler.is_compiling() or not (values_hidden() or in_backward())):
                 self.record(embedding.detach(), kappa.detach())
             return cosine.times(kappa)
+
+    def _estimates(self) -> bool:
+        """Whether kappa is that of the batch at hand."""
+        return self.policy.estimates and (self.training or self.eval_kappa == "sample")
 
     def _is_plain_evaluation(self, embedding: Tensor) -> bool:
         """Whether kappa is the running one, and nobody wants a gradient, a graph or a trace."""
@@ -59,7 +64,7 @@ class CosineHead(RunningKappa):
         """Return the logits at the price of a linear layer: its product, the norms of the embeddings, two scalings."""
         check_shapes(embedding, weight)
         with full_precision(embedding.device):
-            dtype = torch.promote_types(torch.promote_types(embedding.dtype, weight.dtype), torch.float32)
+            dtype = common_dtype(embedding, weight)
             inverse_norm = self._class_norms.inverse(self.weight, dtype)
             kappa = self.kappa.float() if self.log_kappa is None else self.log_kappa.float().exp()
             rows = embedding.to(dtype)
@@ -118,7 +123,7 @@ class CosineHead(RunningKappa):
         if self.log_kappa is not None:
             return Estimate(self.log_kappa.float().exp())
         running = self.kappa.float()
-        if scan is not None and self.policy.estimates and (self.training or self.eval_kappa == "sample"):
+        if scan is not None and self._estimates():
             last = self.last_kappa
             if last is None or len(last) == 0 or values_hidden():  # a graph takes the route that needs no start
                 last = running.reshape(1)

@@ -20,9 +20,7 @@ from cosify.functional.rows import Rows
 BLOCK_BYTES = {"cpu": 1 << 20, "cuda": 128 << 20}
 # Bytes of cosines [B, C] that are kept; beyond it every walk computes them again.
 STORE_BYTES = {"cpu": 16 << 20, "cuda": 512 << 20}
-MANY_CLASSES = (
-    1 << 14
-)  # up to which all candidates are evaluated in one operation, in a trace or if the problem is small
+MANY_CLASSES = 1 << 14  # up to which all candidates share an operation in a trace
 KAPPAS_AT_ONCE = 3  # of the certified search's first step, the largest block there is
 SMALLEST_CHUNK = 64
 
@@ -70,8 +68,7 @@ class ClassBlocks:
     def of(self, rows: Tensor | None = None) -> Iterator[Block]:
         """Yield the classes in order, with the cosines of all samples or of `rows`."""
         embedding = some(rows, self.embedding)
-        # Beside many samples it is cheaper to divide the classes once than what is multiplied with them.
-        divided = self.classes.unit is not None or KAPPAS_AT_ONCE * embedding.shape[0] > embedding.shape[1]
+        divided = self.classes.unit is not None or divides_first(embedding)
         for number, start in enumerate(range(0, self.num_classes, self.chunk)):
             stop = start + self.chunk
             factors = (self.classes.block(start, stop), None) if divided else self.classes.factors(start, stop)
@@ -94,6 +91,11 @@ class ClassBlocks:
         starts = range(0, self.num_classes, self.chunk)
         parts = [self.classes.block(start, start + self.chunk).to(dtype).sum(dim=0) for start in starts]
         return torch.stack(parts).sum(dim=0)
+
+
+def divides_first(embedding: Tensor) -> bool:
+    """Return whether [B, d] are so many that it is cheaper to divide the classes than what is multiplied with them."""
+    return KAPPAS_AT_ONCE * embedding.shape[0] > embedding.shape[1]
 
 
 def along(direction: Tensor, rows: Tensor, factor: Tensor | None) -> Tensor:
