@@ -191,7 +191,7 @@ def ls_route(scan: Scan, grid: Tensor) -> Route:
 
 @torch.no_grad()
 def search_ls(scan: Scan, grid: Tensor, start: Tensor) -> LsSolution:
-    """Return the minimiser of Eq. (10) over `grid` [K], beginning at a kappa, [1] or [B].
+    """Return the minimiser of Eq. (10) over `grid` [K], beginning at the median of some kappas.
 
     What is not searched on an accelerator is not looked at there, so that nothing waits: candidates whose energies
     differ by less than float32's rounding are not compared again.
@@ -211,7 +211,8 @@ def search_ls(scan: Scan, grid: Tensor, start: Tensor) -> LsSolution:
     else:
         dtype = sum_dtype(grid.device)
         boundaries = (grid[1:].to(dtype) * grid[:-1].to(dtype)).sqrt()
-        known = search_certified(scan, grid, torch.bucketize(start.to(dtype), boundaries), rounding_of(scan, grid))
+        begin = torch.bucketize(start.to(dtype).median().reshape(1), boundaries)
+        known = search_certified(scan, grid, begin, rounding_of(scan, grid))
         index, compared = settle(scan, grid, known.energy)
         # A zero row has the same energy at every kappa, and no direction that the bounds could use.
         index = index.masked_fill(torch.linalg.vector_norm(blocks.embedding, dim=1) == 0, 0)

@@ -100,13 +100,14 @@ class _ScaledCosine(torch.autograd.Function):
         scale, unit_embedding = kappa.to(classes.inverse.dtype).reshape(-1, 1), samples.whole()
         rows, factor = classes.factors(0, len(weight))
         ctx.is_unit = factor is None
-        logits = along(unit_embedding * scale, rows, factor) if cosine is None else cosine * scale
-        ctx.save_for_backward(embedding, weight, kappa, unit_embedding, samples.inverse, rows, classes.inverse)
+        scaled = unit_embedding * scale
+        logits = along(scaled, rows, factor) if cosine is None else cosine * scale
+        ctx.save_for_backward(embedding, weight, kappa, unit_embedding, scaled, samples.inverse, rows, classes.inverse)
         return logits
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        embedding, weight, kappa, unit_embedding, inverse_length, rows, inverse_norm = ctx.saved_tensors
+        embedding, weight, kappa, unit_embedding, scaled, inverse_length, rows, inverse_norm = ctx.saved_tensors
         wanted = ctx.needs_input_grad[:3]
         by_embedding = by_weight = by_kappa = None
         with full_precision(gradient.device):  # a backward pass within an autocast region is under its rule
@@ -117,7 +118,6 @@ class _ScaledCosine(torch.autograd.Function):
                 again = ByAutograd(aliases[0], aliases[1]).times(aliases[2])
                 found = iter(torch.autograd.grad(again, inputs, gradient, create_graph=True))
                 return (*(next(found) if want else None for want in wanted), None, None, None)
-            scale = kappa.to(rows.dtype).reshape(-1, 1)
             by_product = gradient if ctx.is_unit else gradient * inverse_norm
             if wanted[0] or wanted[2]:
                 by_unit = by_product @ rows
@@ -125,10 +125,11 @@ class _ScaledCosine(torch.autograd.Function):
                 if wanted[2]:
                     by_kappa = radial.sum_to_size(kappa.shape[0], 1).reshape(kappa.shape).to(kappa.dtype)
                 if wanted[0]:
-                    by_unit.addcmul_(unit_embedding, radial, value=-1).mul_(scale * inverse_length.unsqueeze(1))
+                    scale = kappa.to(rows.dtype) * inverse_length
+                    by_unit.addcmul_(unit_embedding, radial, value=-1).mul_(scale.unsqueeze(1))
                     by_embedding = by_unit.to(embedding.dtype)
             if wanted[1]:
-                by_weight = by_product.T @ (unit_embedding * scale)
+                by_weight = by_product.T @ scaled
                 radial = (by_weight * rows).sum(dim=1, keepdim=True)
                 by_weight.addcmul_(
                     rows, radial if ctx.is_unit else radial * inverse_norm.square().unsqueeze(1), value=-1

@@ -11,6 +11,7 @@ from cosify.functional.checks import check_finite, check_rows, values_hidden
 
 LOG2_E = math.log2(math.e)
 SHORT, LONG = 1e-15, 1e15  # between them squares, and products with inverses, are far from the ends of float32
+FEW = 32  # numbers that Python compares sooner than an operation does
 SCALED_NUMBERS = 1 << 24  # in a block of rows that are scaled for their norms, 64 MiB
 
 
@@ -58,8 +59,8 @@ def is_ordinary(length: Tensor) -> bool:
     """
     if length.device.type != "cpu" or len(length) == 0:
         return False
-    least, most = length.aminmax()
-    return float(least) > SHORT and float(most) < LONG
+    extremes = length if len(length) <= FEW else torch.stack(length.aminmax())
+    return all(SHORT < value < LONG for value in extremes.tolist())
 
 
 def inverse_norms(rows: Tensor, dtype: torch.dtype, name: str) -> tuple[Tensor, bool]:
@@ -67,7 +68,7 @@ def inverse_norms(rows: Tensor, dtype: torch.dtype, name: str) -> tuple[Tensor, 
 
     Squares of entries near 1e-30 or 1e30 leave float32, so rows are scaled by their largest entry first: on the CPU
     such rows alone, elsewhere, where to single them out would be to wait for the device, all of them in blocks.
-    Deviation: a row shorter than 1e-37 (1e-300 in float64), whose inverse the dtype cannot hold, counts as zero.
+    Deviation: a row of entries below 1e-37 (1e-300 in float64), whose inverse the dtype cannot hold, counts as zero.
 
     Raises:
         ValueError: if rows on the CPU are not finite; `name` is what they are called.
@@ -77,8 +78,8 @@ def inverse_norms(rows: Tensor, dtype: torch.dtype, name: str) -> tuple[Tensor, 
     if values_hidden():
         return _scaled_inverse_norms(rows, dtype), False
     if rows.device.type != "cpu":
-        blocks = rows.split(max(1, SCALED_NUMBERS // rows.shape[1]))
-        return torch.cat([_scaled_inverse_norms(block, dtype) for block in blocks]), False
+        parts = [_scaled_inverse_norms(block, dtype) for block in rows.split(max(1, SCALED_NUMBERS // rows.shape[1]))]
+        return parts[0] if len(parts) == 1 else torch.cat(parts), False
     norm = torch.linalg.vector_norm(rows, dim=1, dtype=dtype)
     inverse: Tensor = norm.reciprocal()
     if is_ordinary(norm):  # and finite
@@ -90,12 +91,13 @@ def inverse_norms(rows: Tensor, dtype: torch.dtype, name: str) -> tuple[Tensor, 
 
 
 def _scaled_inverse_norms(rows: Tensor, dtype: torch.dtype) -> Tensor:
-    largest = torch.linalg.vector_norm(rows, ord=torch.inf, dim=1, dtype=dtype)
-    scaled = rows.to(dtype) / torch.where(largest > 0, largest, 1.0).unsqueeze(1)
-    length = torch.linalg.vector_norm(scaled, dim=1)
     shortest = 1e-300 if dtype == torch.float64 else 1e-37
-    # Not 1 / (largest * length), as that product may leave float32 where the quotients do not.
-    return torch.where(largest * length < shortest, 0.0, largest.reciprocal() / length)
+    largest = torch.linalg.vector_norm(rows, ord=torch.inf, dim=1, dtype=dtype)
+    scale = largest.clamp_min(shortest)
+    length = torch.linalg.vector_norm(rows.to(dtype) / scale.unsqueeze(1), dim=1)
+    # Not 1 / (scale * length), as that product may leave float32 where the quotients do not.
+    inverse: Tensor = scale.reciprocal() / length
+    return inverse.masked_fill(largest < shortest, 0.0)
 
 
 def powers(kappa: Tensor, gap: Tensor, log_scale: Tensor | None = None) -> Tensor:

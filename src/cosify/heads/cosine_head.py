@@ -66,15 +66,16 @@ class CosineHead(RunningKappa):
         with full_precision(embedding.device):
             dtype = common_dtype(embedding, weight)
             inverse_norm = self._class_norms.inverse(self.weight, dtype)
-            kappa = self.kappa.float() if self.log_kappa is None else self.log_kappa.float().exp()
+            scale = self.kappa.float() if self.log_kappa is None else self.log_kappa.float().exp()
             rows = embedding.to(dtype)
             length = torch.linalg.vector_norm(rows, dim=1)
             if is_ordinary(length):
-                rows = rows * (kappa / length).unsqueeze(1)
+                scale = (scale / length).unsqueeze(1)
             else:
                 check_finite(embedding, "embedding")
-                rows = unit_rows(rows) * kappa
-            return F.linear(rows, weight.to(dtype)).mul_(inverse_norm)
+                rows = unit_rows(rows)
+            logits = F.linear(rows, weight.to(dtype)).mul_(inverse_norm)
+            return logits.mul_(scale)
 
     def as_node(self, input: Any) -> Tensor:
         """Return the whole layer as one node of a graph that `torch.fx` draws of the model around it."""

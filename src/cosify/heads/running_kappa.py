@@ -94,14 +94,13 @@ class RunningKappa(nn.Module):
             kappa: [B], or [1] for all.
             counted: [B] bool, the samples that the means are of; default: all.
         """
-        seen = self.batch_seen > 0
         norm = torch.linalg.vector_norm(embedding.float(), dim=1)
         moving = [(self.embedding_norm, mean_of_counted(norm, counted), 0.01)]
         if not self.policy.constant:
             moving.append((self.kappa, mean_of_counted(kappa.float(), counted), self.policy.momentum))
         for running, mean, momentum in moving:
-            new = torch.where(seen, torch.lerp(running, mean, momentum), mean)
-            running.copy_(torch.where(new < torch.inf, new, running))
+            share = 1.0 if momentum == 1.0 else momentum**self.batch_seen  # all of the first batch
+            running.lerp_(torch.where(mean < torch.inf, mean, running), share)
         self.batch_seen.logical_or_(moving[0][1] < torch.inf)
         self.last_kappa = kappa.expand(embedding.shape[0]).contiguous()
 

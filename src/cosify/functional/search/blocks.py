@@ -109,11 +109,10 @@ def put(values: Tensor, index: Tensor, start: int, new: Tensor | float) -> None:
 
     What is none of these classes is passed over, without a look at any value.
     """
-    column = (index - start).unsqueeze(1)
-    inside = (column >= 0) & (column < values.shape[1])
-    column = column.clamp(0, values.shape[1] - 1)
+    index = (index - start).unsqueeze(1)
+    column = index.clamp(0, values.shape[1] - 1)
     new = new.unsqueeze(1) if isinstance(new, Tensor) else new
-    values.scatter_(1, column, torch.where(inside, new, values.gather(1, column)))
+    values.scatter_(1, column, torch.where(column == index, new, values.gather(1, column)))
 
 
 def default_chunk(num_rows: int, num_classes: int, device: torch.device) -> int:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from cosify.functional.search.blocks import along
+from cosify.functional.search.blocks import KAPPAS_AT_ONCE, along
 from cosify.functional.search.softmax import Scan, others
 from cosify.functional.similarity import powers
 
@@ -115,25 +115,27 @@ class SpanBounds:
         """Return 1 - p of the nearest class, sum p z and sum p g, [K, n] each, where `wanted`."""
         scan, num_rows = self._scan, len(direction)
         kappas = self._grid.to(direction.dtype)
-        chosen: list[tuple[int, slice | Tensor]] = [(k, slice(None)) for k in self._candidates]
-        if direction.device.type == "cpu":  # elsewhere to look which are wanted would be to wait
-            wants = wanted.sum(dim=1).tolist()
-            # To pick out rows takes as long as to compute twice as many.
-            chosen = [
-                (k, rows if 2 * wants[k] > num_rows else wanted[k].nonzero().squeeze(1))
-                for k, rows in chosen
-                if wants[k] > 0
-            ]
+        chosen: list[tuple[slice, slice | Tensor]] = []
+        if direction.device.type == "cpu":
+            for k, wants in enumerate(wanted.sum(dim=1).tolist()):
+                if wants > 0:
+                    # To pick out rows takes as long as to compute twice as many.
+                    picked = slice(None) if 2 * wants > num_rows else wanted[k].nonzero().squeeze(1)
+                    chosen.append((slice(k, k + 1), picked))
+        else:  # to look which are wanted would be to wait, and few large operations start sooner than many
+            first, stop = self._candidates[0], self._candidates[-1] + 1
+            starts = range(first, stop, KAPPAS_AT_ONCE)
+            chosen = [(slice(start, min(start + KAPPAS_AT_ONCE, stop)), slice(None)) for start in starts]
         sums = direction.new_zeros(3, len(kappas), num_rows)
         for block in scan.blocks.of(self._rows):
             gap = block.cosine - self._nearest.unsqueeze(1)
             cosine = block.cosine.clamp_min(-1)  # the target's -inf has power 0
             onto = along(direction, block.rows, block.factor)
-            for k, rows in chosen:
-                power = powers(kappas[k], gap[rows])
-                sums[0, k, rows] += power.sum(dim=1)
-                sums[1, k, rows] += (power * cosine[rows]).sum(dim=1)
-                sums[2, k, rows] += power.mul_(onto[rows]).sum(dim=1)
+            for some, rows in chosen:
+                power = powers(kappas[some].reshape(-1, 1, 1), gap[rows])
+                sums[0, some, rows] += power.sum(dim=-1)
+                sums[1, some, rows] += (power * cosine[rows]).sum(dim=-1)
+                sums[2, some, rows] += power.mul_(onto[rows]).sum(dim=-1)
         mass, inner, onto = scan.shards.sum(sums)
         mass = mass.clamp_min(torch.finfo(mass.dtype).tiny)
         kappas, target = kappas.unsqueeze(1), scan.target.of(self._rows)

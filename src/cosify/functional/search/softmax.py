@@ -141,10 +141,10 @@ class Scan:
         kappa = kappa.to(embedding.dtype).expand(kappa.shape[0], num_rows)
         num_sums = kappa.shape[0]
         every = kappa if beyond is None else torch.cat([kappa, beyond.to(kappa.dtype).unsqueeze(0)])
-        nearest = embedding.new_full((num_rows,), FLOOR)
-        mass = total = embedding.new_zeros(())
+        nearest = mass = total = torch.empty(())
         for block in self.blocks.of(rows):
-            before, nearest = nearest, torch.maximum(nearest, block.cosine.amax(dim=1))
+            largest = block.cosine.amax(dim=1).clamp_min_(FLOOR)
+            before, nearest = nearest, largest if block.start == 0 else torch.maximum(nearest, largest)
             power = powers(every.unsqueeze(-1), block.cosine - nearest.unsqueeze(1))
             flat = power[:num_sums].reshape(num_sums * num_rows, power.shape[-1])
             if block.start == 0:

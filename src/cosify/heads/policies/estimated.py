@@ -12,7 +12,7 @@ class LeastSquares(KappaPolicy):
 
     def estimate(self, geometry: Geometry) -> Estimate:
         grid = kappa_grid(device=geometry.kappa.device)
-        solution = search_ls(geometry.scan, grid, geometry.last_kappa.median().reshape(1))
+        solution = search_ls(geometry.scan, grid, geometry.last_kappa)
         return Estimate(solution.kappa, solution.softmax)
 
 
