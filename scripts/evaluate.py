@@ -15,8 +15,9 @@ Several processes share the feature pass:
     accelerate launch --multi_gpu --num_processes 2 scripts/evaluate.py RUN --data FOLDER
 
 Each model passes once over each set; its features stay in --output/banks and are used again while model, data and
-transform are the same.  The folder then holds evaluation.json, evaluation.md, report.html and figures/.  --rejector
-z_max a rejector is saved beside the weights: cosify.Rejector.load(FOLDER)(image) says label, score, accept.
+transform are the same.  The folder then holds evaluation.json, evaluation.md, report.html and figures/.  With
+--rejector z_max a rejector is saved beside the weights: cosify.Rejector.load(FOLDER)(image) says label, score, accept.
+With --calibrate the kappa that makes the probabilities right is written there, for every reader; labels stay.
 """
 
 import logging
@@ -69,6 +70,10 @@ class EvaluateArguments:
     classes: list[int] = field(default_factory=list, metadata={"help": "At most 10 that t-SNE shows. Default: first."})
     rejector: str | None = field(
         default=None, metadata={"help": "Score of a rejector to save beside each model, such as z_max. Default: none."}
+    )
+    calibrate: bool = field(
+        default=False,
+        metadata={"help": "Fit kappa of evaluation on half of the test images and write it into each model's folder."},
     )
     batch_size: int = field(default=256, metadata={"help": "Images of a batch on each process. Default 256."})
     num_workers: int | None = field(default=None, metadata={"help": "Processes that decode. Default: by cores."})
@@ -148,12 +153,12 @@ def check(args: EvaluateArguments, models: list[tuple[str, str]], num_classes: i
         raise InputError(f"classes is {args.classes}, expected at most 10 different ones: t-SNE has as many colours")
     if args.num_lambdas < 1 or args.resamples < 100:
         raise InputError("num_lambdas and resamples are too small, expected at least 1 and 100")
-    if args.rejector is not None:
-        if args.rejector not in SAVED:
-            raise InputError(f"rejector is {args.rejector!r}, expected one of {', '.join(SAVED)}")
-        homeless = [spec for _, spec in models if not Path(spec).is_dir()]
-        if homeless:
-            raise InputError(f"model {homeless[0]!r} is no folder to save a rejector in; save the model in one first")
+    if args.rejector is not None and args.rejector not in SAVED:
+        raise InputError(f"rejector is {args.rejector!r}, expected one of {', '.join(SAVED)}")
+    homeless = [spec for _, spec in models if not Path(spec).is_dir()]
+    if homeless and (args.rejector is not None or args.calibrate):
+        what = "a rejector" if args.rejector is not None else "kappa"
+        raise InputError(f"model {homeless[0]!r} is no folder to save {what} in; save the model in one first")
 
 
 def folder_name(title: str) -> str:
@@ -183,18 +188,27 @@ def passes(
     device: Any,
 ) -> Passed:
     """Run a model over every set; every process must call this together."""
+    from cosify import save
     from cosify.data import Preprocessing
-    from cosify.evaluation import check_label_names, feature_bank
+    from cosify.evaluation import calibrate, check_label_names, feature_bank
     from cosify.training import FinetuneArguments
     from cosify.training.finetune import start_model
 
-    model = start_model(FinetuneArguments(model="" if args.smoke else spec, smoke=args.smoke)).to(device)
+    arguments = FinetuneArguments(model="" if args.smoke else spec, smoke=args.smoke)
+    model = start_model(arguments).to(device)
     preprocessing = Preprocessing.of_pretrained(model)
     check_label_names(model, splits.label_names)
     banks = Path(args.output) / "banks" / folder_name(title)
 
     def bank(name: str, images: "Splits", limit: int | None = args.limit, part: str = "test") -> "FeatureBank":
         return feature_bank(model, images.only(part, limit), preprocessing, banks / name, run)
+
+    if args.calibrate:
+        logger.info("%s: %r", title, calibrate(model, bank("test", splits)))
+        if run.shard.rank == 0:
+            save(model, home(spec))
+        run.wait()
+        model = start_model(arguments).to(device)
 
     return Passed(
         title,
@@ -229,9 +243,13 @@ def measure(passed: Passed, args: EvaluateArguments) -> "Subject":
     )
     folder = Path(passed.spec)
     if args.rejector is not None:
-        home = folder / "export" if (folder / "export").is_dir() else folder
-        logger.info("rejector: %s", Rejector.fit(args.rejector, passed.train, passed.test).save(home))
+        logger.info("rejector: %s", Rejector.fit(args.rejector, passed.train, passed.test).save(home(passed.spec)))
     return Subject(assessment, passed.test, passed.ood, folder if (folder / "metrics.jsonl").is_file() else None)
+
+
+def home(spec: str) -> Path:
+    """Return the folder of a model's weights: of a run its export."""
+    return Path(spec, "export") if Path(spec, "export").is_dir() else Path(spec)
 
 
 def named(data: str) -> str:

@@ -4,7 +4,7 @@ Importing this package installs the timm plugin, and the transformers plugin for
 """
 
 from cosify import functional
-from cosify.evaluation import Rejector
+from cosify.evaluation import Rejector, calibrate
 from cosify.heads import ClassParallelCosineLinear, CosineConv1x1, CosineLinear, CosineSoftmaxLoss
 from cosify.hub import list_backbones, load, push, save
 from cosify.integrations import install
@@ -16,6 +16,7 @@ __all__ = [
     "CosineLinear",
     "CosineSoftmaxLoss",
     "Rejector",
+    "calibrate",
     "convert",
     "find_classifiers",
     "find_heads",

@@ -28,7 +28,7 @@ every_trace = pytest.mark.parametrize(  # which takes seconds
 both_heads = pytest.mark.parametrize("kind", HEADS)
 
 
-def make(kind: str, kappa: float | str, seed: int = 0, **settings: str) -> CosineHead:
+def make(kind: str, kappa: float | str, seed: int = 0, **settings: float | str) -> CosineHead:
     torch.manual_seed(seed)
     return HEADS[kind](IN_FEATURES, NUM_CLASSES, kappa=kappa, **settings)
 
@@ -38,7 +38,7 @@ def batch(kind: str = "linear", num_rows: int = 6, seed: int = 1) -> Tensor:
     return 3 * torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
-def trained(kind: str, kappa: float | str, **settings: str) -> CosineHead:
+def trained(kind: str, kappa: float | str, **settings: float | str) -> CosineHead:
     """Return a head after three optimiser steps."""
     head = make(kind, kappa, **settings)
     optimizer = torch.optim.SGD(head.parameters(), lr=0.1)
@@ -47,6 +47,22 @@ def trained(kind: str, kappa: float | str, **settings: str) -> CosineHead:
         F.cross_entropy(head(batch(kind, seed=step)).flatten(1), torch.arange(6)).backward()
         optimizer.step()
     return head
+
+
+@every_policy
+@both_heads
+def test_a_number_for_evaluation_leaves_training_alone(kind: str, kappa: float | str) -> None:
+    plain, numbered, x = trained(kind, kappa), trained(kind, kappa, eval_kappa=9.5), batch(kind)
+    assert torch.equal(plain.weight, numbered.weight)
+    assert numbered.running_kappa() == plain.running_kappa() != 9.5
+    cosine = functional.cosine(x.flatten(1), numbered.weight.detach().flatten(1))
+    numbered.eval()
+    torch.testing.assert_close(numbered(x).flatten(1), 9.5 * cosine)  # a gradient may be wanted
+    with torch.no_grad():
+        torch.testing.assert_close(numbered(x).flatten(1), 9.5 * cosine)
+    torch.testing.assert_close(
+        numbered.stock_weight().flatten(1).norm(dim=1) * numbered.embedding_norm, torch.full((7,), 9.5)
+    )
 
 
 @every_policy

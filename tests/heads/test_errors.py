@@ -24,7 +24,7 @@ CASES: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
     "eval": (
         lambda: CosineLinear(8, 4, eval_kappa="mean"),  # type: ignore[arg-type]
         ValueError,
-        r"eval_kappa is 'mean', expected one of \('running', 'sample'\)",
+        "eval_kappa is 'mean', expected 'running', 'sample' or a finite number above 0",
     ),
     "dimension": (lambda: CosineLinear(8, 4)(torch.randn(2, 9)), ValueError, r"embedding has dimension 9 and weight 8"),
     "features": (

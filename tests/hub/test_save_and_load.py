@@ -53,8 +53,8 @@ def test_contents(saved: Path) -> None:
 
 
 @pytest.mark.parametrize("kappa", ["ls", "ml", "rule", "trainable", "adacos", "adacos-dynamic", 25.0])
-@pytest.mark.parametrize("eval_kappa", ["running", "sample"])
-def test_every_policy_comes_back(kappa: float | str, eval_kappa: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("eval_kappa", ["running", "sample", 9.5])
+def test_every_policy_comes_back(kappa: float | str, eval_kappa: float | str, tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = timm.create_model("test_vit", head={"type": "cos", "kappa": kappa, "eval_kappa": eval_kappa}, num_classes=5)
     x = torch.randn(4, *model.pretrained_cfg["input_size"])
@@ -63,7 +63,21 @@ def test_every_policy_comes_back(kappa: float | str, eval_kappa: str, tmp_path: 
     other = cosify.load(cosify.save(model, tmp_path))
     assert other.head.kappa_spec == kappa
     assert other.head.eval_kappa == eval_kappa
+    assert other.head.running_kappa() == pytest.approx(model.head.running_kappa())
     torch.testing.assert_close(other(x), model(x), rtol=1e-4, atol=1e-4)
+
+
+def test_a_number_for_evaluation_is_of_its_classes(folder: Path) -> None:
+    model = cosify.load(folder)
+    model.fc.eval_kappa = 9.5
+    cosify.save(model, folder)
+    name = f"local-dir:{folder}"
+    assert timm.create_model(name, pretrained=True).fc.eval_kappa == 9.5
+    assert timm.create_model(name, pretrained=True, num_classes=7).fc.eval_kappa == "running"
+    again = cosify.load(folder)
+    again.reset_classifier(7)
+    assert again.fc.eval_kappa == "running"
+    assert timm.create_model("test_resnet", head={"type": "cos", "eval_kappa": 4}, num_classes=7).fc.eval_kappa == 4
 
 
 @pytest.mark.parametrize("name", ["deit_tiny_distilled_patch16_224", "levit_128s", "dla46x_c", "efficientvim_m1"])

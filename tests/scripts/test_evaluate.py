@@ -3,6 +3,7 @@
 import base64
 import json
 import re
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -81,6 +82,25 @@ def test_a_report_of_two_models(run: Path, tmp_path: Path) -> None:
     assert json.loads((tmp_path / "evaluation.json").read_text(encoding="utf-8")) == record
 
 
+@pytest.mark.slow
+def test_the_kappa_that_makes_probabilities_right_is_written_into_the_export(run: Path, tmp_path: Path) -> None:
+    home = Path(shutil.copytree(run / "export", tmp_path / "export"))
+    arguments = evaluate.EvaluateArguments(
+        models=[f"LS={home}"], data="digits", calibrate=True, resamples=100, rejector="max_logit", output=str(tmp_path)
+    )
+    evaluate.main(arguments)
+    config = json.loads((home / "config.json").read_text(encoding="utf-8"))["cosify"]
+    (found,) = json.loads((tmp_path / "evaluation.json").read_text(encoding="utf-8"))["models"]
+    assert found["scan"]["eval_kappa"] == found["scan"]["head_kappa"] == config["eval_kappa"]
+    assert set(found["calibration"]) == {"calibrated", "sample", "fitted"}
+    assert found["calibration"]["calibrated"]["kappa"] == pytest.approx(config["eval_kappa"])
+    before = cosify.load(run).fc.running_kappa()
+    assert next(iter(config["heads"].values()))["kappa"] == pytest.approx(before)
+    assert config["eval_kappa"] != pytest.approx(before)
+    image = load_splits("digits").test[0]["image"]
+    assert len(cosify.Rejector.load(home)(image).accept) == 1  # it was fitted after kappa
+
+
 REFUSED: dict[str, dict[str, Any]] = {
     "expected different words; write TITLE=MODEL": {"models": ["same=a", "same=b"]},
     r"titles are \['a b', 'a-b'\]": {"models": ["a b=a", "a-b=b"]},
@@ -92,6 +112,7 @@ REFUSED: dict[str, dict[str, Any]] = {
     "expected at least 1 and 100": {"num_lambdas": 0},
     "rejector is 'knn', expected one of z_max": {"rejector": "knn"},
     "model 'm' is no folder to save a rejector in": {"rejector": "z_max"},
+    "model 'm' is no folder to save kappa in": {"calibrate": True},
 }
 
 

@@ -2,6 +2,7 @@
 
 from cosify.evaluation.assess import Assessment, assess
 from cosify.evaluation.bank import BankInfo, BankKey, FeatureBank, StaleBankError
+from cosify.evaluation.calibrated import Calibrated, calibrate
 from cosify.evaluation.calibration import Calibration, kappa_calibrations, temperature_calibrations
 from cosify.evaluation.detection import Detection, Interval, detection, threshold_at
 from cosify.evaluation.diversity import Diversity, class_angles_deg, feature_diversity, span_angles_deg
@@ -22,6 +23,7 @@ __all__ = [
     "Assessment",
     "BankInfo",
     "BankKey",
+    "Calibrated",
     "Calibration",
     "Decision",
     "Detection",
@@ -38,6 +40,7 @@ __all__ = [
     "TiedGaussian",
     "Transfer",
     "assess",
+    "calibrate",
     "check_label_names",
     "class_angles_deg",
     "detection",

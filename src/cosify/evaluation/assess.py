@@ -152,13 +152,15 @@ def calibrations(test: FeatureBank) -> dict[str, Calibration]:
     embedding, labels = torch.from_numpy(np.array(test.embedding)), torch.from_numpy(np.array(test.labels))
     fit, measured = FITTED_SAMPLES, MEASURED_SAMPLES
     if test.info.kappa is not None:
-        return kappa_calibrations(
+        found = kappa_calibrations(
             embedding[measured],
             labels[measured],
             test.weight,
             running_kappa=test.info.kappa,
             fit=(embedding[fit], labels[fit]),
         )
+        own = "calibrated" if isinstance(test.info.eval_kappa, (int, float)) else "running"
+        return {own if name == "running" else name: each for name, each in found.items()}
 
     halves = [FeatureBank.of_rows(test.info, test.weight, test.bias, embedding[part]) for part in (measured, fit)]
     return temperature_calibrations(halves[0].logits, labels[measured], fit=(halves[1].logits, labels[fit]))

@@ -73,7 +73,7 @@ class BankInfo:
         label_names: of the data.
         kappa: of a cosine head in evaluation; None for a stock linear one.
         kappa_policy: of a cosine head, such as `"ls"` or `60.0`; None for a stock one.
-        eval_kappa: of a cosine head, `"running"` or `"sample"`.
+        eval_kappa: of a cosine head, `"running"`, `"sample"` or a number.
         output_is_classifier: whether the model's logits are those of its classifier: not where it averages two heads.
         image_shape: channels, height and width that images reach the model with.
         preprocessing: how they get there.
@@ -248,7 +248,7 @@ def classifier_logits(info: BankInfo, embedding: Tensor, weight: Tensor, bias: T
     """Return the logits [N, C] that the classifier of a model in evaluation gives to embeddings [N, d]."""
     if info.kappa is None:
         return F.linear(embedding, weight, bias)
-    if info.eval_kappa == "running" or info.kappa_policy == "trainable":
+    if info.eval_kappa != "sample" or info.kappa_policy == "trainable":
         return info.kappa * cosine(embedding, weight)
     assert info.kappa_policy is not None
     head = CosineLinear(*reversed(weight.shape), kappa=info.kappa_policy, eval_kappa="sample", start_kappa=info.kappa)

@@ -109,11 +109,11 @@ def kappa_calibrations(
         running_kappa: > 0.
         fit: embedding and labels of a validation set, other samples than those measured; None to leave "fitted" out.
     """
-    cosines = partial(_walk, cosine, embedding, weight)
+    cosines = partial(walk, cosine, embedding, weight)
     found = {"running": calibration(cosines(), labels, kappa=running_kappa)}
-    found["sample"] = calibration(cosines(), labels, kappa=torch.cat([*_walk(ls_kappa, embedding, weight)]).cpu())
+    found["sample"] = calibration(cosines(), labels, kappa=torch.cat([*walk(ls_kappa, embedding, weight)]).cpu())
     if fit is not None:
-        fitted = fit_kappa(partial(_walk, cosine, fit[0], weight), fit[1])
+        fitted = fit_kappa(partial(walk, cosine, fit[0], weight), fit[1])
         found["fitted"] = calibration(cosines(), labels, kappa=fitted)
     return found
 
@@ -185,7 +185,7 @@ def _samples(logit_blocks: Iterable[Tensor], labels: Labels) -> Iterator[tuple[s
         raise InputError(f"{start} logits came with {len(labels)} labels, expected as many, not 0; check the split")
 
 
-def _walk(function: Callable[[Tensor, Tensor], Tensor], embedding: Rows, weight: Tensor) -> Iterator[Tensor]:
+def walk(function: Callable[[Tensor, Tensor], Tensor], embedding: Rows, weight: Tensor) -> Iterator[Tensor]:
     """Yield a function of embeddings and weight, of so many rows at once that memory stays bounded."""
     weight = weight.detach().to(torch.promote_types(weight.dtype, torch.float32))
     size = max(1, NUMBERS_AT_ONCE // max(1, *weight.shape))

@@ -7,6 +7,7 @@ import torch
 from cosify.evaluation.bank import FeatureBank
 from cosify.evaluation.diversity import Diversity, feature_diversity
 from cosify.functional import adacos_kappa, expected_kappa
+from cosify.heads import EvalKappa
 from cosify.heads.kappa_statistics import KappaStatistics, KappaSummary
 
 MANY_AT_EDGE = 0.05  # share of samples from which on a mean over the grid says little
@@ -43,8 +44,8 @@ class KappaScan:
         dim: d.
         accuracy: share of right predictions, in [0, 1]; None where the labels are not the model's classes.
         head: `"softmax"`, or the policy of a cosine head.
-        head_kappa: of a cosine head in evaluation, its running mean.
-        eval_kappa: of a cosine head, `"running"` or `"sample"`.
+        head_kappa: of a cosine head in evaluation, its running mean or the number chosen for it.
+        eval_kappa: of a cosine head, `"running"`, `"sample"` or that number.
         kappa: of LS, Eq. (11), over the samples.
         adacos: fixed scale of AdaCos; None for two classes, where it is 0.
         expected: LS' closed form for orthogonal classifiers at cosine 0.75 to the own one.
@@ -61,7 +62,7 @@ class KappaScan:
     accuracy: float | None
     head: str
     head_kappa: float | None
-    eval_kappa: str | None
+    eval_kappa: EvalKappa | None
     kappa: KappaSummary
     adacos: float | None
     expected: float

@@ -66,7 +66,7 @@ def _models(assessments: Sequence[Assessment]) -> Table:
         "Accuracy and kappa",
         f"Top-1 on {assessments[0].num_test} test images, with its standard error. kappa* is LS (Eq. 11) over these"
         " images, whatever the head was trained with. A head's own kappa is the running mean of its training batches,"
-        " or, where it says so, that of each sample.",
+        " a number that was fitted or, where it says so, that of each sample.",
         ("model", "accuracy", "mean per class", "head", "its kappa", "kappa* mean", "median", "at edges"),
         tuple(rows),
     )

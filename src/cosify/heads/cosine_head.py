@@ -55,8 +55,8 @@ class CosineHead(RunningKappa):
         return self.policy.estimates and (self.training or self.eval_kappa == "sample")
 
     def _is_plain_evaluation(self, embedding: Tensor) -> bool:
-        """Whether kappa is the running one, and nobody wants a gradient, a graph or a trace."""
-        plain = not self.training and self.eval_kappa == "running" and not torch.is_grad_enabled()
+        """Whether all samples share a kappa, and nobody wants a gradient, a graph or a trace."""
+        plain = not self.training and self.eval_kappa != "sample" and not torch.is_grad_enabled()
         eager = not values_hidden() and not torch.jit.is_tracing() and not embedding.is_meta  # type: ignore[attr-defined]
         return plain and eager and type(self.weight) is nn.Parameter and not self.weight.is_inference()
 
@@ -66,7 +66,7 @@ class CosineHead(RunningKappa):
         with full_precision(embedding.device):
             dtype = common_dtype(embedding, weight)
             inverse_norm = self._class_norms.inverse(self.weight, dtype)
-            scale = self.kappa.float() if self.log_kappa is None else self.log_kappa.float().exp()
+            scale = self.single_kappa(training=False)
             rows = embedding.to(dtype)
             length = torch.linalg.vector_norm(rows, dim=1)
             if is_ordinary(length):
@@ -121,16 +121,13 @@ class CosineHead(RunningKappa):
             num_classes: C, over all processes.
             counted: [B] bool, the samples that a statistic of the whole batch is of; default: all.
         """
-        if self.log_kappa is not None:
-            return Estimate(self.log_kappa.float().exp())
-        running = self.kappa.float()
-        if scan is not None and self._estimates():
-            last = self.last_kappa
-            if last is None or len(last) == 0 or values_hidden():  # a graph takes the route that needs no start
-                last = running.reshape(1)
-            estimate = self.policy.estimate(Geometry(scan, num_classes, running, last, counted))
-            return Estimate(estimate.kappa.reshape(-1), estimate.softmax)
-        return Estimate(running.reshape(1).clone())  # a copy: the buffer itself moves on within this step
+        if scan is None or not self._estimates():
+            return Estimate(self.single_kappa(self.training).reshape(1).clone())  # the buffer moves on within this step
+        running, last = self.kappa.float(), self.last_kappa
+        if last is None or len(last) == 0 or values_hidden():  # a graph takes the route that needs no start
+            last = running.reshape(1)
+        estimate = self.policy.estimate(Geometry(scan, num_classes, running, last, counted))
+        return Estimate(estimate.kappa.reshape(-1), estimate.softmax)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Come back from a pickle as guarded as a new head."""
@@ -182,8 +179,8 @@ class CosineLinear(CosineHead, nn.Linear):
         in_features: d.
         num_classes: C, at least 2.
         kappa: a number above 0, or one of `"ls"`, `"ml"`, `"rule"`, `"trainable"`, `"adacos"`, `"adacos-dynamic"`.
-        eval_kappa: in evaluation use the `"running"` mean of training, or estimate for each `"sample"`; the predicted
-            label is the same.
+        eval_kappa: in evaluation use the `"running"` mean of training, estimate for each `"sample"`, or use a number
+            above 0, such as one that makes the probabilities right; the predicted label is the same.
         start_kappa: kappa before the first training batch, of a loaded head for instance; default: the policy's.
         start_norm: mean ||x|| before the first training batch; default: sqrt(d).
         device: where the parameters lie.

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +11,7 @@ from cosify.errors import InputError
 from cosify.functional.checks import check_kappa, check_num_classes
 from cosify.heads.policies import mean_of_counted, resolve_policy
 
-EvalKappa = Literal["running", "sample"]
+EvalKappa = Literal["running", "sample"] | float
 
 
 class RunningKappa(nn.Module):
@@ -45,8 +45,7 @@ class RunningKappa(nn.Module):
     ) -> None:
         self.policy = resolve_policy(kappa)
         check_num_classes(num_classes, self.policy.min_classes)
-        if eval_kappa not in get_args(EvalKappa):
-            raise InputError(f"eval_kappa is {eval_kappa!r}, expected one of {get_args(EvalKappa)}")
+        check_eval_kappa(eval_kappa)
         self.kappa_spec: float | str = kappa
         self.eval_kappa = eval_kappa
         if start_kappa is not None:
@@ -82,8 +81,19 @@ class RunningKappa(nn.Module):
             nn.init.constant_(self.log_kappa, math.log(self.start_kappa))
 
     def inference_kappa(self) -> float:
-        """Return the kappa that evaluation uses, under `eval_kappa="running"`."""
-        return float(self.kappa if self.log_kappa is None else self.log_kappa.detach().exp())
+        """Return the one kappa of evaluation; under `eval_kappa="sample"` the running one."""
+        return self.running_kappa() if isinstance(self.eval_kappa, str) else float(self.eval_kappa)
+
+    def running_kappa(self) -> float:
+        """Return the running kappa, or the trainable one, whatever evaluation uses."""
+        with torch.no_grad():
+            return float(self.single_kappa(training=True))
+
+    def single_kappa(self, training: bool) -> Tensor:
+        """Return the kappa that samples share where none is estimated, a scalar or [1]; it may carry a gradient."""
+        if not training and not isinstance(self.eval_kappa, str):
+            return torch.full_like(self.kappa, self.eval_kappa, dtype=torch.float32)
+        return self.kappa.float() if self.log_kappa is None else self.log_kappa.float().exp()
 
     @torch.no_grad()
     def record(self, embedding: Tensor, kappa: Tensor, counted: Tensor | None = None) -> None:
@@ -159,6 +169,14 @@ class RunningKappa(nn.Module):
             if new.dtype != old.dtype:
                 setattr(self, name, old.to(new.device))
         return self
+
+
+def check_eval_kappa(eval_kappa: object) -> None:
+    """Raise unless it is "running", "sample", or a number that kappa may be."""
+    if isinstance(eval_kappa, bool) or not isinstance(eval_kappa, (int, float, str)):
+        raise TypeError(f"eval_kappa is {eval_kappa!r}, expected 'running', 'sample' or a number above 0")
+    if eval_kappa not in ("running", "sample") and (isinstance(eval_kappa, str) or not 0 < eval_kappa < math.inf):
+        raise InputError(f"eval_kappa is {eval_kappa!r}, expected 'running', 'sample' or a finite number above 0")
 
 
 def check_saved(name: str, value: object) -> None:

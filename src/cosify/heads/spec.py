@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, get_args
+from typing import Any
 
 from cosify.errors import InputError
 from cosify.heads.cosine_head import CosineHead
 from cosify.heads.policies import resolve_policy
-from cosify.heads.running_kappa import EvalKappa, check_saved
+from cosify.heads.running_kappa import EvalKappa, check_eval_kappa, check_saved
 
 FORMAT = 1  # of the `cosify` key in config.json
 
@@ -46,12 +46,15 @@ class HeadSpec:
 
     def __post_init__(self) -> None:
         resolve_policy(self.kappa)
-        if self.eval_kappa not in get_args(EvalKappa):
-            raise InputError(f"eval_kappa is {self.eval_kappa!r}, expected one of {get_args(EvalKappa)}")
+        check_eval_kappa(self.eval_kappa)
 
     def without_starts(self) -> "HeadSpec":
-        """Return the settings alone, for a head that learns new classes."""
+        """Return the settings alone."""
         return HeadSpec(self.kappa, self.eval_kappa)
+
+    def for_new_classes(self) -> "HeadSpec":
+        """Return the settings for a head that learns new classes, of which a number for evaluation says nothing."""
+        return HeadSpec(self.kappa, self.eval_kappa if isinstance(self.eval_kappa, str) else "running")
 
     @classmethod
     def from_user(
@@ -121,7 +124,7 @@ class HeadSpec:
                 " cosify.convert(model, kappa=...) to give them one"
             )
         starts = {
-            name: HeadStart(head.inference_kappa(), float(head.embedding_norm), head.num_classes)
+            name: HeadStart(head.running_kappa(), float(head.embedding_norm), head.num_classes)
             for name, head in heads.items()
         }
         return cls(first.kappa_spec, first.eval_kappa, starts)

@@ -83,7 +83,7 @@ def apply_spec(model: Model, spec: HeadSpec, num_classes: int | None = None) -> 
         owner.set_submodule(name, head)
         dropped = getattr(leaves[name], "bias", None) is not None
         _logger.info("%s: cosine head, kappa=%r%s", prefix + name, spec.kappa, ", bias dropped" if dropped else "")
-    Memory.attach(owner, spec.without_starts(), heads)
+    Memory.attach(owner, spec.for_new_classes(), heads)
     if is_transformers(model):
         if num_classes is not None:
             model.config.num_labels = model.num_labels = num_classes  # type: ignore[union-attr, assignment]
@@ -101,8 +101,10 @@ def _make_head(leaf: nn.Module, spec: HeadSpec, start: HeadStart | None, num_new
     num_classes = num_outputs if num_new is None else num_new
     if start is None and isinstance(leaf, CosineHead) and leaf.kappa_spec == spec.kappa and not leaf.kappa.is_meta:
         start = HeadSpec.of_heads({"": leaf}).starts[""]  # the same policy goes on from where it was
-    if num_new is not None or (start is not None and start.num_classes != num_classes):
-        start = None  # a kappa of other classes says nothing
+    if num_new is not None:
+        start = None
+    elif start is not None and start.num_classes != num_classes:
+        spec, start = spec.for_new_classes(), None  # a kappa of other classes says nothing
     head = (CosineConv1x1 if isinstance(leaf, nn.Conv2d) else CosineLinear)(
         in_features,
         num_classes,

@@ -1,0 +1,83 @@
+"""One kappa for evaluation under which a model's probabilities are right."""
+
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+import torch
+from torch import nn
+
+from cosify.errors import InputError
+from cosify.evaluation.assess import FITTED_SAMPLES, MEASURED_SAMPLES
+from cosify.evaluation.bank import FeatureBank, check_output
+from cosify.evaluation.calibration import LEAST, MOST, Calibration, calibration, fit_kappa, walk
+from cosify.functional import cosine
+from cosify.heads import CosineHead
+from cosify.models import linear_classifier
+from cosify.models.model_digest import model_digest
+
+FEWEST = 20  # samples; half of them fit one number
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """What `calibrate` changed, on samples that kappa was not fitted on.
+
+    Attributes:
+        kappa: of evaluation, from now on.
+        before: calibration with the kappa that was.
+        after: with the new one; accuracy is the same.
+    """
+
+    kappa: float
+    before: Calibration
+    after: Calibration
+
+    def __repr__(self) -> str:
+        return (
+            f"kappa {self.before.kappa:.2f} -> {self.kappa:.2f}, ECE {self.before.ece:.3f} -> {self.after.ece:.3f},"
+            f" NLL {self.before.nll:.3f} -> {self.after.nll:.3f} on {self.after.num_samples} other samples"
+        )
+
+
+def calibrate(model: nn.Module, features: FeatureBank) -> Calibrated:
+    """Give a model's head the one kappa of least NLL, for evaluation; labels stay as they are.
+
+    Guo et al., ICML 2017, with kappa in the place of 1 / T.  Fitted on every second sample, measured on the others.
+    `cosify.save` writes it into the folder, as `eval_kappa` for readers with cosify and as the norm of the classes for
+    others.  Features that were computed before are then those of another model, and so is a saved rejector.
+
+    Args:
+        model: with one cosine head; its `eval_kappa` is set.
+        features: of this model, of samples that it was not trained on, such as `feature_bank` returns.
+
+    Raises:
+        ValueError: if the head is a stock one, the features are another model's or fewer than 20, the model averages
+            two heads, or no finite kappa is best, as where every sample is right.
+    """
+    head = linear_classifier(model)
+    if not isinstance(head, CosineHead):
+        raise InputError(
+            f"the classifier is a {type(head).__name__}, expected a cosine head; a stock one has a temperature, see"
+            " cosify.evaluation.temperature_calibrations"
+        )
+    check_output(features.info)
+    if features.info.key.model != model_digest(model):
+        raise InputError("the features are of another model, or of this one before it changed; compute them again")
+    if len(features) < FEWEST:
+        raise InputError(f"{len(features)} samples came, expected at least {FEWEST}: half of them fit kappa")
+    embedding, labels = torch.from_numpy(np.array(features.embedding)), torch.from_numpy(np.array(features.labels))
+    fit, measured = FITTED_SAMPLES, MEASURED_SAMPLES
+    kappa = fit_kappa(partial(walk, cosine, embedding[fit], features.weight), labels[fit])
+    if not LEAST < kappa < MOST:
+        raise InputError(
+            f"no kappa from {LEAST} to {MOST} is the best for these {len(labels[fit])} samples: all of them are right,"
+            " or no more than by chance; calibrate on more, or on others"
+        )
+    others = FeatureBank.of_rows(features.info, features.weight, None, embedding[measured])
+    of_samples = others.max_logit / others.top_cosine[:, 0]
+    mean = float(of_samples.mean()) if head.eval_kappa == "sample" else head.inference_kappa()
+    before = replace(calibration(others.logits(), labels[measured]), kappa=mean)
+    after = calibration(walk(cosine, embedding[measured], features.weight), labels[measured], kappa=kappa)
+    head.eval_kappa = kappa
+    return Calibrated(kappa, before, after)
