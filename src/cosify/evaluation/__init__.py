@@ -8,6 +8,7 @@ from cosify.evaluation.detection import Detection, Interval, detection, threshol
 from cosify.evaluation.diversity import Diversity, class_angles_deg, feature_diversity, span_angles_deg
 from cosify.evaluation.embeddings import embeddings
 from cosify.evaluation.features import FeaturePass, feature_bank
+from cosify.evaluation.in_words import verdict
 from cosify.evaluation.kappa_scan import KappaScan, scan_bank
 from cosify.evaluation.linear_probe import ProbeResult, Scaling, linear_probe
 from cosify.evaluation.mahalanobis import TiedGaussian
@@ -58,4 +59,5 @@ __all__ = [
     "threshold_at",
     "to_outlier_scores",
     "transfer",
+    "verdict",
 ]
