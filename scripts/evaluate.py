@@ -16,7 +16,7 @@ Several processes share the feature pass:
 
 Each model passes once over each set; its features stay in --output/banks and are used again while model, data and
 transform are the same.  The folder then holds evaluation.json, evaluation.md, report.html and figures/.  --rejector
-z_max a rejector is saved beside the weights: cosify.Rejector.load(FOLDER)(image) says label, score, accept.
+z_max a rejector is saved beside the weights: cosify.Rejector.load(FOLDER)("a.jpg") says label, score, accept.
 """
 
 import logging

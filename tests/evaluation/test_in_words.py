@@ -54,6 +54,10 @@ def test_few_mistakes_are_pointed_out(found: Assessment) -> None:
         assert verdict(made)[1].endswith(hint)
         ap = tables_of([made])[2].rows[0][2]
         assert ap == "0.900 [0.800, 1.000]" + (", only 49 negatives" if negatives < FEW else "")
+        assert ("first (44 of 50)" in verdict(made)[2]) == (negatives >= FEW)
+        assert ("first (43 of 49, a small set)" in verdict(made)[2]) == (negatives < FEW)
+    few = verdict(with_counts(found, 4, positives=3))[1]
+    assert few.endswith(": a hint from 3 right answers and 4 mistakes, no more.")
     assert "only 3 positives and 4 negatives" in tables_of([with_counts(found, 4, positives=3)])[2].rows[0][2]
 
 

@@ -549,7 +549,8 @@ def test_images_are_upright_and_opaque_as_those_of_the_fit(tmp_path: Path) -> No
     rejector = Rejector.load(tmp_path / "model")
     files = images.test.cast_column("image", datasets.Image(decode=False))["image"]
     expected = torch.from_numpy(bank.norm)
-    for given in (list(images.test["image"]), [PILImage.open(file["path"]) for file in files]):
+    paths = [file["path"] for file in files]
+    for given in (list(images.test["image"]), [PILImage.open(path) for path in paths], paths):
         torch.testing.assert_close(rejector(given).score, expected, rtol=1e-5, atol=0)
     turned = rejector([image.transpose(PILImage.Transpose.ROTATE_90) for image in images.test["image"]]).score
     assert not torch.allclose(turned, expected, rtol=1e-3), "so that the comparison above says something"

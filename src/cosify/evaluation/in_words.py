@@ -41,7 +41,11 @@ def percent(share: float) -> str:
 
 def few(found: Detection) -> str:
     """Return what to say beside a metric that rests on few samples, an empty text for one that does not."""
-    counts = (found.num_positive, "positives"), (found.num_negative, "negatives")
+    return _few(found, "positives", "negatives")
+
+
+def _few(found: Detection, positive: str, negative: str) -> str:
+    counts = (found.num_positive, positive), (found.num_negative, negative)
     return " and ".join(f"{num} {kind}" for num, kind in counts if num < FEW)
 
 
@@ -60,7 +64,8 @@ def _mistakes(assessment: "Assessment", score: str) -> str:
         return "Has no right answer on these images, so that no threshold can be set."
     share = 1 - found.fpr95_id_positive
     num = found.num_negative
-    hint = f": a hint from {num} mistakes, no more" if num < FEW else ""
+    small = _few(found, "right answers", "mistakes")
+    hint = f": a hint from {small}, no more" if small else ""
     return (
         f"Accepts 95 % of its right answers and turns away {percent(share)} of its mistakes"
         f" ({round(share * num):,} of {num:,}){hint}."
@@ -82,7 +87,7 @@ def _sets(found: Mapping[str, Detection]) -> str:
     shares = {name: 1 - each.fpr95_id_positive for name, each in found.items()}
     parts = [
         f"{percent(shares[name])} of the unseen set {name} ({round(shares[name] * each.num_negative):,} of"
-        f" {each.num_negative:,})"
+        f" {each.num_negative:,}{', a small set' if each.num_negative < FEW else ''})"
         for name, each in found.items()
     ]
     return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"

@@ -132,7 +132,7 @@ def _examples(
     names: Sequence[str],
     labels: Sequence[str] | None,
 ) -> tuple[Example, ...]:
-    split = undecoded(images.test, images.image_column)
+    split = undecoded(images.test.select_columns([images.image_column]), images.image_column)
     if len(split) != len(bank):
         raise InputError(f"the data have {len(split)} images, the features are of {len(bank)}")
     examples = []
