@@ -16,7 +16,7 @@ Several processes share the feature pass:
 
 Each model passes once over each set; its features stay in --output/banks and are used again while model, data and
 transform are the same.  The folder then holds evaluation.json, evaluation.md, report.html and figures/.  With
---rejector z_max a rejector is saved beside the weights: cosify.Rejector.load(FOLDER)(image) says label, score, accept.
+--rejector z_max a rejector is saved beside the weights: cosify.Rejector.load(FOLDER)("a.jpg") says label, score, accept.
 With --calibrate the kappa that makes the probabilities right is written there, for every reader; labels stay.
 """
 
@@ -90,9 +90,10 @@ def main(args: EvaluateArguments) -> None:
 
     from cosify.command import set_up_logging, show_markdown
     from cosify.data import Shard, load_images, load_splits
-    from cosify.evaluation import FeaturePass, tables_of
+    from cosify.evaluation import FeaturePass, tables_of, verdict
+    from cosify.evaluation.in_words import DEFAULT_SCORE
     from cosify.folders import refuse_results_of_others
-    from cosify.plots import draw_figures, write_report
+    from cosify.plots import draw_figures, find_examples, write_report
     from cosify.training.environment import describe_environment
     from cosify.training.session import on_terminal
 
@@ -123,7 +124,12 @@ def main(args: EvaluateArguments) -> None:
         "environment": describe_environment(accelerator.device, shard.world_size),
     }
     figures = draw_figures(subjects, output / "figures", args.classes or None)
-    write_report(subjects, figures, output, facts)
+    outliers = {named(data): others[data].only("test", args.limit) for data in args.ood}
+    examples = find_examples(subjects, splits.only("test", args.limit), outliers)
+    write_report(subjects, figures, output, facts, examples)
+    for each in subjects:
+        for line in verdict(each.assessment, args.rejector or DEFAULT_SCORE):
+            logger.info("%s: %s", each.name, line)
     for table in tables_of([each.assessment for each in subjects])[:2]:
         show_markdown(table.markdown())
     logger.info("detection, calibration, transfer and figures: %s", output / "report.html")
@@ -225,6 +231,7 @@ def measure(passed: Passed, args: EvaluateArguments) -> "Subject":
     import numpy as np
 
     from cosify.evaluation import Rejector, assess, transfer
+    from cosify.evaluation.in_words import DEFAULT_SCORE
     from cosify.evaluation.linear_probe import LAMBDAS
     from cosify.plots import Subject
 
@@ -242,9 +249,13 @@ def measure(passed: Passed, args: EvaluateArguments) -> "Subject":
         seed=args.seed,
     )
     folder = Path(passed.spec)
-    if args.rejector is not None:
-        logger.info("rejector: %s", Rejector.fit(args.rejector, passed.train, passed.test).save(home(passed.spec)))
-    return Subject(assessment, passed.test, passed.ood, folder if (folder / "metrics.jsonl").is_file() else None)
+    rejector = None
+    if args.rejector is not None or passed.test.correct.any():
+        rejector = Rejector.fit(args.rejector or DEFAULT_SCORE, passed.train, passed.test)
+    if args.rejector is not None and rejector is not None:
+        logger.info("rejector: %s", rejector.save(home(passed.spec)))
+    run = folder if (folder / "metrics.jsonl").is_file() else None
+    return Subject(assessment, passed.test, passed.ood, run, rejector)
 
 
 def home(spec: str) -> Path:

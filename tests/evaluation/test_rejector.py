@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 
 import cosify
 from cosify.data import Preprocessing, load_images, load_splits
-from cosify.evaluation import SCORES, BankKey, FeatureBank, Rejector, feature_bank
+from cosify.evaluation import SCORES, BankKey, Decision, Decisions, FeatureBank, Rejector, feature_bank
 from cosify.evaluation.rejector import SAVED
 from cosify.models import load_pretrained
 from tests.evaluation.banks import make_bank
@@ -339,8 +339,8 @@ def test_images(of_images: tuple[Path, FeatureBank, list[Image]]) -> None:
 
     for index in range(3):
         one = rejector(images[index])
-        assert (one.label.tolist(), one.accept.tolist()) == ([bank.predictions[index]], [decision.accept[index]])
-        torch.testing.assert_close(one.score, expected[index : index + 1], rtol=1e-3, atol=0)
+        assert (one.label, one.accept) == (bank.predictions[index], decision.accept[index])
+        assert one.score == pytest.approx(float(expected[index]), rel=1e-3)
 
     enlarged = [image.convert("RGB").resize((round(160 / 0.95),) * 2, 2).crop((4, 4, 164, 164)) for image in images[:4]]
     pixels = torch.from_numpy(np.stack([np.asarray(image) for image in enlarged])).permute(0, 3, 1, 2) / 255
@@ -351,6 +351,129 @@ def test_images(of_images: tuple[Path, FeatureBank, list[Image]]) -> None:
     embedding = rejector(torch.from_numpy(np.array(bank.embedding)))
     assert torch.equal(embedding.label, decision.label)
     torch.testing.assert_close(embedding.score, expected, rtol=1e-6, atol=0)
+
+
+def test_one_image_one_decision(of_images: tuple[Path, FeatureBank, list[Image]], tmp_path: Path) -> None:
+    folder, bank, images = of_images
+    rejector = Rejector.load(folder)
+    file, image = tmp_path / "a.png", images[3].convert("RGB")
+    image.save(file)
+    pixels = np.asarray(image)
+    one = rejector(file)
+    assert isinstance(one, Decision)
+    assert (one.label, one.name, one.threshold) == (bank.predictions[3], str(bank.predictions[3]), rejector.threshold)
+    assert (type(one.label), type(one.score), type(one.accept)) == (int, float, bool)
+    assert one.accept == (one.score >= rejector.threshold)
+    label, score, accept = one
+    assert (label, score, accept) == (one.label, one.score, one.accept)
+    of_torch = torch.from_numpy(pixels.copy())
+    for same in (
+        str(file),
+        image,
+        pixels,
+        pixels[:, :, [0]],
+        pixels[:, :, 0].astype(np.uint16) * 257,
+        of_torch[:, :, 0],
+    ):
+        assert rejector(same) == one
+    assert rejector(of_torch.permute(2, 0, 1)) == one
+    opaque = np.concatenate([pixels, np.full_like(pixels[:, :, :1], 255)], axis=2)
+    assert rejector(opaque) == one
+
+
+def test_a_list_for_a_list(
+    of_images: tuple[Path, FeatureBank, list[Image]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, bank, images = of_images
+    rejector = Rejector.load(folder)
+    for place, image in enumerate(images):
+        image.save(tmp_path / f"{place:02}.png")
+    files = sorted(tmp_path.iterdir())
+    found = rejector(files)
+    assert isinstance(found, Decisions)
+    assert [each.label for each in found] == found.label.tolist() == bank.predictions.tolist()
+    assert (found.score.dtype, found.accept.tolist()) == (torch.float64, [each.accept for each in found])
+    batch = np.stack([np.asarray(image.convert("RGB")) for image in images])
+    mixed = [str(files[0]), images[1], batch[2], *files[3:]]
+    columns = load_splits("digits").only("test", 40).test["image"]
+    of_torch = torch.from_numpy(batch).permute(0, 3, 1, 2)
+    for same in (images, tuple(images), iter(files), mixed, batch, of_torch, columns):
+        assert rejector(same) == found
+    assert len(rejector(files[:1])) == 1
+
+    sizes: list[int] = []
+    decide = Rejector._decide
+    monkeypatch.setattr(Rejector, "_decide", lambda self, x, *rest: (sizes.append(len(x)), decide(self, x, *rest))[1])
+    opened = (file for _ in range(4) for file in files)  # 160 files, which no list holds
+    again = rejector(opened)
+    assert sizes == [64, 64, 32]
+    assert again.label.tolist() == found.label.tolist() * 4
+
+
+def test_what_is_no_image(of_images: tuple[Path, FeatureBank, list[Image]], tmp_path: Path) -> None:
+    folder, _, images = of_images
+    rejector = Rejector.load(folder)
+    missing, broken = tmp_path / "none.png", tmp_path / "broken.png"
+    broken.write_text("text")
+    with pytest.raises(FileNotFoundError, match=re.escape(f"image {str(missing)!r} does not exist, expected the path")):
+        rejector(missing)
+    with pytest.raises(FileNotFoundError, match=re.escape(f"image 1 {str(missing)!r} does not exist")):
+        rejector([images[0], missing])
+    with pytest.raises(ValueError, match=re.escape(f"image {str(tmp_path)!r} is a folder, expected a file; give a")):
+        rejector(tmp_path)
+    with pytest.raises(ValueError, match=re.escape(f"image {str(broken)!r} cannot be read (UnidentifiedImageError")):
+        rejector(str(broken))
+    for what, kind in ((b"bytes", "bytes"), (None, "NoneType"), ({"image": 1}, "dict"), (3, "int")):
+        with pytest.raises(TypeError, match=f"image is a {kind}, expected the path of a file, an image of Pillow, or"):
+            rejector(what)  # type: ignore[call-overload]
+    with pytest.raises(TypeError, match="image 0 is a list, expected the path of a file"):
+        rejector([[images[0]]])
+    with pytest.raises(TypeError, match="an array of <U5 came, expected numbers"):
+        rejector(np.array(["a.jpg"]))
+    with pytest.raises(ValueError, match=re.escape("image 0 is a ndarray of float32 [8, 8, 3], expected uint8 pixels")):
+        rejector([np.ones((8, 8, 3), np.float32)])
+    for shape in ((3, 8, 8), (8, 8, 2), (8,), (0, 8, 3), (1, 1, 8, 8, 3)):
+        with pytest.raises(ValueError, match=re.escape(f"image is a ndarray of uint8 {list(shape)}, expected uint8")):
+            rejector(np.zeros(shape, np.uint8))
+    with pytest.raises(ValueError, match=re.escape("image is a Tensor of uint8 [8, 8, 3], expected uint8 pixels, [H")):
+        rejector(torch.zeros(8, 8, 3, dtype=torch.uint8))
+
+
+def test_arrays_of_floats_are_what_tensors_are(of_images: tuple[Path, FeatureBank, list[Image]]) -> None:
+    folder, bank, _ = of_images
+    rejector = Rejector.load(folder)
+    for array in (bank.embedding[:5].copy(), np.random.default_rng(0).normal(size=(2, 3, 64, 64))):
+        of_numpy, of_torch = rejector(array), rejector(torch.from_numpy(array).float())
+        assert all(torch.equal(one, other) for one, other in zip(of_numpy, of_torch, strict=True))
+
+
+def test_what_a_reader_sees(of_images: tuple[Path, FeatureBank, list[Image]]) -> None:
+    folder, bank, images = of_images
+    rejector = Rejector.load(folder)
+    assert repr(rejector) == (
+        f"Rejector(norm_mahalanobis >= {rejector.threshold:.4g} accepts 0.5 of {rejector.num_held_out} right answers;"
+        f" 10 classes; {folder})"
+    )
+    assert repr(Rejector.fit("norm", None, bank)).endswith("not saved yet)")
+    decisions = rejector(images)
+    accepted = next(each for each in decisions if each.accept)
+    assert repr(accepted) == (
+        f"'{accepted.name}' (class {accepted.label}): accepted, score {accepted.score:.4g}, threshold"
+        f" {rejector.threshold:.4g}"
+    )
+    lines = repr(decisions).splitlines()
+    number = sum(each.accept for each in decisions)
+    assert (lines[0], lines[-1]) == (f"{number} of 40 accepted", "... and 30 more")
+    assert (len(lines), lines[1]) == (12, f"0: {decisions[0]!r}")
+    assert repr(rejector(torch.from_numpy(bank.embedding.copy()))).startswith(f"{number} of 40 accepted, in tensors")
+
+
+def test_names_of_other_classes_are_not_given(of_images: tuple[Path, FeatureBank, list[Image]]) -> None:
+    folder, bank, images = of_images
+    rejector = Rejector.load(folder)
+    for names, name in ((tuple("abcdefghij"), "abcdefghij"[bank.predictions[0]]), (("x",), str(bank.predictions[0]))):
+        info = dataclasses.replace(rejector.info, label_names=names)
+        assert dataclasses.replace(rejector, info=info)(images[0]).name == name
 
 
 @pytest.mark.parametrize("shape", [(3, 64, 64), (2, 1, 64, 64), (1, 2, 3, 64, 64)])
@@ -426,7 +549,8 @@ def test_images_are_upright_and_opaque_as_those_of_the_fit(tmp_path: Path) -> No
     rejector = Rejector.load(tmp_path / "model")
     files = images.test.cast_column("image", datasets.Image(decode=False))["image"]
     expected = torch.from_numpy(bank.norm)
-    for given in (list(images.test["image"]), [PILImage.open(file["path"]) for file in files]):
+    paths = [file["path"] for file in files]
+    for given in (list(images.test["image"]), [PILImage.open(path) for path in paths], paths):
         torch.testing.assert_close(rejector(given).score, expected, rtol=1e-5, atol=0)
     turned = rejector([image.transpose(PILImage.Transpose.ROTATE_90) for image in images.test["image"]]).score
     assert not torch.allclose(turned, expected, rtol=1e-3), "so that the comparison above says something"

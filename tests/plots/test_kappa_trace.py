@@ -58,6 +58,18 @@ def test_edges_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert "(18.0% at high edge of the grid)" in figure.axes[2].get_title()
 
 
+def test_a_kappa_that_all_samples_share_is_a_line_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    histogram = [0] * 20
+    histogram[17] = 100
+    fixed = {"kappa_histogram": histogram, "kappa_mean": 60.0, "kappa_median": 60.0}
+    _, figure = draw(tmp_path / "fixed", record(1, **fixed), record(2, **fixed), monkeypatch=monkeypatch)
+    assert [len(axis.collections) for axis in figure.axes] == [0, 0, 0]
+    assert figure.axes[2].lines[0].get_ydata().tolist() == [60, 60]
+    _, figure = draw(tmp_path / "ls", record(1), record(2, **fixed), monkeypatch=monkeypatch)
+    assert len(figure.axes) == 4
+    assert len(figure.axes[2].collections) == 1
+
+
 def test_a_stock_head_has_no_kappa_panel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _, figure = draw(tmp_path / "r", record(1, kappa=False), monkeypatch=monkeypatch)
     assert [axis.get_title() for axis in figure.axes] == ["cross entropy (nats)", "accuracy"]

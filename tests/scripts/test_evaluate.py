@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -15,7 +16,8 @@ import yaml
 import cosify
 from cosify.command import with_flags
 from cosify.data import load_splits
-from cosify.evaluation import FeatureBank, scan_bank
+from cosify.evaluation import FeatureBank, assess, scan_bank, verdict
+from cosify.plots.examples import data_uri
 from cosify.training import TrainArguments, train
 from scripts import evaluate, reproduce, scan
 
@@ -61,20 +63,29 @@ def test_a_report_of_two_models(run: Path, tmp_path: Path) -> None:
     text = (tmp_path / "evaluation.md").read_text(encoding="utf-8")
     assert f"{first['miss']['z_max']['ap']:.3f} [" in text
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
-    assert "http" not in re.sub(r"data:image/png;base64,[\w+/=]+", "", page)  # nothing beside it is needed
-    pictures = [base64.b64decode(found) for found in re.findall(r"base64,([\w+/=]+)", page)]
+    assert "http" not in re.sub(r"data:image/(png|jpeg);base64,[\w+/=]+", "", page)  # nothing beside it is needed
+    in_figures = "".join(re.findall(r"<figure>.*?</figure>", page, flags=re.DOTALL))
+    pictures = [base64.b64decode(found) for found in re.findall(r"base64,([\w+/=]+)", in_figures)]
     files = sorted((tmp_path / "figures").iterdir())
     assert sorted(pictures) == sorted(file.read_bytes() for file in files)
     assert {"angles.png", "kappa_trace_0.png", "detection_miss.png", "reliability.png", "tsne.png"} <= {
         f.name for f in files
     }
 
-    image = load_splits("digits").only("test", 300).test[5]["image"]
+    lines = verdict(assess("LS", bank, resamples=100), "z_max")
+    assert lines[0].replace(" %", "\N{NO-BREAK SPACE}%") in page
+    assert "again: turned away from the unseen set two-digits-test" in page
+    surest = int(np.argmax(np.where(bank.correct, cosify.Rejector.load(run).detector(bank), -np.inf)))
+    assert f'alt="Image in row {surest}: the answer is {bank.predictions[surest]}, the score' in page
+    test_images = load_splits("digits").only("test", 300).test
+    assert data_uri(test_images[surest]["image"]) in page
+
+    image = test_images[5]["image"]
     decision = cosify.Rejector.load(run)(image)
-    assert decision.label.tolist() == [bank.predictions[5]]
+    assert decision.label == bank.predictions[5]
     rejector = cosify.Rejector.load(run / "export")
     in_batch = rejector(torch.from_numpy(bank.embedding[5].copy())).score
-    torch.testing.assert_close(decision.score, in_batch, rtol=1e-5, atol=0)  # float32, of one image and of many
+    assert decision.score == pytest.approx(float(in_batch), rel=1e-5)  # float32, of one image and of many
 
     made = (tmp_path / "banks" / "LS" / "test" / "bank.json").stat().st_mtime_ns
     evaluate.main(arguments)

@@ -38,12 +38,28 @@ def open_image(value: dict[str, Any] | None, row: int, name: str) -> "Image":
     Raises:
         ValueError: if Pillow cannot, or the pixels are of a kind without a known range.
     """
-    from PIL import Image
-
     path, content = (None, None) if value is None else (value["path"], value["bytes"])
     where = f"image in row {row} of split {name!r} ({path if content is None or path else f'{len(content)} bytes'})"
+    return read_image(path if content is None else io.BytesIO(content), where)
+
+
+def read_image(file: Any, where: str) -> "Image":
+    """Decode a file.
+
+    Args:
+        file: path, or open file.
+        where: which one it is, for messages.
+
+    Returns:
+        As `standard_image`.
+
+    Raises:
+        ValueError: as `open_image`.
+    """
+    from PIL import Image
+
     try:
-        image = Image.open(path if content is None else io.BytesIO(content))  # type: ignore[arg-type]  # None: below
+        image = Image.open(file)
     except Exception as error:  # Pillow's decoders raise errors of a dozen unrelated types for damaged files
         raise _unreadable(where, error) from error
     return standard_image(image, where)

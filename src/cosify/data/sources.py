@@ -31,6 +31,7 @@ from cosify.errors import InputError
 if TYPE_CHECKING:
     from datasets import Dataset
 
+NAMED = 5  # classes, at most, that a repr names
 BUILT_IN = {"digits": digits, "two-digits": two_digits, "synthetic": synthetic}
 logger = logging.getLogger("cosify")
 
@@ -56,6 +57,11 @@ class Splits:
     label_names: tuple[str, ...]
     num_train: int
     streaming: bool = False
+
+    def __repr__(self) -> str:
+        names = ", ".join(map(repr, self.label_names[:NAMED])) + (", ..." if len(self.label_names) > NAMED else "")
+        counts = f"{self.num_train} training and {self.num_test} test images"
+        return f"Splits({'a stream' if self.streaming else counts} of {len(self.label_names)} classes: {names})"
 
     @property
     def num_test(self) -> int | None:

@@ -4,15 +4,17 @@ from cosify.evaluation.assess import Assessment, assess
 from cosify.evaluation.bank import BankInfo, BankKey, FeatureBank, StaleBankError
 from cosify.evaluation.calibrated import Calibrated, calibrate
 from cosify.evaluation.calibration import Calibration, kappa_calibrations, temperature_calibrations
+from cosify.evaluation.decision import Decision, DecisionBatch, Decisions
 from cosify.evaluation.detection import Detection, Interval, detection, threshold_at
 from cosify.evaluation.diversity import Diversity, class_angles_deg, feature_diversity, span_angles_deg
 from cosify.evaluation.embeddings import embeddings
 from cosify.evaluation.features import FeaturePass, feature_bank
+from cosify.evaluation.in_words import verdict
 from cosify.evaluation.kappa_scan import KappaScan, scan_bank
 from cosify.evaluation.linear_probe import ProbeResult, Scaling, linear_probe
 from cosify.evaluation.mahalanobis import TiedGaussian
 from cosify.evaluation.ood_bridge import pytorch_ood_score, to_outlier_scores
-from cosify.evaluation.rejector import Decision, Rejector
+from cosify.evaluation.rejector import Rejector
 from cosify.evaluation.scores import SCORES
 from cosify.evaluation.tables import Table, tables_of
 from cosify.evaluation.transfer import Transfer, knn_top1, transfer
@@ -26,6 +28,8 @@ __all__ = [
     "Calibrated",
     "Calibration",
     "Decision",
+    "DecisionBatch",
+    "Decisions",
     "Detection",
     "Diversity",
     "FeatureBank",
@@ -58,4 +62,5 @@ __all__ = [
     "threshold_at",
     "to_outlier_scores",
     "transfer",
+    "verdict",
 ]

@@ -12,6 +12,7 @@ from cosify.errors import InputError
 from cosify.evaluation.bank import FeatureBank
 from cosify.evaluation.calibration import Calibration, kappa_calibrations, temperature_calibrations
 from cosify.evaluation.detection import RESAMPLES, Detection, detection
+from cosify.evaluation.in_words import verdict
 from cosify.evaluation.kappa_scan import KappaScan, scan_bank
 from cosify.evaluation.scores import SCORES, Scores
 from cosify.evaluation.transfer import Transfer
@@ -55,6 +56,9 @@ class Assessment:
     excluded_classes: tuple[str, ...]
     calibration: Mapping[str, Calibration]
     transfer: Mapping[str, Transfer]
+
+    def __repr__(self) -> str:
+        return "\n".join([f"Assessment of {self.model!r}", *(f"  {line}" for line in verdict(self))])
 
 
 def assess(

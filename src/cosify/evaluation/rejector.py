@@ -3,21 +3,26 @@
 import json
 import math
 import re
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from cosify.data import Normalization, eval_transform, standard_image
+from cosify.data import Normalization, eval_transform
 from cosify.errors import InputError
 from cosify.evaluation.bank import BankInfo, FeatureBank
+from cosify.evaluation.decision import Decision, DecisionBatch, Decisions
 from cosify.evaluation.detection import threshold_at
 from cosify.evaluation.from_json import from_json
+from cosify.evaluation.given_image import given_image, is_array, is_pixels
 from cosify.evaluation.mahalanobis import TiedGaussian
 from cosify.evaluation.scores import SCORES, Mahalanobis, NormMahalanobis
 from cosify.files import write_whole, written_aside
@@ -29,24 +34,13 @@ from cosify.models.model_digest import model_digest, same_network
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    OneImage = str | Path | Image | NDArray[Any] | Tensor
+
 FORMAT = 1
 JSON = "rejector.json"
 TENSORS = re.compile(r"rejector(-[0-9a-f]{16})?\.safetensors")  # each fit in a file of its own
 SAVED = tuple(name for name in SCORES if name != "knn")  # which needs every training feature
-
-
-class Decision(NamedTuple):
-    """What a rejector says of B samples.
-
-    Attributes:
-        label: [B], class of the largest logit.
-        score: [B], float64, larger for more confident samples.
-        accept: [B], whether the score reaches the threshold.
-    """
-
-    label: Tensor
-    score: Tensor
-    accept: Tensor
+BATCH_SIZE = 64  # images of a list that are in memory at once
 
 
 @dataclass(frozen=True, eq=False)
@@ -181,30 +175,92 @@ class Rejector:
                 " cosify.Rejector.save writes; fit and save it again"
             ) from error
 
-    def __call__(self, samples: "Tensor | Image | list[Image]") -> Decision:
+    @overload
+    def __call__(self, samples: "str | Path | Image") -> Decision: ...  # type: ignore[overload-overlap]  # of str
+    @overload
+    def __call__(self, samples: "Sequence[OneImage] | Iterator[OneImage]") -> Decisions: ...
+    @overload
+    def __call__(self, samples: "Tensor | NDArray[Any]") -> Any: ...
+
+    def __call__(self, samples: Any) -> Decision | Decisions | DecisionBatch:
         """Classify, and say which predictions to trust.
 
+        Images go through the transform of the fit; the model in the folder is opened for them.  A list may be long: 64
+        images are in memory at once.
+
         Args:
-            samples: embeddings [B, d] or [d], or images, which the model in the folder is opened for: one of PIL, a
-                list of them, or a normalised batch [B, channels, H, W].
+            samples: an image: path, image of Pillow, or pixels, uint8 [H, W], [H, W, 3] as numpy or [3, H, W] as torch
+                has them; a list, iterator, or batch [B, ...] of these; or floats: embeddings [B, d] or [d], or images
+                that are normalised already, [B, channels, H, W].
+
+        Returns:
+            A `Decision` for one image, a list of them for several, and a `DecisionBatch` of tensors for floats.
 
         Raises:
-            ValueError: if a tensor has another shape, there is no image, or the model in the folder is not the one of
-                the fit.
+            FileNotFoundError: if there is no such file.
+            TypeError: if something else came.
+            ValueError: if an array has another shape, there is no image, one cannot be read, or the model in the folder
+                is not the one of the fit.
         """
-        if isinstance(samples, Tensor) and samples.ndim <= 2:
-            rows = samples.reshape(-1, samples.shape[-1]) if samples.ndim > 0 else samples.reshape(1, 1)
-            if rows.shape[1] != self.info.dim:
-                raise InputError(
-                    f"embeddings have shape {list(samples.shape)}, expected [B, {self.info.dim}], what the model's"
-                    " classifier gets"
-                )
-            bank = FeatureBank.of_rows(self.info, self.weight, self.bias, rows)
-        else:
-            embedding, logits = self._model(samples)
-            bank = FeatureBank.of_rows(self.info, self.weight, self.bias, embedding, logits)
+        if is_array(samples):
+            if not is_pixels(samples):
+                return self._of_floats(samples)
+            if samples.ndim == 4:
+                return self._of_images(iter(samples))
+        if isinstance(samples, Sequence | Iterator) and not isinstance(samples, str | bytes):
+            return self._of_images(iter(samples))
+        model = self._model
+        return self._decisions(model, model.pixels(given_image(samples)).unsqueeze(0))[0]
+
+    def _of_floats(self, samples: Any) -> DecisionBatch:
+        if isinstance(samples, np.ndarray):
+            if samples.dtype.kind not in "fiu":
+                raise TypeError(f"an array of {samples.dtype} came, expected numbers; give a list of images, or paths")
+            samples = torch.from_numpy(samples)
+        if samples.ndim > 2:
+            return self._decide(*self._model(samples.float()))
+        rows = samples.reshape(-1, samples.shape[-1]) if samples.ndim > 0 else samples.reshape(1, 1)
+        if rows.shape[1] != self.info.dim:
+            raise InputError(
+                f"embeddings have shape {list(samples.shape)}, expected [B, {self.info.dim}], what the model's"
+                " classifier gets"
+            )
+        return self._decide(rows)
+
+    def _of_images(self, images: Iterator[Any]) -> Decisions:
+        model, found = self._model, Decisions()
+        while chunk := [
+            model.pixels(given_image(image, f"image {place}"))
+            for place, image in enumerate(islice(images, BATCH_SIZE), len(found))
+        ]:
+            found += self._decisions(model, torch.stack(chunk))
+        if not found:
+            raise InputError("the list of images is empty, expected at least one")
+        return found
+
+    def _decisions(self, model: "_Images", pixels: Tensor) -> list[Decision]:
+        columns = (column.tolist() for column in self._decide(*model(model.normalize(pixels))))
+        return [
+            Decision(self._name(label), label, score, accept, self.threshold)
+            for label, score, accept in zip(*columns, strict=True)
+        ]
+
+    def _name(self, label: int) -> str:
+        """Return the name of a class; its number where the names are not those of the model's classes."""
+        names = self.info.label_names
+        return names[label] if len(names) == self.info.num_classes else str(label)
+
+    def _decide(self, embedding: Tensor, logits: Tensor | None = None) -> DecisionBatch:
+        bank = FeatureBank.of_rows(self.info, self.weight, self.bias, embedding, logits)
         score = torch.from_numpy(np.asarray(self.detector(bank)))
-        return Decision(torch.from_numpy(bank.predictions), score, score >= self.threshold)
+        return DecisionBatch(torch.from_numpy(bank.predictions), score, score >= self.threshold)
+
+    def __repr__(self) -> str:
+        place = "not saved yet" if self.folder is None else str(self.folder)
+        return (
+            f"Rejector({self.score} >= {self.threshold:.4g} accepts {self.share:.4g} of {self.num_held_out} right"
+            f" answers; {self.info.num_classes} classes; {place})"
+        )
 
     @cached_property
     def _model(self) -> "_Images":
@@ -234,23 +290,19 @@ class _Images:
         self.transform = eval_transform(self.shape, how)
         self.normalize = Normalization.of_pretrained(how.mean, how.std, shape[0]).on(torch.device("cpu"))
 
+    def pixels(self, image: "Image") -> Tensor:
+        """Return an upright, opaque image as the network's input before normalisation, [channels, H, W]."""
+        return torch.as_tensor(self.transform(image.convert(self.mode)))
+
     @torch.no_grad()
-    def __call__(self, samples: "Tensor | Image | list[Image]") -> tuple[Tensor, Tensor]:
-        if isinstance(samples, Tensor):
-            if samples.ndim != 4 or samples.shape[1] != self.shape[0]:
-                raise InputError(
-                    f"images have shape {list(samples.shape)}, expected [B, {self.shape[0]}, H, W], normalised; call"
-                    " images.unsqueeze(0) on a single one, or give images of PIL"
-                )
-        else:
-            images = samples if isinstance(samples, list) else [samples]
-            if not images:
-                raise InputError("the list of images is empty, expected at least one")
-            upright = [standard_image(image, f"image {place}") for place, image in enumerate(images)]
-            pixels = [torch.as_tensor(self.transform(image.convert(self.mode))) for image in upright]
-            samples = self.normalize(torch.stack(pixels))
+    def __call__(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        if images.ndim != 4 or images.shape[1] != self.shape[0]:
+            raise InputError(
+                f"images have shape {list(images.shape)}, expected [B, {self.shape[0]}, H, W], normalised; call"
+                " images.unsqueeze(0) on a single one, or give images of PIL, paths, or uint8 pixels"
+            )
         with in_evaluation(self.model, self.classifier) as answers:
-            return answers(samples)
+            return answers(images)
 
 
 def _gaussian_of(detector: Any) -> TiedGaussian | None:

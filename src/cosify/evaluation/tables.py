@@ -6,6 +6,7 @@ from functools import partial
 
 from cosify.evaluation.assess import Assessment
 from cosify.evaluation.detection import Detection, Interval
+from cosify.evaluation.in_words import few, positives
 from cosify.evaluation.scores import SCORES
 from cosify.evaluation.transfer import standard_error
 
@@ -38,7 +39,7 @@ def tables_of(assessments: Sequence[Assessment]) -> list[Table]:
     for name in assessments[0].ood:
         title = f"Outliers: {name} (Fig. 4b)"
         of = partial(_of_outliers, name)
-        tables.append(_detection(title, _positives(assessments[0]), assessments, of))
+        tables.append(_detection(title, positives(assessments[0]), assessments, of))
     if any(each.calibration for each in assessments):
         tables.append(_calibration(assessments))
     if assessments[0].transfer:
@@ -110,15 +111,9 @@ def _of_outliers(name: str, assessment: Assessment) -> Mapping[str, Detection]:
     return assessment.ood[name]
 
 
-def _positives(assessment: Assessment) -> str:
-    subset = "right predictions" if assessment.id_subset == "correct" else "all test images"
-    excluded = ", ".join(assessment.excluded_classes)
-    return f"{subset} without the classes {excluded}" if excluded else subset
-
-
 def _detection(
     title: str,
-    positives: str,
+    accepted: str,
     assessments: Sequence[Assessment],
     of: Callable[[Assessment], Mapping[str, Detection]],
 ) -> Table:
@@ -131,7 +126,7 @@ def _detection(
                     (
                         score.title,
                         each.model,
-                        _with(found.ap, found.ap_interval),
+                        _with(found.ap, found.ap_interval) + (f", only {few(found)}" if few(found) else ""),
                         _with(found.auroc, found.auroc_interval),
                         f"{found.fpr95_id_positive:.3f}",
                         f"{found.fpr95_ood_positive:.3f}",
@@ -142,7 +137,7 @@ def _detection(
                 )
     return Table(
         title,
-        f"Positives: {positives}; AP depends on the counts, AUROC does not. In brackets 95 % bootstrap intervals."
+        f"Positives: {accepted}; AP depends on the counts, AUROC does not. In brackets 95 % bootstrap intervals."
         " FPR95: of negatives accepted with 95 % of the positives; and of positives rejected with 95 % of the negatives"
         " (OpenOOD, pytorch-ood).",
         (

@@ -2,6 +2,7 @@
 
 from cosify.plots.angles import plot_angles
 from cosify.plots.detection import plot_detection_bars, plot_score_histograms
+from cosify.plots.examples import Example, ExampleGroup, Examples, find_examples
 from cosify.plots.figures import Figure, Subject, draw_figures
 from cosify.plots.kappa_classes import plot_kappa_by_class, plot_kappa_histogram
 from cosify.plots.kappa_epochs import plot_kappa_epochs
@@ -13,9 +14,13 @@ from cosify.plots.simplified_loss import plot_simplified_loss
 from cosify.plots.tsne import plot_tsne
 
 __all__ = [
+    "Example",
+    "ExampleGroup",
+    "Examples",
     "Figure",
     "Subject",
     "draw_figures",
+    "find_examples",
     "plot_angles",
     "plot_detection_bars",
     "plot_kappa_by_class",

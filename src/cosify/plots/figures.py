@@ -12,6 +12,8 @@ from cosify.evaluation.assess import MEASURED_SAMPLES, Assessment, scores_for
 from cosify.evaluation.bank import FeatureBank
 from cosify.evaluation.detection import Detection
 from cosify.evaluation.diversity import class_angles_deg, span_angles_deg
+from cosify.evaluation.in_words import few
+from cosify.evaluation.rejector import Rejector
 from cosify.evaluation.scores import SCORES
 from cosify.plots.angles import plot_angles
 from cosify.plots.detection import plot_detection_bars, plot_score_histograms
@@ -35,12 +37,14 @@ class Subject:
         test: bank of the test split.
         ood: banks of outlier sets, by name.
         run: folder of its training; None if it has none.
+        rejector: what the report's verdict and pictures go by; None for a model that is never right.
     """
 
     assessment: Assessment
     test: FeatureBank
     ood: Mapping[str, FeatureBank]
     run: Path | None
+    rejector: Rejector | None = None
 
     @property
     def name(self) -> str:
@@ -147,6 +151,8 @@ def _of_scores(subjects: Sequence[Subject], folder: Path) -> list[Figure]:
         if all(found):
             file = _bars(subjects, found, folder / f"detection_{label}.png", f"Telling right predictions from {what}")
             caption = "Average precision of the right predictions, with 95 % bootstrap intervals (paper, Fig. 4)."
+            hints = {few(each) for by_score in found for each in by_score.values()} - {""}
+            caption += f" It rests on only {'; '.join(sorted(hints))}." if hints else ""
             figures.append(Figure(file, f"Detection of {what}", caption))
     measured = MEASURED_SAMPLES if len(subjects[0].test) > 1 else slice(None)
     curves = {each.name: (each.test.max_probability[measured], each.test.correct[measured]) for each in subjects}

@@ -81,17 +81,18 @@ def _kappa(axis: Any, records: list[dict[str, Any]]) -> None:
     shares = counts / counts.sum(axis=1, keepdims=True)
     step = float(np.sqrt(grid[1] / grid[0]))
     sides = np.append(grid / step, grid[-1] * step)
-    image = axis.pcolormesh(
-        np.append(epochs - 0.5, epochs[-1] + 0.5),
-        sides,
-        shares.T,
-        cmap="Blues",
-        vmin=0,
-        vmax=1,
-        alpha=0.75,
-        linewidth=0,
-    )
-    axis.figure.colorbar(image, ax=axis, label="share of samples", pad=0.01)
+    if bool((shares.max(axis=1) < 1).any()):  # a fixed kappa, between two candidates, would be drawn as one of them
+        image = axis.pcolormesh(
+            np.append(epochs - 0.5, epochs[-1] + 0.5),
+            sides,
+            shares.T,
+            cmap="Blues",
+            vmin=0,
+            vmax=1,
+            alpha=0.75,
+            linewidth=0,
+        )
+        axis.figure.colorbar(image, ax=axis, label="share of samples", pad=0.01)
     axis.plot(epochs, mean, color=TEST, marker="o", markersize=3, label=f"mean {mean[-1]:.2f}")
     axis.plot(epochs, median, color="black", linewidth=1, linestyle="--", label=f"median {median[-1]:.2f}")
     axis.set_yscale("log")

@@ -32,6 +32,12 @@ class TrainResult:
     seconds: float
     is_main: bool
 
+    def __repr__(self) -> str:
+        kappa = "" if self.kappa is None else f", kappa {self.kappa.mean:.2f} in the last epoch"
+        found = self.evaluation
+        right = f"{found.accuracy:.2%} of {found.num_samples} test images right"
+        return f"TrainResult({right}{kappa}; {self.seconds:.0f} s; {self.folder.path})"
+
     @property
     def label_names(self) -> tuple[str, ...]:
         """Name of each class."""

@@ -1,0 +1,171 @@
+"""Pictures that a report shows: the surest and least sure answers, the surest mistakes, what is turned away.
+
+Which ones, the feature banks say; the pictures themselves come from the data, row by row in the banks' order.
+"""
+
+import base64
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import numpy as np
+
+from cosify.data import Splits
+from cosify.data.decode import open_image, undecoded
+from cosify.errors import InputError
+from cosify.evaluation.bank import FeatureBank
+from cosify.evaluation.scores import SCORES
+from cosify.plots.figures import Subject
+
+SHOWN = 8  # pictures of a group
+MOST_GROUPS = 24  # of a report, which keeps its pictures below 4 MB
+SIDE = 128  # pixels, of what is embedded
+LOSSLESS_SIDE = 64  # pixels, up to which a picture stays as it is
+NAME = 40  # characters of a class name that are shown
+
+
+@dataclass(frozen=True)
+class Example:
+    """A picture with what the model says of it.
+
+    Attributes:
+        uri: the picture itself, as a data URI.
+        text: for those who do not see it.
+        answer: the predicted class.
+        truth: the class of the label; None where the answer is right, or there is none.
+        score: of the answer.
+        small: whether it is shown enlarged, pixel by pixel.
+    """
+
+    uri: str
+    text: str
+    answer: str
+    truth: str | None
+    score: float
+    small: bool
+
+
+@dataclass(frozen=True)
+class ExampleGroup:
+    """Pictures of one kind.
+
+    Attributes:
+        title: which ones.
+        examples: at most `SHOWN`.
+    """
+
+    title: str
+    examples: tuple[Example, ...]
+
+
+@dataclass(frozen=True)
+class Examples:
+    """All pictures of a report.
+
+    Attributes:
+        groups: of all models.
+        note: how to read them, or why there are none.
+    """
+
+    groups: tuple[ExampleGroup, ...]
+    note: str
+
+
+def find_examples(subjects: Sequence[Subject], test: Splits, ood: Mapping[str, Splits]) -> Examples:
+    """Choose pictures, and fetch them.
+
+    Args:
+        subjects: models; those without a rejector, which are never right, have none.
+        test: the images of their test banks, as its test split.
+        ood: those of the outlier banks, by name.
+
+    Returns:
+        The pictures; without any, and with a sentence, where the images cannot be opened again.
+    """
+    every = (group for subject in subjects for group in _groups(subject, test, ood))
+    try:
+        groups, more = tuple(islice(every, MOST_GROUPS)), next(every, None) is not None
+    except (ValueError, OSError) as error:  # files that are gone or damaged since
+        return Examples((), f"The pictures are left out: an image could not be opened again ({error}).")
+    if not groups:
+        return Examples((), "There are no pictures to show: no answer is right, so that there is no threshold.")
+    scores = sorted({SCORES[each.rejector.score].title for each in subjects if each.rejector is not None})
+    note = (
+        f"At most {SHOWN} of a kind. Below each picture stand the model's answer, the label where it is another, and"
+        f" the score ({', '.join(scores)}): larger is surer."
+    )
+    return Examples(groups, f"{note} More kinds are left out, to keep this file small." if more else note)
+
+
+def _groups(subject: Subject, test: Splits, ood: Mapping[str, Splits]) -> Iterator[ExampleGroup]:
+    """Yield the kinds that occur."""
+    rejector, bank = subject.rejector, subject.test
+    if rejector is None:
+        return
+    names = bank.info.label_names
+    scores = np.asarray(rejector.detector(bank))
+    for kind, which, order in (
+        ("surest right answers", bank.correct, -scores),
+        ("least sure answers", np.ones(len(bank), dtype=bool), scores),
+        ("surest mistakes", ~bank.correct, -scores),
+    ):
+        if which.any():
+            rows = _first(which, order)
+            labels = [names[label] for label in bank.labels[rows]]
+            yield ExampleGroup(f"{subject.name}: {kind}", _examples(bank, rows, scores, test, names, labels))
+    for name, outliers in subject.ood.items():
+        scores = np.asarray(rejector.detector(outliers))
+        rejected = scores < rejector.threshold
+        for kind, which, order in (("turned away from", rejected, scores), ("accepted from", ~rejected, -scores)):
+            if which.any():
+                examples = _examples(outliers, _first(which, order), scores, ood[name], names, None)
+                yield ExampleGroup(f"{subject.name}: {kind} the unseen set {name}", examples)
+
+
+def _examples(
+    bank: FeatureBank,
+    rows: Sequence[int],
+    scores: Any,
+    images: Splits,
+    names: Sequence[str],
+    labels: Sequence[str] | None,
+) -> tuple[Example, ...]:
+    split = undecoded(images.test.select_columns([images.image_column]), images.image_column)
+    if len(split) != len(bank):
+        raise InputError(f"the data have {len(split)} images, the features are of {len(bank)}")
+    examples = []
+    for place, row in enumerate(map(int, rows)):
+        image = open_image(split[row][images.image_column], row, "test")
+        answer, score = names[bank.predictions[row]], float(scores[row])
+        truth = None if labels is None or labels[place] == answer else labels[place]
+        other = "" if truth is None else f", the label {truth}"
+        text = f"Image in row {row}: the answer is {answer}{other}, the score {score:.3g}"
+        shown = None if truth is None else _short(truth)
+        small = max(image.size) <= LOSSLESS_SIDE
+        examples.append(Example(data_uri(image), text, _short(answer), shown, score, small))
+    return tuple(examples)
+
+
+def _first(which: Any, order: Any) -> Any:
+    """Return the rows of the smallest `order` among those of `which`, at most `SHOWN`."""
+    rows = np.flatnonzero(which)
+    return rows[np.argsort(order[rows], kind="stable")[:SHOWN]]
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= NAME else f"{name[: NAME - 3]}..."
+
+
+def data_uri(image: Any) -> str:
+    """Return an upright, opaque image of Pillow as a data URI, at most 128 pixels wide and high."""
+    small = image.copy()
+    small.info = {}  # colour profiles and comments have any size, and may say more than the picture
+    kind, settings = "png", {}
+    if max(small.size) > LOSSLESS_SIDE:
+        small.thumbnail((SIDE, SIDE))
+        kind, settings = "jpeg", {"quality": 85}
+    file = io.BytesIO()
+    small.save(file, kind, **settings)
+    return f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode()}"
