@@ -128,8 +128,19 @@ def test_a_model_without_a_cosine_head_is_named_and_trains(tmp_path: Path, caplo
     assert not any("kappa_mean" in row for row in trainer.state.log_history)
 
 
+def test_heads_that_stay_untouched_are_named_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cosify.CosineLinear, "record", lambda *_: None)  # as if copies of the head were trained
+    trainer = trainer_of(tmp_path, "ls", callbacks=[cosify.KappaCallback()], max_steps=2, logging_steps=1)
+    with caplog.at_level(logging.WARNING, logger="cosify"):
+        trainer.train()
+    assert caplog.text.count("KappaCallback sees no kappa after a step: under nn.DataParallel") == 1
+    assert not any("kappa_mean" in row for row in trainer.state.log_history)
+
+
 def test_the_name_is_lazy() -> None:
     code = "import sys, cosify; assert 'transformers' not in sys.modules; print(cosify.KappaCallback.__name__)"
-    assert run_python("-c", f"import sys; sys.modules.pop('transformers', None); {code}") == "KappaCallback\n"
+    assert run_python("-c", code) == "KappaCallback\n"
     with pytest.raises(AttributeError, match=r"module 'cosify' has no attribute 'KapaCallback'"):
         _ = cosify.KapaCallback

@@ -120,13 +120,17 @@ def test_an_error_of_ours_is_one_warning(
     assert caplog.text.count("kappa is not in the summaries of this program (RuntimeError: no such number)") == 1
 
 
-def test_a_timm_without_the_function_is_one_warning(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("there", [False, True])
+def test_another_timm_is_one_warning(
+    there: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.delattr(timm.utils, "update_summary")
+    if there:  # with other arguments
+        monkeypatch.setattr(timm.utils, "update_summary", lambda epoch, metrics: metrics, raising=False)
     with told_of_kappa(), caplog.at_level(logging.WARNING, logger="cosify"):
         epoch_of(timm.create_model("test_resnet", num_classes=3, head="cos"))
-    assert caplog.text.count("timm.utils.update_summary is missing in timm") == 1
+        assert not there or timm.utils.update_summary(0, "as it was") == "as it was"
+    assert caplog.text.count("lacks timm.utils.update_summary(epoch, filename, train_metrics)") == 1
 
 
 def test_models_that_do_not_train_are_not_counted(tmp_path: Path) -> None:

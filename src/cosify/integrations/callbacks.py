@@ -7,6 +7,7 @@ from typing import Any
 from torch import nn
 from transformers import Trainer, TrainerCallback
 
+from cosify.heads import CosineHead
 from cosify.heads.kappa_watch import KappaWatch
 from cosify.models import find_heads
 
@@ -26,19 +27,20 @@ class KappaCallback(TrainerCallback):
     """
 
     def __init__(self) -> None:
-        self._watch = KappaWatch([])
+        self._heads: list[CosineHead] = []
+        self._watch = KappaWatch(self._heads)
         self._unlogged: dict[str, float] = {}
         _let_log_ask_callbacks()
 
     def on_train_begin(self, args: Any, state: Any, control: Any, *, model: nn.Module, **kwargs: Any) -> None:
         """Find the heads of the model, wrapped or not."""
-        heads = find_heads(model).values()
-        if not heads:
+        self._heads = list(find_heads(model).values())
+        if not self._heads:
             logger.warning(
                 "KappaCallback finds no cosine head in %s, so no kappa is logged; call cosify.convert(model) first",
                 type(model).__name__,
             )
-        self._watch, self._unlogged = KappaWatch(heads), {}
+        self._watch, self._unlogged = KappaWatch(self._heads), {}
 
     def on_substep_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Count a batch whose gradient is accumulated."""
@@ -50,6 +52,12 @@ class KappaCallback(TrainerCallback):
         The sum over the processes stands here, because all of them come here; `Trainer.log` may be called by one.
         """
         self._watch.look()
+        if self._heads and all(head.last_kappa is None for head in self._heads):
+            logger.warning(
+                "KappaCallback sees no kappa after a step: under nn.DataParallel, copies of the head train; start the"
+                " script with torchrun or accelerate launch, one process for each GPU"
+            )
+            self._heads = []  # it is said once
         self._prepare(control)
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:

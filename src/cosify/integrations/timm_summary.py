@@ -24,6 +24,7 @@ from cosify.models.guards import converted
 
 logger = logging.getLogger("cosify")
 
+ARGUMENTS = {"epoch", "train_metrics", "filename"}  # of timm's function, that this touches
 KEYS = ("kappa_mean", "kappa_median", "kappa_low_edge", "kappa_high_edge")
 
 
@@ -31,10 +32,11 @@ KEYS = ("kappa_mean", "kappa_median", "kappa_low_edge", "kappa_high_edge")
 def told_of_kappa() -> Iterator[None]:
     """Let `timm.utils.update_summary` tell kappa inside; a script that never calls it runs as before."""
     original = getattr(timm.utils, "update_summary", None)
-    if original is None:
+    if original is None or not inspect.signature(original).parameters.keys() >= ARGUMENTS:
         logger.warning(
-            "timm.utils.update_summary is missing in timm %s, so kappa is not in the summary of its train.py",
+            "timm %s lacks timm.utils.update_summary(%s), so kappa is not in the summary of its train.py",
             timm.__version__,
+            ", ".join(sorted(ARGUMENTS)),
         )
         yield
         return
