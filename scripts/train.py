@@ -20,7 +20,7 @@ Your own images, as train/CLASS/*.png and test/CLASS/*.png, or as train.parquet 
 
 Several GPUs of this machine, and several processes on the CPU:
 
-    accelerate launch --multi_gpu --num_processes 2 scripts/train.py
+    accelerate launch --config_file scripts/accelerate/ddp.yaml scripts/train.py    # or fsdp2.yaml
     torchrun --nproc_per_node 2 scripts/train.py
 
 Many settings at once, from a recipe, and single ones of a recipe:

@@ -3,6 +3,8 @@
 Importing this package installs the timm plugin, and the transformers plugin for when transformers is used.
 """
 
+from typing import Any
+
 from cosify import functional
 from cosify.evaluation import Rejector, calibrate
 from cosify.heads import ClassParallelCosineLinear, CosineConv1x1, CosineLinear, CosineSoftmaxLoss
@@ -28,3 +30,12 @@ __all__ = [
 ]
 
 install()
+
+
+def __getattr__(name: str) -> Any:
+    """Import `KappaCallback`, which needs transformers, when it is asked for; hence it is not in `__all__`."""
+    if name == "KappaCallback":
+        from cosify.integrations.callbacks import KappaCallback
+
+        return KappaCallback
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,6 +1,7 @@
 """Run any script with the cosify plugins on: `python -m cosify.run train.py --model resnet50 --model-kwargs head=cos`.
 
-timm and transformers look for no plugins, so a script that does not import cosify needs this one line in front.
+timm and transformers look for no plugins, so a script that does not import cosify needs this one line in front.  With
+a cosine head, timm's train.py prints kappa with each epoch and writes it to its summary.csv, and to W&B if asked to.
 """
 
 import runpy
@@ -9,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cosify.errors import InputError  # importing cosify installs the plugins
-from cosify.integrations import sigmoid_guard
+from cosify.integrations import sigmoid_guard, timm_summary
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -29,7 +30,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     sys.argv = arguments
     sys.path.insert(0, str(script.resolve().parent))  # as `python SCRIPT` does
     try:
-        runpy.run_path(str(script), run_name="__main__")
+        with timm_summary.told_of_kappa():
+            runpy.run_path(str(script), run_name="__main__")
     except InputError as error:
         raise SystemExit(f"{type(error).__name__}: {error}") from error
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from cosify.functional import float64, ls
 from cosify.heads import POLICIES, CosineHead, CosineLinear, CosineSoftmaxLoss
+from cosify.heads.kappa_watch import KappaWatch
 from tests import geometry, no_float64
 from tests.no_float64 import DEVICE, StandIn, stand_in_device
 
@@ -63,6 +64,21 @@ def step(kind: str, kappa: float | str, problem: tuple[Tensor, Tensor]) -> int:
     return len(looks)
 
 
+def watch(problem: tuple[Tensor, Tensor]) -> tuple[int, int]:
+    """Return how many looks two steps under a `KappaWatch` take beside the head's own, and how many its reading."""
+    embedding, weight = problem
+    head = CosineLinear(weight.shape[1], len(weight), device=DEVICE)
+    watch = KappaWatch([head])
+    with route("whole"):
+        looks.clear()
+        for _ in range(2):
+            head(embedding.to(DEVICE))
+            watch.look()
+    in_steps = len(looks)
+    assert watch.read()["kappa_mean"] > 0
+    return in_steps, len(looks) - in_steps
+
+
 def main() -> None:
     """Print the looks of each case."""
     float64.has_float64 = lambda device: device.type != DEVICE.type
@@ -76,6 +92,7 @@ def main() -> None:
             for name, problem in problems.items():
                 with route("certified"):
                     found[f"{kind}, certified, {name}"] = step(kind, "ls", problem)
+        found["watch"], found["reading the watch"] = watch(problems["planted"])
         with route("certified"):  # the looks are seen at all
             looks.clear()
             bool((torch.ones(2).to(DEVICE) > 0).any())

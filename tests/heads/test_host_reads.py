@@ -11,6 +11,7 @@ from tests.processes import run_python
 def test_how_often_a_step_looks_at_a_value() -> None:
     looks = json.loads(run_python("-m", "tests.heads.host_reads_worker"))
     assert looks.pop("one look") == 1
+    assert looks.pop("reading the watch") > 0
     searches = {name: looks.pop(name) for name in list(looks) if "certified" in name}
     # Walk, bounds, projections, and the comparison in float64; random classes are walked to.
     assert {name: count for name, count in searches.items() if count > (6 if "random" in name else 4)} == {}
@@ -18,4 +19,4 @@ def test_how_often_a_step_looks_at_a_value() -> None:
     # ML is computed in float64, on the CPU where the device has none.
     assert looks.pop("head, ml") == looks.pop("loss, ml") == 4
     assert looks == dict.fromkeys(looks, 0)
-    assert {"head, 20.0", "loss, 20.0", "head, ls", "loss, ls", "head, trainable"} <= looks.keys()
+    assert {"head, 20.0", "loss, 20.0", "head, ls", "loss, ls", "head, trainable", "watch"} <= looks.keys()

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from cosify.functional import kappa_grid
+from cosify.heads import kappa_statistics
 from cosify.training import KappaStatistics
 
 CPU = torch.device("cpu")
@@ -42,6 +43,19 @@ def test_kappas_off_the_grid_use_the_means_of_the_steps() -> None:
     assert summary.histogram[19] == 8
 
 
+def test_many_steps_are_few_tensors(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kappa_statistics, "MAX_PIECES", 3)
+    statistics = collect(*torch.arange(1.0, 12.0).unsqueeze(1))
+    assert len(statistics._step_means) <= 3
+    assert statistics.latest() == 11.0
+    again = KappaStatistics(CPU)
+    again.load_state(statistics.state(lambda values: values, 1))
+    for each in (statistics, again):
+        summary = each.summary()
+        assert summary is not None
+        assert (summary.p10, summary.median, summary.p90) == (2.0, 6.0, 10.0)
+
+
 def test_edges_include_what_lies_beyond() -> None:
     summary = collect(torch.tensor([0.01, 0.13533528, 0.2, 148.41316, 1e6])).summary()
     assert summary is not None
@@ -53,7 +67,7 @@ def test_ranks_are_added_up() -> None:
     ranks = [collect(grid[[3, 3, 4]]), collect(grid[[9, 9, 9]])]
     whole = collect(grid[[3, 3, 4, 9, 9, 9]]).summary()
     # Each call of all_sum on rank 0 is answered with the sum of what both ranks hold.
-    others = [ranks[1]._sums, ranks[1]._counts, torch.stack(ranks[1]._step_means).double()]
+    others = [ranks[1]._sums, ranks[1]._counts, torch.cat(ranks[1]._step_means).double()]
     summed = ranks[0].summary(lambda values: values + others.pop(0), world_size=2)
     assert summed == whole
     assert not others

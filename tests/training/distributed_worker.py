@@ -1,5 +1,6 @@
 """One rank of the distributed tests: short runs of a network with batch norm, then what this rank saw to a file."""
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -86,9 +87,10 @@ def run(folder: Path, name: str, world_size: int, stop_at: int = 0) -> None:
 def _shard(accelerator: Any) -> None:
     """Let accelerate 1.15 shard on the CPU, where it would fall back to DDP without a word.
 
-    The plugin is the one that `accelerate launch --use_fsdp --fsdp_version 2` makes.
+    The plugin is the one that `accelerate launch --use_fsdp --fsdp_version 2` makes, or the one of its file.
     """
-    accelerator.state.fsdp_plugin = FullyShardedDataParallelPlugin(fsdp_version=2, cpu_ram_efficient_loading=True)
+    by_hand = {} if "FSDP_VERSION" in os.environ else {"fsdp_version": 2, "cpu_ram_efficient_loading": True}
+    accelerator.state.fsdp_plugin = FullyShardedDataParallelPlugin(**by_hand)
     if accelerator.mixed_precision != "no":
         accelerator.state.fsdp_plugin.set_mixed_precision(accelerator.mixed_precision)
     for state in (AcceleratorState, PartialState):

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 
-from cosify.training import read_metrics
+from cosify.training import read_metrics, train
 from cosify.training.sharding import check_sharding
 from tests.processes import ROOT, environment, python, run_distributed
 from tests.training import distributed_worker
@@ -72,6 +72,40 @@ def test_two_ranks_equal_one_with_the_doubled_batch_at_each_step(
         torch.testing.assert_close(second["state"][key], first["state"][key], rtol=0, atol=0, msg=key)
         if key not in OF_ONE_RANK:
             torch.testing.assert_close(first["state"][key], value, rtol=1e-5, atol=1e-6, msg=key)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("file", "name"), [("ddp", "accumulate"), ("fsdp2", "sharded")])
+def test_accelerate_files(file: str, name: str, tmp_path: Path) -> None:
+    config, by_file = str(ROOT / f"scripts/accelerate/{file}.yaml"), tmp_path / "by-file"
+    by_file.mkdir()
+    command = ["-m", "accelerate.commands.launch", "--config_file", config, "-m", "tests.training.distributed_worker"]
+    done = subprocess.run(
+        [python(), *command, str(by_file), name],
+        env=environment(PYTHON_EXEC=python()),
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    # Elsewhere than in this test, whose worker shards on the CPU by hand, the same file gives DDP there.
+    assert done.stderr.count("FSDP shards the weights on GPUs alone") == (file == "fsdp2"), done.stderr
+    plain = two_ranks(tmp_path, name)
+    for rank in (0, 1):
+        expected, found = held(plain, name, rank), held(by_file, name, rank)
+        assert found["sharded"] == (file == "fsdp2")
+        assert len(found["steps"]) == 20
+        torch.testing.assert_close(found["steps"], expected["steps"], rtol=0, atol=0)
+        for key, value in expected["state"].items():
+            torch.testing.assert_close(found["state"][key], value, rtol=0, atol=0, msg=key)
+
+
+def test_deepspeed_is_refused_before_anything_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")  # by `accelerate launch --use_deepspeed`
+    with pytest.raises(ValueError, match=r"told to use DeepSpeed, .* expected DDP or FSDP2; start with .*fsdp2.yaml"):
+        train(replace(ARGUMENTS, output=str(tmp_path / "run")))
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.slow

@@ -2,7 +2,9 @@
 
 import json
 import logging
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from accelerate.state import AcceleratorState
 from cosify.heads import CosineLinear
 from cosify.training import TrainArguments, predict_labels, read_metrics, session, train
 from tests.data.folders import CIFAR100, image_folder
-from tests.processes import run_distributed
+from tests.processes import ROOT, run_distributed, run_python
 from tests.training import ddp_worker
 from tests.training.records import recorded
 
@@ -122,6 +124,22 @@ def test_trackers(args: TrainArguments) -> None:
         ValueError, match=r"tracker is 'nosuch', expected auto, none, or one that is installed: \['tensorb"
     ):
         train(replace(args, tracker="nosuch"))
+
+
+def test_trackio(tmp_path: Path) -> None:
+    pytest.importorskip("trackio")
+    run, place = tmp_path / "a-run", tmp_path / "trackio"
+    flags = ["--smoke", "--tracker", "trackio", "--output", str(run)]
+    run_python(str(ROOT / "scripts/train.py"), *flags, TRACKIO_DIR=str(place))
+    with closing(sqlite3.connect(place / "cosify.db")) as base:
+        rows = base.execute("select run_name, step, metrics from metrics order by step").fetchall()
+        ((settings,),) = base.execute("select config from configs").fetchall()
+    assert {name for name, _, _ in rows} == {"a-run"}
+    expected = [(record["step"], record["kappa_mean"], record["kappa_low_edge"]) for record in read_metrics(run)]
+    assert len(expected) == 10
+    found = [(step, json.loads(numbers)) for _, step, numbers in rows]
+    assert [(step, each["kappa_mean"], each["kappa_low_edge"]) for step, each in found] == expected
+    assert json.loads(settings)["kappa"] == "ls"
 
 
 def test_edge_of_the_grid_is_reported(args: TrainArguments, caplog: pytest.LogCaptureFixture) -> None:

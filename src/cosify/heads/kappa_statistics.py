@@ -12,6 +12,7 @@ from cosify.functional.float64 import sum_dtype
 
 SUM = Callable[[Tensor], Tensor]
 ON_GRID_TOLERANCE = 1e-5  # relative; neighbours on the grid differ by 0.45
+MAX_PIECES = 1000  # a number of its own takes half a kilobyte on a GPU
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class KappaStatistics:
         # total, samples, samples at the low edge, samples at the high edge, samples off the grid
         self._dtype = sum_dtype(device)
         self._sums = torch.zeros(5, dtype=self._dtype, device=device)
-        self._step_means: list[Tensor] = []
+        self._step_means: list[Tensor] = []  # each [steps]
 
     def update(self, kappa: Tensor) -> None:
         """Add the kappas of a batch, [B]."""
@@ -76,15 +77,17 @@ class KappaStatistics:
         self._sums[0] += kappa.to(self._dtype).sum()
         self._sums[1] += len(kappa)
         self._sums[2:] += flags.sum(dim=1)
-        self._step_means.append(kappa.mean().to(self._dtype))
+        self._step_means.append(kappa.mean().to(self._dtype).reshape(1))
+        if len(self._step_means) > MAX_PIECES:
+            self._step_means = [torch.cat(self._step_means)]
 
     def latest(self) -> float | None:
         """Return the mean kappa of the last batch, None before the first; waits for the device."""
-        return self._step_means[-1].item() if self._step_means else None
+        return self._step_means[-1][-1].item() if self._step_means else None
 
     def state(self, all_sum: SUM, world_size: int) -> dict[str, Any]:
         """Return what was collected by all ranks, ready for JSON; every rank must call this together."""
-        step_means = torch.stack(self._step_means) if self._step_means else self._sums[:0]
+        step_means = torch.cat(self._step_means) if self._step_means else self._sums[:0]
         return {
             "counts": all_sum(self._counts).tolist(),
             "sums": all_sum(self._sums).tolist(),
@@ -107,7 +110,8 @@ class KappaStatistics:
         device = self.grid.device
         self._counts = torch.tensor(state["counts"], dtype=torch.int64, device=device)
         self._sums = torch.tensor(state["sums"], dtype=self._dtype, device=device)
-        self._step_means = list(torch.tensor(state["step_means"], dtype=self._dtype, device=device).unbind())
+        step_means = torch.tensor(state["step_means"], dtype=self._dtype, device=device)
+        self._step_means = [step_means] if len(step_means) else []
 
     def edge_shares(self) -> tuple[float, float]:
         """Return the shares of samples so far at the lower and the upper edge of the grid; waits for the device."""
@@ -125,7 +129,7 @@ class KappaStatistics:
             return None
         sums = all_sum(self._sums)
         counts = all_sum(self._counts)
-        step_means = (all_sum(torch.stack(self._step_means)) / world_size).sort().values
+        step_means = (all_sum(torch.cat(self._step_means)) / world_size).sort().values
         total, samples, low, high, off_grid = sums.tolist()
         values, weights = (step_means, torch.ones_like(step_means)) if off_grid > 0 else (self.grid, counts)
         p10, median, p90 = (_quantile(values, weights, share) for share in (0.1, 0.5, 0.9))

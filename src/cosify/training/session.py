@@ -59,6 +59,7 @@ class Session:
         from accelerate import Accelerator
         from accelerate.utils import InitProcessGroupKwargs, ProjectConfiguration, set_seed
 
+        _refuse_deepspeed()
         if args.mixed_precision == "fp16" and not torch.cuda.is_available():
             raise InputError("mixed_precision is 'fp16', which needs CUDA; use bf16 or no on this machine")
         # Without `cpu`, accelerate 1.15 lets processes on the CPU run side by side, each believing it is alone.
@@ -76,6 +77,8 @@ class Session:
                 "mixed_precision is 'bf16' on a CPU without instructions for it, about ten times as slow as float32;"
                 " use --mixed-precision no on this machine"
             )
+        if _asked_for("FSDP") and accelerator.distributed_type != "FSDP" and accelerator.is_main_process:
+            logger.warning("FSDP shards the weights on GPUs alone; here each process holds all of them (DDP)")
         set_seed(args.seed)
         shard = Shard(accelerator.process_index, accelerator.num_processes)
         if args.resume is not None:
@@ -208,6 +211,19 @@ def _tracker(args: RunArguments) -> str | None:
             " change --tracker"
         )
     return args.tracker
+
+
+def _asked_for(feature: str) -> bool:
+    """Return whether `accelerate launch`, by a flag or its configuration, was told to use a feature."""
+    return os.environ.get(f"ACCELERATE_USE_{feature}", "false").lower() == "true"
+
+
+def _refuse_deepspeed() -> None:
+    if _asked_for("DEEPSPEED"):
+        raise InputError(
+            "accelerate was told to use DeepSpeed, which the trainer does not support, expected DDP or FSDP2; start"
+            " with accelerate launch --config_file scripts/accelerate/fsdp2.yaml, which shards as ZeRO-3 does"
+        )
 
 
 def cpu_has_bf16() -> bool:

@@ -6,6 +6,10 @@ from typing import Any
 from cosify.errors import InputError
 from cosify.training.run_folder import RunFolder, read_metrics
 
+FOLDER = "trackers"  # of the run folder, for the files of TensorBoard
+PROJECT = "cosify"  # of the others' dashboards, where each run bears the name of its folder
+NAMED = ("wandb", "trackio")
+
 
 class Trackers:
     """The trackers of a run.  They start when the run folder has its place, which they note, and then catch up.
@@ -24,8 +28,10 @@ class Trackers:
 
     def _start(self) -> None:
         self._accelerator.project_configuration.logging_dir = str(self._run.path)
+        named = any(str(tracker) in NAMED for tracker in self._accelerator.log_with)
+        names = {tracker: {"name": self._run.path.name} for tracker in NAMED}
         try:
-            self._accelerator.init_trackers("trackers", config=self._settings)
+            self._accelerator.init_trackers(PROJECT if named else FOLDER, config=self._settings, init_kwargs=names)
         except Exception as error:  # of many types, by tracker: not logged in, no server, no room
             raise InputError(
                 f"tracker {self._settings['tracker']!r} cannot start ({type(error).__name__}: {error}), expected one"

@@ -1,0 +1,64 @@
+"""Kappa of several heads while somebody else's loop trains them."""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+from cosify.heads.cosine_head import CosineHead
+from cosify.heads.kappa_statistics import KappaStatistics
+
+
+class KappaWatch:
+    """Collects kappa of the training batches of some heads, without waiting for the device, until it is read.
+
+    Args:
+        heads: cosine heads; those in evaluation mode, such as a teacher's or an EMA model's, are passed over.
+    """
+
+    def __init__(self, heads: Iterable[CosineHead]) -> None:
+        self._heads = list(heads)
+        self._statistics: KappaStatistics | None = None
+        self._seen: list[Tensor | None] = [None] * len(self._heads)
+
+    def look(self) -> None:
+        """Count the last training batch of each head; one that was counted already is not counted again."""
+        for index, head in enumerate(self._heads):
+            kappa = head.last_kappa
+            if kappa is None or not head.training or kappa is self._seen[index]:
+                continue
+            if self._statistics is None:
+                self._statistics = KappaStatistics(kappa.device)
+            self._statistics.update(kappa.to(self._statistics.grid.device))
+            self._seen[index] = kappa
+
+    def read(self, *, all_ranks: bool = False) -> dict[str, float]:
+        """Return what was collected since the last reading, and forget it; empty if there was no training batch.
+
+        Args:
+            all_ranks: over all processes of `torch.distributed`, which then must call this together after the same
+                number of batches; default: of this process.
+
+        Returns:
+            `kappa_mean`, `kappa_median`, and the shares of samples at the edges of the grid of Eq. (14), in [0, 1]:
+            `kappa_low_edge`, `kappa_high_edge`.
+        """
+        statistics, self._statistics = self._statistics, None
+        if statistics is None:
+            return {}
+        distributed = all_ranks and torch.distributed.is_available() and torch.distributed.is_initialized()
+        summary = statistics.summary(_all_sum, torch.distributed.get_world_size()) if distributed else None
+        summary = statistics.summary() if summary is None else summary
+        assert summary is not None
+        return {
+            "kappa_mean": summary.mean,
+            "kappa_median": summary.median,
+            "kappa_low_edge": summary.low_edge,
+            "kappa_high_edge": summary.high_edge,
+        }
+
+
+def _all_sum(values: Tensor) -> Tensor:
+    summed = values.clone()
+    torch.distributed.all_reduce(summed)
+    return summed
