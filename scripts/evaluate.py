@@ -15,9 +15,9 @@ Several processes share the feature pass:
     accelerate launch --multi_gpu --num_processes 2 scripts/evaluate.py RUN --data FOLDER
 
 Each model passes once over each set; its features stay in --output/banks and are used again while model, data and
-transform are the same.  The folder then holds evaluation.json, evaluation.md, report.html and figures/.  With
---rejector z_max a rejector is saved beside the weights: cosify.Rejector.load(FOLDER)("a.jpg") says label, score, accept.
-With --calibrate the kappa that makes the probabilities right is written there, for every reader; labels stay.
+transform are the same.  The folder then holds evaluation.json, evaluation.md, report.html and figures/.  --rejector
+z_max saves a rejector beside the weights: cosify.Rejector.load(FOLDER)("a.jpg") says label, score, accept.  --calibrate
+writes there the kappa that makes the probabilities right, for every reader; labels stay.
 """
 
 import logging
