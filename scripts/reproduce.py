@@ -154,7 +154,7 @@ def diversity() -> list[Ours]:
         values = model["scan"]["diversity"]
         for title, key in {**names, "effective rank": "effective_rank"}.items():
             found[title][row] = "-" if values[key] is None else f"{values[key]:.4g}"
-    return [Ours(f"CIFAR-100, {title}", scale_of(), cells) for title, cells in found.items()]
+    return [Ours(title, scale_of(), cells) for title, cells in found.items()]
 
 
 def detections() -> list[Ours]:
@@ -166,7 +166,7 @@ def detections() -> list[Ours]:
                 one = scores[score]
                 text = f"{one['ap']:.3f} [{one['ap_interval']['low']:.3f}, {one['ap_interval']['high']:.3f}]"
                 found.setdefault(f"{where}, {title}", {})[row] = text
-    return [Ours(f"CIFAR-100, {title}", scale_of(), cells) for title, cells in found.items()]
+    return [Ours(title, scale_of(), cells) for title, cells in found.items()]
 
 
 def probes() -> list[Ours]:
@@ -244,7 +244,8 @@ def markdown(target: str, paper: Mapping[str, Any], ours: list[Ours], missing: l
     scales: dict[str, list[str]] = {}
     for column in ours:
         scales.setdefault(column.scale, []).append(column.title)
-    lines += [f"Ours, {'; '.join(titles)}: {scale}." for scale, titles in scales.items()]
+    several = len(scales) > 1
+    lines += [f"Ours{', ' * several}{'; '.join(titles) * several}: {scale}." for scale, titles in scales.items()]
     if not ours and paper["rows"]:
         lines.append("Ours: not run; recipes are in scripts/recipes.")
     if missing:

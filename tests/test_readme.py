@@ -11,12 +11,22 @@ import pytest
 import torch
 
 import cosify
+from scripts import pages
 
 ROOT = Path(__file__).parents[1]
-TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
-INSIDE = (ROOT / "src/cosify/README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"```python\n(.*?)```", TEXT + INSIDE, flags=re.DOTALL)
-COMMANDS = [line for block in re.findall(r"```bash\n(.*?)```", TEXT, flags=re.DOTALL) for line in block.splitlines()]
+PAGES = {
+    name: (ROOT / name / "README.md").read_text(encoding="utf-8")
+    for name in (".", "scripts", "scripts/results", "hub_cards", "src/cosify")
+}
+TEXT, INSIDE = PAGES["."], PAGES["src/cosify"]
+BLOCKS = re.findall(r"```python\n(.*?)```", "".join(PAGES.values()), flags=re.DOTALL)
+COMMANDS = [
+    line
+    for text in PAGES.values()
+    for block in re.findall(r"```bash\n(.*?)```", text, flags=re.DOTALL)
+    for line in block.splitlines()
+]
+LINK = re.compile(r"\]\(([^)#\s]*)(?:#([^)]*))?\)")
 
 
 class LightningModule(torch.nn.Module):
@@ -57,16 +67,38 @@ def test_kappa_in_a_loop_of_ones_own(monkeypatch: pytest.MonkeyPatch, capsys: py
     assert classifier.logged == {"kappa_mean": head.last_kappa.mean()}
 
 
-def test_benchmark_rows_are_those_of_the_run() -> None:
-    rows = re.findall(r"^\| \d+, \d+, \d+ \|.*$", TEXT, flags=re.MULTILINE)
-    runs = (ROOT / "scripts/results" / name / "benchmark.md" for name in ("benchmark_cpu", "benchmark_evaluation"))
-    measured = "".join(run.read_text(encoding="utf-8") for run in runs)
-    assert len(rows) >= 10
-    assert [row for row in rows if row not in measured] == []
+@pytest.mark.parametrize("template", pages.PAGES)
+def test_generated_pages_are_those_of_the_files(template: str) -> None:
+    assert pages.PAGES[template].read_text(encoding="utf-8") == pages.page(template), "run python scripts/pages.py"
+
+
+def test_backbones_of_the_readme_are_those_of_the_cards() -> None:
+    rows = re.findall(r"^\| `(\w+)`(?:, ([\d.]+))? \|(.*)\|$", TEXT, flags=re.MULTILINE)
+    assert len(rows) == 4
+    for tag, kappa, numbers in rows:
+        (card,) = (line for line in PAGES["hub_cards"].splitlines() if line.startswith(f"| [resnet18_cifar.{tag}_"))
+        cells = [cell.strip() for cell in card.strip("|").split("|")]
+        assert [number.strip() for number in numbers.split("|")] == [cells[3], cells[4], cells[7]]
+        assert kappa == "" or float(kappa) == round(float(cells[2]), 1)
+
+
+def test_the_front_page_is_short() -> None:
+    assert len(TEXT.splitlines()) <= 150
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_somewhere(page: str) -> None:
+    for target, anchor in LINK.findall(re.sub(r"```.*?```", "", PAGES[page], flags=re.DOTALL)):
+        path = ROOT / page / target if target else ROOT / page / "README.md"
+        assert path.exists(), target
+        if anchor:
+            text = (path / "README.md" if path.is_dir() else path).read_text(encoding="utf-8")
+            titles = re.findall(r"^#+ (.*)$", text, flags=re.MULTILINE)
+            assert anchor in {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}, anchor
 
 
 def test_commands_exist() -> None:
-    assert len(BLOCKS) >= 5
+    assert len(BLOCKS) >= 10
     targets = re.findall(r"^(\S+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
     for command in COMMANDS:
         words = shlex.split(command, comments=True)

@@ -1,5 +1,6 @@
 """Figures from the files of a run, and from what was measured on a model."""
 
+from cosify.plots.accuracy_by_kappa import Accuracy, plot_accuracy_by_kappa
 from cosify.plots.angles import plot_angles
 from cosify.plots.detection import plot_detection_bars, plot_score_histograms
 from cosify.plots.examples import Example, ExampleGroup, Examples, find_examples
@@ -14,6 +15,7 @@ from cosify.plots.simplified_loss import plot_simplified_loss
 from cosify.plots.tsne import plot_tsne
 
 __all__ = [
+    "Accuracy",
     "Example",
     "ExampleGroup",
     "Examples",
@@ -21,6 +23,7 @@ __all__ = [
     "Subject",
     "draw_figures",
     "find_examples",
+    "plot_accuracy_by_kappa",
     "plot_angles",
     "plot_detection_bars",
     "plot_kappa_by_class",

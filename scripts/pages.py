@@ -1,0 +1,193 @@
+"""Write the pages whose tables come from result files: scripts/results/README.md and hub_cards/README.md.
+
+    python scripts/pages.py
+
+The words are in scripts/page_texts; no number of a table is typed there.
+"""
+
+import json
+import math
+import re
+import statistics
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from scripts import reproduce
+
+RESULTS = reproduce.RESULTS
+TEXTS = reproduce.SCRIPTS / "page_texts"
+PAGES = {"results.md.jinja": RESULTS / "README.md", "hub_cards.md.jinja": reproduce.CARDS / "README.md"}
+PICTURE = "accuracy_by_kappa.png"  # of README.md
+SHOWN = {"z_max": "z_max", "p": "msp"}  # scores that tell errors, by the name on the page
+SCANS = {
+    "scan_lite0": "EfficientNet-Lite0, ImageNet weights",
+    "scan_cifar100_ls": "CIFAR-100, LS",
+    "scan_cifar100_softmax": "CIFAR-100, softmax",
+}
+
+
+@dataclass(frozen=True)
+class PagesArguments:
+    """None."""
+
+
+def main(args: PagesArguments) -> None:
+    """Write the pages."""
+    from cosify.command import set_up_logging
+    from cosify.files import write_whole
+
+    set_up_logging()
+    for template, file in PAGES.items():
+        write_whole(file, page(template))
+    draw_accuracy(RESULTS / PICTURE)
+
+
+def page(template: str) -> str:
+    """Return a page."""
+    import yaml
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    paper = yaml.safe_load((reproduce.SCRIPTS / "paper.yaml").read_text(encoding="utf-8"))
+
+    def beside_paper(target: str) -> str:
+        _, _, rest = reproduce.markdown(target, paper[target], reproduce.OURS[target](), []).partition("\n\n")
+        return rest.strip()
+
+    jinja = Environment(loader=FileSystemLoader(TEXTS), undefined=StrictUndefined, trim_blocks=True, autoescape=False)
+    return (
+        jinja.get_template(template).render(
+            beside_paper=beside_paper,
+            table=lambda name: read(f"{name}/table.md").strip(),
+            section=section,
+            scans=scans(),
+            weight_decay=weight_decay("weight_decay"),
+            weight_decay_digits=weight_decay("weight_decay_digits"),
+            sweep=sweep(),
+            steps=steps("gpu/nvidia_h200/step.json"),
+            loop=json.loads(read("benchmark_loop/figures.json")),
+            gpu_loop=json.loads(read("gpu/nvidia_h200/loop.json")),
+            backbones=backbones,
+        )
+        + "\n"
+    )
+
+
+def read(name: str) -> str:
+    """Return the text of a result file."""
+    return (RESULTS / name).read_text(encoding="utf-8")
+
+
+def section(name: str, title: str) -> str:
+    """Return the table under a title of a file in markdown."""
+    _, found, rest = read(name).partition(f"## {title}\n")
+    assert found, f"{name} has no section {title!r}"
+    return rest.split("\n## ")[0].strip()
+
+
+def backbones(architecture: str) -> str:
+    """Return what was measured of the published backbones of an architecture."""
+    rows = []
+    for folder in sorted(reproduce.CARDS.glob(f"{architecture}.*")):
+        (model,) = json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))["models"]
+        use = re.search(r"^use: (\w+)", (folder / "facts.yaml").read_text(encoding="utf-8"), flags=re.MULTILINE)
+        kappa = model["scan"]["head_kappa"]
+        row = {"model": f"[{folder.name}]({folder.name})", "for": use[1] if use else ""}
+        row |= {
+            "kappa": "-" if kappa is None else f"{kappa:.2f}",
+            "top-1 %": share(model["accuracy"], model["num_test"]),
+        }
+        row |= {f"errors, AP of {name}": f"{model['miss'][score]['ap']:.3f}" for name, score in SHOWN.items()}
+        for task, found in model["transfer"].items():
+            error = 100 * found["standard_error"]
+            row[f"probe {task} %"] = f"{100 * found['probe']['top1']:.1f} ± {error:.1f}"
+        for tuned in json.loads((folder / "finetune.json").read_text(encoding="utf-8")):
+            row[f"fine-tuned {tuned['task']} %"] = share(tuned["accuracy"], tuned["num_test"])
+        rows.append(row | {"MB": f"{(folder / 'model.safetensors').stat().st_size / 1e6:.1f}"})
+    return markdown(rows)
+
+
+def share(value: float, num: int) -> str:
+    """Return a share of `num` samples in percent, with its standard error."""
+    return f"{100 * value:.1f} ± {100 * math.sqrt(value * (1 - value) / num):.1f}"
+
+
+def draw_accuracy(file: Path) -> None:
+    """Draw the accuracy of fixed kappas beside LS and softmax, for a hundred classes."""
+    from cosify.plots import Accuracy, plot_accuracy_by_kappa
+
+    found = {
+        row["head"]: Accuracy(row["accuracy"], row["accuracy_std"], row["kappa"])
+        for row in json.loads(read("two_digits/table.json"))["rows"]
+    }
+    fixed = {float(head): accuracy for head, accuracy in found.items() if head.isdigit()}
+    others = {"LS finds it": found["ls"], "softmax, no kappa": found["softmax"]}
+    plot_accuracy_by_kappa(fixed, others, file, title="100 classes (two digits side by side), 3 seeds")
+
+
+def scans() -> str:
+    """Return what scan.py recommends for some models."""
+    rows = []
+    for name, title in SCANS.items():
+        found = json.loads(read(f"{name}/scan.json"))
+        recommended = {each["purpose"]: f"{each['kappa']:.1f}" for each in found["recommendations"]}
+        rows.append({"model": f"[{title}]({name}/scan.md)", "kappa* of the images": f"{found['kappa']['mean']:.1f}"})
+        rows[-1] |= {f"for {purpose}": kappa for purpose, kappa in recommended.items()}
+    return markdown(rows)
+
+
+def weight_decay(name: str) -> str:
+    """Return accuracy, angle to the span, rank and probes of an evaluation, mean ± deviation over seeds."""
+    groups: dict[str, list[Mapping[str, Any]]] = {}
+    for model in json.loads(read(f"{name}/evaluation.json"))["models"]:
+        groups.setdefault(model["model"].partition(", seed")[0], []).append(model)
+    rows = []
+    for title, models in groups.items():
+        row = {
+            "head, training, weight decay": title,
+            "seeds": str(len(models)),
+            "accuracy %": spread([100 * model["accuracy"] for model in models]),
+            "to span, degrees": spread([model["scan"]["diversity"]["mean_span_angle_deg"] for model in models]),
+            "effective rank": spread([model["scan"]["diversity"]["effective_rank"] for model in models]),
+        }
+        for task in models[0]["transfer"]:
+            row[f"probe on {task} %"] = spread([100 * model["transfer"][task]["probe"]["top1"] for model in models])
+        rows.append(row)
+    return markdown(rows)
+
+
+def spread(values: list[float]) -> str:
+    """Return mean ± standard deviation, where there are several."""
+    return f"{statistics.mean(values):.1f}" + (f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else "")
+
+
+def sweep() -> dict[str, int]:
+    """Return how many of timm's architectures could be converted: with a classifier of their own, and without."""
+    lines = [json.loads(line) for line in read("sweep.jsonl").splitlines()]
+    of_timm = [each for each in lines if each["library"] == "timm"]
+    own = [each["outcome"] == "ok" for each in of_timm if each["default_classes"] > 0]
+    headless = [each["outcome"] == "ok" for each in of_timm if each["default_classes"] == 0]
+    return {"own": len(own), "own_ok": sum(own), "headless": len(headless), "headless_ok": sum(headless)}
+
+
+def steps(name: str) -> str:
+    """Return images a second of whole training steps, and the speed of LS beside the others."""
+    rows = []
+    for case in json.loads(read(name))["cases"]:
+        speed = case["images_per_second"]
+        row = {"": "`torch.compile`" if case["compiled"] else "eager", **{head: f"{speed[head]:.0f}" for head in speed}}
+        rows.append(row | {f"LS / {head}": f"{speed['LS'] / speed[head]:.3f}" for head in ("fixed", "softmax")})
+    return markdown(rows)
+
+
+def markdown(rows: list[dict[str, str]]) -> str:
+    """Return a table of rows that have the same columns."""
+    lines = [list(rows[0]), ["---"] * len(rows[0]), *(list(row.values()) for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+if __name__ == "__main__":
+    from cosify.command import run_main
+
+    run_main(main, PagesArguments, __doc__)
