@@ -101,3 +101,5 @@ def test_splits_in_a_line() -> None:
     assert repr(load_splits("digits")) == (
         "Splits(1200 training and 597 test images of 10 classes: '0', '1', '2', '3', '4', ...)"
     )
+    stream = dataclasses.replace(load_splits("digits"), streaming=True, label_names=("a", "b"))
+    assert repr(stream) == "Splits(a stream of 2 classes: 'a', 'b')"
