@@ -32,7 +32,7 @@ def test_shares_are_those_of_a_rejector(found: Assessment) -> None:
     )
     assert len(mistakes) < FEW
     assert second == (
-        f"Accepts 95 % of its right answers and turns away {percent(mistakes.mean())} of its mistakes"
+        f"Accepts at least 95 % of its right answers and turns away {percent(mistakes.mean())} of its mistakes"
         f" ({mistakes.sum()} of {len(mistakes)}): a hint from {len(mistakes)} mistakes, no more."
     )
     assert third == (
@@ -63,7 +63,7 @@ def test_few_mistakes_are_pointed_out(found: Assessment) -> None:
 
 def test_large_counts_and_several_sets(found: Assessment) -> None:
     _, second, third = verdict(with_counts(found, 2_500))
-    assert second == "Accepts 95 % of its right answers and turns away 88 % of its mistakes (2,200 of 2,500)."
+    assert second == "Accepts at least 95 % of its right answers and turns away 88 % of its mistakes (2,200 of 2,500)."
     assert third == (
         "At the same threshold turns away 88 % of the unseen set first (2,200 of 2,500) and 88 % of the unseen set"
         " second (2,200 of 2,500)."
@@ -83,8 +83,8 @@ def test_what_has_no_number(found: Assessment) -> None:
 
 def test_another_threshold_is_named(found: Assessment) -> None:
     for changes, named in (
-        ({"id_subset": "all"}, "95 % of all test images,"),
-        ({"excluded_classes": ("cat",)}, "95 % of right predictions without the classes cat,"),
+        ({"id_subset": "all"}, "at least 95 % of all test images,"),
+        ({"excluded_classes": ("cat",)}, "at least 95 % of right predictions without the classes cat,"),
     ):
         third = verdict(dataclasses.replace(found, **changes))[2]
         assert third.startswith(f"At the threshold that accepts {named} turns away ")
@@ -101,3 +101,5 @@ def test_splits_in_a_line() -> None:
     assert repr(load_splits("digits")) == (
         "Splits(1200 training and 597 test images of 10 classes: '0', '1', '2', '3', '4', ...)"
     )
+    stream = dataclasses.replace(load_splits("digits"), streaming=True, label_names=("a", "b"))
+    assert repr(stream) == "Splits(a stream of 2 classes: 'a', 'b')"

@@ -67,7 +67,7 @@ def _mistakes(assessment: "Assessment", score: str) -> str:
     small = _few(found, "right answers", "mistakes")
     hint = f": a hint from {small}, no more" if small else ""
     return (
-        f"Accepts 95 % of its right answers and turns away {percent(share)} of its mistakes"
+        f"Accepts at least 95 % of its right answers and turns away {percent(share)} of its mistakes"
         f" ({round(share * num):,} of {num:,}){hint}."
     )
 
@@ -79,7 +79,9 @@ def _unseen(assessment: "Assessment", score: str) -> str:
     if not found:
         return "No unseen set was measured: name one with --ood to see how many of its images are turned away."
     same = assessment.id_subset == "correct" and not assessment.excluded_classes
-    start = "At the same threshold" if same else f"At the threshold that accepts 95 % of {positives(assessment)},"
+    start = (
+        "At the same threshold" if same else f"At the threshold that accepts at least 95 % of {positives(assessment)},"
+    )
     return f"{start} turns away {_sets(found)}."
 
 
