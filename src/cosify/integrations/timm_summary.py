@@ -91,9 +91,9 @@ class _Epoch:
 
 def _heads_of(optimizer: Optimizer) -> list[CosineHead]:
     """Return the cosine heads of the models that an optimiser trains, each once."""
-    trained = (
-        {id(parameter) for group in optimizer.param_groups for parameter in group["params"]} if converted else set()
-    )
+    if not converted:
+        return []
+    trained = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
     models = [model for model in list(converted) if any(id(parameter) in trained for parameter in model.parameters())]
     return list(dict.fromkeys(head for model in models for head in find_heads(model).values()))
 
