@@ -134,12 +134,15 @@ def test_another_timm_is_one_warning(
 
 
 def test_models_that_do_not_train_are_not_counted(tmp_path: Path) -> None:
-    student, teacher = (timm.create_model("test_resnet", num_classes=3, head="cos", kappa=k) for k in (7.0, 90.0))
-    teacher(torch.randn(2, 3, 64, 64))  # has seen a batch, and is frozen since
+    student, teacher, other = (
+        timm.create_model("test_resnet", num_classes=3, head="cos", kappa=kappa) for kappa in (7.0, 90.0, 50.0)
+    )
+    for model in (teacher, other):  # have seen a batch, and train no more
+        model(torch.randn(2, 3, 64, 64))
     teacher.eval()
     with told_of_kappa():
         epoch_of(student)
         timm.utils.update_summary(0, {"loss": 1.0}, {"top1": 2.0}, tmp_path / "summary.csv")
     (row,) = summary(tmp_path)
     assert [float(row[f"train_{key}"]) for key in KEYS] == [7.0, 7.0, 0.0, 0.0]
-    assert len(cosify.find_heads(teacher)) == 1
+    assert {head.training for model in (student, other) for head in cosify.find_heads(model).values()} == {True}

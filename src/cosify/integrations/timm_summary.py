@@ -16,8 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import timm.utils
+from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
+from cosify.heads import CosineHead
 from cosify.heads.kappa_watch import KappaWatch
 from cosify.models import find_heads
 from cosify.models.guards import converted
@@ -41,7 +43,7 @@ def told_of_kappa() -> Iterator[None]:
         yield
         return
     epoch = _Epoch()
-    counting = register_optimizer_step_post_hook(lambda *_: epoch.step())
+    counting = register_optimizer_step_post_hook(lambda optimizer, *_: epoch.step(optimizer))
     timm.utils.update_summary = functools.wraps(original)(functools.partial(_update_summary, original, epoch))
     try:
         yield
@@ -57,16 +59,16 @@ class _Epoch:
         self._watch: KappaWatch | None = None
         self._failed = False
 
-    def step(self) -> None:
+    def step(self, optimizer: Optimizer) -> None:
         """Count kappa of a step; cheap where no cosine head trains."""
         if self._failed:
             return
         try:
             if self._watch is None:
-                heads = [head for model in list(converted) for head in find_heads(model).values() if head.training]
+                heads = _heads_of(optimizer)
                 if not heads:
                     return
-                self._watch = KappaWatch(dict.fromkeys(heads))  # a model and what wraps it have the same ones
+                self._watch = KappaWatch(heads)
             self._watch.look()
         except Exception as error:  # the program is the user's
             self._fail(error)
@@ -85,6 +87,15 @@ class _Epoch:
     def _fail(self, error: Exception) -> None:
         self._watch, self._failed = None, True
         logger.warning("kappa is not in the summaries of this program (%s: %s)", type(error).__name__, error)
+
+
+def _heads_of(optimizer: Optimizer) -> list[CosineHead]:
+    """Return the cosine heads of the models that an optimiser trains, each once."""
+    if not converted:
+        return []
+    trained = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+    models = [model for model in list(converted) if any(id(parameter) in trained for parameter in model.parameters())]
+    return list(dict.fromkeys(head for model in models for head in find_heads(model).values()))
 
 
 def _update_summary(original: Callable[..., Any], epoch: _Epoch, *args: Any, **kwargs: Any) -> Any:
