@@ -1,5 +1,6 @@
 """What a model's features are good for: one pass into a bank, everything else from banks."""
 
+import cosify.lab  # noqa: F401  # one clear error where the extra is missing
 from cosify.evaluation.assess import Assessment, assess
 from cosify.evaluation.bank import BankInfo, BankKey, FeatureBank, StaleBankError
 from cosify.evaluation.calibration import Calibration, kappa_calibrations, temperature_calibrations

@@ -22,7 +22,8 @@ from cosify.evaluation.mahalanobis import TiedGaussian
 from cosify.evaluation.scores import SCORES, Mahalanobis, NormMahalanobis
 from cosify.files import write_whole, written_aside
 from cosify.functional.similarity import unit_rows
-from cosify.models import in_evaluation, linear_classifier, load_pretrained
+from cosify.hub import load
+from cosify.models import in_evaluation, linear_classifier
 from cosify.models.binding import digest_of
 from cosify.models.model_digest import model_digest, same_network
 
@@ -217,7 +218,7 @@ class _Images:
     """The model of a folder, with what its images go through."""
 
     def __init__(self, folder: Path, info: BankInfo, weight: Tensor) -> None:
-        self.model = load_pretrained(str(folder)).eval()
+        self.model = load(folder)
         self.classifier = linear_classifier(self.model)
         found = self.classifier.weight.detach().flatten(1).float()
         # Rows of a cosine head have another length once they were saved.

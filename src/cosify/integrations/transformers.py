@@ -12,6 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from cosify.extras import MissingExtraError
 from cosify.heads import CosineHead, HeadSpec
 from cosify.integrations import compat
 from cosify.integrations.on_import import on_import
@@ -34,6 +35,25 @@ def require_hook() -> None:
         MissingNameError: if this transformers lacks a method that the hook follows.
     """
     compat.require(compat.POST_INIT, compat.INITIALIZE)
+
+
+def auto_model_class(name: str) -> Any:
+    """Return transformers' `AutoModelForImageClassification`, imported now: it is slow, and timm users need none of it.
+
+    Args:
+        name: of the model that it is to open, for the message.
+
+    Raises:
+        MissingExtraError: if transformers is not installed.
+    """
+    try:
+        from transformers import AutoModelForImageClassification
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(
+            f"{name} is a transformers model, and transformers is not installed; run pip install transformers, or pip"
+            " install 'cosify[lab]'"
+        ) from error
+    return AutoModelForImageClassification
 
 
 def _teach_base_class(_: ModuleType) -> None:
@@ -85,9 +105,9 @@ def _convert_from_config(model: Any) -> None:
     apply_spec(model, HeadSpec.from_config(saved, f"the config of {type(model).__name__}"))
     prefixes = [name.replace(".", r"\.") for name in find_heads(model)]
     # A published folder is in stock format: it holds a zero bias that Eq. (1) lacks, and kappa stands in its config.
-    _ignore(model, "_keys_to_ignore_on_load_unexpected", {rf"{prefix}\.bias$" for prefix in prefixes})
+    _ignore(model, compat.IGNORE_UNEXPECTED, {rf"{prefix}\.bias$" for prefix in prefixes})
     kappa = "|".join((*CosineHead.statistics, "log_kappa"))
-    _ignore(model, "_keys_to_ignore_on_load_missing", {rf"{prefix}\.({kappa})$" for prefix in prefixes})
+    _ignore(model, compat.IGNORE_MISSING, {rf"{prefix}\.({kappa})$" for prefix in prefixes})
 
 
 def _ignore(model: Any, attribute: str, patterns: set[str]) -> None:

@@ -1,5 +1,6 @@
 """Figures from the files of a run, and from what was measured on a model."""
 
+import cosify.lab  # noqa: F401  # one clear error where the extra is missing
 from cosify.plots.angles import plot_angles
 from cosify.plots.detection import plot_detection_bars, plot_score_histograms
 from cosify.plots.figures import Figure, Subject, draw_figures
