@@ -48,6 +48,17 @@ assert type(config) in mapping.keys(), type(config)
         run_python("-c", code)
 
 
+def test_the_model_type_is_known_to_who_imports_its_class_first() -> None:
+    code = """
+from cosify.integrations.cosified import CosifiedConfig, CosifiedForImageClassification
+from transformers import AutoConfig
+from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING as mapping
+assert mapping[CosifiedConfig] is CosifiedForImageClassification
+assert type(AutoConfig.for_model("cosified")) is CosifiedConfig
+"""
+    run_python("-c", code)
+
+
 def test_public_names() -> None:
     assert cosify.__all__ == sorted(cosify.__all__)
     assert all(hasattr(cosify, name) for name in cosify.__all__)

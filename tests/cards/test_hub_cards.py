@@ -16,7 +16,7 @@ import cosify
 from cosify.cards.collection import rendered
 from cosify.data import Preprocessing, load_images, load_splits
 from cosify.evaluation import FeaturePass, feature_bank, transfer
-from cosify.evaluation.linear_probe import LAMBDAS
+from cosify.evaluation.logistic_probe import LAMBDAS
 from cosify.hub import load
 from cosify.hub.contents import CARD, EVALUATION_RESULTS
 from cosify.hub.publish import check_folder, files_to_publish

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 import cosify
 from cosify.data import PipelineSettings, Preprocessing, eval_transform, open_data, record_preprocessing
 from cosify.errors import InputError
-from cosify.evaluation.from_json import from_json
+from cosify.evaluation.json_records import from_json
 from cosify.hub import load
 from tests.data.folders import picture, splits_of
 

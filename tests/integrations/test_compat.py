@@ -12,7 +12,7 @@ import timm
 
 import cosify
 from cosify.integrations import compat, install
-from cosify.integrations.on_import import on_import
+from cosify.integrations.import_watcher import on_import
 from tests.processes import blank_python
 
 TIMM = [name for name in compat.NAMES if name.startswith("timm")]

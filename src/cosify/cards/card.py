@@ -8,7 +8,7 @@ from cosify.cards.facts import USES
 from cosify.cards.info import CardInfo
 from cosify.cards.metadata import front_matter
 from cosify.evaluation import Table, tables_of
-from cosify.evaluation.transfer import standard_error
+from cosify.evaluation.transferability import standard_error
 from cosify.functional import kappa_grid
 from cosify.heads.kappa_statistics import KappaSummary
 from cosify.hub.contents import RELIABILITY, TRACE

@@ -22,7 +22,7 @@ from cosify.cards.records import Finetuned, Measured, read_json
 from cosify.data import Preprocessing, Splits, load_splits
 from cosify.errors import InputError
 from cosify.evaluation import FeatureBank, feature_bank
-from cosify.evaluation.assess import MEASURED_SAMPLES
+from cosify.evaluation.assessment import MEASURED_SAMPLES
 from cosify.files import left_aside, sha256_of, write_whole
 from cosify.folders import foreign_files, new_folder_beside, put_in_place, remove_own
 from cosify.hub import load
@@ -42,7 +42,7 @@ from cosify.hub.contents import (
 from cosify.hub.export import write_model
 from cosify.integrations import compat
 from cosify.models.binding import CONFIG, WEIGHTS
-from cosify.models.model_digest import model_digest
+from cosify.models.network_identity import model_digest
 from cosify.models.published import backbones
 from cosify.plots.reliability import plot_reliability
 from cosify.training.run_folder import read_metrics

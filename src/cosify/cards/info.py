@@ -8,7 +8,7 @@ from cosify.cards.facts import Facts
 from cosify.cards.records import Finetuned, Measured, read_json
 from cosify.errors import InputError
 from cosify.evaluation import Assessment
-from cosify.evaluation.from_json import from_json
+from cosify.evaluation.json_records import from_json
 from cosify.heads.kappa_statistics import KappaSummary
 from cosify.hub.contents import ENVIRONMENT, EVALUATION, FACTS, FINETUNED, METRICS, RELIABILITY, RUN, TRACE
 from cosify.models.binding import CONFIG, WEIGHTS

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cosify.errors import InputError
-from cosify.evaluation.transfer import standard_error
+from cosify.evaluation.transferability import standard_error
 from cosify.files import sha256_of
 from cosify.hub.contents import ENVIRONMENT, METRICS, RUN
 from cosify.models.binding import CONFIG, WEIGHTS

@@ -17,7 +17,7 @@ from cosify.evaluation.bank_writer import BankWriter
 from cosify.heads import CosineHead
 from cosify.integrations import compat
 from cosify.models import in_evaluation, linear_classifier
-from cosify.models.model_digest import model_digest
+from cosify.models.network_identity import model_digest
 
 BATCH_SIZE = 256
 logger = logging.getLogger("cosify")

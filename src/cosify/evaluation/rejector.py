@@ -16,8 +16,8 @@ from torch import Tensor
 from cosify.data import Normalization, eval_transform, standard_image
 from cosify.errors import InputError
 from cosify.evaluation.bank import BankInfo, FeatureBank
-from cosify.evaluation.detection import threshold_at
-from cosify.evaluation.from_json import from_json
+from cosify.evaluation.detection_metrics import threshold_at
+from cosify.evaluation.json_records import from_json
 from cosify.evaluation.mahalanobis import TiedGaussian
 from cosify.evaluation.scores import SCORES, Mahalanobis, NormMahalanobis
 from cosify.files import write_whole, written_aside
@@ -25,7 +25,7 @@ from cosify.functional.similarity import unit_rows
 from cosify.hub import load
 from cosify.models import in_evaluation, linear_classifier
 from cosify.models.binding import digest_of
-from cosify.models.model_digest import model_digest, same_network
+from cosify.models.network_identity import model_digest, same_network
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -1,4 +1,4 @@
-"""A transformers model type of its own for native models with a cosine head."""
+"""A transformers model type of its own for native models with a cosine head; importing it tells the Auto classes."""
 
 from typing import Any, ClassVar
 
@@ -127,7 +127,5 @@ class CosifiedForImageClassification(compat.AsksTheWrappedModel, PreTrainedModel
         return self.model(labels=labels, **kwargs)
 
 
-def register() -> None:
-    """Make the Auto classes know the model type."""
-    AutoConfig.register(CosifiedConfig.model_type, CosifiedConfig, exist_ok=True)
-    AutoModelForImageClassification.register(CosifiedConfig, CosifiedForImageClassification, exist_ok=True)
+AutoConfig.register(CosifiedConfig.model_type, CosifiedConfig, exist_ok=True)
+AutoModelForImageClassification.register(CosifiedConfig, CosifiedForImageClassification, exist_ok=True)

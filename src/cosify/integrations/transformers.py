@@ -8,6 +8,7 @@ that cosify wrote are read, their digest is compared with that of config.json, a
 """
 
 import functools
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,7 +16,7 @@ from typing import Any
 from cosify.extras import MissingExtraError
 from cosify.heads import CosineHead, HeadSpec
 from cosify.integrations import compat
-from cosify.integrations.on_import import on_import
+from cosify.integrations.import_watcher import on_import
 from cosify.models import apply_spec, find_heads
 from cosify.models.binding import CONFIG, DIGEST, WEIGHTS, check_binding, is_ours
 from cosify.models.config import read_config
@@ -126,6 +127,4 @@ def _start_kappa(_: Any, module: Any, *args: Any) -> None:
 
 
 def _register_class(_: ModuleType) -> None:
-    from cosify.integrations.cosified import register
-
-    register()
+    import_module("cosify.integrations.cosified")  # which registers its class; it may be what imports transformers

@@ -2,7 +2,7 @@
 
 from cosify.models import cifar_resnet  # registers its architectures with timm
 from cosify.models.classifiers import find_classifiers, find_heads
-from cosify.models.convert import apply_spec, convert
+from cosify.models.conversion import apply_spec, convert
 from cosify.models.inference import in_evaluation, linear_classifier
 
 __all__ = [

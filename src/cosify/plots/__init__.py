@@ -7,10 +7,10 @@ from cosify.plots.figures import Figure, Subject, draw_figures
 from cosify.plots.kappa_classes import plot_kappa_by_class, plot_kappa_histogram
 from cosify.plots.kappa_epochs import plot_kappa_epochs
 from cosify.plots.kappa_trace import plot_kappa_trace
+from cosify.plots.loss_curves import plot_simplified_loss
 from cosify.plots.ls_search import plot_ls_search
 from cosify.plots.reliability import plot_reliability
 from cosify.plots.report import write_report
-from cosify.plots.simplified_loss import plot_simplified_loss
 from cosify.plots.tsne import plot_tsne
 
 __all__ = [

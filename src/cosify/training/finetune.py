@@ -11,8 +11,8 @@ from cosify.data import Preprocessing
 from cosify.errors import InputError
 from cosify.hub import load
 from cosify.models import convert
-from cosify.models.model_digest import model_digest
-from cosify.models.stages import freeze_stages
+from cosify.models.network_identity import model_digest
+from cosify.models.stage_freezing import freeze_stages
 from cosify.training.arguments import CosifyArguments, FinetuneArguments, kappa_policy
 from cosify.training.loop import fit
 from cosify.training.model import SMALL_IMAGE_SIZE, SMALL_MODEL, SMALL_MODEL_KWARGS, set_image_size

@@ -12,7 +12,7 @@ from torch import nn
 from cosify.data import BUILT_IN, Preprocessing, base_and_split
 from cosify.errors import InputError
 from cosify.integrations import compat
-from cosify.models.convert import convert
+from cosify.models.conversion import convert
 from cosify.training.arguments import TrainArguments, kappa_policy
 
 # For sets of a few hundred small images: stock architecture, stage sizes 8, 4, 2 and 1 at 32 pixels.

@@ -14,7 +14,7 @@ from torch import Tensor
 from torchmetrics.functional.classification import multiclass_calibration_error
 
 from cosify.evaluation import calibration as module
-from cosify.evaluation.calibration import (
+from cosify.evaluation.calibration_error import (
     Calibration,
     calibration,
     fit_kappa,
