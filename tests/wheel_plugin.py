@@ -70,5 +70,6 @@ assert done.stderr.count("\n") == 1
 if "transformers" in absent:
     pathlib.Path("native").mkdir()
     pathlib.Path("native/config.json").write_text('{"model_type": "vit"}')
+    assert "transformers is not installed" in refused(lambda: cosify.push("saved", "ORG/net", dry_run=True))
     assert "native is a transformers model, and transformers is not installed" in refused(lambda: cosify.load("native"))
 print(f"the plugin works alone, without {', '.join(sorted(absent))}")

@@ -16,6 +16,11 @@ from cosify.integrations import install
 from cosify.models import convert, find_classifiers, find_heads
 
 if TYPE_CHECKING:
+    from cosify import cards as cards
+    from cosify import data as data
+    from cosify import evaluation as evaluation
+    from cosify import plots as plots
+    from cosify import training as training
     from cosify.evaluation import Rejector
 
     __version__: str
@@ -36,24 +41,25 @@ __all__ = [
     "save",
 ]
 
-if missing_from_lab():  # `from cosify import *` and help(cosify) ask for every name
-    __all__.remove("Rejector")
-
 # Imported when they are asked for: public names of the lab and where they are, and its packages.
 _LAB_NAMES = {"Rejector": "cosify.evaluation"}
 _LAB_PACKAGES = ("cards", "data", "evaluation", "plots", "training")
 
+if missing_from_lab():  # `from cosify import *` asks for every name
+    __all__[:] = [name for name in __all__ if name not in _LAB_NAMES]
 
-def __getattr__(name: str) -> Any:
-    if name in _LAB_NAMES:
-        return getattr(import_module(_LAB_NAMES[name]), name)
-    if name in _LAB_PACKAGES:
-        return import_module(f"cosify.{name}")
-    if name == "__version__":
-        from importlib.metadata import version
+if not TYPE_CHECKING:  # or every misspelt name would pass
 
-        return version("cosify")
-    raise AttributeError(f"module 'cosify' has no attribute {name!r}")
+    def __getattr__(name: str) -> Any:
+        if name in _LAB_NAMES:
+            return getattr(import_module(_LAB_NAMES[name]), name)
+        if name in _LAB_PACKAGES:
+            return import_module(f"cosify.{name}")
+        if name == "__version__":
+            from importlib.metadata import version
+
+            return version("cosify")
+        raise AttributeError(f"module 'cosify' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

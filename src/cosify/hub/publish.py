@@ -5,6 +5,7 @@ import logging
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -16,6 +17,7 @@ from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 from torch import nn
 
 from cosify.errors import InputError
+from cosify.extras import MissingExtraError
 from cosify.hub.contents import CARD, FACTS, PUBLISHED
 from cosify.hub.export import save
 from cosify.hub.hub_client import HubError, impatient, in_short
@@ -179,8 +181,14 @@ def check_folder(folder: Path) -> tuple[str, ...]:
         The readers.
 
     Raises:
+        MissingExtraError: if transformers is not installed, in which labels are compared too.
         ValueError: if one fails, or gives another label.
     """
+    if find_spec("transformers") is None:
+        raise MissingExtraError(
+            f"{folder} is to be opened in timm and in transformers, and transformers is not installed; run pip install"
+            " transformers, or pip install 'cosify[lab]'"
+        )
     config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     readers = READERS[:2] if is_own_architecture(config) else READERS
     model = load(folder)
