@@ -44,3 +44,19 @@ def require_lab() -> None:
             f"this part of cosify needs {', '.join(missing)}, expected the packages of its lab; run pip install"
             " 'cosify[lab]'"
         )
+
+
+def require_transformers(subject: str) -> None:
+    """Raise where transformers is not installed.
+
+    Args:
+        subject: what needs it, the beginning of the message.
+
+    Raises:
+        MissingExtraError: that says how to install it.
+    """
+    if find_spec("transformers") is None:
+        raise MissingExtraError(
+            f"{subject} needs transformers, which is not installed; run pip install transformers, or pip install"
+            " 'cosify[lab]'"
+        )

@@ -278,6 +278,8 @@ def test_a_revision_is_kept_to(hub: LoopbackHub, folder: Path, tmp_path: Path) -
     found = [float(run_python("-c", kappa.format(at), **environment)) for at in ("", "@main", f"@{first}")]
     expected = float(torch.load(folder / "expected.pt", weights_only=True)["kappa"])
     assert found == [33, 33, pytest.approx(expected)]
+    opened = f"import cosify; print(float(cosify.load('ORG/net@{first}').fc.kappa))"
+    assert float(run_python("-c", opened, **environment)) == pytest.approx(expected)
     with pytest.raises(AssertionError, match=r"RevisionNotFoundError|Revision Not Found"):
         run_python("-c", kappa.format("@nowhere"), **environment)
 

@@ -5,7 +5,6 @@ import logging
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -17,7 +16,7 @@ from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 from torch import nn
 
 from cosify.errors import InputError
-from cosify.extras import MissingExtraError
+from cosify.extras import require_transformers
 from cosify.hub.contents import CARD, FACTS, PUBLISHED
 from cosify.hub.export import save
 from cosify.hub.hub_client import HubError, impatient, in_short
@@ -184,11 +183,7 @@ def check_folder(folder: Path) -> tuple[str, ...]:
         MissingExtraError: if transformers is not installed, in which labels are compared too.
         ValueError: if one fails, or gives another label.
     """
-    if find_spec("transformers") is None:
-        raise MissingExtraError(
-            f"{folder} is to be opened in timm and in transformers, and transformers is not installed; run pip install"
-            " transformers, or pip install 'cosify[lab]'"
-        )
+    require_transformers(f"{folder}, whose labels are compared in timm and in transformers before it is published,")
     config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     readers = READERS[:2] if is_own_architecture(config) else READERS
     model = load(folder)

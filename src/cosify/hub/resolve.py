@@ -108,7 +108,7 @@ def _open_saved(name: str, folder: Path | None, head: str | None) -> nn.Module:
             raise InputError(
                 f"the 'cosify' key of {file} describes heads {unknown} that the model lacks; save it again"
             )
-    except (FileNotFoundError, ImportError, compat.MissingNameError):
+    except (FileNotFoundError, compat.MissingNameError):
         raise
     except Exception as error:  # of any type, by what is wrong with the files: the cause stays in the traceback
         if isinstance(error, InputError) and name in str(error)[:SAID]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from cosify.extras import MissingExtraError
+from cosify.extras import require_transformers
 from cosify.heads import CosineHead, HeadSpec
 from cosify.integrations import compat
 from cosify.integrations.import_watcher import on_import
@@ -47,13 +47,9 @@ def auto_model_class(name: str) -> Any:
     Raises:
         MissingExtraError: if transformers is not installed.
     """
-    try:
-        from transformers import AutoModelForImageClassification
-    except ModuleNotFoundError as error:
-        raise MissingExtraError(
-            f"{name} is a transformers model, and transformers is not installed; run pip install transformers, or pip"
-            " install 'cosify[lab]'"
-        ) from error
+    require_transformers(f"{name} is a model of transformers, so it")
+    from transformers import AutoModelForImageClassification
+
     return AutoModelForImageClassification
 
 
