@@ -10,7 +10,7 @@ import torch
 from huggingface_hub import hf_hub_download
 from torch import nn
 
-from cosify.errors import InputError
+from cosify.errors import InputError, NotFoundError
 from cosify.hub.hub_client import SAID, impatient, in_short
 from cosify.integrations import compat
 from cosify.integrations import timm as timm_plugin
@@ -26,10 +26,6 @@ from cosify.models.published import backbones
 logger = logging.getLogger("cosify")
 
 
-class NotFoundError(InputError, FileNotFoundError):
-    """There is no such folder, name or repository, or the hub cannot be reached."""
-
-
 def load(source: str | Path, *, head: Literal["linear"] | None = None) -> nn.Module:
     """Return a network with its weights; one that cosify saved with its head, policy, kappa and classes.
 
@@ -43,7 +39,7 @@ def load(source: str | Path, *, head: Literal["linear"] | None = None) -> nn.Mod
         A timm model, or a transformers model if it was one, in evaluation mode.
 
     Raises:
-        FileNotFoundError: also a ValueError, if there is neither such a folder, nor such a name or repository.
+        NotFoundError: a ValueError and a FileNotFoundError, if there is no such folder, name or repository.
         ValueError: if its description or weights are damaged, whatever is wrong with them.
     """
     name = str(source)
