@@ -404,6 +404,9 @@ def test_a_softmax_model_comes_back(kind: str, tmp_path: Path) -> None:
     with torch.no_grad():
         for one, two in zip(logits_of(model(images)), logits_of(other(images)), strict=True):
             assert torch.equal(one, two)
+    if kind == "transformers":
+        with pytest.raises(ValueError, match=r"is a model of transformers, expected one of timm"):
+            cosify.load(tmp_path, head="linear")
     (tmp_path / "model.safetensors").write_bytes((tmp_path / "model.safetensors").read_bytes()[:-4])
     with pytest.raises(ValueError, match=r"the weights .* cannot be read \(SafetensorError"):
         cosify.load(tmp_path)

@@ -119,7 +119,10 @@ def _open_saved(name: str, folder: Path | None, head: str | None) -> nn.Module:
 def _opened(name: str, folder: Path | None, config: dict[str, Any], weights: list[Path], head: str | None) -> nn.Module:
     if "architecture" not in config:
         if head is not None:
-            raise InputError(f"head={head!r} came for {name}, a transformers model, expected a timm model; drop it")
+            raise InputError(
+                f"{name} is a model of transformers, expected one of timm, which can be given its stock head; open it"
+                f" without head={head!r}"
+            )
         return _opened_by_transformers(name, config, weights)
     source = f"hf-hub:{name}" if folder is None else f"local-dir:{name}"
     if weights:
