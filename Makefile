@@ -20,12 +20,13 @@ LOWEST = $(shell sed -nE 's/^    "(torch|timm|transformers|huggingface-hub|datas
 test-lowest:
 	python3 -m venv $(VENV)-lowest
 	$(VENV)-lowest/bin/python -m pip install --quiet --upgrade pip
-	$(VENV)-lowest/bin/python -m pip install --quiet --editable '.[demo,onnx]' --group dev $(LOWEST)
+	$(VENV)-lowest/bin/python -m pip install --quiet --editable '.[lab,demo,onnx]' --group dev $(LOWEST)
 	$(VENV)-lowest/bin/python -m pytest -n 2 -m "not slow and not gpu"
 
 check: $(VENV)/installed
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
+	$(PYTHON) -c "from importlinter.cli import lint_imports_command as main; main()" --no-cache --no-logo
 	$(PYTHON) -m mypy
 
 format: $(VENV)/installed
@@ -64,5 +65,5 @@ build: $(VENV)/installed
 $(VENV)/installed: pyproject.toml
 	python3 -m venv $(VENV)
 	$(PYTHON) -m pip install --quiet --upgrade pip
-	$(PYTHON) -m pip install --quiet --no-compile --editable '.[demo,onnx]' --group dev
+	$(PYTHON) -m pip install --quiet --no-compile --editable '.[lab,demo,onnx]' --group dev
 	touch $@

@@ -37,8 +37,8 @@ class CardArguments:
 
 def main(args: CardArguments) -> None:
     """Collect, add, or render."""
+    from cosify.cards import add_evaluation, add_finetuned, collect, render_all
     from cosify.command import set_up_logging
-    from cosify.hub.collect import add_evaluation, add_finetuned, collect, render_all
 
     set_up_logging()
     given = {name: getattr(args, name) is not None for name in ("run", "facts", "evaluation", "title", "finetuned")}

@@ -232,7 +232,7 @@ def measure(passed: Passed, args: EvaluateArguments) -> "Subject":
 
     from cosify.evaluation import Rejector, assess, transfer
     from cosify.evaluation.in_words import DEFAULT_SCORE
-    from cosify.evaluation.linear_probe import LAMBDAS
+    from cosify.evaluation.logistic_probe import LAMBDAS
     from cosify.plots import Subject
 
     chosen = np.linspace(0, len(LAMBDAS) - 1, min(args.num_lambdas, len(LAMBDAS))).round().astype(int)

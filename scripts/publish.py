@@ -40,6 +40,7 @@ class PublishArguments:
 
 def main(args: PublishArguments) -> None:
     """Check, show, upload."""
+    from cosify.cards import check_card
     from cosify.command import set_up_logging, show
     from cosify.hub import push
 
@@ -55,6 +56,7 @@ def main(args: PublishArguments) -> None:
         create_pr=args.create_pr,
         message=args.message,
         dry_run=not args.push,
+        check=check_card,
     )
     show(summary(done))
     if done.commit is None:

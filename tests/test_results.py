@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from cosify.evaluation.transfer import standard_error
-from cosify.hub.card import CardInfo, family_table, with_error
+from cosify.cards import CardInfo
+from cosify.cards.card import family_table, with_error
+from cosify.evaluation.transferability import standard_error
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")

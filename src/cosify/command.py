@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from cosify.errors import InputError
-from cosify.training.arguments import RunArguments
+from cosify.extras import require_lab
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from cosify.training import TrainResult
+    from cosify.training import RunArguments, TrainResult
 
-Arguments = TypeVar("Arguments", bound=RunArguments)
+Arguments = TypeVar("Arguments", bound="RunArguments")
 # What gloo and NCCL say where another process is gone or silent; their errors have no type of their own.
 LOST = re.compile("closed by peer|reset by peer|timed out|timeout|broken pipe|remote worker", re.IGNORECASE)
 
@@ -49,6 +49,10 @@ def one_line_errors() -> Iterator[None]:
     That is so for what the user is to mend: our own errors, and the system's about a file that it names.  Any other
     error is a fault of ours, or of a library, and keeps its traceback.
     """
+    try:
+        require_lab()
+    except InputError as error:
+        _end(f"error: {error}")
     from cosify.training.cosify_pretrained import AccuracyDroppedError
     from cosify.training.interrupt import Interrupted
 
@@ -102,11 +106,11 @@ def run_main(main: Callable[[Any], None], kind: type, description: str | None, p
         description: shown by `--help`.
         positional: flags that words before the first flag stand for, one each, the rest for the last.
     """
-    from transformers import HfArgumentParser
-
-    formatter = argparse.RawDescriptionHelpFormatter
-    parser = HfArgumentParser(kind, description=description, formatter_class=formatter, allow_abbrev=False)
     with one_line_errors():
+        from transformers import HfArgumentParser
+
+        formatter = argparse.RawDescriptionHelpFormatter
+        parser = HfArgumentParser(kind, description=description, formatter_class=formatter, allow_abbrev=False)
         arguments = with_flags(sys.argv[1:], positional)
         main(*parser.parse_args_into_dataclasses(arguments, look_for_args_file=False))
         leave_processes()
@@ -161,11 +165,9 @@ def show_markdown(text: str) -> None:
 
 def export(result: "TrainResult") -> None:
     """Write `export/`, the model for others."""
-    from cosify.hub import save, save_stock
-    from cosify.models import find_heads
+    from cosify.hub import save
 
-    write = save if find_heads(result.model) else save_stock
-    write(result.model, result.folder.export, label_names=result.label_names)
+    save(result.model, result.folder.export, label_names=result.label_names)
 
 
 def plot(result: "TrainResult") -> Path:

@@ -1,4 +1,4 @@
-"""The error that is the user's to mend."""
+"""The errors that are the user's to mend."""
 
 
 class InputError(ValueError):
@@ -6,3 +6,7 @@ class InputError(ValueError):
 
     A command ends with this message alone.  Any other error is a fault of ours, and keeps its traceback.
     """
+
+
+class NotFoundError(InputError, FileNotFoundError):
+    """There is no such file, folder, name or repository."""

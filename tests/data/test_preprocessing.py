@@ -18,8 +18,8 @@ from torch import Tensor, nn
 import cosify
 from cosify.data import PipelineSettings, Preprocessing, eval_transform, open_data, record_preprocessing
 from cosify.errors import InputError
-from cosify.evaluation.from_json import from_json
-from cosify.models import load_pretrained
+from cosify.evaluation.json_records import from_json
+from cosify.hub import load
 from tests.data.folders import picture, splits_of
 
 CONFIG = {
@@ -108,7 +108,7 @@ def with_processor(folder: Path, kind: str, settings: dict[str, Any]) -> nn.Modu
         transformers.ViTConfig(image_size=48, num_labels=3, **width)
     ).save_pretrained(folder)
     getattr(transformers, f"{kind}ImageProcessor")(**settings).save_pretrained(folder)
-    return load_pretrained(str(folder))
+    return load(folder)
 
 
 @pytest.mark.parametrize("name", PROCESSORS)

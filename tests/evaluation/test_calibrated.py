@@ -15,7 +15,7 @@ from cosify.errors import InputError
 from cosify.evaluation import FeatureBank, calibrate, feature_bank
 from cosify.evaluation.bank import BankInfo, BankKey
 from cosify.functional import cosine
-from cosify.models.model_digest import model_digest
+from cosify.models.network_identity import model_digest
 
 TRUE_KAPPA = 15.0
 

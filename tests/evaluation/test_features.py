@@ -24,7 +24,7 @@ from cosify.evaluation.bank_writer import BankWriter
 from cosify.evaluation.features import bank_key
 from cosify.folders import put_in_place
 from cosify.models import in_evaluation, linear_classifier
-from cosify.models.model_digest import model_digest, same_network
+from cosify.models.network_identity import model_digest, same_network
 from tests.processes import run_distributed
 
 PREPROCESSING = Preprocessing(32, 32, mean=(0.5,), std=(0.25,), channels=1)

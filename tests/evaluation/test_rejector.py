@@ -20,7 +20,7 @@ import cosify
 from cosify.data import Preprocessing, load_images, load_splits
 from cosify.evaluation import SCORES, BankKey, Decision, Decisions, FeatureBank, Rejector, feature_bank
 from cosify.evaluation.rejector import SAVED
-from cosify.models import load_pretrained
+from cosify.hub import load
 from tests.evaluation.banks import make_bank
 
 HEADS = {"cosine": {"kappa": 5.0}, "stock": {"kappa": None, "bias": True}, "stock without bias": {"kappa": None}}
@@ -318,7 +318,7 @@ def of_images(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, FeatureBa
     folder = tmp_path_factory.mktemp("images")
     build(folder / "model")
     images = load_splits("digits").only("test", 40)
-    model = load_pretrained(str(folder / "model"))
+    model = load(folder / "model")
     bank = feature_bank(model, images, Preprocessing.of_pretrained(model), folder / "bank")
     bank = dataclasses.replace(bank, labels=np.where(np.arange(40) < 30, bank.predictions, 0))
     Rejector.fit("norm_mahalanobis", bank, bank, share=0.5).save(folder / "model")
@@ -502,7 +502,7 @@ def test_a_model_that_was_replaced(of_images: tuple[Path, FeatureBank, list[Imag
 def test_a_folder_without_a_model(tmp_path: Path) -> None:
     _, held_out, _ = banks()
     Rejector.fit("z_max", None, held_out).save(tmp_path)
-    with pytest.raises(ValueError, match="cannot be loaded"):
+    with pytest.raises(ValueError, match=r"config.json does not exist, expected the config.json of a saved model"):
         Rejector.load(tmp_path)(torch.ones(1, 3, 8, 8))
 
 
@@ -543,7 +543,7 @@ def test_images_are_upright_and_opaque_as_those_of_the_fit(tmp_path: Path) -> No
         PILImage.fromarray(pixels).save(tmp_path / "data" / "train" / str(index % 2) / f"{index}.png", exif=exif)
     images = load_images(f"{tmp_path / 'data'}:train")
     build(tmp_path / "model")
-    model = load_pretrained(str(tmp_path / "model"))
+    model = load(tmp_path / "model")
     bank = feature_bank(model, images, Preprocessing.of_pretrained(model), tmp_path / "bank")
     Rejector.fit("norm", None, dataclasses.replace(bank, labels=bank.predictions)).save(tmp_path / "model")
     rejector = Rejector.load(tmp_path / "model")

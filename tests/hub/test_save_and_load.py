@@ -283,8 +283,12 @@ def test_adapters_are_refused(tmp_path: Path) -> None:
 
 
 def test_saving_errors(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"ResNet has no cosine head; call cosify.convert\(model\) before saving"):
-        cosify.save(timm.create_model("test_resnet"), tmp_path)
+    with pytest.raises(
+        ValueError,
+        match=r"ResNet has no classifier \(num_classes=0\), .*; call cosify.convert\(.* before saving",
+    ):
+        cosify.save(timm.create_model("test_resnet", num_classes=0), tmp_path)
+    assert list(tmp_path.iterdir()) == []
     with pytest.raises(TypeError, match=r"Sequential is neither a timm nor a transformers model; unwrap it"):
         cosify.save(nn.Sequential(), tmp_path)
     model = timm.create_model("test_resnet", head="cos", num_classes=5)
@@ -297,8 +301,7 @@ def test_saving_errors(tmp_path: Path) -> None:
 
 def test_folder_without_the_key(folder: Path) -> None:
     edit(folder, cosify=None)
-    with pytest.raises(ValueError, match=r"has no 'cosify' key, so .* is not a saved cosine model; open it with timm"):
-        cosify.load(folder)
+    assert type(cosify.load(folder).fc) is nn.Linear
     assert type(timm.create_model(f"local-dir:{folder}", pretrained=True).fc) is nn.Linear
 
 
@@ -388,15 +391,63 @@ def test_wrapped_models_are_named(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_softmax_model_opens_in_every_reader(tmp_path: Path) -> None:
-    from cosify.hub import save_stock
     from cosify.hub.publish import check_folder
 
     model = timm.create_model("test_resnet", num_classes=3)
-    save_stock(model, tmp_path, label_names=["ant", "bee", "cat"])
+    cosify.save(model, tmp_path, label_names=["ant", "bee", "cat"])
     assert len(check_folder(tmp_path)) == 4
     config = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
     assert config["label_names"] == ["ant", "bee", "cat"]
     assert "cosify" not in config
+
+
+@pytest.mark.parametrize("kind", ["timm", "transformers"])
+def test_a_softmax_model_comes_back(kind: str, tmp_path: Path) -> None:
+    if kind == "timm":
+        model, images = timm.create_model("test_resnet", num_classes=3).eval(), torch.randn(2, 3, 64, 64)
+    else:
+        transformers = pytest.importorskip("transformers")
+        config = transformers.ViTConfig(hidden_size=32, num_hidden_layers=1, num_attention_heads=2, image_size=32)
+        config.num_labels = 3
+        model, images = transformers.ViTForImageClassification(config).eval(), torch.randn(2, 3, 32, 32)
+    cosify.save(model, tmp_path, label_names=["ant", "bee", "cat"])
+    other = cosify.load(tmp_path)
+    assert type(other) is type(model)
+    assert not cosify.find_heads(other)
+    assert not other.training
+    with torch.no_grad():
+        for one, two in zip(logits_of(model(images)), logits_of(other(images)), strict=True):
+            assert torch.equal(one, two)
+    if kind == "transformers":
+        with pytest.raises(ValueError, match=r"is a model of transformers, expected one of timm"):
+            cosify.load(tmp_path, head="linear")
+    (tmp_path / "model.safetensors").write_bytes((tmp_path / "model.safetensors").read_bytes()[:-4])
+    with pytest.raises(ValueError, match=r"the weights .* cannot be read \(SafetensorError"):
+        cosify.load(tmp_path)
+
+
+def logits_of(output: Any) -> Any:
+    return getattr(output, "logits", output)
+
+
+def test_the_stock_head_of_a_saved_model(folder: Path) -> None:
+    assert type(cosify.load(folder, head="linear").fc) is nn.Linear
+    assert type(cosify.load(folder).fc) is cosify.CosineLinear
+
+
+@pytest.mark.parametrize(
+    "source", ["resnet18_cifar.cos_ls_cifar100", "local-dir:{folder}", "{folder}", "resnet18_cifar.softmax_cifar100"]
+)
+def test_ways_to_name_a_model(source: str, folder: Path) -> None:
+    model = cosify.load(source.format(folder=folder))
+    assert bool(cosify.find_heads(model)) == ("softmax" not in source)
+    assert not model.training
+
+
+@pytest.mark.parametrize("name", ["resnet5000", "hf-hub:alone"])
+def test_a_name_that_is_none(name: str) -> None:
+    with pytest.raises(FileNotFoundError, match="is neither a folder here, nor a published backbone, nor a timm model"):
+        cosify.load(name)
 
 
 @pytest.mark.parametrize("change", ["reset_classifier", "convert"])

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 import cosify
-from tests.models.test_convert import KINDS
+from tests.models.test_conversion import KINDS
 
 transformers = pytest.importorskip("transformers")
 auto: Any = importlib.import_module("transformers.models.auto.modeling_auto")

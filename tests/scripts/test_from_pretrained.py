@@ -141,7 +141,7 @@ OTHERS = [pytest.param(name, marks=pytest.mark.slow) for name in ("cosify_pretra
 def test_a_missing_model_is_one_line(name: str, tmp_path: Path) -> None:
     for arguments, message in (
         ([], "model is missing, expected a folder"),
-        (["--model", "no_such"], "model 'no_such' ca"),
+        (["--model", "no_such"], "no_such is neither a folder here, nor a published backbone"),
     ):
         done = subprocess.run(
             [python(), str(ROOT / "scripts" / f"{name}.py"), *arguments],

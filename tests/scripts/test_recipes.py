@@ -17,8 +17,8 @@ from transformers import HfArgumentParser
 
 from cosify.data import Preprocessing, num_train_batches, train_transform
 from cosify.models import convert, find_heads
-from cosify.models.pretrained import LITE0
-from cosify.models.stages import freeze_stages, stages
+from cosify.models.lite0 import LITE0
+from cosify.models.stage_freezing import freeze_stages, stages
 from cosify.training import CosifyArguments, FinetuneArguments, RunArguments, TrainArguments, parse_arguments
 from cosify.training.arguments import kappa_policy
 from cosify.training.finetune import blocks_of

@@ -9,7 +9,7 @@ import torch
 
 import cosify
 from cosify.errors import InputError
-from cosify.models import load_pretrained
+from cosify.hub import load
 from cosify.training import FinetuneArguments, TrainArguments
 from cosify.training.finetune import start_model
 from cosify.training.model import ModelChoice, build_model, layout_of
@@ -32,7 +32,7 @@ def test_a_network_is_built_for_the_size_of_the_images(name: str, tmp_path: Path
     assert logits.shape == (2, 3)
     expected = model.eval()(PIXELS)
     cosify.save(model, tmp_path)
-    torch.testing.assert_close(load_pretrained(str(tmp_path)).eval()(PIXELS), expected)
+    torch.testing.assert_close(load(tmp_path)(PIXELS), expected)
 
 
 def test_images_that_are_not_square() -> None:
@@ -52,7 +52,7 @@ def test_a_pretrained_network_is_set_to_another_size(tmp_path: Path) -> None:
     expected = timm.create_model(f"local-dir:{tmp_path / 'own'}", pretrained=True, img_size=48).eval()(PIXELS)
     torch.testing.assert_close(found.eval()(PIXELS), expected)
     cosify.save(found, tmp_path / "other")
-    torch.testing.assert_close(load_pretrained(str(tmp_path / "other")).eval()(PIXELS), expected)
+    torch.testing.assert_close(load(tmp_path / "other")(PIXELS), expected)
 
 
 def test_a_transformers_network_that_takes_one_size_says_so(tmp_path: Path) -> None:

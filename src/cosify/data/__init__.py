@@ -1,6 +1,7 @@
 """Data sets as batches: resident on the training device, or decoded by worker processes."""
 
-from cosify.data.augment import Augmentation, augment, random_crop, random_flip
+import cosify.lab  # noqa: F401  # one clear error where the extra is missing
+from cosify.data.augmentation import Augmentation, augment, random_crop, random_flip
 from cosify.data.batches import Shard, eval_rows, mixed_seed, num_train_batches, own_rows, training_order
 from cosify.data.decode import standard_image
 from cosify.data.device import DeviceData

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from torch import Tensor
 
-from cosify.data.augment import Augmentation, augment
+from cosify.data.augmentation import Augmentation, augment
 from cosify.data.batches import ALONE, Shard, eval_rows, mixed_seed, own_rows, training_order
 from cosify.data.normalize import Normalization
 from cosify.data.tensors import ImageSet

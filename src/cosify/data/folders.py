@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from cosify.data.classes import share_classes
 from cosify.data.image_folder import FoundImages, find_images, image_rows, is_image, with_fingerprint
 from cosify.errors import InputError
+from cosify.integrations.compat import fingerprint_of
 
 if TYPE_CHECKING:
     from datasets import Features
@@ -205,7 +206,7 @@ def _described_rows(folder: Path, found: Mapping[str, FoundImages], streaming: b
         raise _damaged(folder, "images with metadata", error) from error
     if streaming:
         return rows
-    return {name: with_fingerprint(split, [split._fingerprint, *found[name].images]) for name, split in rows.items()}
+    return {name: with_fingerprint(split, [fingerprint_of(split), *found[name].images]) for name, split in rows.items()}
 
 
 def _damaged(folder: Path, kind: str, error: Exception) -> InputError:

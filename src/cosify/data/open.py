@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import torch
 
-from cosify.data.augment import Augmentation
+from cosify.data.augmentation import Augmentation
 from cosify.data.decode import channels_of, open_image, undecoded
 from cosify.data.device import DeviceData
 from cosify.data.normalize import Normalization

@@ -21,11 +21,11 @@ from cosify.data.columns import (
     streamed_label_names,
     tell_missing_classes,
 )
-from cosify.data.digits import digits
+from cosify.data.digit_pairs import two_digits
 from cosify.data.folders import TEST_NAMES, VALIDATION_NAMES, open_folder
+from cosify.data.handwritten_digits import digits
 from cosify.data.held_out import TEST_SHARE, held_out_mask
-from cosify.data.synthetic import synthetic
-from cosify.data.two_digits import two_digits
+from cosify.data.synthetic_images import synthetic
 from cosify.errors import InputError
 
 if TYPE_CHECKING:

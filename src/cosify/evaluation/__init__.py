@@ -1,24 +1,25 @@
 """What a model's features are good for: one pass into a bank, everything else from banks."""
 
-from cosify.evaluation.assess import Assessment, assess
+import cosify.lab  # noqa: F401  # one clear error where the extra is missing
+from cosify.evaluation.assessment import Assessment, assess
 from cosify.evaluation.bank import BankInfo, BankKey, FeatureBank, StaleBankError
 from cosify.evaluation.calibrated import Calibrated, calibrate
-from cosify.evaluation.calibration import Calibration, kappa_calibrations, temperature_calibrations
+from cosify.evaluation.calibration_error import Calibration, kappa_calibrations, temperature_calibrations
 from cosify.evaluation.decision import Decision, DecisionBatch, Decisions
-from cosify.evaluation.detection import Detection, Interval, detection, threshold_at
+from cosify.evaluation.detection_metrics import Detection, Interval, detection, threshold_at
 from cosify.evaluation.diversity import Diversity, class_angles_deg, feature_diversity, span_angles_deg
-from cosify.evaluation.embeddings import embeddings
+from cosify.evaluation.embedding_pass import embeddings
 from cosify.evaluation.features import FeaturePass, feature_bank
 from cosify.evaluation.in_words import verdict
 from cosify.evaluation.kappa_scan import KappaScan, scan_bank
-from cosify.evaluation.linear_probe import ProbeResult, Scaling, linear_probe
+from cosify.evaluation.logistic_probe import ProbeResult, Scaling, linear_probe
 from cosify.evaluation.mahalanobis import TiedGaussian
 from cosify.evaluation.ood_bridge import pytorch_ood_score, to_outlier_scores
 from cosify.evaluation.rejector import Rejector
 from cosify.evaluation.scores import SCORES
 from cosify.evaluation.tables import Table, tables_of
-from cosify.evaluation.transfer import Transfer, knn_top1, transfer
-from cosify.models.model_digest import check_label_names
+from cosify.evaluation.transferability import Transfer, knn_top1, transfer
+from cosify.models.network_identity import check_label_names
 
 __all__ = [
     "SCORES",

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from cosify.data import Preprocessing
 from cosify.errors import InputError
-from cosify.evaluation.from_json import from_json
+from cosify.evaluation.json_records import from_json
 from cosify.functional import cosine, ls_kappa
 from cosify.heads import CosineLinear, EvalKappa
 

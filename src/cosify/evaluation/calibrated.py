@@ -8,13 +8,13 @@ import torch
 from torch import nn
 
 from cosify.errors import InputError
-from cosify.evaluation.assess import FITTED_SAMPLES, MEASURED_SAMPLES
+from cosify.evaluation.assessment import FITTED_SAMPLES, MEASURED_SAMPLES
 from cosify.evaluation.bank import FeatureBank, check_output
-from cosify.evaluation.calibration import LEAST, MOST, Calibration, calibration, fit_kappa, walk
+from cosify.evaluation.calibration_error import LEAST, MOST, Calibration, calibration, fit_kappa, walk
 from cosify.functional import cosine
 from cosify.heads import CosineHead
 from cosify.models import linear_classifier
-from cosify.models.model_digest import model_digest
+from cosify.models.network_identity import model_digest
 
 FEWEST = 20  # samples; half of them fit one number
 

@@ -15,8 +15,9 @@ from cosify.errors import InputError
 from cosify.evaluation.bank import BankInfo, BankKey, FeatureBank, StaleBankError
 from cosify.evaluation.bank_writer import BankWriter
 from cosify.heads import CosineHead
+from cosify.integrations import compat
 from cosify.models import in_evaluation, linear_classifier
-from cosify.models.model_digest import model_digest
+from cosify.models.network_identity import model_digest
 
 BATCH_SIZE = 256
 logger = logging.getLogger("cosify")
@@ -76,8 +77,7 @@ def feature_bank(
 
 def bank_key(model: nn.Module, images: Splits, preprocessing: Preprocessing) -> BankKey:
     """Return what a bank of these depends on."""
-    # Of datasets: a digest of the files, or of the rows in memory, and of everything done to them since.
-    fingerprint = f"{images.test._fingerprint} {images.image_column} {images.label_column}"
+    fingerprint = f"{compat.fingerprint_of(images.test)} {images.image_column} {images.label_column}"
     return BankKey(model_digest(model), fingerprint, repr(preprocessing))
 
 

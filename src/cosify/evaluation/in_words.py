@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from cosify.evaluation.detection import Detection
+from cosify.evaluation.detection_metrics import Detection
 
 if TYPE_CHECKING:
-    from cosify.evaluation.assess import Assessment
+    from cosify.evaluation.assessment import Assessment
 
 FEW = 50  # samples of a kind below which a metric rests on a handful of images
 DEFAULT_SCORE = "z_max"

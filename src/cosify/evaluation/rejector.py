@@ -20,16 +20,17 @@ from cosify.data import Normalization, eval_transform
 from cosify.errors import InputError
 from cosify.evaluation.bank import BankInfo, FeatureBank
 from cosify.evaluation.decision import Decision, DecisionBatch, Decisions
-from cosify.evaluation.detection import threshold_at
-from cosify.evaluation.from_json import from_json
+from cosify.evaluation.detection_metrics import threshold_at
 from cosify.evaluation.given_image import given_image, is_array, is_pixels
+from cosify.evaluation.json_records import from_json
 from cosify.evaluation.mahalanobis import TiedGaussian
 from cosify.evaluation.scores import SCORES, Mahalanobis, NormMahalanobis
 from cosify.files import write_whole, written_aside
 from cosify.functional.similarity import unit_rows
-from cosify.models import in_evaluation, linear_classifier, load_pretrained
+from cosify.hub import load
+from cosify.models import in_evaluation, linear_classifier
 from cosify.models.binding import digest_of
-from cosify.models.model_digest import model_digest, same_network
+from cosify.models.network_identity import model_digest, same_network
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -273,7 +274,7 @@ class _Images:
     """The model of a folder, with what its images go through."""
 
     def __init__(self, folder: Path, info: BankInfo, weight: Tensor) -> None:
-        self.model = load_pretrained(str(folder)).eval()
+        self.model = load(folder)
         self.classifier = linear_classifier(self.model)
         found = self.classifier.weight.detach().flatten(1).float()
         # Rows of a cosine head have another length once they were saved.

@@ -4,11 +4,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from cosify.evaluation.assess import Assessment
-from cosify.evaluation.detection import Detection, Interval
+from cosify.evaluation.assessment import Assessment
+from cosify.evaluation.detection_metrics import Detection, Interval
 from cosify.evaluation.in_words import few, positives
 from cosify.evaluation.scores import SCORES
-from cosify.evaluation.transfer import standard_error
+from cosify.evaluation.transferability import standard_error
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Save a cosine model as a folder in stock format, readable with and without cosify."""
+"""Save a model as a folder in stock format, readable with and without cosify."""
 
 import json
 import os
@@ -18,7 +18,7 @@ from cosify.errors import InputError
 from cosify.heads import CosineHead, HeadSpec
 from cosify.heads.spec import asks_for_cosine
 from cosify.integrations import compat
-from cosify.models import find_heads
+from cosify.models import find_classifiers, find_heads
 from cosify.models.binding import ASIDE, CONFIG, DIGEST, WEIGHTS, digest_of
 from cosify.models.classifiers import (
     is_timm,
@@ -38,13 +38,15 @@ OLD_CONFIG = "old-config.json"  # kept aside until both files are replaced
 def save(model: nn.Module, folder: str | Path, *, label_names: Sequence[str] | None = None) -> Path:
     """Write `config.json` and `model.safetensors`, for timm and transformers with the plugin and without.
 
-    The classifier is stored as a stock layer: rows of one norm kappa / E||x||, bias zero.  Stock readers predict the
+    A cosine head is stored as a stock layer: rows of one norm kappa / E||x||, bias zero.  Stock readers predict the
     same labels; their probabilities are close only where ||x|| varies little.  Head settings and kappa stand under the
     key `cosify` of `config.json`, where the plugin finds them.  To resume training, keep an ordinary checkpoint: the
-    norms of the rows, part of the effective learning rate, are not those of training.
+    norms of the rows, part of the effective learning rate, are not those of training.  A softmax head is stored as it
+    is; timm's own `save_for_hf` notes `num_classes` twice, which transformers' TimmWrapper cannot open (timm 1.0.31,
+    transformers 5.23).
 
     Args:
-        model: a timm or transformers model with a cosine head; not wrapped in DDP or `torch.compile`.
+        model: a timm or transformers model with a cosine or a softmax head; not wrapped in DDP or `torch.compile`.
         folder: created if need be; other files in it stay.
         label_names: name of each class, in order.
 
@@ -52,7 +54,7 @@ def save(model: nn.Module, folder: str | Path, *, label_names: Sequence[str] | N
         The folder.
 
     Raises:
-        ValueError: if the model has no cosine head, holds adapters, or the names do not match its classes.
+        ValueError: if the model has no classifier, holds adapters, or the names do not match its classes.
         TypeError: if it is neither from timm nor from transformers.
         OSError: if the folder cannot be written; no file is left half-written.
     """
@@ -64,8 +66,11 @@ def save(model: nn.Module, folder: str | Path, *, label_names: Sequence[str] | N
         )
     owner, _ = owner_of_classifier(model)
     heads = find_heads(owner)
-    if not heads:
-        raise InputError(f"{type(model).__name__} has no cosine head; call cosify.convert(model) before saving it")
+    if not heads and not find_classifiers(model):
+        raise InputError(
+            f"{type(model).__name__} has no classifier (num_classes=0), expected a cosine or a softmax head; call"
+            " cosify.convert(model, num_classes=...) before saving it"
+        )
     adapted = [name for name, module in owner.named_modules() if type(module).__module__.partition(".")[0] == "peft"]
     if adapted:
         raise InputError(
@@ -77,37 +82,19 @@ def save(model: nn.Module, folder: str | Path, *, label_names: Sequence[str] | N
         raise TypeError(f"label_names is {label_names!r}, expected a sequence of strings, one for each class")
     if label_names is not None and len(label_names) != num_classes:
         raise InputError(f"{len(label_names)} label_names came for {num_classes} classes, expected one each")
-    spec = HeadSpec.of_heads(heads)
     if is_timm(owner):
         config = _timm_config(owner, label_names or names_in(model))
     else:
         config = _transformers_config(model, label_names)
-    config["cosify"] = spec.to_config()
+    config.pop("cosify", None)  # of a head that was replaced since
+    if heads:
+        config["cosify"] = HeadSpec.of_heads(heads).to_config()
     write_model(Path(folder), config, stock_state_dict(owner, heads))
     return Path(folder)
 
 
-def save_stock(model: nn.Module, folder: str | Path, *, label_names: Sequence[str] | None = None) -> Path:
-    """Write a timm model with its own softmax head in the same two files, for timm and transformers.
-
-    timm's `save_for_hf` notes `num_classes` twice, which transformers' TimmWrapper cannot open (timm 1.0.31,
-    transformers 5.23).
-
-    Args:
-        model: timm model; not wrapped in DDP or `torch.compile`.
-        folder: created if need be; other files in it stay.
-        label_names: name of each class, in order.
-
-    Returns:
-        The folder.
-    """
-    state = {name: value.detach().cpu().clone().contiguous() for name, value in model.state_dict().items()}
-    write_model(Path(folder), _timm_config(model, label_names), state)
-    return Path(folder)
-
-
 def stock_state_dict(owner: nn.Module, heads: dict[str, CosineHead]) -> dict[str, Tensor]:
-    """Return the state dict of the model as it was before conversion, with classifiers that predict the same labels."""
+    """Return the state dict with stock classifiers, that predict the same labels, in place of cosine heads."""
     state = {name: value.detach().cpu().clone().contiguous() for name, value in owner.state_dict().items()}
     for name, head in heads.items():
         for own in (*CosineHead.statistics, "log_kappa"):

@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,16 +11,18 @@ from typing import Any
 
 import torch
 from huggingface_hub import HfApi, constants
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # exported, in fact
 from torch import nn
 
 from cosify.errors import InputError
+from cosify.extras import require_transformers
+from cosify.hub.contents import CARD, FACTS, PUBLISHED
 from cosify.hub.export import save
-from cosify.hub.facts import check_repo_id
+from cosify.hub.hub_client import HubError, impatient, in_short
 from cosify.hub.readers import READERS, check_readers, is_own_architecture, probe_images
-from cosify.hub.records import CARD, FACTS, PUBLISHED
-from cosify.models import load_pretrained
+from cosify.hub.resolve import load
 from cosify.models.binding import CONFIG, WEIGHTS
-from cosify.models.hub_client import HubError, impatient, in_short
 
 logger = logging.getLogger("cosify")
 
@@ -56,6 +58,7 @@ def push(
     label_names: Sequence[str] | None = None,
     message: str = "Upload with cosify",
     dry_run: bool = False,
+    check: Callable[[Path, str], None] | None = None,
 ) -> Publication:
     """Check a model in every reader and upload it.
 
@@ -71,10 +74,11 @@ def push(
         label_names: of a model, as in `save`.
         message: of the commit.
         dry_run: check everything, and send nothing.
+        check: looks at folder and `repo_id` first; `cosify.cards.check_card` (of the lab) for a folder with facts.yaml.
 
     Raises:
-        ValueError: if the folder is incomplete, its card is not what its files say or is of another repository, or a
-            reader gives other labels than the model.
+        ValueError: if the folder is incomplete, has facts.yaml and no `check` came, or a reader gives other labels than
+            the model.
         HubError: a ValueError and an OSError, if the hub cannot be reached, refuses, gives no answer three times for
             60 s (HF_HUB_DOWNLOAD_TIMEOUT), or asks to wait for more than 5 minutes; the message says what it said.
     """
@@ -84,7 +88,15 @@ def push(
             scratch = stack.enter_context(TemporaryDirectory(prefix="cosify-push-"))
             model = save(model, scratch, label_names=label_names)
         folder = folder_to_publish(model)
-        check_card(folder, repo_id)
+        if check is not None:
+            check(folder, repo_id)
+        elif (folder / FACTS).is_file():
+            raise InputError(
+                f"{folder} has a {FACTS}, expected a check that its card says what its files say; call cosify.push(...,"
+                " check=cosify.cards.check_card), which needs pip install 'cosify[lab]', or scripts/publish.py"
+            )
+        if not (folder / CARD).is_file():
+            logger.warning("%s has no card, %s; nobody will know what the model is", folder, CARD)
         readers = check_folder(folder)
         files = tuple((str(path.relative_to(folder)), path.stat().st_size) for path in files_to_publish(folder))
         done = Publication(repo_id, files, readers)
@@ -151,26 +163,14 @@ def files_to_publish(folder: Path) -> list[Path]:
     return found
 
 
-def check_card(folder: Path, repo_id: str) -> None:
-    """Raise a ValueError unless the card is what the folder's files say; warn where there is none."""
-    if not (folder / FACTS).is_file():
-        if not (folder / CARD).is_file():
-            logger.warning(
-                "%s has no card, README.md; nobody will know what the model is: see scripts/cards.py", folder
-            )
-        return
-    from cosify.hub.collect import rendered  # with the trainers, for the commands: slow to import
-    from cosify.hub.facts import Facts
-
-    expected = Facts.read(folder / FACTS).repo_id
-    if repo_id != expected:
-        raise InputError(
-            f"the repository is {repo_id}, and the card of {folder} is written for {expected}; change repo_id in"
-            f" {FACTS} and run scripts/cards.py again"
-        )
-    for file, text in rendered(folder).items():
-        if not file.is_file() or file.read_text(encoding="utf-8") != text:
-            raise InputError(f"{file} is not what the files beside it say, expected their card; run scripts/cards.py")
+def check_repo_id(repo_id: str) -> None:
+    """Raise a ValueError unless a name of a repository is `OWNER/NAME`."""
+    try:
+        validate_repo_id(repo_id)
+    except HFValidationError as error:
+        raise InputError(f"the repository {repo_id!r} cannot be: {error}") from error
+    if "/" not in repo_id:
+        raise InputError(f"the repository is {repo_id!r}, expected OWNER/NAME; write whose it is before a /")
 
 
 def check_folder(folder: Path) -> tuple[str, ...]:
@@ -180,11 +180,13 @@ def check_folder(folder: Path) -> tuple[str, ...]:
         The readers.
 
     Raises:
+        MissingExtraError: if transformers is not installed, in which labels are compared too.
         ValueError: if one fails, or gives another label.
     """
+    require_transformers(f"{folder}, whose labels are compared in timm and in transformers before it is published,")
     config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     readers = READERS[:2] if is_own_architecture(config) else READERS
-    model = load_pretrained(str(folder)).eval()
+    model = load(folder)
     images = probe_images(_input_size(model))
     with torch.no_grad():
         output = model(images)

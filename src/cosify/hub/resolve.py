@@ -1,112 +1,170 @@
-"""Load a saved or published cosine model."""
+"""Open a network with its weights: by folder, run, id on the hub, or name."""
 
 import logging
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import timm
 import torch
 from huggingface_hub import hf_hub_download
 from torch import nn
 
-from cosify.errors import InputError
+from cosify.errors import InputError, NotFoundError
+from cosify.hub.hub_client import SAID, impatient, in_short
+from cosify.integrations import compat
 from cosify.integrations import timm as timm_plugin
 from cosify.integrations import transformers as transformers_plugin
-from cosify.integrations.compat import MissingNameError
 from cosify.models import find_heads
-from cosify.models.binding import CONFIG, WEIGHTS
+from cosify.models.binding import CONFIG, WEIGHTS, is_ours
 from cosify.models.build_limit import built_within, sizes_in
 from cosify.models.classifiers import owner_of_classifier
 from cosify.models.config import published_spec, read_config
-from cosify.models.hub_client import SAID, impatient, in_short
+from cosify.models.lite0 import LITE0, efficientnet_lite0_from_package
 from cosify.models.published import backbones
 
 logger = logging.getLogger("cosify")
 
 
-def load(folder_or_hub_id: str | Path) -> nn.Module:
-    """Return the model that `cosify.save` wrote, with its head, policy, kappa and classes.
+def load(source: str | Path, *, head: Literal["linear"] | None = None) -> nn.Module:
+    """Return a network with its weights; one that cosify saved with its head, policy, kappa and classes.
 
     Args:
-        folder_or_hub_id: a folder, a run with an export, `ORG/NAME` on the hub, or the name of a published backbone.
+        source: a folder that `cosify.save`, timm or transformers wrote, a run with an export, `ORG/NAME` or
+            `ORG/NAME@REVISION` on the hub (`hf-hub:` may stand before it), the name of a published backbone or of a
+            timm model that has weights, or `"efficientnet-lite0"` for those of the extra `cosify[demo]`.
+        head: `"linear"` for the stock head, also of a saved cosine model; timm models alone have it.
 
     Returns:
         A timm model, or a transformers model if it was one, in evaluation mode.
 
     Raises:
-        FileNotFoundError: if there is neither such a folder nor such a repository.
-        ValueError: if it holds no cosine head, or its description or weights are damaged, whatever is wrong with them.
+        NotFoundError: a ValueError and a FileNotFoundError, if there is no such folder, name or repository.
+        ValueError: if its description or weights are damaged, whatever is wrong with them.
     """
-    name = str(folder_or_hub_id)
+    name = str(source)
+    if name == LITE0:
+        return efficientnet_lite0_from_package()
     if name in backbones():
-        name = backbones()[name].source.partition(":")[2]
-    folder = Path(name).expanduser()
+        name = backbones()[name].source
+    folder = Path(name.removeprefix("local-dir:")).expanduser()
     if (folder / "export" / CONFIG).is_file():
         folder = folder / "export"
+    model: nn.Module
     if folder.is_dir():
-        return _load(str(folder), folder / CONFIG, sorted(folder.glob("model*.safetensors")))
-    with impatient():
-        return _load(name, _fetch(name, CONFIG), None)
+        model = _open_saved(str(folder), folder, head)
+    elif "/" in name:
+        with impatient():
+            model = _open_saved(name.removeprefix("hf-hub:"), None, head)
+    else:
+        model = _open_by_name(name, head)
+    # timm writes down what a model was made with; stock timm could not open an export that names our argument.
+    compat.model_arguments(model).pop("head", None)
+    return model.eval()
 
 
-def _load(name: str, file: Path, weights: list[Path] | None) -> nn.Module:
+def _open_by_name(name: str, head: str | None) -> nn.Module:
+    if not timm.is_model(name):
+        raise NotFoundError(
+            f"{name} is neither a folder here, nor a published backbone, nor a timm model; check the spelling with"
+            " cosify.list_backbones() or timm.list_models(pretrained=True)"
+        )
+    try:
+        with impatient():
+            model: nn.Module = timm.create_model(name, pretrained=True, **_asked(head))
+    except Exception as error:  # of many types, by what is wrong with the weights or the connection
+        raise InputError(
+            f"{name} cannot be loaded ({in_short(error)}), expected a timm model that has weights, and a connection to"
+            " where they are; check both"
+        ) from error
+    return model
+
+
+def _open_saved(name: str, folder: Path | None, head: str | None) -> nn.Module:
+    """Open a folder, or a repository of the hub if there is none.
+
+    Args:
+        name: of the folder, or `ORG/NAME[@REVISION]`.
+        folder: where it is.
+        head: see `load`.
+    """
+    file = _fetch(name, CONFIG) if folder is None else folder / CONFIG
     try:
         config = read_config(file)
-        if "cosify" not in config and config.get("model_type") != "cosified":
-            raise InputError(
-                f"{file} has no 'cosify' key, so {name} is not a saved cosine model; open it with timm or transformers"
-                " and call cosify.convert(model)"
-            )
-        if weights is None:
-            weights = [_fetch(name, WEIGHTS)]
-        if not weights:
-            raise InputError(f"{name} lacks {WEIGHTS}, expected what cosify.save writes; save the model again")
-        model = _opened(name, config, weights)
-        spec = published_spec(file)
+        ours = is_ours(config) or config.get("model_type") == "cosified"
+        weights = []  # those of others are neither looked at nor fetched twice
+        if ours:
+            weights = [_fetch(name, WEIGHTS)] if folder is None else sorted(folder.glob("model*.safetensors"))
+            if not weights:
+                raise InputError(f"{name} lacks {WEIGHTS}, expected what cosify.save writes; save the model again")
+        model = _opened(name, folder, config, weights, head)
+        spec = published_spec(file) if head is None else None
         unknown = sorted(set(spec.starts if spec else ()) - set(find_heads(owner_of_classifier(model)[0])))
         if unknown:
             raise InputError(
                 f"the 'cosify' key of {file} describes heads {unknown} that the model lacks; save it again"
             )
-    except (FileNotFoundError, MissingNameError):
+    except (FileNotFoundError, compat.MissingNameError):
         raise
     except Exception as error:  # of any type, by what is wrong with the files: the cause stays in the traceback
         if isinstance(error, InputError) and name in str(error)[:SAID]:
             raise
         raise InputError(
             f"{name} cannot be loaded ({in_short(error)}), expected the {CONFIG} and {WEIGHTS} that"
-            " cosify.save writes; save or download the model again"
+            " cosify.save, timm or transformers writes; save or download the model again"
         ) from error
-    return model.eval()
-
-
-def _opened(name: str, config: dict[str, Any], weights: list[Path]) -> nn.Module:
-    with built_within(weights, sizes_in(config), name):
-        if "architecture" not in config:
-            from transformers import AutoModelForImageClassification  # slow to import, and timm users need none of it
-
-            transformers_plugin.require_hook()
-            native: nn.Module = AutoModelForImageClassification.from_pretrained(name, trust_remote_code=False)
-            return native
-        timm_plugin.require_hook()
-        source = ("local-dir:" if Path(name).is_dir() else "hf-hub:") + name
-        try:
-            with torch.device("meta"):
-                timm.create_model(source)  # costs nothing, however large it is
-        except InputError:
-            raise
-        except Exception as error:  # a constructor that needs numbers; whatever else is wrong is seen again below
-            logger.debug("%s cannot be built without memory: %s", name, error)
-    with built_within(weights, sizes_in(config), name):
-        model: nn.Module = timm.create_model(source, pretrained=True)
     return model
 
 
+def _opened(name: str, folder: Path | None, config: dict[str, Any], weights: list[Path], head: str | None) -> nn.Module:
+    if "architecture" not in config:
+        if head is not None:
+            raise InputError(
+                f"{name} is a model of transformers, expected one of timm, which can be given its stock head; open it"
+                f" without head={head!r}"
+            )
+        return _opened_by_transformers(name, config, weights)
+    source = f"hf-hub:{name}" if folder is None else f"local-dir:{name}"
+    if weights:
+        if head is None:
+            timm_plugin.require_hook()
+        with _limited(name, config, weights):
+            try:
+                with torch.device("meta"):
+                    timm.create_model(source)  # costs nothing, however large it is
+            except InputError:
+                raise
+            except Exception as error:  # a constructor that needs numbers; whatever else is wrong is seen again below
+                logger.debug("%s cannot be built without memory: %s", name, error)
+    with _limited(name, config, weights):
+        model: nn.Module = timm.create_model(source, pretrained=True, **_asked(head))
+    return model
+
+
+def _opened_by_transformers(name: str, config: dict[str, Any], weights: list[Path]) -> nn.Module:
+    if weights:
+        transformers_plugin.require_hook()
+    auto_model = transformers_plugin.auto_model_class(name)
+    place, _, revision = (name, "", "") if Path(name).is_dir() else name.partition("@")
+    with _limited(name, config, weights):
+        model: nn.Module = auto_model.from_pretrained(place, revision=revision or "main", trust_remote_code=False)
+    return model
+
+
+def _limited(name: str, config: dict[str, Any], weights: list[Path]) -> Any:
+    return built_within(weights, sizes_in(config), name) if weights else nullcontext()
+
+
+def _asked(head: str | None) -> dict[str, str]:
+    return {} if head is None else {"head": head}
+
+
 def _fetch(name: str, file: str) -> Path:
+    repo_id, _, revision = name.partition("@")
     try:
-        return Path(hf_hub_download(name, file))
+        return Path(hf_hub_download(repo_id, file, revision=revision or None))
     except Exception as error:  # of many types, by what is wrong with a name, the connection or the hub
-        raise FileNotFoundError(
+        raise NotFoundError(
             f"{name} is neither a folder here nor a model that the hub could give ({in_short(error)}); check the"
             " spelling and the connection"
         ) from error

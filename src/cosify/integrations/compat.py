@@ -1,4 +1,4 @@
-"""Every private name of timm and transformers that cosify uses, in one place.
+"""Every private name of timm, transformers, datasets and huggingface_hub that cosify uses, in one place.
 
 They may go with any release.  A missing one breaks no import, neither of ours nor of the user's: it is said once, and
 what needs it raises when it is asked for.  `cosify.functional`, the heads and `cosify.convert` need none of them.
@@ -22,13 +22,20 @@ NAMES = {
     "transformers.modeling_utils.PreTrainedModel.post_init": "from_pretrained of saved cosine models",
     "transformers.modeling_utils.PreTrainedModel._initialize_weights": "from_pretrained of saved cosine models",
     "transformers.modeling_utils.PreTrainedModel._load_pretrained_model": "the check of downloaded weights",
+    "huggingface_hub.utils._http._GLOBAL_CLIENT_FACTORY": "time limits for what the hub is asked after an error",
 }
-ENTRYPOINT, LOAD, SOURCE, WITH_TAGS, CFGS, HAS_PRETRAINED, SAVE_CONFIG, POST_INIT, INITIALIZE, READ_WEIGHTS = NAMES
+(
+    ENTRYPOINT, LOAD, SOURCE, WITH_TAGS, CFGS, HAS_PRETRAINED, SAVE_CONFIG,
+    POST_INIT, INITIALIZE, READ_WEIGHTS,
+    CLIENT_FACTORY,
+) = NAMES  # fmt: skip
+# Attributes of a transformers model: patterns of names in a checkpoint that its reader passes over.
+IGNORE_UNEXPECTED, IGNORE_MISSING = "_keys_to_ignore_on_load_unexpected", "_keys_to_ignore_on_load_missing"
 _said: set[str] = set()
 
 
 class MissingNameError(RuntimeError):
-    """The installed timm or transformers lacks a private name that the feature in use is built on."""
+    """What is installed lacks a private name that the feature in use is built on."""
 
 
 def find(name: str) -> tuple[Any, str] | None:
@@ -69,6 +76,33 @@ def require(*names: str) -> Any:
             raise MissingNameError(_message(name))
         owner, attribute = found
     return getattr(owner, attribute)
+
+
+def model_arguments(model: Any) -> dict[str, Any]:
+    """Return what timm notes of the arguments that a model was made with, to be changed; empty for other models."""
+    found: dict[str, Any] = getattr(model, "_model_args", {})
+    return found
+
+
+def fingerprint_of(rows: Any) -> str:
+    """Return datasets' digest of the files or rows of a dataset, and of everything done to them since."""
+    return str(rows._fingerprint)
+
+
+class AsksTheWrappedModel:
+    """What a transformers class claims to support that leaves the answer to the model inside it."""
+
+    _supports_sdpa = _supports_flash_attn = _supports_flex_attn = _supports_attention_backend = True
+
+
+def attention_of(config: Any) -> Any:
+    """Return the kind of attention that a transformers configuration asks for."""
+    return config._attn_implementation
+
+
+def share_attention(config: Any, other: Any) -> None:
+    """Note in `config` the kind of attention that `other` asks for, without the checks of its setter."""
+    config._attn_implementation_internal = other._attn_implementation
 
 
 def _message(name: str) -> str:

@@ -1,4 +1,4 @@
-"""A transformers model type of its own for native models with a cosine head."""
+"""A transformers model type of its own for native models with a cosine head; importing it tells the Auto classes."""
 
 from typing import Any, ClassVar
 
@@ -9,6 +9,7 @@ from transformers.models.auto.modeling_auto import AutoModelForImageClassificati
 
 from cosify.errors import InputError
 from cosify.heads import EvalKappa
+from cosify.integrations import compat
 from cosify.models import convert, find_heads
 
 # What a program sets on the configuration that it sees, and the wrapped model reads in its own.
@@ -56,11 +57,13 @@ class CosifiedConfig(PreTrainedConfig):
         for name in ("id2label", "label2id") if self.base is not None else ():
             super().__setattr__(name, getattr(self.base, name))
         settings: dict[str, Any] = super().to_dict()
-        (settings.get("base") or {}).pop("_name_or_path", None)  # a folder of this machine, which no reader has
+        base = settings.get("base") or {}
+        for name in [name for name in base if name.startswith("_")]:  # a folder of this machine, which no reader has
+            del base[name]
         return settings
 
 
-class CosifiedForImageClassification(PreTrainedModel):
+class CosifiedForImageClassification(compat.AsksTheWrappedModel, PreTrainedModel):
     """Any native transformers image classifier with a cosine head, saved and loaded with its kappa.
 
     Its folder says `model_type: cosified`, so that a program without cosify refuses it, instead of reading the weight
@@ -72,8 +75,6 @@ class CosifiedForImageClassification(PreTrainedModel):
     main_input_name = "pixel_values"
     supports_gradient_checkpointing = True
     accepts_loss_kwargs = False  # the loss has no normaliser to be passed by Trainer
-    # The wrapped model is asked what it supports; its own error says so.
-    _supports_sdpa = _supports_flash_attn = _supports_flex_attn = _supports_attention_backend = True
 
     def __init__(self, config: CosifiedConfig) -> None:
         if config.base is None:
@@ -101,7 +102,7 @@ class CosifiedForImageClassification(PreTrainedModel):
         base = model.config
         base.architectures = [type(model).__name__]  # a configuration may be of several classes
         shared = {name: getattr(base, name) for name in _SHARED}
-        attention = base._attn_implementation
+        attention = compat.attention_of(base)
         with torch.device("meta"):
             wrapper: CosifiedForImageClassification = cls(
                 CosifiedConfig(base=base.to_dict(), attn_implementation=attention, dtype=base.dtype, **shared)
@@ -117,7 +118,7 @@ class CosifiedForImageClassification(PreTrainedModel):
         self.num_labels = model.config.num_labels
         self.main_input_name = model.main_input_name
         self.supports_gradient_checkpointing = model.supports_gradient_checkpointing
-        self.config._attn_implementation_internal = model.config._attn_implementation
+        compat.share_attention(self.config, model.config)
 
     def forward(self, pixel_values: Any = None, labels: Any = None, **kwargs: Any) -> Any:
         """Run the wrapped model: logits [B, C] = kappa * cosine, and the loss of Eq. (2) if `labels` are given."""
@@ -126,7 +127,5 @@ class CosifiedForImageClassification(PreTrainedModel):
         return self.model(labels=labels, **kwargs)
 
 
-def register() -> None:
-    """Make the Auto classes know the model type."""
-    AutoConfig.register(CosifiedConfig.model_type, CosifiedConfig, exist_ok=True)
-    AutoModelForImageClassification.register(CosifiedConfig, CosifiedForImageClassification, exist_ok=True)
+AutoConfig.register(CosifiedConfig.model_type, CosifiedConfig, exist_ok=True)
+AutoModelForImageClassification.register(CosifiedConfig, CosifiedForImageClassification, exist_ok=True)

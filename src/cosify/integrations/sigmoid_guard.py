@@ -14,7 +14,7 @@ from torch import Tensor
 
 from cosify.errors import InputError
 from cosify.models import find_heads
-from cosify.models.guards import converted
+from cosify.models.memory import converted
 
 # timm's losses that write the sigmoid themselves; its BinaryCrossEntropy and torch's classes call the function below.
 _TIMM_LOSSES = (

@@ -24,7 +24,7 @@ from cosify.heads.spec import asks_for_cosine
 from cosify.integrations import compat
 from cosify.models.binding import WEIGHTS, check_binding, is_ours
 from cosify.models.config import published_spec, read_config
-from cosify.models.convert import apply_spec
+from cosify.models.conversion import apply_spec
 from cosify.models.download import check_download
 from cosify.models.published import backbones
 

@@ -22,7 +22,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 from cosify.heads import CosineHead
 from cosify.heads.kappa_watch import KappaWatch
 from cosify.models import find_heads
-from cosify.models.guards import converted
+from cosify.models.memory import converted
 
 logger = logging.getLogger("cosify")
 

@@ -8,13 +8,15 @@ that cosify wrote are read, their digest is compared with that of config.json, a
 """
 
 import functools
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from cosify.extras import require_transformers
 from cosify.heads import CosineHead, HeadSpec
 from cosify.integrations import compat
-from cosify.integrations.on_import import on_import
+from cosify.integrations.import_watcher import on_import
 from cosify.models import apply_spec, find_heads
 from cosify.models.binding import CONFIG, DIGEST, WEIGHTS, check_binding, is_ours
 from cosify.models.config import read_config
@@ -34,6 +36,21 @@ def require_hook() -> None:
         MissingNameError: if this transformers lacks a method that the hook follows.
     """
     compat.require(compat.POST_INIT, compat.INITIALIZE)
+
+
+def auto_model_class(name: str) -> Any:
+    """Return transformers' `AutoModelForImageClassification`, imported now: it is slow, and timm users need none of it.
+
+    Args:
+        name: of the model that it is to open, for the message.
+
+    Raises:
+        MissingExtraError: if transformers is not installed.
+    """
+    require_transformers(f"{name} is a model of transformers, so it")
+    from transformers import AutoModelForImageClassification
+
+    return AutoModelForImageClassification
 
 
 def _teach_base_class(_: ModuleType) -> None:
@@ -85,9 +102,9 @@ def _convert_from_config(model: Any) -> None:
     apply_spec(model, HeadSpec.from_config(saved, f"the config of {type(model).__name__}"))
     prefixes = [name.replace(".", r"\.") for name in find_heads(model)]
     # A published folder is in stock format: it holds a zero bias that Eq. (1) lacks, and kappa stands in its config.
-    _ignore(model, "_keys_to_ignore_on_load_unexpected", {rf"{prefix}\.bias$" for prefix in prefixes})
+    _ignore(model, compat.IGNORE_UNEXPECTED, {rf"{prefix}\.bias$" for prefix in prefixes})
     kappa = "|".join((*CosineHead.statistics, "log_kappa"))
-    _ignore(model, "_keys_to_ignore_on_load_missing", {rf"{prefix}\.({kappa})$" for prefix in prefixes})
+    _ignore(model, compat.IGNORE_MISSING, {rf"{prefix}\.({kappa})$" for prefix in prefixes})
 
 
 def _ignore(model: Any, attribute: str, patterns: set[str]) -> None:
@@ -106,6 +123,4 @@ def _start_kappa(_: Any, module: Any, *args: Any) -> None:
 
 
 def _register_class(_: ModuleType) -> None:
-    from cosify.integrations.cosified import register
-
-    register()
+    import_module("cosify.integrations.cosified")  # which registers its class; it may be what imports transformers

@@ -2,9 +2,8 @@
 
 from cosify.models import cifar_resnet  # registers its architectures with timm
 from cosify.models.classifiers import find_classifiers, find_heads
-from cosify.models.convert import apply_spec, convert
+from cosify.models.conversion import apply_spec, convert
 from cosify.models.inference import in_evaluation, linear_classifier
-from cosify.models.pretrained import load_pretrained
 
 __all__ = [
     "apply_spec",
@@ -14,5 +13,4 @@ __all__ = [
     "find_heads",
     "in_evaluation",
     "linear_classifier",
-    "load_pretrained",
 ]

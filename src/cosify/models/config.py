@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from cosify.errors import InputError
+from cosify.errors import InputError, NotFoundError
 from cosify.heads import HeadSpec
 
 
@@ -17,7 +17,7 @@ def read_config(file: str | Path) -> dict[str, Any]:
     """
     file = Path(file)
     if not file.is_file():
-        raise FileNotFoundError(f"{file} does not exist, expected the config.json of a saved model; check the folder")
+        raise NotFoundError(f"{file} does not exist, expected the config.json of a saved model; check the folder")
     try:
         config = json.loads(file.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:  # JSONDecodeError, other text than UTF-8, a number of 5000 digits

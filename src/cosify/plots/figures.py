@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from cosify.evaluation.assess import MEASURED_SAMPLES, Assessment, scores_for
+from cosify.evaluation.assessment import MEASURED_SAMPLES, Assessment, scores_for
 from cosify.evaluation.bank import FeatureBank
-from cosify.evaluation.detection import Detection
+from cosify.evaluation.detection_metrics import Detection
 from cosify.evaluation.diversity import class_angles_deg, span_angles_deg
 from cosify.evaluation.in_words import few
 from cosify.evaluation.rejector import Rejector
@@ -19,8 +19,8 @@ from cosify.plots.angles import plot_angles
 from cosify.plots.detection import plot_detection_bars, plot_score_histograms
 from cosify.plots.kappa_classes import plot_kappa_by_class, plot_kappa_histogram
 from cosify.plots.kappa_trace import plot_kappa_trace
+from cosify.plots.loss_curves import plot_simplified_loss
 from cosify.plots.reliability import plot_reliability
-from cosify.plots.simplified_loss import plot_simplified_loss
 from cosify.plots.tsne import plot_tsne
 
 PAPER_SCORES = ("z_max", "norm", "norm_mahalanobis")  # of Figure 4

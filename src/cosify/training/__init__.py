@@ -1,5 +1,6 @@
 """Training of classifiers with Accelerate: settings, loop, checkpoints, statistics of kappa, run folder."""
 
+import cosify.lab  # noqa: F401  # one clear error where the extra is missing
 from cosify.heads.kappa_statistics import KappaStatistics, KappaSummary
 from cosify.training.arguments import CosifyArguments, FinetuneArguments, RunArguments, TrainArguments
 from cosify.training.checkpoint import Progress

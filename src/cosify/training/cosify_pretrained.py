@@ -14,7 +14,7 @@ from cosify.functional import ls_kappa
 from cosify.heads.kappa_statistics import KappaStatistics, KappaSummary
 from cosify.models import convert, find_heads, in_evaluation, linear_classifier
 from cosify.models.classifiers import num_classes_of
-from cosify.models.stages import freeze_stages
+from cosify.models.stage_freezing import freeze_stages
 from cosify.training.arguments import CosifyArguments, kappa_policy
 from cosify.training.evaluate import Evaluation, evaluate
 from cosify.training.finetune import blocks_of, start_model

@@ -9,9 +9,10 @@ from torch import nn
 
 from cosify.data import Preprocessing
 from cosify.errors import InputError
-from cosify.models import convert, load_pretrained
-from cosify.models.model_digest import model_digest
-from cosify.models.stages import freeze_stages
+from cosify.hub import load
+from cosify.models import convert
+from cosify.models.network_identity import model_digest
+from cosify.models.stage_freezing import freeze_stages
 from cosify.training.arguments import CosifyArguments, FinetuneArguments, kappa_policy
 from cosify.training.loop import fit
 from cosify.training.model import SMALL_IMAGE_SIZE, SMALL_MODEL, SMALL_MODEL_KWARGS, set_image_size
@@ -58,7 +59,7 @@ def start_model(args: FinetuneArguments | CosifyArguments, head: Literal["linear
         ValueError: if none is named, it cannot be loaded, or takes no images of `args.image_size`.
     """
     if args.model:
-        loaded = load_pretrained(args.model, head)
+        loaded = load(args.model, head=head)
         if args.image_size is not None:
             set_image_size(loaded, args.image_size)
         return loaded

@@ -22,7 +22,7 @@ from cosify.functional.checks import values_unseen
 from cosify.functional.float64 import sum_dtype
 from cosify.heads.kappa_statistics import KappaStatistics, KappaSummary
 from cosify.models import find_heads
-from cosify.models.stages import keep_frozen_in_eval
+from cosify.models.stage_freezing import keep_frozen_in_eval
 from cosify.training.batch_augment import BatchAugment
 from cosify.training.ceiling import ceiling_images_per_second
 from cosify.training.checkpoint import Checkpoints, Progress

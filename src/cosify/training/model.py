@@ -11,7 +11,8 @@ from torch import nn
 
 from cosify.data import BUILT_IN, Preprocessing, base_and_split
 from cosify.errors import InputError
-from cosify.models.convert import convert
+from cosify.integrations import compat
+from cosify.models.conversion import convert
 from cosify.training.arguments import TrainArguments, kappa_policy
 
 # For sets of a few hundred small images: stock architecture, stage sizes 8, 4, 2 and 1 at 32 pixels.
@@ -118,7 +119,7 @@ def build_model(
         ) from error
     if size is not None and "img_size" in settings:
         _check_size(model, (in_chans, *size))
-    getattr(model, "_model_args", {}).pop("head", None)  # stock timm could not open an export that names our argument
+    compat.model_arguments(model).pop("head", None)  # stock timm could not open an export that names our argument
     if args.head == "cos":
         convert(model, kappa=kappa_policy(args.kappa))
     return model
@@ -147,7 +148,7 @@ def set_image_size(model: nn.Module, image_size: int) -> None:
             model.set_input_size(img_size=(image_size, image_size))  # type: ignore[operator]  # a method of timm's
         except (AssertionError, RuntimeError, TypeError, ValueError) as error:
             raise _wrong_size(model, (image_size, image_size), error) from error
-        getattr(model, "_model_args", {})["img_size"] = (image_size, image_size)
+        compat.model_arguments(model)["img_size"] = (image_size, image_size)
     _check_size(model, (channels, image_size, image_size))
 
 

@@ -7,7 +7,7 @@ import pytest
 from huggingface_hub import get_session
 from huggingface_hub.utils import http_backoff
 
-from cosify.models.hub_client import HubError, impatient
+from cosify.hub.hub_client import HubError, impatient
 from tests.loopback_hub import SILENCE, LoopbackHub
 
 # What a hub answers, and what is said of it.

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from cosify.evaluation import SCORES, FeatureBank, assess, detection, tables_of, transfer
-from cosify.evaluation.assess import calibrations
+from cosify.evaluation.assessment import calibrations
 from tests.evaluation.banks import make_bank
 
 

@@ -5,10 +5,8 @@ from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub.errors import HFValidationError
-from huggingface_hub.utils._validators import validate_repo_id
-
 from cosify.errors import InputError
+from cosify.hub.publish import check_repo_id
 
 USES = {
     "rejection": "tell wrong predictions and outliers by the cosine",
@@ -93,13 +91,3 @@ class Facts:
                 "base_model is missing among the facts, and the run started from other weights; name them and their"
                 " licence in facts.yaml"
             )
-
-
-def check_repo_id(repo_id: str) -> None:
-    """Raise a ValueError unless a name of a repository is `OWNER/NAME`."""
-    try:
-        validate_repo_id(repo_id)
-    except HFValidationError as error:
-        raise InputError(f"the repository {repo_id!r} cannot be: {error}") from error
-    if "/" not in repo_id:
-        raise InputError(f"the repository is {repo_id!r}, expected OWNER/NAME; write whose it is before a /")

@@ -1,6 +1,5 @@
 """Requests to the hub end: huggingface_hub sets no time-out for most, and sleeps as long as a server asks it to."""
 
-import importlib
 import os
 import re
 import threading
@@ -11,6 +10,7 @@ from typing import Any
 from huggingface_hub import get_session
 
 from cosify.errors import InputError
+from cosify.integrations import compat
 
 CONNECT = 10.0  # seconds
 ANSWER = 60.0  # seconds without a byte; HF_HUB_DOWNLOAD_TIMEOUT, where it is set, takes its place
@@ -58,16 +58,16 @@ def in_short(error: BaseException) -> str:
 
 def _watch_clients() -> None:
     """Put our hooks into the client that huggingface_hub shares, and into those that it makes after errors."""
-    http: Any = importlib.import_module("huggingface_hub.utils._http")
-    factory = getattr(http, "_GLOBAL_CLIENT_FACTORY", None)
+    found = compat.find(compat.CLIENT_FACTORY)
+    factory = None if found is None else getattr(*found)
     with _lock:
-        if factory is not None and not hasattr(factory, "cosify_original"):
+        if found is not None and factory is not None and not hasattr(factory, "cosify_original"):
 
             def watched() -> Any:
                 return _watch(factory())
 
             watched.cosify_original = factory  # type: ignore[attr-defined]
-            http._GLOBAL_CLIENT_FACTORY = watched  # set_client_factory would close the client under other threads
+            setattr(*found, watched)  # set_client_factory would close the client under other threads
         _watch(get_session())
 
 

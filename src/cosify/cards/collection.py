@@ -13,18 +13,20 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch import Tensor
 
+from cosify.cards.card import render
+from cosify.cards.command_lines import evaluation_command, run_for_others, training_command
+from cosify.cards.facts import Facts
+from cosify.cards.info import CardInfo
+from cosify.cards.metadata import evaluation_results
+from cosify.cards.records import Finetuned, Measured, read_json
 from cosify.data import Preprocessing, Splits, load_splits
 from cosify.errors import InputError
 from cosify.evaluation import FeatureBank, feature_bank
-from cosify.evaluation.assess import MEASURED_SAMPLES
+from cosify.evaluation.assessment import MEASURED_SAMPLES
 from cosify.files import left_aside, sha256_of, write_whole
 from cosify.folders import foreign_files, new_folder_beside, put_in_place, remove_own
-from cosify.hub.card import CardInfo, render
-from cosify.hub.commands import evaluation_command, run_for_others, training_command
-from cosify.hub.export import write_model
-from cosify.hub.facts import Facts
-from cosify.hub.metadata import evaluation_results
-from cosify.hub.records import (
+from cosify.hub import load
+from cosify.hub.contents import (
     CARD,
     ENVIRONMENT,
     EVALUATION,
@@ -36,14 +38,11 @@ from cosify.hub.records import (
     RELIABILITY,
     RUN,
     TRACE,
-    Finetuned,
-    Measured,
-    read_json,
 )
+from cosify.hub.export import write_model
 from cosify.integrations import compat
-from cosify.models import load_pretrained
 from cosify.models.binding import CONFIG, WEIGHTS
-from cosify.models.model_digest import model_digest
+from cosify.models.network_identity import model_digest
 from cosify.models.published import backbones
 from cosify.plots.reliability import plot_reliability
 from cosify.training.run_folder import read_metrics
@@ -124,7 +123,7 @@ def check_name(name: str, architecture: str) -> None:
 
 def predicted_labels(folder: Path, images: Splits) -> NDArray[np.int64]:
     """Return the labels [N] that the model in a folder gives to a test split."""
-    model = load_pretrained(str(folder))
+    model = load(folder)
     with TemporaryDirectory(prefix="cosify-collect-") as scratch:
         return np.array(feature_bank(model, images, Preprocessing.of_pretrained(model), scratch).predictions)
 
@@ -151,7 +150,7 @@ def add_evaluation(evaluation: Path, title: str, folder: Path) -> None:
         raise InputError(
             f"{evaluation} has lost its banks, expected banks/ beside the results; evaluate again"
         ) from error
-    if bank.info.key.model != model_digest(load_pretrained(str(folder))):
+    if bank.info.key.model != model_digest(load(folder)):
         raise InputError(f"{title!r} in {evaluation} is another model than {folder}; evaluate the folder itself")
     curve = bank.max_probability[MEASURED_SAMPLES], bank.correct[MEASURED_SAMPLES]
     plot_reliability({folder.name: curve}, folder / RELIABILITY)
@@ -175,7 +174,7 @@ def add_finetuned(run: Path, folder: Path) -> None:
         ValueError: if the run has not ended, or started from something else.
     """
     config, epochs = read_json(run / "config.json"), read_metrics(run)
-    if config.get("start_digest") != model_digest(load_pretrained(str(folder), head="linear")):
+    if config.get("start_digest") != model_digest(load(folder, head="linear")):
         raise InputError(f"{run} did not start from the weights in {folder}; run scripts/finetune.py --model {folder}")
     if len(epochs) < config["arguments"]["epochs"]:
         raise InputError(f"{run} has ended {len(epochs)} of {config['arguments']['epochs']} epochs; resume it")

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 import cosify
-from cosify.models.stages import Trainable, freeze_stages, keep_frozen_in_eval, stages
+from cosify.models.stage_freezing import Trainable, freeze_stages, keep_frozen_in_eval, stages
 
 # Number of stages, and how the names in the first and the last of them begin.
 STAGES = {

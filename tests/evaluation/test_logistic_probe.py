@@ -16,7 +16,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 from cosify.evaluation import ProbeResult, Scaling, linear_probe
-from cosify.evaluation.linear_probe import _Classifier
+from cosify.evaluation.logistic_probe import _Classifier
 
 FEW = (100.0, 1.0, 0.01)
 
@@ -209,7 +209,7 @@ def test_no_edge_is_warned_of_within_the_path_or_where_all_is_right(caplog: pyte
 
 
 def test_a_fit_that_does_not_end_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(import_module("cosify.evaluation.linear_probe"), "MAX_ITERATIONS", 1)
+    monkeypatch.setattr(import_module("cosify.evaluation.logistic_probe"), "MAX_ITERATIONS", 1)
     result = probe(lambdas=(1e-3,))
     assert (result.converged, result.path_converged) == (False, (False,))
 

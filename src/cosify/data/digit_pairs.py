@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from cosify.data.digits import digits
+from cosify.data.handwritten_digits import digits
 
 if TYPE_CHECKING:
     from datasets import DatasetDict

@@ -13,13 +13,13 @@ import yaml
 from huggingface_hub import ModelCard, parse_eval_result_entries
 
 import cosify
+from cosify.cards.collection import rendered
 from cosify.data import Preprocessing, load_images, load_splits
 from cosify.evaluation import FeaturePass, feature_bank, transfer
-from cosify.evaluation.linear_probe import LAMBDAS
-from cosify.hub.collect import rendered
+from cosify.evaluation.logistic_probe import LAMBDAS
+from cosify.hub import load
+from cosify.hub.contents import CARD, EVALUATION_RESULTS
 from cosify.hub.publish import check_folder, files_to_publish
-from cosify.hub.records import CARD, EVALUATION_RESULTS
-from cosify.models import load_pretrained
 from cosify.models.published import backbones, backbones_folder
 from tests.data.folders import CIFAR100
 from tests.loopback_hub import LoopbackHub
@@ -45,9 +45,9 @@ def test_the_card_is_what_its_files_say(name: str) -> None:
 def test_no_number_of_a_card_is_typed() -> None:
     """A card is what `rendered` makes of the files, so that each of its numbers is in one, or in these texts."""
     package = files("cosify")
-    template = package.joinpath("hub/card.md").read_text(encoding="utf-8")
+    template = package.joinpath("cards/template.md").read_text(encoding="utf-8")
     texts = [re.sub(r"\{\{.*?\}\}|\{%.*?%\}|```.*?```", "", template, flags=re.DOTALL)]
-    for module in ("hub/card.py", "evaluation/tables.py"):
+    for module in ("cards/card.py", "cards/info.py", "evaluation/tables.py"):
         nodes = ast.walk(ast.parse(package.joinpath(module).read_text(encoding="utf-8")))
         texts += [node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)]
     told = {
@@ -59,20 +59,25 @@ def test_no_number_of_a_card_is_typed() -> None:
     assert typed <= set().union(*told.values())
 
 
-def test_what_is_shipped_is_listed_and_what_is_not_published_is_not_said_to_be(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_what_is_shipped_is_listed_and_what_is_not_published_is_not_said_to_be() -> None:
     assert sorted(backbones()) == NAMES
     listed = timm.list_models("*cos*", pretrained=True)
     assert [name for name in NAMES if "cos" in name] == sorted(listed)
-    cosify.list_backbones()
-    printed = capsys.readouterr().out
+    rows = cosify.list_backbones()
+    printed = repr(rows)
     published = json.loads((ROOT / "published.json").read_text(encoding="utf-8"))
     assert set(published) <= set(NAMES)
     assert printed.count("hub: ") == len(published)
-    for name in NAMES:
+    assert [row.name for row in rows] == NAMES
+    for name, row in zip(NAMES, rows, strict=True):
         assert name in printed
         assert f"{100 * results(name)['accuracy']:.1f}" in printed
+        measured = results(name)["scan"]
+        assert (row.kappa, row.head) == (measured["head_kappa"], "softmax" if "softmax" in name else "cosine")
+        assert (row.accuracy, row.num_classes, row.data) == (results(name)["accuracy"], 100, "uoft-cs/cifar100")
+        assert row.probes["digits-train"] == results(name)["transfer"]["digits-train"]["probe"]["top1"]
+        assert row.num_bytes == (ROOT / name / "model.safetensors").stat().st_size
+        assert f"{row.num_bytes / 1e6:.1f}" in printed
 
 
 @each
@@ -122,7 +127,7 @@ def test_readers_agree(name: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in NAMES if ".cos_60_" in name])  # one of each family
 def test_the_weights_give_the_probe_on_digits_that_the_card_says(name: str, tmp_path: Path) -> None:
-    model, expected = load_pretrained(name), results(name)["transfer"]["digits-train"]
+    model, expected = load(name), results(name)["transfer"]["digits-train"]
     bank = feature_bank(model, load_images("digits:train"), Preprocessing.of_pretrained(model), tmp_path, FeaturePass())
     chosen = [value for value in LAMBDAS if any(value == pytest.approx(x) for x in expected["probe"]["lambdas"])]
     again = transfer(bank, lambdas=chosen)
@@ -136,7 +141,7 @@ def test_the_weights_give_the_probe_on_digits_that_the_card_says(name: str, tmp_
 def test_the_weights_give_the_accuracy_that_the_card_says(tmp_path: Path) -> None:
     """Of one model, for it takes a minute."""
     name = "resnet18_cifar.cos_ls_cifar100"
-    model = load_pretrained(name)
+    model = load(name)
     images = load_splits(str(CIFAR100)).only("test")
     bank = feature_bank(model, images, Preprocessing.of_pretrained(model), tmp_path, FeaturePass(32))
     assert bank.correct.mean() == pytest.approx(results(name)["accuracy"], abs=5e-4)  # processors round differently
@@ -152,7 +157,7 @@ def test_the_code_of_a_card_runs_against_a_hub(name: str, tmp_path: Path) -> Non
     image = "import PIL.Image; image = PIL.Image.effect_noise((40, 40), 60)\n"
     with LoopbackHub().running() as hub:
         environment = hub.environment(str(tmp_path / "cache"))
-        run_python("-c", f"{push}{repo_id!r})", **environment)
+        run_python("-c", f"{push}{repo_id!r}, check=cosify.cards.check_card)", **environment)
         uploaded = set(hub.repositories[repo_id].files())
         assert uploaded == {str(path.relative_to(ROOT / name)) for path in files_to_publish(ROOT / name)}
         printed = run_python("-c", image + "".join(blocks), **environment)

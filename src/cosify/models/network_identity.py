@@ -15,7 +15,7 @@ from cosify.models.classifiers import find_heads, names_in
 logger = logging.getLogger("cosify")
 
 # Of a transformers configuration: where it comes from and what a save adds, not what the network does.
-WITHOUT_EFFECT = ("_name_or_path", "architectures", "cosify", "dtype", "torch_dtype", "transformers_version")
+WITHOUT_EFFECT = ("architectures", "cosify", "dtype", "torch_dtype", "transformers_version")
 
 
 def model_digest(model: nn.Module) -> str:
@@ -32,7 +32,8 @@ def model_digest(model: nn.Module) -> str:
     tensors = {name: value for name, value in sorted(model.state_dict().items()) if not name.endswith("embedding_norm")}
     inside = {name: value for name, value in tensors.items() if name.startswith(of_heads)} if heads else {}
     config: Any = getattr(model, "config", None)
-    settings = {k: v for k, v in config.to_dict().items() if k not in WITHOUT_EFFECT} if config is not None else {}
+    described = {} if config is None else config.to_dict()
+    settings = {k: v for k, v in described.items() if not k.startswith("_") and k not in WITHOUT_EFFECT}
     # The modules' own description has what no tensor shows: activations, strides, the policy of a head.
     text = repr(model) + json.dumps(settings, sort_keys=True, default=str)
     architecture = getattr(model, "pretrained_cfg", {}).get("architecture", type(model).__name__)

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from cosify.data import two_digits as module
-from cosify.data.digits import digits
-from cosify.data.two_digits import NOISE, two_digits
+from cosify.data import digit_pairs as module
+from cosify.data.digit_pairs import NOISE, two_digits
+from cosify.data.handwritten_digits import digits
 
 
 @functools.cache

@@ -11,7 +11,7 @@ from torch import Tensor
 from cosify.data import TEST_SHARE, held_out_mask
 from cosify.errors import InputError
 from cosify.evaluation.bank import FeatureBank
-from cosify.evaluation.linear_probe import LAMBDAS, ProbeResult, linear_probe
+from cosify.evaluation.logistic_probe import LAMBDAS, ProbeResult, linear_probe
 
 logger = logging.getLogger("cosify")
 

@@ -1,14 +1,11 @@
 """What the hub reads of a model: the card's front matter, and `.eval_results/*.yaml` for leaderboards."""
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from cosify.hub.card import CardInfo
+from cosify.cards.info import CardInfo
 
 TASK = "image-classification"
 
 
-def front_matter(info: "CardInfo") -> str:
+def front_matter(info: CardInfo) -> str:
     """Return the YAML block of a card, with a `model-index` of its accuracy and its linear probes."""
     from huggingface_hub import EvalResult, ModelCardData
 
@@ -48,7 +45,7 @@ def front_matter(info: "CardInfo") -> str:
     return data.to_yaml().strip()
 
 
-def evaluation_results(info: "CardInfo") -> str:
+def evaluation_results(info: CardInfo) -> str:
     """Return the file of `.eval_results`: accuracy on the data that the model was trained for."""
     import yaml
     from huggingface_hub import EvalResultEntry, eval_result_entries_to_yaml

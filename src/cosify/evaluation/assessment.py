@@ -10,12 +10,12 @@ import torch
 
 from cosify.errors import InputError
 from cosify.evaluation.bank import FeatureBank
-from cosify.evaluation.calibration import Calibration, kappa_calibrations, temperature_calibrations
-from cosify.evaluation.detection import RESAMPLES, Detection, detection
+from cosify.evaluation.calibration_error import Calibration, kappa_calibrations, temperature_calibrations
+from cosify.evaluation.detection_metrics import RESAMPLES, Detection, detection
 from cosify.evaluation.in_words import verdict
 from cosify.evaluation.kappa_scan import KappaScan, scan_bank
 from cosify.evaluation.scores import SCORES, Scores
-from cosify.evaluation.transfer import Transfer
+from cosify.evaluation.transferability import Transfer
 
 logger = logging.getLogger("cosify")
 

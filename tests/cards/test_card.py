@@ -16,13 +16,14 @@ import yaml
 from huggingface_hub import parse_eval_result_entries
 
 import cosify
+from cosify.cards import CardInfo, check_card
+from cosify.cards.card import against_baseline, family_table, render
+from cosify.cards.collection import add_evaluation, add_finetuned, collect, render_all, rendered
+from cosify.cards.command_lines import evaluation_command
+from cosify.cards.facts import Facts
+from cosify.cards.metadata import front_matter
 from cosify.command import export, plot
 from cosify.hub import push
-from cosify.hub.card import CardInfo, against_baseline, family_table, render
-from cosify.hub.collect import add_evaluation, add_finetuned, collect, render_all, rendered
-from cosify.hub.commands import evaluation_command
-from cosify.hub.facts import Facts
-from cosify.hub.metadata import front_matter
 from cosify.hub.publish import files_to_publish
 from cosify.training import (
     CosifyArguments,
@@ -334,17 +335,19 @@ def test_a_card_that_is_wrong_does_not_go_up(root: Path, tmp_path: Path, monkeyp
         shutil.copytree(root / name, tmp_path / name)
     render_all(tmp_path)
     with pytest.raises(ValueError, match=r"repository is ORG/other, and the card of .* for ORG/digits-net"):
-        push(tmp_path / LS, "ORG/other", dry_run=True)
+        push(tmp_path / LS, "ORG/other", dry_run=True, check=check_card)
+    with pytest.raises(ValueError, match=r"has a facts.yaml, expected a check .* check=cosify.cards.check_card"):
+        push(tmp_path / LS, "ORG/digits-net", dry_run=True)
     (tmp_path / "a.broken").mkdir()
     (tmp_path / "a.broken" / "facts.yaml").write_text("nothing")
     monkeypatch.chdir(tmp_path / SOFTMAX)
-    done = push(".", "ORG/digits-net", dry_run=True)  # a neighbour that is broken does not matter
+    done = push(".", "ORG/digits-net", dry_run=True, check=check_card)  # a neighbour that is broken does not matter
     assert len(done.readers) == 4
     assert {"facts.yaml", "run.json", "README.md", "evaluation.json"} <= {name for name, _ in done.files}
     card = tmp_path / SOFTMAX / "README.md"
     card.write_text(card.read_text(encoding="utf-8").replace("Top-1 on 200", "Top-1 on 2000"))
     with pytest.raises(ValueError, match=r"README\.md is not what the files beside it say"):
-        push(".", "ORG/digits-net", dry_run=True)
+        push(".", "ORG/digits-net", dry_run=True, check=check_card)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The files in a published folder beside weights and config, and what is read from them."""
+"""What is read from the files in a published folder."""
 
 import json
 from collections.abc import Mapping
@@ -7,18 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from cosify.errors import InputError
-from cosify.evaluation.transfer import standard_error
+from cosify.evaluation.transferability import standard_error
 from cosify.files import sha256_of
+from cosify.hub.contents import ENVIRONMENT, METRICS, RUN
 from cosify.models.binding import CONFIG, WEIGHTS
 
-CARD, FACTS = "README.md", "facts.yaml"
-RUN, METRICS, ENVIRONMENT, TRACE = "run.json", "metrics.jsonl", "environment.json", "kappa_trace.png"
-EVALUATION, FINETUNED, RELIABILITY = "evaluation.json", "finetune.json", "reliability.png"
-EVALUATION_RESULTS = ".eval_results/accuracy.yaml"
-PUBLISHED = (
-    CONFIG, WEIGHTS, "preprocessor_config.json", CARD, EVALUATION_RESULTS, FACTS,
-    RUN, METRICS, ENVIRONMENT, TRACE, EVALUATION, RELIABILITY, FINETUNED,
-)  # fmt: skip
 MEASURED = (CONFIG, WEIGHTS, RUN, METRICS, ENVIRONMENT)  # what an evaluation is of
 
 

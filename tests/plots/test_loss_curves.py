@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from cosify.plots import plot_simplified_loss
-from cosify.plots.simplified_loss import loss_curve, vanishing_cosine
+from cosify.plots.loss_curves import loss_curve, vanishing_cosine
 from tests.plots.drawing import Drawn, check_file, check_inside
 
 

@@ -13,8 +13,8 @@ from sklearn.metrics import brier_score_loss, log_loss
 from torch import Tensor
 from torchmetrics.functional.classification import multiclass_calibration_error
 
-from cosify.evaluation import calibration as module
-from cosify.evaluation.calibration import (
+from cosify.evaluation import calibration_error as module
+from cosify.evaluation.calibration_error import (
     Calibration,
     calibration,
     fit_kappa,

@@ -17,7 +17,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 from torchmetrics.functional.classification import binary_average_precision
 
 from cosify.evaluation import Detection, detection, threshold_at, to_outlier_scores
-from cosify.evaluation.detection import METRICS, ap_and_auroc
+from cosify.evaluation.detection_metrics import METRICS, ap_and_auroc
 
 Floats = NDArray[np.float64]
 Make = Callable[..., tuple[Floats, Floats]]
@@ -271,7 +271,7 @@ def test_interval_of_certain_scores() -> None:
 
 
 def test_blocks_of_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
-    module = importlib.import_module("cosify.evaluation.detection")  # the package names the function so
+    module = importlib.import_module("cosify.evaluation.detection_metrics")
     blocks: list[int] = []
 
     def counted(positive: NDArray[np.int64], negative: NDArray[np.int64]) -> tuple[Floats, Floats]:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from cosify.evaluation import Assessment, assess, transfer
-from cosify.evaluation.from_json import from_json
+from cosify.evaluation.json_records import from_json
 from tests.evaluation.banks import make_bank
 
 

@@ -1,14 +1,12 @@
 """Give a timm or transformers classifier a cosine head, in place."""
 
-import logging
 from typing import TypeVar
 
 from torch import nn
 
 from cosify.errors import InputError
 from cosify.functional.checks import check_num_classes
-from cosify.heads import CosineConv1x1, CosineHead, CosineLinear, EvalKappa, HeadSpec, resolve_policy
-from cosify.heads.spec import HeadStart
+from cosify.heads import EvalKappa, HeadSpec, resolve_policy
 from cosify.models.classifiers import (
     find_classifiers,
     forget_names,
@@ -16,9 +14,10 @@ from cosify.models.classifiers import (
     owner_of_classifier,
     unwrap_cosified,
 )
-from cosify.models.guards import Memory, refuse_multi_label, warn_about_projection
+from cosify.models.guards import refuse_multi_label, warn_about_projection
+from cosify.models.memory import Memory
+from cosify.models.replacement import replace_classifiers
 
-_logger = logging.getLogger(__name__)
 Model = TypeVar("Model", bound=nn.Module)
 
 
@@ -69,20 +68,13 @@ def apply_spec(model: Model, spec: HeadSpec, num_classes: int | None = None) -> 
     refuse_multi_label(model)
     if num_classes is not None:
         check_num_classes(num_classes, resolve_policy(spec.kappa).min_classes)
-    owner, prefix = owner_of_classifier(model)
+    owner, _ = owner_of_classifier(model)
     if num_classes is None:
         warn_about_projection(owner)
     elif hasattr(owner, "reset_classifier"):
         owner.reset_classifier(num_classes)  # type: ignore[operator]
-    leaves = {name.removeprefix(prefix): leaf for name, leaf in find_classifiers(model).items()}
     # The new weight of a model that cannot reset its classifier is made with the head.
-    to_make = None if hasattr(owner, "reset_classifier") else num_classes
-    # All heads are made before the first is put in, so that an error leaves the model as it was.
-    heads = {name: _make_head(leaf, spec, spec.starts.get(name), to_make) for name, leaf in leaves.items()}
-    for name, head in heads.items():
-        owner.set_submodule(name, head)
-        dropped = getattr(leaves[name], "bias", None) is not None
-        _logger.info("%s: cosine head, kappa=%r%s", prefix + name, spec.kappa, ", bias dropped" if dropped else "")
+    heads = replace_classifiers(model, spec, None if hasattr(owner, "reset_classifier") else num_classes)
     Memory.attach(owner, spec.for_new_classes(), heads)
     if is_transformers(model):
         if num_classes is not None:
@@ -92,29 +84,3 @@ def apply_spec(model: Model, spec: HeadSpec, num_classes: int | None = None) -> 
     if num_classes is not None:
         forget_names(model)
     return model
-
-
-def _make_head(leaf: nn.Module, spec: HeadSpec, start: HeadStart | None, num_new: int | None) -> CosineHead:
-    """Return the head for a layer: with its weight, or with a new weight of `num_new` classes."""
-    assert isinstance(leaf, (nn.Linear, nn.Conv2d))
-    num_outputs, in_features = leaf.weight.shape[:2]
-    num_classes = num_outputs if num_new is None else num_new
-    if start is None and isinstance(leaf, CosineHead) and leaf.kappa_spec == spec.kappa and not leaf.kappa.is_meta:
-        start = HeadSpec.of_heads({"": leaf}).starts[""]  # the same policy goes on from where it was
-    if num_new is not None:
-        start = None
-    elif start is not None and start.num_classes != num_classes:
-        spec, start = spec.for_new_classes(), None  # a kappa of other classes says nothing
-    head = (CosineConv1x1 if isinstance(leaf, nn.Conv2d) else CosineLinear)(
-        in_features,
-        num_classes,
-        kappa=spec.kappa,
-        eval_kappa=spec.eval_kappa,
-        start_kappa=None if start is None else start.kappa,
-        start_norm=None if start is None else start.embedding_norm,
-        device=leaf.weight.device,
-        dtype=leaf.weight.dtype,
-    )
-    if num_new is None:
-        head.weight = leaf.weight
-    return head.train(leaf.training)

@@ -1,0 +1,21 @@
+"""Cards of published models: facts that people know, records of runs, and the text that is made of both."""
+
+import cosify.lab  # noqa: F401  # one clear error where the extra is missing
+from cosify.cards.card import family_table, render
+from cosify.cards.check import check_card
+from cosify.cards.collection import add_evaluation, add_finetuned, collect, render_all, rendered
+from cosify.cards.facts import Facts
+from cosify.cards.info import CardInfo
+
+__all__ = [
+    "CardInfo",
+    "Facts",
+    "add_evaluation",
+    "add_finetuned",
+    "check_card",
+    "collect",
+    "family_table",
+    "render",
+    "render_all",
+    "rendered",
+]

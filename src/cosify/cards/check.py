@@ -1,0 +1,31 @@
+"""Look at a card before it is published: it says what the files beside it say, or it does not go up."""
+
+from pathlib import Path
+
+from cosify.cards.collection import rendered
+from cosify.cards.facts import Facts
+from cosify.errors import InputError
+from cosify.hub.contents import FACTS
+
+
+def check_card(folder: Path, repo_id: str) -> None:
+    """Compare the card in a folder with the files beside it; pass this to `cosify.push`.
+
+    Args:
+        folder: that is to be published; one without facts.yaml passes.
+        repo_id: `OWNER/NAME` that it is to be published as.
+
+    Raises:
+        ValueError: if the card is written for another repository, or is not what the files say.
+    """
+    if not (folder / FACTS).is_file():
+        return
+    expected = Facts.read(folder / FACTS).repo_id
+    if repo_id != expected:
+        raise InputError(
+            f"the repository is {repo_id}, and the card of {folder} is written for {expected}; change repo_id in"
+            f" {FACTS} and run scripts/cards.py again"
+        )
+    for file, text in rendered(folder).items():
+        if not file.is_file() or file.read_text(encoding="utf-8") != text:
+            raise InputError(f"{file} is not what the files beside it say, expected their card; run scripts/cards.py")

@@ -1,0 +1,104 @@
+"""All that a card says of a model, from the files in its folder."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cosify.cards.facts import Facts
+from cosify.cards.records import Finetuned, Measured, read_json
+from cosify.errors import InputError
+from cosify.evaluation import Assessment
+from cosify.evaluation.json_records import from_json
+from cosify.heads.kappa_statistics import KappaSummary
+from cosify.hub.contents import ENVIRONMENT, EVALUATION, FACTS, FINETUNED, METRICS, RELIABILITY, RUN, TRACE
+from cosify.models.binding import CONFIG, WEIGHTS
+from cosify.models.published import backbones_folder
+from cosify.training.run_folder import read_metrics
+
+
+@dataclass(frozen=True)
+class CardInfo:
+    """All that a card says.
+
+    Attributes:
+        name: of the folder, timm's `architecture.tag`.
+        facts: what no run knows.
+        config: of the model, config.json.
+        run: of its training: script, arguments and what they became.
+        environment: versions, commit, device of the training.
+        seconds: of the training.
+        kappa: of the last epoch's training samples; None for a softmax head.
+        evaluation: its command.
+        assessment: what was measured.
+        finetuned: on other tasks; may be empty.
+        measured: the files that it was measured of.
+        opens_by_name: whether it lies where the package finds it.
+    """
+
+    name: str
+    facts: Facts
+    config: dict[str, Any]
+    run: dict[str, Any]
+    environment: dict[str, Any]
+    seconds: float
+    kappa: KappaSummary | None
+    evaluation: str
+    assessment: Assessment
+    finetuned: tuple[Finetuned, ...]
+    measured: Measured
+    opens_by_name: bool
+
+    @classmethod
+    def of_folder(cls, folder: Path) -> "CardInfo":
+        """Read a folder of `hub_cards`; the weights themselves need not be there.
+
+        Raises:
+            ValueError: if a file or a fact is missing, or a file is another than the one that was measured.
+        """
+        needed = (CONFIG, RUN, METRICS, ENVIRONMENT, TRACE, EVALUATION, RELIABILITY, FACTS)
+        missing = [name for name in needed if not (folder / name).is_file()]
+        if missing:
+            raise InputError(f"{folder} lacks {', '.join(missing)}, expected what scripts/cards.py collects")
+        evaluation = read_json(folder / EVALUATION)
+        measured = from_json(Measured, evaluation.get("measured", {}))
+        changed = measured.changed(folder)
+        if changed:
+            raise InputError(f"{EVALUATION} in {folder} is of another {', '.join(changed)}; evaluate the folder anew")
+        facts, run, epochs = Facts.read(folder / FACTS), read_json(folder / RUN), read_metrics(folder)
+        if folder.name not in facts.siblings:
+            raise InputError(f"siblings in {folder / FACTS} lack {folder.name} itself; add it")
+        facts.check_start(run)
+        tuned = folder / FINETUNED
+        finetuned = tuple(from_json(Finetuned, each) for each in read_json(tuned)) if tuned.is_file() else ()
+        if any(each.weights_sha256 != measured.sha256[WEIGHTS] for each in finetuned):
+            raise InputError(f"{FINETUNED} in {folder} is of another {WEIGHTS}; fine-tune the folder anew")
+        return cls(
+            name=folder.name,
+            facts=facts,
+            config=read_json(folder / CONFIG),
+            run=run,
+            environment=read_json(folder / ENVIRONMENT),
+            seconds=sum(record["seconds"] for record in epochs),
+            kappa=KappaSummary.of_record(epochs[-1]),
+            evaluation=evaluation["command"],
+            assessment=from_json(Assessment, evaluation["models"][0]),
+            finetuned=finetuned,
+            measured=measured,
+            opens_by_name=folder.resolve().parent == backbones_folder().resolve(),
+        )
+
+    @property
+    def head_kappa(self) -> float | None:
+        """Kappa of the head in evaluation, None for a softmax head."""
+        return self.assessment.scan.head_kappa
+
+    @property
+    def probes(self) -> dict[str, tuple[float, float]]:
+        """Top-1 of the linear probe and its standard error, by task, in percent."""
+        found = self.assessment.transfer.items()
+        return {task: (100 * each.probe.top1, 100 * each.standard_error) for task, each in found}
+
+    @property
+    def tuned(self) -> dict[str, tuple[float, float]]:
+        """Top-1 after fine-tuning and its standard error, by task, in percent."""
+        return {each.task: (100 * each.accuracy, 100 * each.standard_error) for each in self.finetuned}

@@ -1,0 +1,12 @@
+"""The files of a folder that is published: weights, config, the card, and what its numbers come from."""
+
+from cosify.models.binding import CONFIG, WEIGHTS
+
+CARD, FACTS = "README.md", "facts.yaml"
+RUN, METRICS, ENVIRONMENT, TRACE = "run.json", "metrics.jsonl", "environment.json", "kappa_trace.png"
+EVALUATION, FINETUNED, RELIABILITY = "evaluation.json", "finetune.json", "reliability.png"
+EVALUATION_RESULTS = ".eval_results/accuracy.yaml"
+PUBLISHED = (
+    CONFIG, WEIGHTS, "preprocessor_config.json", CARD, EVALUATION_RESULTS, FACTS,
+    RUN, METRICS, ENVIRONMENT, TRACE, EVALUATION, RELIABILITY, FINETUNED,
+)  # fmt: skip
