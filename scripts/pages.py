@@ -6,8 +6,6 @@ The words are in scripts/page_texts; no number of a table is typed there.
 """
 
 import json
-import math
-import re
 import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,7 +18,6 @@ RESULTS = reproduce.RESULTS
 TEXTS = reproduce.SCRIPTS / "page_texts"
 PAGES = {"results.md.jinja": RESULTS / "README.md", "hub_cards.md.jinja": reproduce.CARDS / "README.md"}
 PICTURE = "accuracy_by_kappa.png"  # of README.md
-SHOWN = {"z_max": "z_max", "p": "msp"}  # scores that tell errors, by the name on the page
 SCANS = {
     "scan_lite0": "EfficientNet-Lite0, ImageNet weights",
     "scan_cifar100_ls": "CIFAR-100, LS",
@@ -87,30 +84,13 @@ def section(name: str, title: str) -> str:
 
 
 def backbones(architecture: str) -> str:
-    """Return what was measured of the published backbones of an architecture."""
-    rows = []
-    for folder in sorted(reproduce.CARDS.glob(f"{architecture}.*")):
-        (model,) = json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))["models"]
-        use = re.search(r"^use: (\w+)", (folder / "facts.yaml").read_text(encoding="utf-8"), flags=re.MULTILINE)
-        kappa = model["scan"]["head_kappa"]
-        row = {"model": f"[{folder.name}]({folder.name})", "for": use[1] if use else ""}
-        row |= {
-            "kappa": "-" if kappa is None else f"{kappa:.2f}",
-            "top-1 %": share(model["accuracy"], model["num_test"]),
-        }
-        row |= {f"errors, AP of {name}": f"{model['miss'][score]['ap']:.3f}" for name, score in SHOWN.items()}
-        for task, found in model["transfer"].items():
-            error = 100 * found["standard_error"]
-            row[f"probe {task} %"] = f"{100 * found['probe']['top1']:.1f} ± {error:.1f}"
-        for tuned in json.loads((folder / "finetune.json").read_text(encoding="utf-8")):
-            row[f"fine-tuned {tuned['task']} %"] = share(tuned["accuracy"], tuned["num_test"])
-        rows.append(row | {"MB": f"{(folder / 'model.safetensors').stat().st_size / 1e6:.1f}"})
-    return markdown(rows)
+    """Return what was measured of the published backbones of an architecture, in the order of their family."""
+    from cosify.cards import CardInfo
+    from cosify.cards.card import family_table
 
-
-def share(value: float, num: int) -> str:
-    """Return a share of `num` samples in percent, with its standard error."""
-    return f"{100 * value:.1f} ± {100 * math.sqrt(value * (1 - value) / num):.1f}"
+    infos = [CardInfo.of_folder(folder) for folder in sorted(reproduce.CARDS.glob(f"{architecture}.*"))]
+    order = infos[0].facts.siblings
+    return family_table(sorted(infos, key=lambda info: order.index(info.name))).lines().strip()
 
 
 def draw_accuracy(file: Path) -> None:

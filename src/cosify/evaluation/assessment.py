@@ -12,7 +12,6 @@ from cosify.errors import InputError
 from cosify.evaluation.bank import FeatureBank
 from cosify.evaluation.calibration_error import Calibration, kappa_calibrations, temperature_calibrations
 from cosify.evaluation.detection_metrics import RESAMPLES, Detection, detection
-from cosify.evaluation.in_words import verdict
 from cosify.evaluation.kappa_scan import KappaScan, scan_bank
 from cosify.evaluation.scores import SCORES, Scores
 from cosify.evaluation.transferability import Transfer
@@ -58,7 +57,10 @@ class Assessment:
     transfer: Mapping[str, Transfer]
 
     def __repr__(self) -> str:
-        return "\n".join([f"Assessment of {self.model!r}", *(f"  {line}" for line in verdict(self))])
+        return (
+            f"Assessment of {self.model!r}: right on {self.accuracy:.1%} of {self.num_test:,} test images; see"
+            " cosify.evaluation.verdict"
+        )
 
 
 def assess(

@@ -21,7 +21,7 @@ from cosify.errors import InputError
 from cosify.evaluation.bank import BankInfo, FeatureBank
 from cosify.evaluation.decision import Decision, DecisionBatch, Decisions
 from cosify.evaluation.detection_metrics import threshold_at
-from cosify.evaluation.given_image import given_image, is_array, is_pixels
+from cosify.evaluation.image_kinds import given_image, is_array, is_pixels
 from cosify.evaluation.json_records import from_json
 from cosify.evaluation.mahalanobis import TiedGaussian
 from cosify.evaluation.scores import SCORES, Mahalanobis, NormMahalanobis
