@@ -10,9 +10,10 @@ import torch
 import cosify
 from cosify.errors import InputError
 from cosify.models import load_pretrained
+from cosify.models.layout import training_layout
 from cosify.training import FinetuneArguments, TrainArguments
 from cosify.training.finetune import start_model
-from cosify.training.model import ModelChoice, build_model, layout_of
+from cosify.training.model import ModelChoice, build_model
 
 VIT = "vit_tiny_patch16_224"
 SMALL = {"depth": 1, "embed_dim": 16, "num_heads": 2}  # of it
@@ -70,10 +71,10 @@ def test_a_network_is_channels_last_where_that_works() -> None:
     cpu = torch.device("cpu")
     wide = timm.create_model("resnet18_cifar", width=0.125, in_chans=3, num_classes=10)  # 8 channels and more
     narrow = built("resnet10t", (32, 32), "stem_width=8", "channels=(8, 8, 8, 16)")  # 6 in the stem
-    assert layout_of(wide, cpu) == torch.channels_last
-    assert layout_of(narrow, cpu) == layout_of(torch.nn.Conv2d(3, 8, 1), cpu) == torch.contiguous_format
-    assert layout_of(narrow, torch.device("cuda")) == torch.channels_last
-    assert layout_of(wide, torch.device("mps")) == torch.contiguous_format
+    assert training_layout(wide, cpu) == torch.channels_last
+    assert training_layout(narrow, cpu) == training_layout(torch.nn.Conv2d(3, 8, 1), cpu) == torch.contiguous_format
+    assert training_layout(narrow, torch.device("cuda")) == torch.channels_last
+    assert training_layout(wide, torch.device("mps")) == torch.contiguous_format
 
     gradients = []
     for layout in (torch.contiguous_format, torch.channels_last):

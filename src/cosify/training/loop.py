@@ -22,6 +22,7 @@ from cosify.functional.checks import values_unseen
 from cosify.functional.float64 import sum_dtype
 from cosify.heads.kappa_statistics import KappaStatistics, KappaSummary
 from cosify.models import find_heads
+from cosify.models.layout import training_layout
 from cosify.models.stages import keep_frozen_in_eval
 from cosify.training.batch_augment import BatchAugment
 from cosify.training.ceiling import ceiling_images_per_second
@@ -30,7 +31,7 @@ from cosify.training.environment import describe_environment
 from cosify.training.evaluate import Evaluation, evaluate
 from cosify.training.finite import FiniteNumbers
 from cosify.training.interrupt import Interrupted, Interrupts
-from cosify.training.model import checkpoint_gradients, layout_of
+from cosify.training.model import checkpoint_gradients
 from cosify.training.objective import Objective
 from cosify.training.optimizer import make_average, make_optimizer, make_schedule
 from cosify.training.progress import Bar, bar, log_epoch, logger, warn_about_kappa, warn_about_speed
@@ -97,7 +98,7 @@ class Run:
             data.crop_pct,
             data.crop_mode,
         )
-        self.layout = layout_of(model, device)
+        self.layout = training_layout(model, device)
         model.to(device).to(memory_format=self.layout)
         if args.grad_checkpointing:
             checkpoint_gradients(model)
@@ -356,10 +357,7 @@ class Run:
         # Unwrapped: DDP's forward would synchronise buffers, and ranks may differ by a batch.
         if self.session.shard.world_size > 1:
             take_buffers_of_main(self.evaluated)
-        batches = (
-            (images.contiguous(memory_format=self.layout), labels)
-            for images, labels in self.data.test_batches(max(self.args.batch_size, EVAL_BATCH), self.session.shard)
-        )
+        batches = self.data.test_batches(max(self.args.batch_size, EVAL_BATCH), self.session.shard)
         return self.finite.evaluation(
             evaluate(self.evaluated, batches, device=self.accelerator.device, all_sum=self.session.all_sum)
         )
