@@ -16,11 +16,12 @@ import statistics
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cosify.errors import InputError
+from cosify.settings import flag
 
 if TYPE_CHECKING:
     from cosify.training import TrainArguments
@@ -34,16 +35,15 @@ DOUBLED = "2kappa"  # twice the final mean of LS with the same seed, fixed
 class CompareArguments:
     """What to train and where to write."""
 
-    config: str | None = field(default=None, metadata={"help": "Recipe of scripts/train.py. Default: the digits."})
-    data: str | None = field(default=None, metadata={"help": "In place of the recipe's data. Default: that."})
-    heads: list[str] = field(
-        default_factory=HEADS.copy,
-        metadata={"help": "softmax, 2kappa (2 x kappa* of an LS run), or values of --kappa. Default: Tables 1 and 2."},
+    config: str | None = flag(None, "Recipe of scripts/train.py. Default: the digits.")
+    data: str | None = flag(None, "In place of the recipe's data. Default: that.")
+    heads: list[str] = flag(
+        HEADS, "softmax, 2kappa (2 x kappa* of an LS run), or values of --kappa. Default: Tables 1 and 2."
     )
-    seeds: list[int] = field(default_factory=lambda: [0, 1, 2], metadata={"help": "One run each. Default 0 1 2."})
-    output: str = field(default="runs/compare", metadata={"help": "Folder of the results. Default runs/compare."})
-    threads: int = field(default=1, metadata={"help": "CPU threads. Default 1: small images gain nothing from more."})
-    smoke: bool = field(default=False, metadata={"help": "Softmax, LS and 2kappa on synthetic images. Default: off."})
+    seeds: list[int] = flag([0, 1, 2], "One run each. Default 0 1 2.")
+    output: str = flag("runs/compare", "Folder of the results. Default runs/compare.")
+    threads: int = flag(1, "CPU threads. Default 1: small images gain nothing from more.")
+    smoke: bool = flag(False, "Softmax, LS and 2kappa on synthetic images. Default: off.")
 
 
 def main(args: CompareArguments) -> None:

@@ -27,13 +27,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 BEGIN = time.monotonic()  # before the imports, which take seconds
 
 from cosify.errors import InputError  # noqa: E402
+from cosify.settings import flag  # noqa: E402
 
 logger = logging.getLogger("cosify")
 ROOT = Path(__file__).resolve().parents[1]
@@ -51,11 +52,11 @@ SMOKE_MINUTES = 15.0  # far more than it takes, also on a busy machine
 class SuiteArguments:
     """What to run, for how long, and where to write."""
 
-    output: str = field(default="runs/gpu_suite", metadata={"help": "Folder of the results. Default runs/gpu_suite."})
-    minutes: float = field(default=9.0, metadata={"help": "For everything. Default 9: a command there may take ten."})
-    data: str | None = field(default=None, metadata={"help": "CIFAR-100, as train.py takes it. Default: no training."})
-    stages: list[str] = field(default_factory=lambda: list(SHARES), metadata={"help": "Some of them. Default: all."})
-    smoke: bool = field(default=False, metadata={"help": "Every stage on the CPU, with little to do. Default: off."})
+    output: str = flag("runs/gpu_suite", "Folder of the results. Default runs/gpu_suite.")
+    minutes: float = flag(9.0, "For everything. Default 9: a command there may take ten.")
+    data: str | None = flag(None, "CIFAR-100, as train.py takes it. Default: no training.")
+    stages: list[str] = flag(list(SHARES), "Some of them. Default: all.")
+    smoke: bool = flag(False, "Every stage on the CPU, with little to do. Default: off.")
 
     def __post_init__(self) -> None:
         unknown = sorted(set(self.stages) - set(SHARES))

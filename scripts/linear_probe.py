@@ -22,8 +22,10 @@ config.json, environment.json and metrics.jsonl.
 
 import logging
 import os
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
+
+from cosify.settings import flag
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,24 +37,22 @@ logger = logging.getLogger("cosify")
 class ProbeArguments:
     """Settings of one probe."""
 
-    model: str = field(
-        default="", metadata={"help": "Run folder, folder, hf-hub:ORG/NAME or timm name. Needed, except with --smoke."}
+    model: str = flag("", "Run folder, folder, hf-hub:ORG/NAME or timm name. Needed, except with --smoke.")
+    data: str = flag("digits", "As in scripts/train.py. Default: scikit-learn's digits.")
+    image_column: str | None = flag(None, "Column of images. Default: the only one.")
+    label_column: str | None = flag(None, "Column of labels. Default: the only one.")
+    image_size: int | None = flag(None, "Side in pixels. Default: the backbone's own.")
+    limit_train: int | None = flag(None, "Fit on this many images. Default: all.")
+    batch_size: int = flag(256, "Images of a batch on each process. Default 256.")
+    num_workers: int | None = flag(None, "Processes that decode. Default: by cores.")
+    scaling: Literal["standardize", "raw", "l2"] = flag(
+        "standardize", "Of features; compare backbones under one alone. Default standardize."
     )
-    data: str = field(default="digits", metadata={"help": "As in scripts/train.py. Default: scikit-learn's digits."})
-    image_column: str | None = field(default=None, metadata={"help": "Column of images. Default: the only one."})
-    label_column: str | None = field(default=None, metadata={"help": "Column of labels. Default: the only one."})
-    image_size: int | None = field(default=None, metadata={"help": "Side in pixels. Default: the backbone's own."})
-    limit_train: int | None = field(default=None, metadata={"help": "Fit on this many images. Default: all."})
-    batch_size: int = field(default=256, metadata={"help": "Images of a batch on each process. Default 256."})
-    num_workers: int | None = field(default=None, metadata={"help": "Processes that decode. Default: by cores."})
-    scaling: Literal["standardize", "raw", "l2"] = field(
-        default="standardize", metadata={"help": "Of features; compare backbones under one alone. Default standardize."}
-    )
-    hold_out: float = field(default=0.2, metadata={"help": "Share of the training split to choose lambda. Default .2."})
-    seed: int = field(default=0, metadata={"help": "Of the held-out part. Default 0."})
-    output: str = field(default="runs/probe", metadata={"help": "Folder of the result. Default runs/probe."})
-    overwrite: bool = field(default=False, metadata={"help": "Replace an earlier result there. Default: refuse."})
-    smoke: bool = field(default=False, metadata={"help": "Random features of synthetic images. Default: off."})
+    hold_out: float = flag(0.2, "Share of the training split to choose lambda. Default .2.")
+    seed: int = flag(0, "Of the held-out part. Default 0.")
+    output: str = flag("runs/probe", "Folder of the result. Default runs/probe.")
+    overwrite: bool = flag(False, "Replace an earlier result there. Default: refuse.")
+    smoke: bool = flag(False, "Random features of synthetic images. Default: off.")
 
 
 def main(args: ProbeArguments) -> None:

@@ -14,9 +14,11 @@ import json
 import logging
 import shlex
 import sys
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from cosify.settings import flag
 
 if TYPE_CHECKING:
     from cosify.evaluation import KappaScan
@@ -28,18 +30,16 @@ logger = logging.getLogger("cosify")
 class ScanArguments:
     """Settings of one scan."""
 
-    model: str = field(default="", metadata={"help": "The classifier; the first word on the line."})
-    data: str = field(default="digits", metadata={"help": "DATA or DATA:SPLIT, the second word. Default: digits."})
-    limit: int = field(default=1000, metadata={"help": "Images to look at, drawn at random. Default 1000."})
-    image_column: str | None = field(default=None, metadata={"help": "Column of images. Default: the only one."})
-    label_column: str | None = field(default=None, metadata={"help": "Column of labels. Default: the only one."})
-    image_size: int | None = field(default=None, metadata={"help": "Side in pixels. Default: the model's own."})
-    batch_size: int = field(
-        default=16, metadata={"help": "Images of a batch. Default 16: a CPU needs twice the time for 64 of 224 px."}
-    )
-    num_workers: int | None = field(default=None, metadata={"help": "Processes that decode. Default: by cores."})
-    output: str = field(default="runs/scan", metadata={"help": "Folder of the result. Default runs/scan."})
-    smoke: bool = field(default=False, metadata={"help": "A small random model on synthetic images. Default: off."})
+    model: str = flag("", "The classifier; the first word on the line.")
+    data: str = flag("digits", "DATA or DATA:SPLIT, the second word. Default: digits.")
+    limit: int = flag(1000, "Images to look at, drawn at random. Default 1000.")
+    image_column: str | None = flag(None, "Column of images. Default: the only one.")
+    label_column: str | None = flag(None, "Column of labels. Default: the only one.")
+    image_size: int | None = flag(None, "Side in pixels. Default: the model's own.")
+    batch_size: int = flag(16, "Images of a batch. Default 16: a CPU needs twice the time for 64 of 224 px.")
+    num_workers: int | None = flag(None, "Processes that decode. Default: by cores.")
+    output: str = flag("runs/scan", "Folder of the result. Default runs/scan.")
+    smoke: bool = flag(False, "A small random model on synthetic images. Default: off.")
 
 
 def main(args: ScanArguments) -> None:

@@ -12,10 +12,10 @@ import torch
 import yaml
 
 import cosify
-from cosify.command import with_flags
 from cosify.data import load_splits
 from cosify.evaluation import FeatureBank, scan_bank
 from cosify.training import TrainArguments, train
+from cosify.training.parse import with_flags
 from scripts import evaluate, reproduce, scan
 
 
