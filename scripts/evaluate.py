@@ -171,13 +171,11 @@ def passes(
     device: Any,
 ) -> Passed:
     """Run a model over every set; every process must call this together."""
-    from cosify.data import Preprocessing
     from cosify.evaluation import check_label_names, feature_bank
-    from cosify.training import FinetuneArguments
-    from cosify.training.finetune import start_model
+    from cosify.training.opener import open_model
 
-    model = start_model(FinetuneArguments(model="" if args.smoke else spec, smoke=args.smoke)).to(device)
-    preprocessing = Preprocessing.of_pretrained(model)
+    model, preprocessing = open_model("" if args.smoke else spec, smoke=args.smoke)
+    model.to(device)
     check_label_names(model, splits.label_names)
     banks = Path(args.output) / "banks" / folder_name(title)
 

@@ -48,14 +48,13 @@ def main(args: ScanArguments) -> None:
     from rich import get_console
 
     from cosify.command import set_up_logging, show_markdown
-    from cosify.data import Preprocessing, load_images
+    from cosify.data import load_images
     from cosify.evaluation import FeaturePass, check_label_names, feature_bank, scan_bank
     from cosify.files import write_whole
     from cosify.folders import refuse_results_of_others
     from cosify.plots import plot_kappa_histogram
-    from cosify.training import FinetuneArguments
     from cosify.training.environment import describe_environment
-    from cosify.training.finetune import start_model
+    from cosify.training.opener import open_model
 
     set_up_logging()
     output = Path(args.output)
@@ -64,12 +63,11 @@ def main(args: ScanArguments) -> None:
         args = replace(args, data="synthetic")
     device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
     assert device is not None
-    model = start_model(FinetuneArguments(model=args.model, image_size=args.image_size, smoke=args.smoke)).to(device)
-    preprocessing = Preprocessing.of_pretrained(model, args.image_size)
+    model, preprocessing = open_model(args.model, args.image_size, smoke=args.smoke)
     images = load_images(args.data, image_column=args.image_column, label_column=args.label_column)
     check_label_names(model, images.label_names)
     run = FeaturePass(args.batch_size, args.num_workers, show_progress=get_console().is_terminal)
-    bank = feature_bank(model, images.only("test", args.limit), preprocessing, output / "bank", run)
+    bank = feature_bank(model.to(device), images.only("test", args.limit), preprocessing, output / "bank", run)
     scan = scan_bank(bank)
     record = {
         "command": shlex.join(["python", "scripts/scan.py", *sys.argv[1:]]),

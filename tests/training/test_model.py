@@ -11,9 +11,9 @@ import cosify
 from cosify.errors import InputError
 from cosify.models import load_pretrained
 from cosify.models.layout import training_layout
-from cosify.training import FinetuneArguments, TrainArguments
-from cosify.training.finetune import start_model
+from cosify.training import TrainArguments
 from cosify.training.model import ModelChoice, build_model
+from cosify.training.opener import open_model
 
 VIT = "vit_tiny_patch16_224"
 SMALL = {"depth": 1, "embed_dim": 16, "num_heads": 2}  # of it
@@ -49,7 +49,7 @@ def test_a_pretrained_network_is_set_to_another_size(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = timm.create_model(VIT, num_classes=3, head="cos", kappa=5.0, **SMALL)
     cosify.save(model, tmp_path / "own")
-    found = start_model(FinetuneArguments(model=str(tmp_path / "own"), image_size=48))
+    found, _ = open_model(str(tmp_path / "own"), 48)
     expected = timm.create_model(f"local-dir:{tmp_path / 'own'}", pretrained=True, img_size=48).eval()(PIXELS)
     torch.testing.assert_close(found.eval()(PIXELS), expected)
     cosify.save(found, tmp_path / "other")
@@ -64,7 +64,7 @@ def test_a_transformers_network_that_takes_one_size_says_so(tmp_path: Path) -> N
     with pytest.raises(
         InputError, match=r"ViTForImageClassification takes no images of 48x48 pixels \(Input image size"
     ):
-        start_model(FinetuneArguments(model=str(tmp_path), image_size=48))
+        open_model(str(tmp_path), 48)
 
 
 def test_a_network_is_channels_last_where_that_works() -> None:

@@ -5,7 +5,6 @@ from cosify.evaluation.bank import BankInfo, BankKey, FeatureBank, StaleBankErro
 from cosify.evaluation.calibration import Calibration, kappa_calibrations, temperature_calibrations
 from cosify.evaluation.detection import Detection, Interval, detection, threshold_at
 from cosify.evaluation.diversity import Diversity, class_angles_deg, feature_diversity, span_angles_deg
-from cosify.evaluation.embeddings import embeddings
 from cosify.evaluation.features import FeaturePass, feature_bank
 from cosify.evaluation.kappa_scan import KappaScan, scan_bank
 from cosify.evaluation.linear_probe import ProbeResult, Scaling, linear_probe
@@ -41,7 +40,6 @@ __all__ = [
     "check_label_names",
     "class_angles_deg",
     "detection",
-    "embeddings",
     "feature_bank",
     "feature_diversity",
     "kappa_calibrations",
