@@ -24,19 +24,11 @@ from cosify.folders import (
 FORMAT = 1
 MARK = "cosify_run"  # the key of config.json by which a run folder is known
 OWN = (
-    *(
-        "config.json",
-        "metrics.jsonl",
-        "environment.json",
-        "kappa_trace.png",
-        LOCK,
-        ".*.new",
-        "trackers/*",
-        "features/*",
-    ),
+    *("config.json", "metrics.jsonl", "environment.json", "kappa_trace.png", LOCK, ".*.new", "trackers/*"),
     *("checkpoints/step-*", "checkpoints/best.safetensors", "checkpoints/.*.new*", "export/.*.new", "export/.saving-*"),
     *("export/config.json", "export/model.safetensors", "export/preprocessor_config.json"),
     *("export/rejector.json", "export/rejector*.safetensors"),
+    *("features/*/*.npy", "features/*/bank.json", "features/*/classifier.safetensors", "features/.*.lock"),
 )  # what the programs here write into it
 
 
