@@ -50,7 +50,7 @@ def main(args: CompareArguments) -> None:
     """Train what is missing, then write the table."""
     import torch
 
-    from cosify.files import write_whole
+    from cosify.files import write_json, write_whole
     from cosify.training import TrainArguments, parse_arguments
 
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
@@ -77,7 +77,7 @@ def main(args: CompareArguments) -> None:
     environment = json.loads(made.read_text(encoding="utf-8")) if made.exists() else None
     rows = summarise(done, [head for head in HEADS + args.heads if any(run["head"] == head for run in done)])
     table = {"command": "python scripts/compare.py " + " ".join(sys.argv[1:]), "environment": environment, "rows": rows}
-    write_whole(folder / "table.json", json.dumps(table, indent=2) + "\n")
+    write_json(folder / "table.json", table)
     write_whole(folder / "table.md", markdown(rows))
     logger.info("%s", markdown(rows))
 
@@ -89,13 +89,13 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 def same_recipe(path: Path, recipe: "TrainArguments") -> None:
     """Note the recipe, or refuse another one: its runs would stand in one table with those of this one."""
-    from cosify.files import write_whole
+    from cosify.files import write_json
     from cosify.training.parse import resolved
 
     # Where the data lie may change; what they are called here says little.
     ours = {key: value for key, value in resolved(recipe).items() if key != "data"}
     if not path.exists():
-        write_whole(path, json.dumps(ours, indent=2) + "\n")
+        write_json(path, ours)
         return
     noted = json.loads(path.read_text(encoding="utf-8"))
     other = sorted(key for key in ours if ours[key] != noted.get(key))

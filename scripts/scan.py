@@ -10,7 +10,6 @@ timm name; stock softmax heads too.  DATA are images like those to train on; the
 model's classes.  --output then holds scan.json, scan.md, kappa.png and the features.
 """
 
-import json
 import logging
 import shlex
 import sys
@@ -50,7 +49,7 @@ def main(args: ScanArguments) -> None:
     from cosify.command import set_up_logging, show_markdown
     from cosify.data import load_images
     from cosify.evaluation import FeaturePass, check_label_names, feature_bank, scan_bank
-    from cosify.files import write_whole
+    from cosify.files import write_json, write_whole
     from cosify.folders import refuse_results_of_others
     from cosify.plots import plot_kappa_histogram
     from cosify.training.environment import describe_environment
@@ -74,7 +73,7 @@ def main(args: ScanArguments) -> None:
         "environment": describe_environment(device, 1),
         **asdict(scan),
     }
-    write_whole(output / "scan.json", json.dumps(record, indent=2) + "\n")
+    write_json(output / "scan.json", record)
     text = markdown(args, scan)
     write_whole(output / "scan.md", text)
     name = Path(args.model).name or "smoke"

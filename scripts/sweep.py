@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cosify.files import write_whole
 from cosify.settings import flag
 
 if TYPE_CHECKING:
@@ -181,8 +182,8 @@ def main(args: SweepArguments) -> None:
     rows = [*sweep_timm(args.models), *sweep_transformers(args.models)]
     folder = Path(args.output)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "sweep.jsonl").write_text("".join(json.dumps(asdict(row)) + "\n" for row in rows), encoding="utf-8")
-    (folder / "sweep.md").write_text(table(rows), encoding="utf-8")
+    write_whole(folder / "sweep.jsonl", "".join(json.dumps(asdict(row)) + "\n" for row in rows))
+    write_whole(folder / "sweep.md", table(rows))
     sys.stdout.write(table(rows))
 
 
