@@ -11,7 +11,7 @@ from torch import nn
 
 from cosify.training import Session, TrainArguments
 from cosify.training.model import ModelChoice, build_model, preprocessing_of
-from cosify.training.prepare import Prepared, prepare
+from cosify.training.prepare import Prepared
 
 
 @pytest.fixture(autouse=True)
@@ -25,7 +25,7 @@ def prepared(folder: Path, **settings: Any) -> Prepared:
     args = TrainArguments(data="synthetic", batch_size=64, tracker="none", output=str(folder / "run"), **settings)
     choice = ModelChoice.of(args)
     session = Session.open(args, "prepared", preprocessing_of(choice, pretrained=False))
-    return prepare(session, build_model(choice, args, 10, 1))
+    return Prepared(session, build_model(choice, args, 10, 1))
 
 
 def test_steps_heads_and_average(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from cosify.training.environment import describe_environment
 from cosify.training.evaluate import Evaluation
 from cosify.training.finite import FiniteNumbers
 from cosify.training.interrupt import Interrupted, Interrupts
-from cosify.training.prepare import prepare
+from cosify.training.prepare import Prepared
 from cosify.training.progress import Bar, bar, epoch_record, evaluation_record, log_epoch, logger
 from cosify.training.result import TrainResult
 from cosify.training.run_folder import read_metrics
@@ -62,7 +62,7 @@ class Run:
     def __init__(self, session: Session, model: nn.Module, more_config: Mapping[str, Any], guard: Guard | None) -> None:
         self.session, self.guard = session, guard
         self.args, self.accelerator, self.folder = session.args, session.accelerator, session.folder
-        self.parts = prepare(session, model)
+        self.parts = Prepared(session, model)
         self.model, self.steps_per_epoch = self.parts.model, self.parts.steps_per_epoch
         session.write_config({**session.describe(self.model), **more_config})
         if session.is_main:

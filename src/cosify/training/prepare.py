@@ -2,8 +2,6 @@
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
 
 import torch
 from timm.layers import convert_sync_batchnorm
@@ -11,7 +9,6 @@ from torch import Tensor, nn
 
 from cosify.data import num_train_batches, record_preprocessing
 from cosify.errors import InputError
-from cosify.heads import CosineHead
 from cosify.models import find_heads
 from cosify.models.layout import training_layout
 from cosify.models.stages import keep_frozen_in_eval
@@ -23,9 +20,8 @@ from cosify.training.session import Session
 from cosify.training.sharding import check_sharding
 
 
-@dataclass(frozen=True)
 class Prepared:
-    """The parts of a run.
+    """The parts of a run; `session.accelerator` knows them afterwards, for checkpoints.
 
     Attributes:
         model: network with its head, on the training device; under FSDP2 each rank has a part of every weight.
@@ -41,21 +37,51 @@ class Prepared:
         layout: of images and network.
         steps_per_epoch: optimiser steps in an epoch.
         total_steps: of the run.
+
+    Args:
+        session: the opened run.
+        model: network with its head; what is frozen does not train.
+
+    Raises:
+        ValueError: for settings that do not work; the message says what to change.
     """
 
-    model: nn.Module
-    heads: tuple[CosineHead, ...]
-    objective: Any
-    counts_correct: bool
-    backward: Callable[[Tensor], None]
-    optimizer: Any
-    schedule: Any
-    average: Any
-    whole: nn.Module | None
-    batch_augment: BatchAugment
-    layout: torch.memory_format
-    steps_per_epoch: int
-    total_steps: int
+    def __init__(self, session: Session, model: nn.Module) -> None:
+        args, accelerator, data = session.args, session.accelerator, session.data
+        device: torch.device = accelerator.device
+        check_sharding(args, accelerator)
+        per_step = args.batch_size * args.accumulate
+        self.steps_per_epoch = num_train_batches(data.num_train, per_step, session.shard.world_size)
+        self.total_steps = args.epochs * self.steps_per_epoch
+        pixels = data.normalization
+        record_preprocessing(
+            model, data.image_shape, pixels.mean, pixels.std, data.interpolation, data.crop_pct, data.crop_mode
+        )
+        self.layout = training_layout(model, device)
+        model.to(device).to(memory_format=self.layout)
+        if args.grad_checkpointing:
+            checkpoint_gradients(model)
+        if args.sync_batch_norm:
+            model = convert_sync_batchnorm(model)  # timm's own keeps the activation of its layers
+        self.model, self.heads = model, tuple(find_heads(model).values())
+        objective = Objective(model, args, _class_counts(session)).to(device)
+        self.counts_correct = objective.counts_correct
+        optimizer = make_optimizer(args, model)
+        self.schedule = make_schedule(args, optimizer, self.steps_per_epoch)
+        self.average = make_average(args, model)
+        self.whole = copy.deepcopy(model) if accelerator.is_fsdp2 else None
+        if args.compile:
+            model.compile()
+        self.batch_augment = BatchAugment(args, len(data.label_names), device)
+        if self.whole is not None and args.mixed_precision == "bf16":
+            autocast = torch.autocast(device.type, torch.bfloat16)
+            objective.forward = autocast(objective.forward)  # type: ignore[method-assign]
+        self.objective, self.optimizer = accelerator.prepare(objective, optimizer)
+        if self.average is not None:
+            accelerator.register_for_checkpointing(self.average)
+        # accelerate's divides by 1 first, and that again in the backward pass.
+        scaled = accelerator.scaler is not None or accelerator.distributed_type == "DEEPSPEED"
+        self.backward: Callable[[Tensor], None] = accelerator.backward if scaled else Tensor.backward
 
     @property
     def evaluated(self) -> nn.Module:
@@ -73,64 +99,6 @@ class Prepared:
         """Let what trains train; batch norms of frozen stages stay as they are."""
         self.objective.train()
         keep_frozen_in_eval(self.model)
-
-
-def prepare(session: Session, model: nn.Module) -> Prepared:
-    """Make what a run trains; `session.accelerator` knows it afterwards, for checkpoints.
-
-    Args:
-        session: the opened run.
-        model: network with its head; what is frozen does not train.
-
-    Raises:
-        ValueError: for settings that do not work; the message says what to change.
-    """
-    args, accelerator, data = session.args, session.accelerator, session.data
-    device: torch.device = accelerator.device
-    check_sharding(args, accelerator)
-    steps = num_train_batches(data.num_train, args.batch_size * args.accumulate, session.shard.world_size)
-    pixels = data.normalization
-    record_preprocessing(
-        model, data.image_shape, pixels.mean, pixels.std, data.interpolation, data.crop_pct, data.crop_mode
-    )
-    layout = training_layout(model, device)
-    model.to(device).to(memory_format=layout)
-    if args.grad_checkpointing:
-        checkpoint_gradients(model)
-    if args.sync_batch_norm:
-        model = convert_sync_batchnorm(model)  # timm's own keeps the activation of its layers
-    heads = tuple(find_heads(model).values())
-    objective = Objective(model, args, _class_counts(session)).to(device)
-    counts_correct = objective.counts_correct
-    optimizer = make_optimizer(args, model)
-    schedule = make_schedule(args, optimizer, steps)
-    average = make_average(args, model)
-    whole = copy.deepcopy(model) if accelerator.is_fsdp2 else None
-    if args.compile:
-        model.compile()
-    if whole is not None and args.mixed_precision == "bf16":
-        autocast = torch.autocast(device.type, torch.bfloat16)
-        objective.forward = autocast(objective.forward)  # type: ignore[method-assign]
-    prepared, optimizer = accelerator.prepare(objective, optimizer)
-    if average is not None:
-        accelerator.register_for_checkpointing(average)
-    scaled = accelerator.scaler is not None or accelerator.distributed_type == "DEEPSPEED"
-    return Prepared(
-        model=model,
-        heads=heads,
-        objective=prepared,
-        counts_correct=counts_correct,
-        # accelerate's divides by 1 first, and that again in the backward pass.
-        backward=accelerator.backward if scaled else Tensor.backward,
-        optimizer=optimizer,
-        schedule=schedule,
-        average=average,
-        whole=whole,
-        batch_augment=BatchAugment(args, len(data.label_names), device),
-        layout=layout,
-        steps_per_epoch=steps,
-        total_steps=args.epochs * steps,
-    )
 
 
 def _class_counts(session: Session) -> Tensor | None:
