@@ -35,14 +35,14 @@ format: $(VENV)/installed
 
 # The slow tests run compare.py, benchmark.py and cards.py; gpu_suite.py runs the other benchmarks.
 TRAINERS := train cosify_pretrained finetune linear_probe
-OTHERS := scan evaluate margin gpu_suite publish reproduce sweep
+OTHERS := scan evaluate gpu_suite publish reproduce sweep
 .PHONY: $(TRAINERS:%=smoke-%) $(OTHERS:%=smoke-%)
 smoke: $(TRAINERS:%=smoke-%) $(OTHERS:%=smoke-%)
 
 $(TRAINERS:%=smoke-%): smoke-%: $(VENV)/installed
 	$(PYTHON) scripts/$*.py --smoke --output runs/smoke-$* --overwrite
 
-smoke-scan smoke-evaluate smoke-margin smoke-gpu_suite: smoke-%: $(VENV)/installed
+smoke-scan smoke-evaluate smoke-gpu_suite: smoke-%: $(VENV)/installed
 	$(PYTHON) scripts/$*.py --smoke --output runs/smoke-$*
 
 smoke-publish: smoke-train

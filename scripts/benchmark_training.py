@@ -61,9 +61,11 @@ NUM_WORKERS = {"cpu": 2, "cuda": 8}
 def bare_loop(
     model: Any, batches: Iterator[tuple[Tensor, Tensor]], layout: torch.memory_format, device: str
 ) -> Callable[[], None]:
-    """Return a function that makes one step of SGD, on a GPU in bf16."""
+    """Return a function that makes one step of SGD, on a GPU in bf16 and fused: the best loop of a user's own."""
     model = model.to(device, memory_format=layout)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4, nesterov=True)
+    optimizer = torch.optim.SGD(
+        model.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4, nesterov=True, fused=device == "cuda" or None
+    )
 
     def step() -> None:
         images, labels = next(batches)
@@ -146,7 +148,7 @@ def trainer(splits: Splits, case: Case, device: str, repeats: int) -> dict[str, 
             for epoch in count():
                 yield from session.data.train_batches(case.batch_size, epoch=epoch, seed=0, shard=session.shard)
 
-        layouts = (("bare", run.layout), ("contiguous", torch.contiguous_format))
+        layouts = (("bare", run.parts.layout), ("contiguous", torch.contiguous_format))
         sums, own = torch.zeros(3, dtype=torch.float64, device=device), batches()
         with bar(False, 0, 1) as drawn:
             steps = {

@@ -13,10 +13,11 @@ Evaluated and fine-tuned is what is shipped, and the others add that.  No number
 """
 
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from cosify.errors import InputError
+from cosify.settings import flag
 
 logger = logging.getLogger("cosify")
 
@@ -25,14 +26,14 @@ logger = logging.getLogger("cosify")
 class CardArguments:
     """Settings."""
 
-    name: str | None = field(default=None, metadata={"help": "Of one folder. Default: write all cards."})
-    run: str | None = field(default=None, metadata={"help": "Run with an export, to collect."})
-    facts: str | None = field(default=None, metadata={"help": "YAML file of what no run knows; with --run."})
-    half: bool = field(default=False, metadata={"help": "Store matrices and filters in float16. Default: float32."})
-    evaluation: str | None = field(default=None, metadata={"help": "Output folder of scripts/evaluate.py, to add."})
-    title: str | None = field(default=None, metadata={"help": "Of the model in that evaluation."})
-    finetuned: str | None = field(default=None, metadata={"help": "Run of scripts/finetune.py from it, to add."})
-    root: str = field(default="hub_cards", metadata={"help": "Folder of the models. Default hub_cards."})
+    name: str | None = flag(None, "Of one folder. Default: write all cards.")
+    run: str | None = flag(None, "Run with an export, to collect.")
+    facts: str | None = flag(None, "YAML file of what no run knows; with --run.")
+    half: bool = flag(False, "Store matrices and filters in float16. Default: float32.")
+    evaluation: str | None = flag(None, "Output folder of scripts/evaluate.py, to add.")
+    title: str | None = flag(None, "Of the model in that evaluation.")
+    finetuned: str | None = flag(None, "Run of scripts/finetune.py from it, to add.")
+    root: str = flag("hub_cards", "Folder of the models. Default hub_cards.")
 
 
 def main(args: CardArguments) -> None:

@@ -16,11 +16,12 @@ import statistics
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cosify.errors import InputError
+from cosify.settings import flag
 
 if TYPE_CHECKING:
     from cosify.training import TrainArguments
@@ -34,23 +35,22 @@ DOUBLED = "2kappa"  # twice the final mean of LS with the same seed, fixed
 class CompareArguments:
     """What to train and where to write."""
 
-    config: str | None = field(default=None, metadata={"help": "Recipe of scripts/train.py. Default: the digits."})
-    data: str | None = field(default=None, metadata={"help": "In place of the recipe's data. Default: that."})
-    heads: list[str] = field(
-        default_factory=HEADS.copy,
-        metadata={"help": "softmax, 2kappa (2 x kappa* of an LS run), or values of --kappa. Default: Tables 1 and 2."},
+    config: str | None = flag(None, "Recipe of scripts/train.py. Default: the digits.")
+    data: str | None = flag(None, "In place of the recipe's data. Default: that.")
+    heads: list[str] = flag(
+        HEADS, "softmax, 2kappa (2 x kappa* of an LS run), or values of --kappa. Default: Tables 1 and 2."
     )
-    seeds: list[int] = field(default_factory=lambda: [0, 1, 2], metadata={"help": "One run each. Default 0 1 2."})
-    output: str = field(default="runs/compare", metadata={"help": "Folder of the results. Default runs/compare."})
-    threads: int = field(default=1, metadata={"help": "CPU threads. Default 1: small images gain nothing from more."})
-    smoke: bool = field(default=False, metadata={"help": "Softmax, LS and 2kappa on synthetic images. Default: off."})
+    seeds: list[int] = flag([0, 1, 2], "One run each. Default 0 1 2.")
+    output: str = flag("runs/compare", "Folder of the results. Default runs/compare.")
+    threads: int = flag(1, "CPU threads. Default 1: small images gain nothing from more.")
+    smoke: bool = flag(False, "Softmax, LS and 2kappa on synthetic images. Default: off.")
 
 
 def main(args: CompareArguments) -> None:
     """Train what is missing, then write the table."""
     import torch
 
-    from cosify.files import write_whole
+    from cosify.files import write_json, write_whole
     from cosify.training import TrainArguments, parse_arguments
 
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
@@ -77,7 +77,7 @@ def main(args: CompareArguments) -> None:
     environment = json.loads(made.read_text(encoding="utf-8")) if made.exists() else None
     rows = summarise(done, [head for head in HEADS + args.heads if any(run["head"] == head for run in done)])
     table = {"command": "python scripts/compare.py " + " ".join(sys.argv[1:]), "environment": environment, "rows": rows}
-    write_whole(folder / "table.json", json.dumps(table, indent=2) + "\n")
+    write_json(folder / "table.json", table)
     write_whole(folder / "table.md", markdown(rows))
     logger.info("%s", markdown(rows))
 
@@ -89,13 +89,13 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 def same_recipe(path: Path, recipe: "TrainArguments") -> None:
     """Note the recipe, or refuse another one: its runs would stand in one table with those of this one."""
-    from cosify.files import write_whole
+    from cosify.files import write_json
     from cosify.training.parse import resolved
 
     # Where the data lie may change; what they are called here says little.
     ours = {key: value for key, value in resolved(recipe).items() if key != "data"}
     if not path.exists():
-        write_whole(path, json.dumps(ours, indent=2) + "\n")
+        write_json(path, ours)
         return
     noted = json.loads(path.read_text(encoding="utf-8"))
     other = sorted(key for key in ours if ours[key] != noted.get(key))

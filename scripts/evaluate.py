@@ -25,11 +25,12 @@ import re
 import shlex
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from cosify.errors import InputError
+from cosify.settings import flag
 
 if TYPE_CHECKING:
     from cosify.data import Splits
@@ -43,44 +44,30 @@ logger = logging.getLogger("cosify")
 class EvaluateArguments:
     """Settings of one evaluation."""
 
-    models: list[str] = field(
-        default_factory=list, metadata={"help": "Models, first on the line, each MODEL or TITLE=MODEL."}
+    models: list[str] = flag([], "Models, first on the line, each MODEL or TITLE=MODEL.")
+    data: str = flag("digits", "What the models were trained on. Default: digits.")
+    ood: list[str] = flag([], "Outlier sets, DATA or DATA:SPLIT. Default: none.")
+    transfer: list[str] = flag([], "Other tasks, DATA or DATA:SPLIT, of which a fifth tests. Default: none.")
+    image_column: str | None = flag(None, "Column of images. Default: the only one.")
+    label_column: str | None = flag(None, "Column of labels of --data. Default: the only one.")
+    limit_train: int | None = flag(None, "Fit scores on this many images. Default: all.")
+    limit: int | None = flag(None, "Images of every other set. Default: all.")
+    num_lambdas: int = flag(45, "Penalties of a probe, from 1e5 down to at most 1e-6. Default 45.")
+    id_subset: Literal["correct", "all"] = flag(
+        "correct", "Samples to tell from outliers: right ones, as the paper, or all."
     )
-    data: str = field(default="digits", metadata={"help": "What the models were trained on. Default: digits."})
-    ood: list[str] = field(default_factory=list, metadata={"help": "Outlier sets, DATA or DATA:SPLIT. Default: none."})
-    transfer: list[str] = field(
-        default_factory=list,
-        metadata={"help": "Other tasks, DATA or DATA:SPLIT, of which a fifth tests. Default: none."},
+    exclude_classes: list[int] = flag([], "Class indices that outlier sets hold too, left out. Default: none.")
+    classes: list[int] = flag([], "At most 10 that t-SNE shows. Default: first.")
+    rejector: str | None = flag(None, "Score of a rejector to save beside each model, such as z_max. Default: none.")
+    calibrate: bool = flag(
+        False, "Fit kappa of evaluation on half of the test images and write it into each model's folder."
     )
-    image_column: str | None = field(default=None, metadata={"help": "Column of images. Default: the only one."})
-    label_column: str | None = field(
-        default=None, metadata={"help": "Column of labels of --data. Default: the only one."}
-    )
-    limit_train: int | None = field(default=None, metadata={"help": "Fit scores on this many images. Default: all."})
-    limit: int | None = field(default=None, metadata={"help": "Images of every other set. Default: all."})
-    num_lambdas: int = field(
-        default=45, metadata={"help": "Penalties of a probe, from 1e5 down to at most 1e-6. Default 45."}
-    )
-    id_subset: Literal["correct", "all"] = field(
-        default="correct", metadata={"help": "Samples to tell from outliers: right ones, as the paper, or all."}
-    )
-    exclude_classes: list[int] = field(
-        default_factory=list, metadata={"help": "Class indices that outlier sets hold too, left out. Default: none."}
-    )
-    classes: list[int] = field(default_factory=list, metadata={"help": "At most 10 that t-SNE shows. Default: first."})
-    rejector: str | None = field(
-        default=None, metadata={"help": "Score of a rejector to save beside each model, such as z_max. Default: none."}
-    )
-    calibrate: bool = field(
-        default=False,
-        metadata={"help": "Fit kappa of evaluation on half of the test images and write it into each model's folder."},
-    )
-    batch_size: int = field(default=256, metadata={"help": "Images of a batch on each process. Default 256."})
-    num_workers: int | None = field(default=None, metadata={"help": "Processes that decode. Default: by cores."})
-    resamples: int = field(default=1000, metadata={"help": "Of the bootstrap. Default 1000."})
-    seed: int = field(default=0, metadata={"help": "Of bootstrap, probes and t-SNE. Default 0."})
-    output: str = field(default="runs/evaluation", metadata={"help": "Folder of the result. Default runs/evaluation."})
-    smoke: bool = field(default=False, metadata={"help": "A small random model on synthetic images. Default: off."})
+    batch_size: int = flag(256, "Images of a batch on each process. Default 256.")
+    num_workers: int | None = flag(None, "Processes that decode. Default: by cores.")
+    resamples: int = flag(1000, "Of the bootstrap. Default 1000.")
+    seed: int = flag(0, "Of bootstrap, probes and t-SNE. Default 0.")
+    output: str = flag("runs/evaluation", "Folder of the result. Default runs/evaluation.")
+    smoke: bool = flag(False, "A small random model on synthetic images. Default: off.")
 
 
 def main(args: EvaluateArguments) -> None:
@@ -195,14 +182,12 @@ def passes(
 ) -> Passed:
     """Run a model over every set; every process must call this together."""
     from cosify import save
-    from cosify.data import Preprocessing
     from cosify.evaluation import calibrate, check_label_names, feature_bank
-    from cosify.training import FinetuneArguments
-    from cosify.training.finetune import start_model
+    from cosify.training.opener import open_model
 
-    arguments = FinetuneArguments(model="" if args.smoke else spec, smoke=args.smoke)
-    model = start_model(arguments).to(device)
-    preprocessing = Preprocessing.of_pretrained(model)
+    name = "" if args.smoke else spec
+    model, preprocessing = open_model(name, smoke=args.smoke)
+    model.to(device)
     check_label_names(model, splits.label_names)
     banks = Path(args.output) / "banks" / folder_name(title)
 
@@ -214,7 +199,7 @@ def passes(
         if run.shard.rank == 0:
             save(model, home(spec))
         run.wait()
-        model = start_model(arguments).to(device)
+        model = open_model(name, smoke=args.smoke)[0].to(device)
 
     return Passed(
         title,

@@ -17,7 +17,6 @@ benchmark.md, step.json, loop.json, cifar100_gpu_40.jsonl and, about the stages,
 the runs that cifar100_gpu_40.jsonl holds already; one that is cut is left out.
 """
 
-import json
 import logging
 import os
 import re
@@ -27,13 +26,15 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 BEGIN = time.monotonic()  # before the imports, which take seconds
 
 from cosify.errors import InputError  # noqa: E402
+from cosify.files import write_json  # noqa: E402
+from cosify.settings import flag  # noqa: E402
 
 logger = logging.getLogger("cosify")
 ROOT = Path(__file__).resolve().parents[1]
@@ -51,11 +52,11 @@ SMOKE_MINUTES = 15.0  # far more than it takes, also on a busy machine
 class SuiteArguments:
     """What to run, for how long, and where to write."""
 
-    output: str = field(default="runs/gpu_suite", metadata={"help": "Folder of the results. Default runs/gpu_suite."})
-    minutes: float = field(default=9.0, metadata={"help": "For everything. Default 9: a command there may take ten."})
-    data: str | None = field(default=None, metadata={"help": "CIFAR-100, as train.py takes it. Default: no training."})
-    stages: list[str] = field(default_factory=lambda: list(SHARES), metadata={"help": "Some of them. Default: all."})
-    smoke: bool = field(default=False, metadata={"help": "Every stage on the CPU, with little to do. Default: off."})
+    output: str = flag("runs/gpu_suite", "Folder of the results. Default runs/gpu_suite.")
+    minutes: float = flag(9.0, "For everything. Default 9: a command there may take ten.")
+    data: str | None = flag(None, "CIFAR-100, as train.py takes it. Default: no training.")
+    stages: list[str] = flag(list(SHARES), "Some of them. Default: all.")
+    smoke: bool = flag(False, "Every stage on the CPU, with little to do. Default: off.")
 
     def __post_init__(self) -> None:
         unknown = sorted(set(self.stages) - set(SHARES))
@@ -118,7 +119,7 @@ def main(args: SuiteArguments) -> None:
             table.add_row(one.stage, one.status, f"{one.seconds:.0f}", f"{one.limit:.0f}", one.said)
             ended.append(one)
             report = {"arguments": asdict(args), "stages": [asdict(one) for one in ended]}
-            (output / "suite.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+            write_json(output / "suite.json", report)
     failed = [one for one in ended if one.status in ("failed", "late")]
     for one in failed:
         logger.info("\n%s: %s, exit status %d\n%s", one.stage, one.status, one.exit_code, one.tail)
@@ -236,7 +237,7 @@ def write_environment(device: str, path: str) -> None:
     found["cuda"], found["cudnn"], found["cores"] = torch.version.cuda, torch.backends.cudnn.version(), os.cpu_count()
     if device == "cuda":
         found["nvidia_smi"] = subprocess.run(SMI, capture_output=True, text=True, check=True).stdout.strip()
-    Path(path).write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    write_json(Path(path), found)
     sys.stdout.write(f"{found.get('nvidia_smi', device)}, torch {torch.__version__}\n")
 
 

@@ -17,16 +17,15 @@ Several processes share the feature pass; the main one fits:
 
 Features are those of evaluation mode, without augmentation, standardised with mean and deviation of the training split.
 Lambda is chosen on a held-out part of it, the test split looked at once.  The folder named by --output then holds
-config.json, environment.json and metrics.jsonl.
+config.json, environment.json, metrics.jsonl and the features.
 """
 
 import logging
-import os
-from dataclasses import asdict, dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
 
-if TYPE_CHECKING:
-    from torch import Tensor
+from cosify.settings import flag
 
 logger = logging.getLogger("cosify")
 
@@ -35,92 +34,73 @@ logger = logging.getLogger("cosify")
 class ProbeArguments:
     """Settings of one probe."""
 
-    model: str = field(
-        default="", metadata={"help": "Run folder, folder, hf-hub:ORG/NAME or timm name. Needed, except with --smoke."}
+    model: str = flag("", "Run folder, folder, hf-hub:ORG/NAME or timm name. Needed, except with --smoke.")
+    data: str = flag("digits", "As in scripts/train.py. Default: scikit-learn's digits.")
+    image_column: str | None = flag(None, "Column of images. Default: the only one.")
+    label_column: str | None = flag(None, "Column of labels. Default: the only one.")
+    image_size: int | None = flag(None, "Side in pixels. Default: the backbone's own.")
+    limit_train: int | None = flag(None, "Fit on this many images. Default: all.")
+    batch_size: int = flag(256, "Images of a batch on each process. Default 256.")
+    num_workers: int | None = flag(None, "Processes that decode. Default: by cores.")
+    scaling: Literal["standardize", "raw", "l2"] = flag(
+        "standardize", "Of features; compare backbones under one alone. Default standardize."
     )
-    data: str = field(default="digits", metadata={"help": "As in scripts/train.py. Default: scikit-learn's digits."})
-    image_column: str | None = field(default=None, metadata={"help": "Column of images. Default: the only one."})
-    label_column: str | None = field(default=None, metadata={"help": "Column of labels. Default: the only one."})
-    image_size: int | None = field(default=None, metadata={"help": "Side in pixels. Default: the backbone's own."})
-    limit_train: int | None = field(default=None, metadata={"help": "Fit on this many images. Default: all."})
-    batch_size: int = field(default=256, metadata={"help": "Images of a batch on each process. Default 256."})
-    num_workers: int | None = field(default=None, metadata={"help": "Processes that decode. Default: by cores."})
-    scaling: Literal["standardize", "raw", "l2"] = field(
-        default="standardize", metadata={"help": "Of features; compare backbones under one alone. Default standardize."}
-    )
-    hold_out: float = field(default=0.2, metadata={"help": "Share of the training split to choose lambda. Default .2."})
-    seed: int = field(default=0, metadata={"help": "Of the held-out part. Default 0."})
-    output: str = field(default="runs/probe", metadata={"help": "Folder of the result. Default runs/probe."})
-    overwrite: bool = field(default=False, metadata={"help": "Replace an earlier result there. Default: refuse."})
-    smoke: bool = field(default=False, metadata={"help": "Random features of synthetic images. Default: off."})
+    hold_out: float = flag(0.2, "Share of the training split to choose lambda. Default .2.")
+    seed: int = flag(0, "Of the held-out part. Default 0.")
+    output: str = flag("runs/probe", "Folder of the result. Default runs/probe.")
+    overwrite: bool = flag(False, "Replace an earlier result there. Default: refuse.")
+    smoke: bool = flag(False, "Random features of synthetic images. Default: off.")
 
 
 def main(args: ProbeArguments) -> None:
     """Extract, fit, report."""
     import torch
     from accelerate import Accelerator
-    from accelerate.utils import gather_object
 
     from cosify.command import set_up_logging, show
-    from cosify.data import PipelineSettings, Preprocessing, Shard, load_splits, open_data
-    from cosify.evaluation import embeddings, linear_probe
-    from cosify.training import FinetuneArguments, RunFolder
+    from cosify.data import Shard, load_splits
+    from cosify.evaluation import FeaturePass, feature_bank, linear_probe
+    from cosify.training import RunFolder
+    from cosify.training.data_record import from_main
     from cosify.training.environment import describe_environment
-    from cosify.training.finetune import start_model
+    from cosify.training.opener import open_model
+    from cosify.training.session import on_terminal
 
     set_up_logging()
     if args.smoke:
         args = replace(args, data="synthetic")
     accelerator: Any = Accelerator(cpu=not torch.accelerator.is_available())
     shard = Shard(accelerator.process_index, accelerator.num_processes)
-    settings = FinetuneArguments(model=args.model, image_size=args.image_size, smoke=args.smoke)
-    model = start_model(settings, head="linear")
-    preprocessing = Preprocessing.of_pretrained(model, args.image_size)
+    model, preprocessing = open_model(args.model, args.image_size, smoke=args.smoke)
+    model.to(accelerator.device)
     splits = load_splits(args.data, image_column=args.image_column, label_column=args.label_column)
     splits = splits if args.limit_train is None else splits.limit_train(args.limit_train)
-    pipeline = PipelineSettings(augment="none", num_workers=args.num_workers)
-    data = open_data(
-        splits,
-        pipeline,
-        preprocessing,
-        data=args.data,
-        device=accelerator.device,
-        local_processes=int(os.environ.get("LOCAL_WORLD_SIZE", "1")),
-        show_progress=bool(accelerator.is_main_process),
-    )
     config = {"script": "ProbeArguments", "arguments": asdict(args), "world_size": shard.world_size}
-    if accelerator.is_main_process:  # before the long part: a folder in use is said at once
-        folder = RunFolder.create(args.output, config, overwrite=args.overwrite)
-        folder.write_environment(describe_environment(accelerator.device, shard.world_size))
-    model.reset_classifier(0)  # type: ignore[operator]  # every timm classifier has it
-    model.to(accelerator.device)
-    parts = []
-    for batches in (data.plain_train_batches(args.batch_size, shard), data.test_batches(args.batch_size, shard)):
-        parts.append(join(gather_object([embeddings(model, batches)])))
+    made: list[RunFolder] = []
+
+    def make() -> Path:
+        made.append(RunFolder.create(args.output, config, overwrite=args.overwrite))
+        made[0].write_environment(describe_environment(accelerator.device, shard.world_size))
+        return made[0].path
+
+    features = from_main(accelerator, make) / "features"  # before the long part: a folder in use is said at once
+    run = FeaturePass(args.batch_size, args.num_workers, shard, accelerator.wait_for_everyone, on_terminal(accelerator))
+    banks = [feature_bank(model, splits.only(name), preprocessing, features / name, run) for name in ("train", "test")]
     if not accelerator.is_main_process:
         return
-    (train_features, train_labels), (test_features, test_labels) = parts
-    logger.info("features: %d train, %d test, %d dimensions", len(train_features), *test_features.shape)
+    train, test = [(torch.from_numpy(bank.embedding.copy()), torch.from_numpy(bank.labels.copy())) for bank in banks]
+    logger.info("features: %d train, %d test, %d dimensions", len(train[0]), *test[0].shape)
     result = linear_probe(
-        train_features,
-        train_labels,
-        test_features,
-        test_labels,
-        num_classes=len(data.label_names),
+        *train,
+        *test,
+        num_classes=len(splits.label_names),
         hold_out=args.hold_out,
         seed=args.seed,
         scaling=args.scaling,
     )
-    folder.append_metrics({"kind": "probe", "step": 0, **asdict(result)})
-    folder.put_in_place()
+    made[0].append_metrics({"kind": "probe", "step": 0, **asdict(result)})
+    made[0].put_in_place()
     show(summary(result, args.output))
-
-
-def join(parts: "list[tuple[Tensor, Tensor]]") -> "tuple[Tensor, Tensor]":
-    """Return features and labels of all processes, in their order."""
-    import torch
-
-    return torch.cat([features for features, _ in parts]), torch.cat([labels for _, labels in parts])
 
 
 def summary(result: Any, folder: str) -> Any:

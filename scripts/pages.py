@@ -66,6 +66,7 @@ def page(template: str) -> str:
             loop=json.loads(read("benchmark_loop/figures.json")),
             gpu_loop=json.loads(read("gpu/nvidia_h200/loop.json")),
             backbones=backbones,
+            omniglot=[json.loads(line) for line in read("omniglot_cosface_ls/metrics.jsonl").splitlines()],
         )
         + "\n"
     )

@@ -12,10 +12,11 @@ command: what is there is not sent again.
 """
 
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cosify.errors import InputError
+from cosify.settings import flag
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -29,13 +30,13 @@ logger = logging.getLogger("cosify")
 class PublishArguments:
     """Settings of one upload."""
 
-    model: str = field(default="", metadata={"help": "Run or folder of cosify.save; the first word on the line."})
-    repo: str = field(default="", metadata={"help": "OWNER/NAME on the hub; made if it is not there."})
-    push: bool = field(default=False, metadata={"help": "Upload. Default: check and show only."})
-    private: bool = field(default=False, metadata={"help": "Make a private repository. Default: public."})
-    revision: str | None = field(default=None, metadata={"help": "Branch, made if it is not there. Default: main."})
-    create_pr: bool = field(default=False, metadata={"help": "Open a pull request instead. Default: commit."})
-    message: str = field(default="Upload with cosify", metadata={"help": "Of the commit."})
+    model: str = flag("", "Run or folder of cosify.save; the first word on the line.")
+    repo: str = flag("", "OWNER/NAME on the hub; made if it is not there.")
+    push: bool = flag(False, "Upload. Default: check and show only.")
+    private: bool = flag(False, "Make a private repository. Default: public.")
+    revision: str | None = flag(None, "Branch, made if it is not there. Default: main.")
+    create_pr: bool = flag(False, "Open a pull request instead. Default: commit.")
+    message: str = flag("Upload with cosify", "Of the commit.")
 
 
 def main(args: PublishArguments) -> None:

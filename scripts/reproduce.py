@@ -15,11 +15,12 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cosify.errors import InputError
+from cosify.settings import flag
 
 logger = logging.getLogger("cosify")
 
@@ -41,14 +42,12 @@ RUN = "runs/reproduce/{head}"
 class ReproduceArguments:
     """Settings."""
 
-    target: str = field(
-        default="all", metadata={"help": "table1 to table7, fig1 to fig4, or all; the first word. Default: all."}
-    )
-    run: bool = field(default=False, metadata={"help": "Run what is missing. Default: show the commands."})
-    cifar100: str = field(default="uoft-cs/cifar100", metadata={"help": "Folder or hub id. Default: the hub's."})
-    cifar10: str = field(default="uoft-cs/cifar10:test", metadata={"help": "DATA:SPLIT. Default: the hub's."})
-    omniglot: str = field(default="", metadata={"help": "DATA:SPLIT of handwritten characters. Default: left out."})
-    output: str = field(default="runs/reproduce", metadata={"help": "Folder of the tables and pictures."})
+    target: str = flag("all", "table1 to table7, fig1 to fig4, or all; the first word. Default: all.")
+    run: bool = flag(False, "Run what is missing. Default: show the commands.")
+    cifar100: str = flag("uoft-cs/cifar100", "Folder or hub id. Default: the hub's.")
+    cifar10: str = flag("uoft-cs/cifar10:test", "DATA:SPLIT. Default: the hub's.")
+    omniglot: str = flag("", "DATA:SPLIT of handwritten characters. Default: left out.")
+    output: str = flag("runs/reproduce", "Folder of the tables and pictures.")
 
 
 @dataclass(frozen=True)

@@ -10,13 +10,14 @@ timm name; stock softmax heads too.  DATA are images like those to train on; the
 model's classes.  --output then holds scan.json, scan.md, kappa.png and the features.
 """
 
-import json
 import logging
 import shlex
 import sys
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from cosify.settings import flag
 
 if TYPE_CHECKING:
     from cosify.evaluation import KappaScan
@@ -28,18 +29,16 @@ logger = logging.getLogger("cosify")
 class ScanArguments:
     """Settings of one scan."""
 
-    model: str = field(default="", metadata={"help": "The classifier; the first word on the line."})
-    data: str = field(default="digits", metadata={"help": "DATA or DATA:SPLIT, the second word. Default: digits."})
-    limit: int = field(default=1000, metadata={"help": "Images to look at, drawn at random. Default 1000."})
-    image_column: str | None = field(default=None, metadata={"help": "Column of images. Default: the only one."})
-    label_column: str | None = field(default=None, metadata={"help": "Column of labels. Default: the only one."})
-    image_size: int | None = field(default=None, metadata={"help": "Side in pixels. Default: the model's own."})
-    batch_size: int = field(
-        default=16, metadata={"help": "Images of a batch. Default 16: a CPU needs twice the time for 64 of 224 px."}
-    )
-    num_workers: int | None = field(default=None, metadata={"help": "Processes that decode. Default: by cores."})
-    output: str = field(default="runs/scan", metadata={"help": "Folder of the result. Default runs/scan."})
-    smoke: bool = field(default=False, metadata={"help": "A small random model on synthetic images. Default: off."})
+    model: str = flag("", "The classifier; the first word on the line.")
+    data: str = flag("digits", "DATA or DATA:SPLIT, the second word. Default: digits.")
+    limit: int = flag(1000, "Images to look at, drawn at random. Default 1000.")
+    image_column: str | None = flag(None, "Column of images. Default: the only one.")
+    label_column: str | None = flag(None, "Column of labels. Default: the only one.")
+    image_size: int | None = flag(None, "Side in pixels. Default: the model's own.")
+    batch_size: int = flag(16, "Images of a batch. Default 16: a CPU needs twice the time for 64 of 224 px.")
+    num_workers: int | None = flag(None, "Processes that decode. Default: by cores.")
+    output: str = flag("runs/scan", "Folder of the result. Default runs/scan.")
+    smoke: bool = flag(False, "A small random model on synthetic images. Default: off.")
 
 
 def main(args: ScanArguments) -> None:
@@ -48,14 +47,13 @@ def main(args: ScanArguments) -> None:
     from rich import get_console
 
     from cosify.command import set_up_logging, show_markdown
-    from cosify.data import Preprocessing, load_images
+    from cosify.data import load_images
     from cosify.evaluation import FeaturePass, check_label_names, feature_bank, scan_bank
-    from cosify.files import write_whole
+    from cosify.files import write_json, write_whole
     from cosify.folders import refuse_results_of_others
     from cosify.plots import plot_kappa_histogram
-    from cosify.training import FinetuneArguments
     from cosify.training.environment import describe_environment
-    from cosify.training.finetune import start_model
+    from cosify.training.opener import open_model
 
     set_up_logging()
     output = Path(args.output)
@@ -64,19 +62,18 @@ def main(args: ScanArguments) -> None:
         args = replace(args, data="synthetic")
     device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
     assert device is not None
-    model = start_model(FinetuneArguments(model=args.model, image_size=args.image_size, smoke=args.smoke)).to(device)
-    preprocessing = Preprocessing.of_pretrained(model, args.image_size)
+    model, preprocessing = open_model(args.model, args.image_size, smoke=args.smoke)
     images = load_images(args.data, image_column=args.image_column, label_column=args.label_column)
     check_label_names(model, images.label_names)
     run = FeaturePass(args.batch_size, args.num_workers, show_progress=get_console().is_terminal)
-    bank = feature_bank(model, images.only("test", args.limit), preprocessing, output / "bank", run)
+    bank = feature_bank(model.to(device), images.only("test", args.limit), preprocessing, output / "bank", run)
     scan = scan_bank(bank)
     record = {
         "command": shlex.join(["python", "scripts/scan.py", *sys.argv[1:]]),
         "environment": describe_environment(device, 1),
         **asdict(scan),
     }
-    write_whole(output / "scan.json", json.dumps(record, indent=2) + "\n")
+    write_json(output / "scan.json", record)
     text = markdown(args, scan)
     write_whole(output / "scan.md", text)
     name = Path(args.model).name or "smoke"

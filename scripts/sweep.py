@@ -13,9 +13,12 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from cosify.files import write_whole
+from cosify.settings import flag
 
 if TYPE_CHECKING:
     from cosify.heads import CosineHead
@@ -25,11 +28,8 @@ if TYPE_CHECKING:
 class SweepArguments:
     """What to sweep."""
 
-    models: list[str] = field(
-        default_factory=lambda: ["*"],
-        metadata={"help": "Patterns of timm's architectures and transformers' classes. Default: all."},
-    )
-    output: str = field(default="runs/sweep", metadata={"help": "Folder for sweep.jsonl and sweep.md."})
+    models: list[str] = flag(["*"], "Patterns of timm's architectures and transformers' classes. Default: all.")
+    output: str = flag("runs/sweep", "Folder for sweep.jsonl and sweep.md.")
 
 
 @dataclass(frozen=True)
@@ -174,21 +174,20 @@ def table(rows: list[Row]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def main(args: SweepArguments) -> list[Row]:
-    """Run the sweep, write sweep.jsonl and sweep.md, and return the rows."""
+def main(args: SweepArguments) -> None:
+    """Run the sweep, write sweep.jsonl and sweep.md."""
     import cosify  # noqa: F401
 
     logging.getLogger("cosify").setLevel(logging.ERROR)
     rows = [*sweep_timm(args.models), *sweep_transformers(args.models)]
     folder = Path(args.output)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "sweep.jsonl").write_text("".join(json.dumps(asdict(row)) + "\n" for row in rows), encoding="utf-8")
-    (folder / "sweep.md").write_text(table(rows), encoding="utf-8")
+    write_whole(folder / "sweep.jsonl", "".join(json.dumps(asdict(row)) + "\n" for row in rows))
+    write_whole(folder / "sweep.md", table(rows))
     sys.stdout.write(table(rows))
-    return rows
 
 
 if __name__ == "__main__":
-    from transformers import HfArgumentParser
+    from cosify.command import run_main
 
-    main(HfArgumentParser(SweepArguments).parse_args_into_dataclasses()[0])
+    run_main(main, SweepArguments, __doc__)

@@ -1,6 +1,5 @@
 """What every training script does around its run: logging, errors, signals, export, figure, summary."""
 
-import argparse
 import logging
 import os
 import re
@@ -9,7 +8,6 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -19,9 +17,9 @@ from cosify.extras import require_lab
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from cosify.training import RunArguments, TrainResult
+    from cosify.training import TrainResult
 
-Arguments = TypeVar("Arguments", bound="RunArguments")
+Arguments = TypeVar("Arguments")
 # What gloo and NCCL say where another process is gone or silent; their errors have no type of their own.
 LOST = re.compile("closed by peer|reset by peer|timed out|timeout|broken pipe|remote worker", re.IGNORECASE)
 
@@ -107,21 +105,10 @@ def run_main(main: Callable[[Any], None], kind: type, description: str | None, p
         positional: flags that words before the first flag stand for, one each, the rest for the last.
     """
     with one_line_errors():
-        from transformers import HfArgumentParser
+        from cosify.training.parse import parse_arguments
 
-        formatter = argparse.RawDescriptionHelpFormatter
-        parser = HfArgumentParser(kind, description=description, formatter_class=formatter, allow_abbrev=False)
-        arguments = with_flags(sys.argv[1:], positional)
-        main(*parser.parse_args_into_dataclasses(arguments, look_for_args_file=False))
+        main(parse_arguments(kind, None, description, positional))
         leave_processes()
-
-
-def with_flags(arguments: Sequence[str], positional: Sequence[str]) -> list[str]:
-    """Return the arguments with a flag before each of the words that come first: HfArgumentParser knows flags alone."""
-    words = list(takewhile(lambda word: not word.startswith("-"), arguments)) if positional else []
-    single, last = words[: len(positional) - 1], words[len(positional) - 1 :]
-    flags = [text for name, word in zip(positional, single, strict=False) for text in (f"--{name}", word)]
-    return [*flags, *([f"--{positional[-1]}", *last] if last else []), *arguments[len(words) :]]
 
 
 def leave_processes() -> None:

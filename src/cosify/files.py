@@ -2,11 +2,13 @@
 
 import glob
 import hashlib
+import json
 import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 CHUNK = 1 << 24  # bytes
 
@@ -29,6 +31,11 @@ def write_whole(path: Path, text: str) -> None:
     """
     with written_aside(path) as aside:
         aside.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write what JSON can hold, indented, as `write_whole` does."""
+    write_whole(path, json.dumps(content, indent=2) + "\n")
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from PIL import Image
 
 from cosify.data import ImageSet, Splits, decode_splits, load_splits, tensors
 from tests.data.folders import image_folder, picture, splits_of
+from tests.processes import run_python
 
 CPU = torch.device("cpu")
 
@@ -109,3 +110,30 @@ def test_what_does_not_fit_is_refused_before_decoding(monkeypatch: pytest.Monkey
 
 def test_free_memory_is_plausible() -> None:
     assert 2**20 < tensors.free_memory(CPU) < 2**50
+
+
+MEMORY = """
+import resource
+import torch
+from PIL import Image
+from cosify.data import PipelineSettings, Preprocessing, open_data
+from tests.data.folders import splits_of
+
+def opened(num, side):
+    images = [Image.new("RGB", (side, side), (row, row, row)) for row in range(num)]
+    splits, settings = splits_of(images, [row % 2 for row in range(num)]), PipelineSettings(pipeline="device")
+    del images
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    data = open_data(splits, settings, Preprocessing(None, side), data="own", device=torch.device("cpu"))
+    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    return (data.train.images.nbytes + data.test.images.nbytes) / 2**20, grown
+
+opened(2, 8)  # what is imported and compiled on the way
+print(*opened(MORE, 1024))
+"""
+
+
+def test_the_set_lies_in_memory_once() -> None:
+    size, grown = map(float, run_python("-c", MEMORY.replace("MORE", "64")).split())
+    assert size == 2 * 64 * 3
+    assert 0.25 * size < grown < 1.4 * size  # the images that the splits were made of had made room for some

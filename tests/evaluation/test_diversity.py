@@ -12,7 +12,7 @@ import torch
 from scipy.linalg import hadamard
 from torch import Tensor
 
-from cosify.evaluation import diversity as module
+from cosify.evaluation import rows as walker
 from cosify.evaluation.diversity import (
     DEFAULT_RTOL,
     Diversity,
@@ -245,7 +245,7 @@ def test_blocks_arrays_and_tensors_agree(tmp_path: Path, monkeypatch: pytest.Mon
     targets = np.load(tmp_path / "labels.npy", mmap_mode="r")
     angles = span_angles_deg(embedding, weight), class_angles_deg(embedding, labels, weight)
     for size in (1, 7, 100, 101):
-        monkeypatch.setattr(module, "ROWS", size)
+        monkeypatch.setattr(walker, "AT_ONCE", size)
         close(feature_diversity(rows, targets, weight), expected)
         torch.testing.assert_close((span_angles_deg(rows, weight), class_angles_deg(rows, targets, weight)), angles)
 

@@ -1,5 +1,7 @@
 """The CIFAR-stem ResNets as timm models."""
 
+from pathlib import Path
+
 import pytest
 import timm
 import torch
@@ -9,6 +11,7 @@ from torch import nn
 import cosify
 from cosify.heads import CosineLinear
 from cosify.models.cifar_resnet import CifarResNet, scaled_channels
+from cosify.models.stage_freezing import stages
 
 
 @pytest.mark.parametrize(
@@ -32,6 +35,23 @@ def test_stem_keeps_the_resolution() -> None:
     assert model.layer1[0].downsample is None
     assert model.forward_features(torch.zeros(1, 1, 32, 32)).shape == (1, 128, 4, 4)
     assert model(torch.zeros(2, 1, 32, 32)).shape == (2, 100)
+
+
+def test_a_neck_centres_what_the_classifier_is_given(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    plain = timm.create_model("resnet18_cifar", num_classes=5, width=0.125)
+    model = timm.create_model("resnet18_cifar", num_classes=5, width=0.125, neck=True, head="cos", kappa=10.0)
+    model.load_state_dict(
+        {name: value for name, value in plain.state_dict().items() if "fc." not in name}, strict=False
+    )
+    images = torch.randn(16, 3, 32, 32)
+    given = model.forward_head(model.forward_features(images), pre_logits=True)
+    pooled = plain.forward_head(plain.forward_features(images), pre_logits=True)
+    torch.testing.assert_close(given, nn.functional.batch_norm(pooled, None, None, training=True), rtol=1e-4, atol=1e-4)
+    cosify.save(model, tmp_path / "saved")
+    opened = cosify.load(tmp_path / "saved")
+    torch.testing.assert_close(opened.eval()(images), model.eval()(images))
+    assert {"neck.weight", "neck.bias"} <= set(stages(model)[-1])
 
 
 def test_stem_is_initialised_as_the_other_convolutions_are() -> None:

@@ -14,11 +14,11 @@ import torch
 import yaml
 
 import cosify
-from cosify.command import with_flags
 from cosify.data import load_splits
 from cosify.evaluation import FeatureBank, assess, scan_bank, verdict
 from cosify.plots.examples import data_uri
 from cosify.training import TrainArguments, train
+from cosify.training.parse import with_flags
 from scripts import evaluate, reproduce, scan
 
 

@@ -60,6 +60,7 @@ TASKS = {
     "./data/sun397": Task(397, 19_850),
     "./data/dtd": Task(47, 3760),
     "./data/flowers": Task(102, 2040),
+    "./data/omniglot:train": Task(964, 15_424, (1, 28, 28)),
     "./data/ms1mv3": Task(93_431, 5_179_510, (3, 112, 112)),
     "./data/imagenet_lt": Task(1000, 115_846),
     "./data/places_lt": Task(365, 62_500),

@@ -5,7 +5,7 @@ from typing import Any
 
 from cosify.training import read_metrics
 
-TIMES = ("seconds", "images_per_second", "ceiling_images_per_second", "waiting_share")
+TIMES = ("seconds", "images_per_second", "waiting_share")
 
 
 def recorded(folder: Path) -> list[dict[str, Any]]:

@@ -10,9 +10,10 @@ import torch
 import cosify
 from cosify.errors import InputError
 from cosify.hub import load
-from cosify.training import FinetuneArguments, TrainArguments
-from cosify.training.finetune import start_model
-from cosify.training.model import ModelChoice, build_model, layout_of
+from cosify.models.layout import training_layout
+from cosify.training import TrainArguments
+from cosify.training.model import ModelChoice, build_model
+from cosify.training.opener import open_model
 
 VIT = "vit_tiny_patch16_224"
 SMALL = {"depth": 1, "embed_dim": 16, "num_heads": 2}  # of it
@@ -48,7 +49,7 @@ def test_a_pretrained_network_is_set_to_another_size(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = timm.create_model(VIT, num_classes=3, head="cos", kappa=5.0, **SMALL)
     cosify.save(model, tmp_path / "own")
-    found = start_model(FinetuneArguments(model=str(tmp_path / "own"), image_size=48))
+    found, _ = open_model(str(tmp_path / "own"), 48)
     expected = timm.create_model(f"local-dir:{tmp_path / 'own'}", pretrained=True, img_size=48).eval()(PIXELS)
     torch.testing.assert_close(found.eval()(PIXELS), expected)
     cosify.save(found, tmp_path / "other")
@@ -63,17 +64,17 @@ def test_a_transformers_network_that_takes_one_size_says_so(tmp_path: Path) -> N
     with pytest.raises(
         InputError, match=r"ViTForImageClassification takes no images of 48x48 pixels \(Input image size"
     ):
-        start_model(FinetuneArguments(model=str(tmp_path), image_size=48))
+        open_model(str(tmp_path), 48)
 
 
 def test_a_network_is_channels_last_where_that_works() -> None:
     cpu = torch.device("cpu")
     wide = timm.create_model("resnet18_cifar", width=0.125, in_chans=3, num_classes=10)  # 8 channels and more
     narrow = built("resnet10t", (32, 32), "stem_width=8", "channels=(8, 8, 8, 16)")  # 6 in the stem
-    assert layout_of(wide, cpu) == torch.channels_last
-    assert layout_of(narrow, cpu) == layout_of(torch.nn.Conv2d(3, 8, 1), cpu) == torch.contiguous_format
-    assert layout_of(narrow, torch.device("cuda")) == torch.channels_last
-    assert layout_of(wide, torch.device("mps")) == torch.contiguous_format
+    assert training_layout(wide, cpu) == torch.channels_last
+    assert training_layout(narrow, cpu) == training_layout(torch.nn.Conv2d(3, 8, 1), cpu) == torch.contiguous_format
+    assert training_layout(narrow, torch.device("cuda")) == torch.channels_last
+    assert training_layout(wide, torch.device("mps")) == torch.contiguous_format
 
     gradients = []
     for layout in (torch.contiguous_format, torch.channels_last):

@@ -6,7 +6,7 @@ import torch
 
 import cosify
 from cosify.training import TrainArguments
-from cosify.training.optimizer import make_optimizer, make_schedule
+from cosify.training.optimizer import fused, make_optimizer, make_schedule
 
 
 def model_with(kappa: str) -> torch.nn.Module:
@@ -22,6 +22,15 @@ def test_sgd_is_nesterov_and_vectors_do_not_decay() -> None:
     assert decay[id(model.get_classifier().weight)] == 0.01
     assert decay[id(model.get_classifier().log_kappa)] == 0.0
     assert len(decay) == len(list(model.parameters()))
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("sgd", {"fused": True}), ("AdamW", {"fused": True}), ("lookahead_sgd", {"fused": True}), ("lamb", {}), ("?", {})],
+)
+def test_steps_are_fused_on_cuda_alone(name: str, expected: dict[str, bool]) -> None:
+    assert fused(name, torch.device("cuda")) == expected
+    assert fused(name, torch.device("cpu")) == fused(name, torch.device("mps")) == {}
 
 
 def test_warm_up_then_cosine_to_zero() -> None:

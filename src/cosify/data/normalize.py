@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+AT_ONCE = 1 << 22  # pixels whose squares are held: 16 MB
 SMALLEST_STD = 1 / 255  # one grey level: a channel without contrast must not divide by zero
 
 
@@ -26,8 +27,8 @@ class Normalization:
         count = images.numel() // images.shape[1]
         total = torch.zeros(images.shape[1], dtype=torch.float64)
         squares = torch.zeros_like(total)
-        for chunk in images.split(4096):  # in chunks: a float copy of all images would not fit
-            pixels = chunk.to(torch.int64)
+        for chunk in images.split(max(1, AT_ONCE // images[0].numel())):  # sums of integers: the same for any chunks
+            pixels = chunk.to(torch.int32)
             total += pixels.sum(dim=(0, 2, 3)).cpu()
             squares += pixels.square().sum(dim=(0, 2, 3)).cpu()
         mean = total / count

@@ -49,7 +49,7 @@ class PipelineSettings:
 
 
 @dataclass(frozen=True)
-class _Survey:
+class Survey:
     """What a sample of the training images looks like."""
 
     channels: int
@@ -66,6 +66,7 @@ def open_data(
     device: torch.device,
     local_processes: int = 1,
     show_progress: bool = False,
+    survey: Survey | None = None,
 ) -> Data:
     """Choose the pipeline and build it.
 
@@ -77,13 +78,14 @@ def open_data(
         device: where batches go.
         local_processes: training processes on this machine, which share its cores.
         show_progress: draw a bar while images are decoded.
+        survey: of these images, where `choose_pipeline` has looked at them already.
 
     Raises:
         ValueError: if images cannot be read, the settings contradict each other, or memory does not suffice.
     """
     built_in = base_and_split(data)[0] in BUILT_IN
-    survey = _survey(splits, preprocessing)
-    if _resident(splits, settings, preprocessing, survey):
+    pipeline, survey = choose_pipeline(splits, settings, preprocessing, survey)
+    if pipeline == "device":
         shift: Augmentation = "crop" if built_in else "crop-flip"
         if settings.augment != "auto":
             shift = settings.augment  # type: ignore[assignment]  # not timm, which is never resident
@@ -96,6 +98,8 @@ def open_data(
             show_progress=show_progress,
         )
         return DeviceData(train, test, splits.label_names, shift, _given(preprocessing, train.images.shape[1]))
+    if survey is None:  # the pipeline was asked for
+        survey = _survey(splits, preprocessing)
     shape = _shape(survey, preprocessing)
     options = dict(settings.transform)
     if survey.channels == 1 and options.get("auto_augment"):
@@ -122,17 +126,49 @@ def open_data(
 
 
 def choose_pipeline(
-    splits: Splits, settings: PipelineSettings, preprocessing: Preprocessing
-) -> Literal["device", "workers"]:
+    splits: Splits, settings: PipelineSettings, preprocessing: Preprocessing, survey: Survey | None = None
+) -> tuple[Literal["device", "workers"], Survey | None]:
     """Return the pipeline that `open_data` takes; it follows from the data and the settings alone.
+
+    Args:
+        splits: train and test split.
+        settings: how images become batches.
+        preprocessing: what the network expects.
+        survey: of these images, if there is one.
+
+    Returns:
+        The pipeline, and the survey of the images where it follows from them.
 
     Raises:
         ValueError: if images cannot be read, or the settings contradict each other.
     """
-    return "device" if _resident(splits, settings, preprocessing, _survey(splits, preprocessing)) else "workers"
+    wants_timm = settings.augment == "timm" or bool(settings.transform)
+    if preprocessing.processor is not None and (settings.augment != "none" or settings.transform):
+        raise InputError(
+            "images of a transformers model go through its own image processor, which augments nothing, expected"
+            " augment none; to train here, name a timm model"
+        )
+    if settings.transform and settings.augment not in ("auto", "timm"):
+        raise InputError(
+            f"augment is {settings.augment!r} and transform is {dict(settings.transform)}, expected one of them; use"
+            " augment timm, or drop transform"
+        )
+    if settings.pipeline == "device" and (wants_timm or splits.streaming or preprocessing.processor is not None):
+        why = "streaming" if splits.streaming else "timm's transform" if wants_timm else "a model's image processor"
+        raise InputError(f"pipeline is 'device' with {why}, which needs worker processes; use pipeline auto or workers")
+    if preprocessing.processor is not None or wants_timm or splits.streaming:
+        return "workers", survey
+    if settings.pipeline != "auto":
+        return settings.pipeline, survey
+    survey = _survey(splits, preprocessing) if survey is None else survey
+    side = survey.side if preprocessing.image_size is None else (preprocessing.image_size,) * 2
+    assert splits.num_test is not None
+    num_bytes = (splits.num_train + splits.num_test) * Layout(survey.channels, *side, resize=False).num_bytes
+    fits = survey.alike and max(side) <= LARGEST_RESIDENT_SIDE and num_bytes <= RESIDENT_BYTES
+    return "device" if fits else "workers", survey
 
 
-def _shape(survey: _Survey, preprocessing: Preprocessing) -> tuple[int, int, int]:
+def _shape(survey: Survey, preprocessing: Preprocessing) -> tuple[int, int, int]:
     """Return channels, height and width that images reach the network with, from the workers."""
     if preprocessing.processor is not None:
         return ImageProcessor(preprocessing.processor).shape_of(survey.side[::-1], survey.channels)
@@ -221,7 +257,7 @@ def _given(preprocessing: Preprocessing, channels: int) -> Normalization | None:
     return Normalization.of_pretrained(preprocessing.mean, preprocessing.std, channels)
 
 
-def _survey(splits: Splits, preprocessing: Preprocessing) -> _Survey:
+def _survey(splits: Splits, preprocessing: Preprocessing) -> Survey:
     column = splits.image_column
     if splits.streaming:
         rows: Any = enumerate(islice(undecoded(splits.train, column), SURVEYED))
@@ -234,30 +270,4 @@ def _survey(splits: Splits, preprocessing: Preprocessing) -> _Survey:
         raise InputError("the stream of split 'train' has no rows, expected at least one image; check its files")
     sides = {(image.height, image.width) for image in images}
     channels = max(map(channels_of, images)) if preprocessing.channels is None else preprocessing.channels
-    return _Survey(channels, (images[0].height, images[0].width), len(sides) == 1)
-
-
-def _resident(splits: Splits, settings: PipelineSettings, preprocessing: Preprocessing, survey: _Survey) -> bool:
-    wants_timm = settings.augment == "timm" or bool(settings.transform)
-    if preprocessing.processor is not None and (settings.augment != "none" or settings.transform):
-        raise InputError(
-            "images of a transformers model go through its own image processor, which augments nothing, expected"
-            " augment none; to train here, name a timm model"
-        )
-    if settings.transform and settings.augment not in ("auto", "timm"):
-        raise InputError(
-            f"augment is {settings.augment!r} and transform is {dict(settings.transform)}, expected one of them; use"
-            " augment timm, or drop transform"
-        )
-    if settings.pipeline == "device" and (wants_timm or splits.streaming or preprocessing.processor is not None):
-        why = "streaming" if splits.streaming else "timm's transform" if wants_timm else "a model's image processor"
-        raise InputError(f"pipeline is 'device' with {why}, which needs worker processes; use pipeline auto or workers")
-    if preprocessing.processor is not None:
-        return False
-    if settings.pipeline != "auto" or wants_timm or splits.streaming or not survey.alike:
-        return settings.pipeline == "device"
-    side = survey.side if preprocessing.image_size is None else (preprocessing.image_size,) * 2
-    layout = Layout(survey.channels, *side, resize=False)
-    assert splits.num_test is not None
-    num_bytes = (splits.num_train + splits.num_test) * layout.num_bytes
-    return max(side) <= LARGEST_RESIDENT_SIDE and num_bytes <= RESIDENT_BYTES
+    return Survey(channels, (images[0].height, images[0].width), len(sides) == 1)

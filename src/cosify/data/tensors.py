@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +16,8 @@ from cosify.errors import InputError
 if TYPE_CHECKING:
     from datasets import Dataset
     from PIL.Image import Image
+
+COPIED = 1 << 24  # bytes of pixels that go to the device at once
 
 
 @dataclass(frozen=True)
@@ -90,15 +93,10 @@ def decode_splits(
     while True:
         check_memory(len(splits.train) + len(splits.test), layout, device)
         try:
-            sets = [
-                _decode(split, name, splits, layout, fallback_size, show_progress)
-                for name, split in (("train", splits.train), ("test", splits.test))
-            ]
+            train = _decode(splits, "train", layout, fallback_size, device, show_progress)
+            return train, _decode(splits, "test", layout, fallback_size, device, show_progress)
         except _OtherLayoutError as found:
             layout = found.layout
-            continue
-        train, test = (ImageSet(decoded.images.to(device), decoded.labels.to(device)) for decoded in sets)
-        return train, test
 
 
 def check_memory(num_images: int, layout: Layout, device: torch.device) -> None:
@@ -123,30 +121,31 @@ def free_memory(device: torch.device) -> int:
 
 
 def _first_layout(train: "Dataset", column: str, image_size: int | None) -> Layout:
-    _, image = next(_images(train.select([0]), "train", column))
+    image = next(_images(train.select([0]), "train", column))
     if image_size is not None:
         return Layout(channels_of(image), image_size, image_size, resize=True)
     return Layout(channels_of(image), image.height, image.width, resize=False)
 
 
 def _decode(
-    split: "Dataset", name: str, splits: Splits, layout: Layout, fallback_size: int, show_progress: bool
+    splits: Splits, name: str, layout: Layout, fallback_size: int, device: torch.device, show_progress: bool
 ) -> ImageSet:
+    """Decode a split, some megabytes at a time: beside the tensor on the device there is no second one on the host."""
     from rich.progress import track
 
-    images = np.empty((len(split), layout.height, layout.width, layout.channels), dtype=np.uint8)
+    split = splits.split(name)
+    images = torch.empty((len(split), layout.channels, layout.height, layout.width), dtype=torch.uint8, device=device)
     rows = _images(split, name, splits.image_column)
-    for row, image in track(
-        rows, description=f"decoding {name}", total=len(split), disable=not show_progress, transient=True
-    ):
-        images[row] = _pixels(image, layout, fallback_size)
-    labels = labels_of(splits, name)
-    return ImageSet(torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(), labels)
+    shown = track(rows, f"decoding {name}", len(split), disable=not show_progress, transient=True)
+    for part in images.split(max(1, COPIED // layout.num_bytes)):
+        pixels = np.stack([_pixels(image, layout, fallback_size) for image in islice(shown, len(part))])
+        part.copy_(torch.from_numpy(pixels).permute(0, 3, 1, 2))
+    return ImageSet(images, labels_of(splits, name).to(device))
 
 
-def _images(split: "Dataset", name: str, column: str) -> Iterator[tuple[int, "Image"]]:
+def _images(split: "Dataset", name: str, column: str) -> Iterator["Image"]:
     for row, cell in enumerate(undecoded(split.select_columns([column]), column)):
-        yield row, open_image(cell[column], row, name)
+        yield open_image(cell[column], row, name)
 
 
 def _pixels(image: "Image", layout: Layout, fallback_size: int) -> np.ndarray[Any, np.dtype[np.uint8]]:

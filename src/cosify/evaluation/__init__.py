@@ -8,7 +8,6 @@ from cosify.evaluation.calibration_error import Calibration, kappa_calibrations,
 from cosify.evaluation.decision import Decision, DecisionBatch, Decisions
 from cosify.evaluation.detection_metrics import Detection, Interval, detection, threshold_at
 from cosify.evaluation.diversity import Diversity, class_angles_deg, feature_diversity, span_angles_deg
-from cosify.evaluation.embedding_pass import embeddings
 from cosify.evaluation.features import FeaturePass, feature_bank
 from cosify.evaluation.in_words import verdict
 from cosify.evaluation.kappa_scan import KappaScan, scan_bank
@@ -49,7 +48,6 @@ __all__ = [
     "check_label_names",
     "class_angles_deg",
     "detection",
-    "embeddings",
     "feature_bank",
     "feature_diversity",
     "kappa_calibrations",

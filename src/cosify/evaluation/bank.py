@@ -17,6 +17,7 @@ from torch import Tensor
 from cosify.data import Preprocessing
 from cosify.errors import InputError
 from cosify.evaluation.json_records import from_json
+from cosify.evaluation.rows import row_blocks
 from cosify.functional import cosine, ls_kappa
 from cosify.heads import CosineLinear, EvalKappa
 
@@ -34,7 +35,6 @@ DTYPES = {
     "log_sum_exp": np.float32,
 }
 OWN = ("bank.json", "classifier.safetensors", *(f"{name}.npy" for name in DTYPES))  # files of a bank
-ROWS = 4096  # of a block
 REPLACED_MEANWHILE = 10  # times that a bank may be while it is opened
 
 
@@ -159,9 +159,8 @@ class FeatureBank:
         return np.concatenate([np.empty(0), *(rows.double().norm(dim=1).numpy() for rows in self.blocks())])
 
     def blocks(self) -> Iterator[Tensor]:
-        """Yield the embeddings, some thousand rows at a time, float32."""
-        for start in range(0, len(self), ROWS):
-            yield torch.from_numpy(np.array(self.embedding[start : start + ROWS]))
+        """Return the embeddings, some thousand rows at a time, float32."""
+        return (rows for _, rows in row_blocks(self.embedding))
 
     def logits(self) -> Iterator[Tensor]:
         """Yield the classifier's logits, computed anew from the embeddings, [<= 4096, C] at a time, float32.

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from cosify.errors import InputError
 from cosify.evaluation.bank import DTYPES, FORMAT, OWN, BankInfo, classifier_logits, measured, shapes
-from cosify.files import write_whole
+from cosify.files import write_json
 from cosify.folders import put_in_place, remove_own
 
 CHECKED = 1000  # samples whose logits are computed again from their embeddings
@@ -103,7 +103,7 @@ class BankWriter:
         )
         made = secrets.token_hex(8)  # no two banks say the same of themselves
         description = {"format": FORMAT, "made": made, **asdict(info)}
-        write_whole(self.aside / "bank.json", json.dumps(description, indent=2) + "\n")
+        write_json(self.aside / "bank.json", description)
         check_ours(self.folder)
         old = put_in_place(self.aside, self.folder)
         if old is not None:

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from cosify.errors import InputError
-from cosify.evaluation.diversity import Labels, Rows, class_indices, to_tensor
+from cosify.evaluation.diversity import class_indices
+from cosify.evaluation.rows import Labels, Rows, row_blocks
 from cosify.functional import cosine, ls_kappa
 from cosify.functional.checks import check_kappa
 
@@ -189,8 +190,7 @@ def walk(function: Callable[[Tensor, Tensor], Tensor], embedding: Rows, weight: 
     """Yield a function of embeddings and weight, of so many rows at once that memory stays bounded."""
     weight = weight.detach().to(torch.promote_types(weight.dtype, torch.float32))
     size = max(1, NUMBERS_AT_ONCE // max(1, *weight.shape))
-    for start in range(0, len(embedding), size):
-        yield function(to_tensor(embedding[start : start + size]).to(weight), weight)
+    return (function(rows.to(weight), weight) for _, rows in row_blocks(embedding, size))
 
 
 def _adaptive_ece(confidence: Tensor, hit: Tensor, num_bins: int) -> float:

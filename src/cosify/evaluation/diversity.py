@@ -4,22 +4,17 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from cosify.errors import InputError
+from cosify.evaluation.rows import Labels, Rows, row_blocks, to_tensor
 from cosify.functional.checks import check_labels
 from cosify.functional.similarity import unit_rows
 
 DEFAULT_RTOL = 50_000 * 2.0**-23  # numpy's default for float32 features of ImageNet's validation set; 5.96e-3
 LEAST_RTOL = 1e-6  # eigenvalues of X^T X are known to 1e-13 of the largest, their roots to 5e-7
 SAME = 2.0**-23  # root mean square distance from the mean direction that float32 cannot tell from 0
-ROWS = 4096  # at once, in float64
-
-Rows = Tensor | NDArray[np.floating]
-Labels = Tensor | NDArray[np.integer]
 
 
 @dataclass(frozen=True)
@@ -177,11 +172,10 @@ def _unit_blocks(embedding: Rows, prototypes: Tensor) -> Iterator[tuple[slice, T
     if embedding.ndim != 2 or embedding.shape[0] == 0 or embedding.shape[1] != prototypes.shape[1]:
         expected = f"[N, {prototypes.shape[1]}] as weight, N > 0"
         raise InputError(f"embedding has shape {list(embedding.shape)}, expected {expected}; check both")
-    for start in range(0, len(embedding), ROWS):
-        part = slice(start, start + ROWS)
-        rows = to_tensor(embedding[part]).to(prototypes)
+    for part, block in row_blocks(embedding):
+        rows = block.to(prototypes)
         if not bool(rows.isfinite().all()):
-            first = start + int(rows.isfinite().all(dim=1).int().argmin())
+            first = part.start + int(rows.isfinite().all(dim=1).int().argmin())
             raise InputError(f"embedding holds NaN or infinity, first in row {first}, expected numbers; check images")
         yield part, unit_rows(rows)
 
@@ -193,8 +187,3 @@ def class_indices(labels: Labels, num_rows: int, num_classes: int) -> Tensor:
         raise TypeError(f"labels are {found.dtype}, expected integer class indices; call labels.long()")
     check_labels(found, num_rows, num_classes)
     return found.long()
-
-
-def to_tensor(values: Rows | Labels) -> Tensor:
-    """Return a tensor without a gradient; of an array a copy, as it may be a read-only map."""
-    return values.detach() if isinstance(values, Tensor) else torch.from_numpy(np.array(values))

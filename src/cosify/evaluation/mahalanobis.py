@@ -3,19 +3,15 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor
 
 from cosify.errors import InputError
+from cosify.evaluation.rows import Rows, row_blocks
 
 RIDGE = 1e-6  # of the mean variance: features behind a ReLU at a small kappa have a rank near C
 LEAST_PIVOT = 1e-10  # of the variance of a dimension, not explained by those before it: less may be rounding
-ROWS = 4096  # at once, in float64
-
-Rows = Tensor | NDArray[np.floating]
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,12 +102,7 @@ class TiedGaussian:
 
 
 def _blocks(embedding: Rows, unit: bool) -> Iterator[tuple[slice, Tensor]]:
-    """Yield rows in float64, some thousand at a time: a memory-mapped bank may be larger than the memory."""
-    for start in range(0, len(embedding), ROWS):
-        part = slice(start, start + ROWS)
-        block = embedding[part]
-        if isinstance(block, Tensor):
-            rows = block.detach().cpu().double()
-        else:
-            rows = torch.from_numpy(np.array(block, dtype=np.float64))
+    """Yield rows in float64, some thousand at a time."""
+    for part, block in row_blocks(embedding):
+        rows = block.cpu().double()
         yield part, F.normalize(rows, dim=1) if unit else rows

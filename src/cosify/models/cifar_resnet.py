@@ -6,9 +6,10 @@ of them therefore opens where cosify is imported; one that has to open in stock 
 
 from typing import Any
 
+import torch.nn.functional as F
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from timm.models.resnet import BasicBlock, ResNet
-from torch import nn
+from torch import Tensor, nn
 
 from cosify.errors import InputError
 
@@ -29,6 +30,8 @@ class CifarResNet(ResNet):
         num_classes: C; 0 for features alone.
         in_chans: channels of the images.
         width: multiplies the channels 64, 128, 256, 512 of the stages; d = 512 * width.
+        neck: normalise the pooled features over the batch, as face models do: behind a ReLU alone they are alike in
+            direction, and with a margin hardly spread over the sphere.
         **kwargs: as in `timm.models.resnet.ResNet`.
 
     Raises:
@@ -41,6 +44,7 @@ class CifarResNet(ResNet):
         num_classes: int = 1000,
         in_chans: int = 3,
         width: float = 1.0,
+        neck: bool = False,
         **kwargs: Any,
     ) -> None:
         channels = scaled_channels(width)
@@ -64,9 +68,17 @@ class CifarResNet(ResNet):
         self.conv1 = nn.Conv2d(in_chans, channels[0], kernel_size=3, stride=1, padding=1, bias=False, **place)
         nn.init.kaiming_normal_(self.conv1.weight, mode="fan_out", nonlinearity="relu")
         self.maxpool = nn.Identity()
+        self.neck = nn.BatchNorm1d(channels[-1], **place) if neck else nn.Identity()
         for info in self.feature_info:
             # timm counts a stem of stride 2 before `act1` and one of 4 before the stages.
             info["reduction"] //= 2 if info["module"] == "act1" else 4
+
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        """Return logits, or the pooled features that the classifier is given, from feature maps."""
+        x = self.neck(self.global_pool(x))
+        if self.drop_rate:
+            x = F.dropout(x, float(self.drop_rate), self.training)
+        return x if pre_logits else self.fc(x)
 
 
 def scaled_channels(width: float) -> tuple[int, ...]:

@@ -1,95 +1,166 @@
-"""What a training run can be told: the flags of each script.  A recipe file can set these and those of `Recipe`."""
+"""What a training run can be told: flags, and keys of a recipe, which are many, rarely changed, the same for all."""
 
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from cosify.data import Augment
+from cosify.data import Augment, Pipeline, check_transform
 from cosify.errors import InputError
 from cosify.heads import resolve_policy
-from cosify.training.recipe import Recipe, setting
+from cosify.settings import ABOVE_0, AT_LEAST_1, FROM_0, SHARE, Rule, check, flag, key, wrong
 
 Head = Literal["cos", "linear"]
 Precision = Literal["no", "bf16", "fp16"]
+Schedule = Literal["cosine", "step", "multistep", "poly", "constant"]
+Balance = Literal["none", "loss", "sampling"]
+Export = Literal["last", "best"]
 KAPPA_HELP = (
     "ls, ml, rule, trainable, adacos, adacos-dynamic, or a fixed number above 0. kappa multiplies the cosine"
     " (1 / temperature, no unit). Default: ls, the estimate of the paper's Eq. 11."
 )
 BLOCKS_HELP = (
     "What trains: all, head, or a number N for the head and the last N stages; batch norms of frozen ones stay as they"
-    " are."
+    " are. Default: all."
+)
+BLOCKS = Rule(
+    lambda value: value in ("all", "head") or (value.isdigit() and int(value) >= 1),
+    "all, head, or a number of stages from 1 on",
 )
 
 
 @dataclass(frozen=True)
-class RunArguments(Recipe):
-    """Flags that every training script has."""
+class RunArguments:
+    """Settings that every training script has."""
 
-    data: str = setting(
+    data: str = flag(
         "digits",
         "digits, two-digits, synthetic, a folder with train.parquet and test.parquet, a folder with train/CLASS/*.png"
         " and test/CLASS/*.png, or a data set id on the Hugging Face hub; DATA:SPLIT for one split, of which a fifth"
         " tests. Default: the 1,797 digits of scikit-learn, which need no download.",
     )
-    image_column: str | None = setting(None, "Name of the column of images. Default: the only one of that type.")
-    label_column: str | None = setting(
-        None, "Name of the column of class indices. Default: the only ClassLabel column."
-    )
-    image_size: int | None = setting(
+    image_column: str | None = flag(None, "Name of the column of images. Default: the only one of that type.")
+    label_column: str | None = flag(None, "Name of the column of class indices. Default: the only ClassLabel column.")
+    image_size: int | None = flag(
         None,
         "Side of the images in pixels. Default: as stored, or the model's own size where images differ; 32 for digits"
         " with the default model, whose stem divides it by 4.",
+        AT_LEAST_1,
     )
-    limit_train: int | None = setting(None, "Train on this many images, the same ones for every seed. Default: all.")
-    augment: Augment = setting(
+    limit_train: int | None = flag(
+        None, "Train on this many images, the same ones for every seed. Default: all.", AT_LEAST_1
+    )
+    augment: Augment = flag(
         "auto",
         "timm: timm's transform, random crop of random scale, mirroring, colours. crop-flip: shift by up to an eighth"
         " of the side, mirroring. crop: the shift alone, for text of your own. Default auto: crop-flip for small images"
         " that are all alike, without mirroring for the built-in digits; timm for others.",
     )
-    epochs: int = setting(30, "Passes over the training set. Default 30: enough for the digits.")
-    batch_size: int = setting(
-        128, "Images of a batch on each process. Default 128: usual for CIFAR at a learning rate of 0.1."
+    epochs: int = flag(30, "Passes over the training set. Default 30: enough for the digits.", AT_LEAST_1)
+    batch_size: int = flag(
+        128, "Images of a batch on each process. Default 128: usual for CIFAR at a learning rate of 0.1.", AT_LEAST_1
     )
-    optimizer: str = setting("sgd", "Any optimiser of timm. Default sgd: with Nesterov momentum, usual for ResNets.")
-    lr: float = setting(0.1, "Peak learning rate. Default 0.1: fits SGD with batches of 128; use 1e-3 for adamw.")
-    weight_decay: float = setting(
-        5e-4, "Weight decay; none on vectors, so none on a trainable kappa. Default 5e-4: usual for CIFAR."
+    optimizer: str = flag("sgd", "Any optimiser of timm. Default sgd: with Nesterov momentum, usual for ResNets.")
+    lr: float = flag(0.1, "Peak learning rate. Default 0.1: fits SGD with batches of 128; use 1e-3 for adamw.", ABOVE_0)
+    weight_decay: float = flag(
+        5e-4, "Weight decay; none on vectors, so none on a trainable kappa. Default 5e-4: usual for CIFAR.", FROM_0
     )
-    mixed_precision: Precision = setting(
+    mixed_precision: Precision = flag(
         "no", "no (float32), bf16 or fp16 (CUDA). Default no: exact; bf16 pays on GPUs and on CPUs with bf16 units."
     )
-    seed: int = setting(0, "Of weights, order and augmentation. Default 0.")
-    output: str | None = setting(None, "Run folder. Default: runs/DATE-DATA-MODEL-KAPPA, new for every run.")
-    overwrite: bool = setting(False, "Replace an earlier run in the run folder. Default: refuse, so that none is lost.")
-    resume: str | None = setting(
+    seed: int = flag(
+        0, "Of weights, order and augmentation. Default 0.", Rule(lambda value: value >= 0, "a whole number from 0 on")
+    )
+    output: str | None = flag(None, "Run folder. Default: runs/DATE-DATA-MODEL-KAPPA, new for every run.")
+    overwrite: bool = flag(False, "Replace an earlier run in the run folder. Default: refuse, so that none is lost.")
+    resume: str | None = flag(
         None, "Run folder to go on with, with the settings of its config.json. Default: start a new run."
     )
-    tracker: str = setting(
+    tracker: str = flag(
         "auto", "Any tracker of Accelerate, such as wandb, or none. Default auto: TensorBoard if installed."
     )
-    smoke: bool = setting(False, "Ten epochs on synthetic images, to see that everything works. Default: off.")
+    smoke: bool = flag(False, "Ten epochs on synthetic images, to see that everything works. Default: off.")
+    # optimisation
+    momentum: float = key(0.9, "Momentum of the optimiser, no unit. Default 0.9: the usual one.", FROM_0)
+    schedule: Schedule = key("cosine", "Course of the learning rate after the warm-up. Default cosine, to min_lr.")
+    warmup_epochs: float | None = key(
+        None, "Epochs of linear warm-up. Default: 1, or half of a run that is shorter than 2; large kappas need one."
+    )
+    min_lr: float = key(0.0, "Learning rate at the end of cosine and poly. Default 0.", FROM_0)
+    decay_epochs: float = key(30.0, "Epochs between the decays of step. Default 30, as for ImageNet.", ABOVE_0)
+    decay_milestones: list[int] = key([], "Epochs of the decays of multistep, such as [160, 180]. Default: none.")
+    decay_rate: float = key(0.1, "Factor of each decay (step, multistep), or the power of poly. Default 0.1.", ABOVE_0)
+    clip_grad_norm: float | None = key(None, "Largest norm of the gradient. Default: not limited.", ABOVE_0)
+    accumulate: int = key(1, "Batches whose gradients make one optimiser step. Default 1.", AT_LEAST_1)
+    ema_decay: float | None = key(
+        None,
+        "Average of the weights, per step, such as 0.9999; evaluated and exported.",
+        Rule(lambda value: 0 < value < 1, "a number between 0 and 1"),
+    )
+    # loss
+    label_smoothing: float = key(
+        0.0,
+        "Share of the target given to all classes, in [0, 1). Default 0.",
+        Rule(lambda value: 0 <= value < 1, "a share in [0, 1)"),
+    )
+    cosine_margin: float = key(0.0, "CosFace margin on the target cosine, such as 0.35. Default 0.", FROM_0)
+    angular_margin: float = key(0.0, "ArcFace margin on the target angle, radians, such as 0.5. Default 0.", FROM_0)
+    balance: Balance = key("none", "Rare classes weigh more in the loss, or are drawn as often as others.")
+    # augmentation
+    transform: dict[str, Any] = key({}, "Arguments of timm.data.create_transform, such as {auto_augment: rand-m9}.")
+    random_erasing: float = key(0.0, "Probability that a rectangle of an image is erased. Default 0.", SHARE)
+    mixup: float = key(0.0, "Alpha of mixup, from 0 on. Default 0: off.", FROM_0)
+    cutmix: float = key(0.0, "Alpha of cutmix, from 0 on. Default 0: off.", FROM_0)
+    mix_off_epochs: int = key(0, "Last epochs without mixup and cutmix. Default 0.", FROM_0)
+    # data
+    pipeline: Pipeline = key("auto", "device, workers, or by size of images and set. Default auto.")
+    num_workers: int | None = key(None, "Worker processes a rank. Default: its share of the cores, at most 8.", FROM_0)
+    streaming: bool = key(False, "Read rows as they are needed instead of storing the set. Default: off.")
+    num_train: int | None = key(
+        None, "Images of a streamed training split that does not say. Default: it does.", AT_LEAST_1
+    )
+    # execution
+    compile: bool = key(False, "torch.compile the network. Default: off; it takes minutes at the start.")
+    grad_checkpointing: bool = key(False, "Recompute activations in the backward pass to save memory. Default: off.")
+    wait_minutes: float = key(
+        30.0,
+        "Minutes that a process waits for another before it gives up; more where the main one prepares long.",
+        ABOVE_0,
+    )
+    sync_batch_norm: bool = key(False, "Statistics of batch norm over all processes, CUDA only. Default: off.")
+    # evaluation and checkpoints
+    eval_every_epochs: int = key(1, "Epochs between evaluations; the last one always has one. Default 1.", AT_LEAST_1)
+    eval_every_steps: int | None = key(None, "Also evaluate every so many steps. Default: not.", AT_LEAST_1)
+    save_every_steps: int | None = key(
+        None, "Also save a checkpoint every so many steps. Default: after epochs.", AT_LEAST_1
+    )
+    early_stop_evaluations: int | None = key(None, "Stop after as many without a better one. Default: not.", AT_LEAST_1)
+    export: Export = key("last", "Weights to export: of the last step, or of the best evaluation. Default last.")
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("epochs", "batch_size"):
-            self._check(name, getattr(self, name) >= 1, "at least 1")
-        for name in ("image_size", "limit_train"):
-            value = getattr(self, name)
-            self._check(name, value is None or value >= 1, "at least 1, or nothing")
-        self._check("lr", self.lr > 0, "a number above 0")
-        self._check("weight_decay", self.weight_decay >= 0, "a number from 0 on")
-        self._check("seed", self.seed >= 0, "a whole number from 0 on")
-        warmup = self.warmup_epochs
-        self._check("warmup_epochs", warmup is None or 0 <= warmup < self.epochs, f"0 to epochs ({self.epochs})")
+        check(self)
+        mixes, has_margin = self.mixup > 0 or self.cutmix > 0, self.has_margin
+        if self.warmup_epochs is not None and not 0 <= self.warmup_epochs < self.epochs:
+            raise wrong(self, "warmup_epochs", f"0 to epochs ({self.epochs})")
+        if self.schedule == "multistep" and not self.decay_milestones:
+            raise wrong(self, "decay_milestones", "epochs, such as [160, 180]")
         if self.smoke and self.data not in ("digits", "synthetic"):
             raise InputError(f"smoke trains on synthetic images, but data is {self.data!r}; drop one of them")
-        if (self.mixup > 0 or self.cutmix > 0) and self.batch_size % 2 == 1:
+        if mixes and self.batch_size % 2 == 1:
             raise InputError(f"batch_size is {self.batch_size}, expected an even number: mixup and cutmix pair images")
+        if mixes and has_margin:
+            raise InputError(
+                f"mixup is {self.mixup} and cutmix {self.cutmix} with a margin, which needs one label for each image;"
+                " drop the margin, or mixup and cutmix"
+            )
+        if self.compile and has_margin:
+            raise InputError(
+                "compile is on with a margin, whose loss goes around the compiled forward; drop one of them"
+            )
+        check_transform(self.transform)
 
-    def _check(self, name: str, fine: bool, expected: str) -> None:
-        if not fine:
-            where = f"{name} in the recipe" if name in Recipe.__dataclass_fields__ else f"--{name.replace('_', '-')}"
-            raise InputError(f"{name} is {getattr(self, name)!r}, expected {expected}; change {where}")
+    @property
+    def has_margin(self) -> bool:
+        """Whether the loss is the embedding-level one."""
+        return self.cosine_margin > 0 or self.angular_margin > 0
 
     @property
     def warmup(self) -> float:
@@ -101,17 +172,15 @@ class RunArguments(Recipe):
 class TrainArguments(RunArguments):
     """Settings of a run from scratch, or from timm's pretrained weights."""
 
-    model: str | None = setting(
+    model: str | None = flag(
         None,
         "Any timm model name. Default: a narrow resnet10t for the built-in sets (a stock architecture that opens"
         " anywhere and trains in seconds), resnet18_cifar for other data.",
     )
-    model_kwargs: list[str] = setting([], "Arguments of the model as key=value, for example width=0.25. Default: none.")
-    pretrained: bool = setting(False, "Start from timm's pretrained weights. Default: from scratch, as in the paper.")
-    head: Head = setting(
-        "cos", "cos: cosine-softmax. linear: the model's own softmax head, the baseline. Default: cos."
-    )
-    kappa: str = setting("ls", KAPPA_HELP)
+    model_kwargs: list[str] = flag([], "Arguments of the model as key=value, for example width=0.25. Default: none.")
+    pretrained: bool = flag(False, "Start from timm's pretrained weights. Default: from scratch, as in the paper.")
+    head: Head = flag("cos", "cos: cosine-softmax. linear: the model's own softmax head, the baseline. Default: cos.")
+    kappa: str = flag("ls", KAPPA_HELP)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -122,43 +191,42 @@ class TrainArguments(RunArguments):
 class FinetuneArguments(RunArguments):
     """Settings of a run from a published or local backbone."""
 
-    model: str = setting(
+    model: str = flag(
         "", "Folder that cosify.save or timm wrote, a timm model name, or hf-hub:ORG/NAME. Needed, except with --smoke."
     )
-    head: Head = setting(
-        "linear", "Head for the new classes: linear (softmax) or cos. Default linear, as in the paper."
+    head: Head = flag("linear", "Head for the new classes: linear (softmax) or cos. Default linear, as in the paper.")
+    kappa: str = flag("ls", KAPPA_HELP)
+    blocks: str = flag("all", BLOCKS_HELP, BLOCKS)
+    lr: float = flag(0.01, "Peak learning rate. Default 0.01: a tenth of that from scratch.", ABOVE_0)
+    weight_decay: float = flag(
+        1e-5, "Weight decay; none on vectors. Default 1e-5, as is usual for fine-tuning.", FROM_0
     )
-    kappa: str = setting("ls", KAPPA_HELP)
-    blocks: str = setting("all", BLOCKS_HELP + " Default: all.")
-    lr: float = setting(0.01, "Peak learning rate. Default 0.01: a tenth of that from scratch.")
-    weight_decay: float = setting(1e-5, "Weight decay; none on vectors. Default 1e-5, as is usual for fine-tuning.")
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_head(self.head, self.kappa, self.has_margin)
-        check_blocks(self.blocks)
 
 
 @dataclass(frozen=True)
 class CosifyArguments(RunArguments):
     """Settings of a run that gives a softmax-pretrained model a cosine head."""
 
-    model: str = setting(
+    model: str = flag(
         "", "timm model name (its pretrained weights are used), efficientnet-lite0 for the weights of the extra"
         " cosify[demo], a folder, or hf-hub:ORG/NAME. Needed, except with --smoke."
     )  # fmt: skip
-    kappa: str = setting("ls", KAPPA_HELP)
-    blocks: str = setting("all", BLOCKS_HELP + " Default: all.")
-    max_drop: float = setting(
-        0.05, "Stop when accuracy falls this far below the model's own, in [0, 1]. Default 0.05. 1 for never."
+    kappa: str = flag("ls", KAPPA_HELP)
+    blocks: str = flag("all", BLOCKS_HELP, BLOCKS)
+    max_drop: float = flag(
+        0.05,
+        "Stop when accuracy falls this far below the model's own, in [0, 1]. Default 0.05. 1 for never.",
+        SHARE,
     )
-    lr: float = setting(0.01, "Peak learning rate. Default 0.01: a tenth of that from scratch.")
+    lr: float = flag(0.01, "Peak learning rate. Default 0.01: a tenth of that from scratch.", ABOVE_0)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_head("cos", self.kappa, self.has_margin)
-        check_blocks(self.blocks)
-        self._check("max_drop", 0 <= self.max_drop <= 1, "a share in [0, 1]")
 
 
 def kappa_policy(kappa: str) -> float | str:
@@ -176,9 +244,3 @@ def check_head(head: Any, kappa: str, has_margin: bool) -> None:
     if head == "linear" and has_margin:
         raise InputError("a margin is set with head linear, which has no cosine; use head cos or drop the margin")
     resolve_policy(kappa_policy(kappa))
-
-
-def check_blocks(blocks: str) -> None:
-    """Raise a ValueError unless `blocks` reads all, head, or a number from 1 on."""
-    if blocks not in ("all", "head") and not (blocks.isdigit() and int(blocks) >= 1):
-        raise InputError(f"blocks is {blocks!r}, expected all, head, or a number of stages from 1 on; change --blocks")

@@ -135,6 +135,10 @@ class Checkpoints:
             " with --resume"
         ) from failed
 
+    def on_main_process(self, write: Callable[[], None], what: str) -> None:
+        """Call `write` on the main process; every rank must call this together, and raises if it fails."""
+        self.on_every_rank(write if self.accelerator.is_main_process else lambda: None, what, self.newest())
+
     def load(self) -> Progress:
         """Load the newest checkpoint, and return where it was; a run without one begins at step 0.
 

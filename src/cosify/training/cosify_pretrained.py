@@ -8,7 +8,6 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from cosify.data import Preprocessing
 from cosify.errors import InputError
 from cosify.functional import ls_kappa
 from cosify.heads.kappa_statistics import KappaStatistics, KappaSummary
@@ -17,8 +16,9 @@ from cosify.models.classifiers import num_classes_of
 from cosify.models.stage_freezing import freeze_stages
 from cosify.training.arguments import CosifyArguments, kappa_policy
 from cosify.training.evaluate import Evaluation, evaluate
-from cosify.training.finetune import blocks_of, start_model
+from cosify.training.finetune import blocks_of
 from cosify.training.loop import fit
+from cosify.training.opener import open_model
 from cosify.training.progress import logger
 from cosify.training.result import TrainResult
 from cosify.training.session import Session, smoke_settings
@@ -48,12 +48,10 @@ def cosify_pretrained(args: CosifyArguments) -> TrainResult:
         Interrupted: after SIGINT or SIGTERM, and a checkpoint.
     """
     args = smoke_settings(args)
-    model = start_model(args)
+    model, preprocessing = open_model(args.model, args.image_size, smoke=args.smoke, seed=args.seed)
     if find_heads(model):
         raise InputError(f"model {args.model!r} has a cosine head already, expected a softmax one; use finetune.py")
-    session = Session.open(
-        args, f"{Path(args.model).name}-{args.kappa}", Preprocessing.of_pretrained(model, args.image_size)
-    )
+    session = Session.open(args, f"{Path(args.model).name}-{args.kappa}", preprocessing)
     device, num_classes = session.accelerator.device, len(session.data.label_names)
     base = None
     if num_classes_of(model) == num_classes:

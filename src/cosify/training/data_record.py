@@ -4,7 +4,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
-from cosify.data import BUILT_IN, Fingerprint, PipelineSettings, Preprocessing, Splits, base_and_split, choose_pipeline
+from cosify.data import (
+    BUILT_IN,
+    Fingerprint,
+    PipelineSettings,
+    Preprocessing,
+    Splits,
+    Survey,
+    base_and_split,
+    choose_pipeline,
+)
 from cosify.errors import InputError
 from cosify.training.arguments import RunArguments
 from cosify.training.progress import logger
@@ -20,10 +29,12 @@ class DataRecord:
     Attributes:
         pipeline: `"device"` or `"workers"`, and with it the default augmentation.
         fingerprint: of the data.
+        survey: of the images, where the pipeline followed from them; not stored.
     """
 
     pipeline: Literal["device", "workers"]
     fingerprint: Fingerprint
+    survey: Survey | None = None
 
     @classmethod
     def of(cls, args: RunArguments, splits: Splits, settings: PipelineSettings, expects: Preprocessing) -> "DataRecord":
@@ -39,9 +50,9 @@ class DataRecord:
             ValueError: if the data are not those that the run was started with, or cannot be read.
         """
         config: dict[str, Any] = {} if args.resume is None else read_config(args.resume)
-        pipeline = config.get("pipeline")
+        pipeline, survey = config.get("pipeline"), None
         if pipeline is None:
-            pipeline = choose_pipeline(splits, settings, expects)
+            pipeline, survey = choose_pipeline(splits, settings, expects)
         now = Fingerprint.of(splits, files=base_and_split(args.data)[0] not in BUILT_IN)
         if "fingerprint" in config:
             changes = Fingerprint.of_record(config["fingerprint"]).changes(now)
@@ -56,7 +67,7 @@ class DataRecord:
                 " the same is not known",
                 args.resume,
             )
-        return cls(pipeline, now)
+        return cls(pipeline, now, survey)
 
     def config(self) -> dict[str, Any]:
         """Return the entries of config.json."""

@@ -184,14 +184,3 @@ def checkpoint_gradients(model: nn.Module) -> None:
         raise InputError(
             f"grad_checkpointing is on, which {type(model).__name__} of timm does not offer; drop it"
         ) from error
-
-
-def layout_of(model: nn.Module, device: torch.device) -> torch.memory_format:
-    """Return the layout of images and network: channels-last on a GPU, and on a CPU where it works.
-
-    There a timm network trains 1.2 to 1.8 times as fast with it.  But torch 2.14 ends in a `double free` in the
-    backward pass of convolutions to fewer than 8 channels.
-    """
-    narrow = any(isinstance(module, nn.Conv2d) and module.out_channels < 8 for module in model.modules())
-    works = device.type == "cuda" or (device.type == "cpu" and hasattr(model, "pretrained_cfg") and not narrow)
-    return torch.channels_last if works else torch.contiguous_format

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from cosify.errors import InputError
 from cosify.heads import CosineSoftmaxLoss
 from cosify.models import find_heads
-from cosify.training.recipe import Recipe
+from cosify.training.arguments import RunArguments
 
 
 class Objective(nn.Module):
@@ -20,7 +20,7 @@ class Objective(nn.Module):
 
     Args:
         model: timm network.
-        recipe: margins, label smoothing, balance.
+        args: margins, label smoothing, balance.
         class_counts: training samples of each class, [C], on the CPU; needed to balance the loss.
 
     Raises:
@@ -29,19 +29,19 @@ class Objective(nn.Module):
 
     class_weights: Tensor | None
 
-    def __init__(self, model: nn.Module, recipe: Recipe, class_counts: Tensor | None) -> None:
+    def __init__(self, model: nn.Module, args: RunArguments, class_counts: Tensor | None) -> None:
         super().__init__()
         self.model = model
-        self.label_smoothing = recipe.label_smoothing
+        self.label_smoothing = args.label_smoothing
         weights = None
-        if recipe.balance == "loss":
+        if args.balance == "loss":
             assert class_counts is not None
             # n / (C n_c), as scikit-learn's "balanced": over all samples the mean weight is 1.
             weights = class_counts.sum() / (len(class_counts) * class_counts.clamp_min(1).double())
         self.register_buffer("class_weights", None if weights is None else weights.float(), persistent=False)
         # In a tuple: registered, the head would be there twice.
         self._margin_loss: tuple[CosineSoftmaxLoss, ...] = ()
-        if recipe.has_margin:
+        if args.has_margin:
             heads = list(find_heads(model).values())
             if len(heads) != 1 or not hasattr(model, "forward_head"):
                 raise InputError(
@@ -49,7 +49,7 @@ class Objective(nn.Module):
                     " --head cos and a model with a single classifier"
                 )
             loss = CosineSoftmaxLoss(
-                heads[0], recipe.cosine_margin, recipe.angular_margin, label_smoothing=recipe.label_smoothing
+                heads[0], args.cosine_margin, args.angular_margin, label_smoothing=args.label_smoothing
             )
             self._margin_loss = (loss,)
 

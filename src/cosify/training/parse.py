@@ -1,4 +1,4 @@
-"""From the command line, a recipe file and an earlier run's config.json to checked settings."""
+"""From the command line, a recipe file and an earlier run's config.json to checked settings: any dataclass of flags."""
 
 import argparse
 import difflib
@@ -6,17 +6,17 @@ import json
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, asdict, field, fields, make_dataclass
+from dataclasses import MISSING, Field, asdict, fields
+from itertools import takewhile
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
 from cosify.errors import InputError
-from cosify.training.arguments import RunArguments
-from cosify.training.recipe import Recipe, recipe_keys
+from cosify.settings import is_key
 from cosify.training.run_folder import read_config
 
-Arguments = TypeVar("Arguments", bound=RunArguments)
+Settings = TypeVar("Settings")
 # What other programs call a setting, where no spelling is near ours.
 ABBREVIATED = {
     **dict.fromkeys(("bs", "per_device_train_batch_size", "train_batch_size"), "batch_size"),
@@ -35,73 +35,108 @@ ABBREVIATED = {
 
 
 def parse_arguments(
-    kind: type[Arguments], arguments: Sequence[str] | None = None, description: str | None = None
-) -> Arguments:
-    """Read flags, a YAML file that `--config` names, and `--set key=value`; `--set` and flags win over the file.
+    kind: type[Settings],
+    arguments: Sequence[str] | None = None,
+    description: str | None = None,
+    positional: Sequence[str] = (),
+) -> Settings:
+    """Read the flags of a command.
 
-    With `--resume RUN` all settings are those of that run.
+    A command with keys also reads a YAML file that `--config` names, and `--set key=value`; `--set` and flags win over
+    the file, and with `--resume RUN` all settings are those of that run.
 
     Args:
-        kind: the script's settings.
+        kind: the command's settings.
         arguments: what follows the program's name; None for those of this process.
         description: shown by `--help`.
+        positional: flags that words before the first flag stand for, one each, the rest for the last.
 
     Returns:
         The checked settings.  A wrong flag, key or value ends the program with a message, as argparse does.
     """
-    from transformers import HfArgumentParser
-
-    flags = [entry for entry in fields(kind) if entry.name not in Recipe.__dataclass_fields__]
-    parser = HfArgumentParser(
-        make_dataclass("Flags", [(e.name, e.type, _copy_of(e)) for e in flags]),
-        description=description,
-        epilog="keys of a recipe file and of --set:\n" + "\n".join(f"  {k}: {v}" for k, v in recipe_keys().items()),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument("--config", help="YAML file of settings, keys as flags and below. Default: none.")
-    parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="Keys of a recipe. Default: none.")
-    own, _ = parser.parse_known_args(arguments)
+    parser = _parser(kind, description)
+    words = with_flags(sys.argv[1:] if arguments is None else arguments, positional)
+    found, unknown = parser.parse_known_args(words)
+    given = vars(found)
     try:
-        if own.resume is not None:
-            _only_resume(arguments)
-            return from_run(kind, Path(own.resume))
-        settings = {} if own.config is None else read_yaml(Path(own.config), kind)
-        settings.update(_pairs(own.set, kind))
-        parser.set_defaults(**{key: value for key, value in settings.items() if key in {e.name for e in flags}})
-        parsed, _, unknown = parser.parse_args_into_dataclasses(
-            arguments, return_remaining_strings=True, look_for_args_file=False
-        )
         if unknown:
-            raise InputError(
-                f"unknown flags {unknown}, expected those listed by --help; {_suggest(unknown[0].strip('-'), kind)}"
-            )
-        beyond = {key: value for key, value in settings.items() if key in Recipe.__dataclass_fields__}
-        return kind(**beyond, **vars(parsed))
+            advice = _suggest(unknown[0].strip("-"), kind)
+            raise InputError(f"unknown flags {unknown}, expected those listed by --help; {advice}")
+        if not any(map(is_key, _fields(kind))):
+            return kind(**given)
+        if given.get("resume") is not None:
+            others = [f"--{name.replace('_', '-')}" for name in given if name != "resume"]
+            if others:
+                raise InputError(
+                    f"resume takes every setting from the run's config.json, but {others} came too, expected --resume"
+                    " alone; drop them, or start a new run"
+                )
+            return from_run(kind, Path(given["resume"]))
+        config, pairs = given.pop("config", None), given.pop("set", [])
+        settings = {} if config is None else read_yaml(Path(config), kind)
+        return kind(**{**settings, **_pairs(pairs, kind), **given})
     except (InputError, OSError) as error:
         parser.error(str(error))
-    raise AssertionError("parser.error ends the program")
 
 
-def _copy_of(entry: Any) -> Any:
-    """Return a copy of a dataclass field; one with a list as default needs a factory of its own."""
-    if entry.default_factory is not MISSING:
-        return field(default_factory=entry.default_factory, metadata=entry.metadata)
-    return field(default=entry.default, metadata=entry.metadata)
+def with_flags(arguments: Sequence[str], positional: Sequence[str]) -> list[str]:
+    """Return the arguments with a flag before each of the words that come first."""
+    words = list(takewhile(lambda word: not word.startswith("-"), arguments)) if positional else []
+    single, last = words[: len(positional) - 1], words[len(positional) - 1 :]
+    flags = [text for name, word in zip(positional, single, strict=False) for text in (f"--{name}", word)]
+    return [*flags, *([f"--{positional[-1]}", *last] if last else []), *arguments[len(words) :]]
 
 
-def _only_resume(arguments: Sequence[str] | None) -> None:
-    """Raise if anything but `--resume RUN` was given."""
-    words = sys.argv[1:] if arguments is None else arguments
-    others = [word for word in words if word.startswith("--") and word.partition("=")[0] != "--resume"]
-    if others:
-        raise InputError(
-            f"resume takes every setting from the run's config.json, but {others} came too, expected --resume alone;"
-            " drop them, or start a new run"
-        )
+def _fields(kind: Any) -> tuple[Field[Any], ...]:
+    return fields(kind)
 
 
-def from_run(kind: type[Arguments], run: Path) -> Arguments:
+def _parser(kind: type, description: str | None) -> argparse.ArgumentParser:
+    """Return the parser of a command; it gives what stands on the line alone, without defaults."""
+    keys = [entry for entry in _fields(kind) if is_key(entry)]
+    parser = argparse.ArgumentParser(
+        description=description,
+        epilog="\n".join(["keys of a recipe file and of --set:", *(f"  {e.name}: {e.metadata['help']}" for e in keys)])
+        if keys
+        else None,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        argument_default=argparse.SUPPRESS,
+        allow_abbrev=False,
+    )
+    for entry in _fields(kind):
+        if not is_key(entry):
+            names = dict.fromkeys([f"--{entry.name}", f"--{entry.name.replace('_', '-')}"])
+            parser.add_argument(*names, help=entry.metadata["help"].replace("%", "%%"), **_reading(entry.type))
+    if keys:
+        parser.add_argument("--config", help="YAML file of settings, keys as flags and below. Default: none.")
+        parser.add_argument("--set", nargs="+", metavar="KEY=VALUE", help="Keys of a recipe. Default: none.")
+    return parser
+
+
+def _reading(expected: Any) -> dict[str, Any]:
+    """Return how argparse reads a value of that type."""
+    (kind,) = {each for each in _parts(expected) if each is not NoneType}
+    if get_origin(kind) is Literal:
+        return {"choices": get_args(kind)}
+    if get_origin(kind) is list:
+        return {"nargs": "+", "type": get_args(kind)[0]}
+    return {"nargs": "?", "const": True, "type": _truth} if kind is bool else {"type": kind}
+
+
+def _parts(expected: Any) -> tuple[Any, ...]:
+    """Return the types of a union, or the type itself."""
+    return get_args(expected) if get_origin(expected) is UnionType else (expected,)
+
+
+def _truth(text: str) -> bool:
+    if text.lower() in ("true", "yes", "1"):
+        return True
+    if text.lower() in ("false", "no", "0"):
+        return False
+    raise argparse.ArgumentTypeError(f"{text!r} is neither true nor false")
+
+
+def from_run(kind: type[Settings], run: Path) -> Settings:
     """Return the settings of an earlier run, set to resume it.
 
     Args:
@@ -119,7 +154,7 @@ def from_run(kind: type[Arguments], run: Path) -> Arguments:
         )
     if not isinstance(config["arguments"], dict):
         raise InputError(f"arguments in {run / 'config.json'} is no mapping, expected the settings of a run")
-    known = {entry.name for entry in fields(kind)}
+    known = {entry.name for entry in _fields(kind)}
     unknown = sorted(set(config["arguments"]) - known)
     if unknown:
         raise InputError(
@@ -129,7 +164,7 @@ def from_run(kind: type[Arguments], run: Path) -> Arguments:
     return kind(**{**settings, "resume": str(run), "output": str(run), "overwrite": False})
 
 
-def read_yaml(path: Path, kind: type[RunArguments]) -> dict[str, Any]:
+def read_yaml(path: Path, kind: type) -> dict[str, Any]:
     """Return the settings in a YAML file.
 
     Args:
@@ -155,7 +190,7 @@ def read_yaml(path: Path, kind: type[RunArguments]) -> dict[str, Any]:
     return _checked(content, kind, str(path))
 
 
-def _pairs(pairs: Sequence[str], kind: type[RunArguments]) -> dict[str, Any]:
+def _pairs(pairs: Sequence[str], kind: type) -> dict[str, Any]:
     import yaml
 
     settings = {}
@@ -163,7 +198,7 @@ def _pairs(pairs: Sequence[str], kind: type[RunArguments]) -> dict[str, Any]:
         key, equals, value = pair.partition("=")
         if not equals:
             raise InputError(f"--set has {pair!r}, expected key=value, for example label_smoothing=0.1")
-        if key not in Recipe.__dataclass_fields__:
+        if key not in {entry.name for entry in _fields(kind) if is_key(entry)}:
             raise InputError(f"--set has {key!r}, expected a key of --help's list; {_suggest(key, kind)}")
         try:
             settings[key] = yaml.safe_load(value)
@@ -175,8 +210,8 @@ def _pairs(pairs: Sequence[str], kind: type[RunArguments]) -> dict[str, Any]:
     return _checked(settings, kind, "--set")
 
 
-def _checked(content: Mapping[str, Any], kind: type[RunArguments], where: str) -> dict[str, Any]:
-    known = {entry.name: entry for entry in fields(kind)}
+def _checked(content: Mapping[str, Any], kind: type, where: str) -> dict[str, Any]:
+    known = {entry.name: entry for entry in _fields(kind)}
     settings = {}
     for key, value in content.items():
         if key not in known:
@@ -191,8 +226,7 @@ def _as_type(key: str, value: Any, expected: Any, where: str) -> Any:
     """Return `value` if it suits the field, numbers as the field's kind; YAML reads 5e-4 as text."""
     if key == "model_kwargs" and isinstance(value, dict):
         return [f"{name}={entry!r}" for name, entry in value.items()]
-    kinds = set(get_args(expected)) if get_origin(expected) in (UnionType,) else {expected}
-    kinds = {get_origin(each) if get_origin(each) in (list, dict) else each for each in kinds}
+    kinds = {get_origin(each) if get_origin(each) in (list, dict) else each for each in _parts(expected)}
     if value is None and NoneType in kinds:
         return None
     if bool in kinds or isinstance(value, bool):
@@ -219,8 +253,8 @@ def _as_type(key: str, value: Any, expected: Any, where: str) -> Any:
     return value
 
 
-def _suggest(name: str, kind: type[RunArguments]) -> str:
-    names = [entry.name for entry in fields(kind)]
+def _suggest(name: str, kind: type) -> str:
+    names = [entry.name for entry in _fields(kind)]
     given = name.split("=")[0].replace("-", "_").lower()
     initials = ["".join(word[0] for word in given.split("_") if word)]  # learning_rate: lr
     short = [name for name in names if name == ABBREVIATED.get(given) or name in initials]
@@ -232,12 +266,12 @@ def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())
 
 
-def resolved(args: RunArguments) -> dict[str, Any]:
+def resolved(args: Any) -> dict[str, Any]:
     """Return the settings as config.json stores them, without those that say only how this run was started."""
     return {key: value for key, value in asdict(args).items() if key not in ("resume", "overwrite", "output")}
 
 
-def command_line(script: str, kind: type[RunArguments], arguments: Mapping[str, Any]) -> str:
+def command_line(script: str, kind: type, arguments: Mapping[str, Any]) -> str:
     """Return the command that gives a run's settings, without those that are defaults.
 
     Args:
@@ -246,14 +280,14 @@ def command_line(script: str, kind: type[RunArguments], arguments: Mapping[str, 
         arguments: of a run's config.json.
     """
     flags, keys = [], []
-    for entry in fields(kind):
+    for entry in _fields(kind):
         if entry.name not in arguments:
             continue
         value = arguments[entry.name]
         default = entry.default if entry.default_factory is MISSING else entry.default_factory()
         if value == default:
             continue
-        if entry.name in Recipe.__dataclass_fields__:
+        if is_key(entry):
             keys.append(f"{entry.name}={json.dumps(value)}")
         else:
             words = [] if value is True else value if isinstance(value, list) else [str(value)]

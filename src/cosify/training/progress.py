@@ -4,17 +4,20 @@ import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from typing import Any
 
 from torch import Tensor
 
 from cosify.heads.kappa_statistics import KappaStatistics, KappaSummary
+from cosify.training.checkpoint import Progress
+from cosify.training.evaluate import Evaluation
 
 logger = logging.getLogger("cosify.training")
 
 EDGE_WARNING = 0.05  # share of kappa* at an edge of the grid from which the estimate is not to be trusted
 RUNAWAY = 2.0  # times its start value from which a trainable kappa is said to run away
-STARVING = 0.8  # of the network's own speed; below, the images come too slowly
+STARVING = 0.2  # share of the time that the network waits for images, from which they come too slowly
 SHORTEST_JUDGED = 5.0  # seconds; shorter epochs are mostly start-up
 DISPLAY_SECONDS = 0.5  # fetching numbers for the bar waits for the device
 
@@ -53,29 +56,73 @@ def bar(shown: bool, done: int, total: int) -> Iterator[Bar]:
     if not shown:
         yield Bar(None, done, total)
         return
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Drawn
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, transient=True) as drawn:
+    with Drawn(*columns, transient=True) as drawn:
         yield Bar(drawn, done, total)
 
 
-def log_epoch(record: dict[str, Any], epochs: int) -> None:
-    """Log the line of an epoch.
+def epoch_record(
+    progress: Progress, epoch: int, lr: float, kappa: KappaSummary | None, counts_correct: bool
+) -> dict[str, Any]:
+    """Return an epoch's line of metrics.jsonl, before its evaluation.
+
+    Args:
+        progress: sums and times of the epoch, over all ranks.
+        epoch: from 1 on.
+        lr: learning rate of the next step.
+        kappa: of the epoch; None without any.
+        counts_correct: whether correct answers were counted.
+    """
+    loss, correct, samples = progress.sums
+    record = {
+        "kind": "epoch",
+        "epoch": epoch,
+        "step": progress.step,
+        "lr": lr,
+        "train_loss": loss / samples,
+        "train_accuracy": correct / samples if counts_correct else None,
+        "seconds": progress.seconds,
+        "images_per_second": samples / progress.seconds,
+        "waiting_share": progress.waited / progress.seconds,
+    }
+    return record if kappa is None else {**record, **{f"kappa_{name}": value for name, value in asdict(kappa).items()}}
+
+
+def evaluation_record(evaluation: Evaluation) -> dict[str, Any]:
+    """Return what a line of metrics.jsonl says of an evaluation."""
+    return {
+        "test_loss": evaluation.loss,
+        "test_accuracy": evaluation.accuracy,
+        "mean_angle_deg": evaluation.mean_angle_deg,
+    }
+
+
+def log_epoch(
+    record: dict[str, Any], epochs: int, kappa: KappaSummary | None, start_kappa: float | None, pipeline: str
+) -> None:
+    """Log the line of an epoch, and warnings.
 
     Args:
         record: its line of metrics.jsonl.
         epochs: of the whole run.
+        kappa: of the epoch; None without any.
+        start_kappa: value that a trainable kappa began with, None for others.
+        pipeline: of the images.
     """
     shown = f"epoch {record['epoch']}/{epochs}  loss {record['train_loss']:.3f}"
     if record["train_accuracy"] is not None:
         shown += f"  train {record['train_accuracy']:.1%}"
     if "test_accuracy" in record:
         shown += f"  test {record['test_accuracy']:.1%}"
-    if "kappa_mean" in record:
-        shown += f"  kappa {record['kappa_mean']:.2f} (median {record['kappa_median']:.2f})"
-    shown += f"  {record['images_per_second']:.0f} of {record['ceiling_images_per_second']:.0f} images/s"
-    logger.info(shown)
+    if kappa is not None:
+        shown += f"  kappa {kappa.mean:.2f} (median {kappa.median:.2f})"
+    logger.info("%s  %.0f images/s", shown, record["images_per_second"])
+    if kappa is not None:
+        warn_about_kappa(kappa, start_kappa)
+    warn_about_speed(record, pipeline)
 
 
 def warn_about_kappa(kappa: KappaSummary, start: float | None) -> None:
@@ -104,16 +151,12 @@ def warn_about_kappa(kappa: KappaSummary, start: float | None) -> None:
 
 def warn_about_speed(record: dict[str, Any], pipeline: str) -> None:
     """Warn if the network waits for its images."""
-    if record["seconds"] < SHORTEST_JUDGED:
-        return
-    speed, ceiling = record["images_per_second"], record["ceiling_images_per_second"]
-    if speed < STARVING * ceiling and record["waiting_share"] > 1 - STARVING:
-        hint = "raise num_workers, or lower the cost of augment" if pipeline == "workers" else "see the device's load"
+    speed, waiting = record["images_per_second"], record["waiting_share"]
+    if record["seconds"] >= SHORTEST_JUDGED and waiting > STARVING:
         logger.warning(
-            "%.0f images/s, though the network alone does %.0f on synthetic ones: it waits for images in %.0f %% of the"
-            " time; %s",
+            "the network waits for images in %.0f %% of the time: %.0f images/s, about %.0f without; %s",
+            100 * waiting,
             speed,
-            ceiling,
-            100 * record["waiting_share"],
-            hint,
+            speed / (1 - waiting),
+            "raise num_workers, or lower the cost of augment" if pipeline == "workers" else "see the device's load",
         )

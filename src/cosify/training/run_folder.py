@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cosify.errors import InputError
-from cosify.files import left_aside, write_whole
+from cosify.files import left_aside, write_json, write_whole
 from cosify.folders import (
     LOCK,
     foreign_files,
@@ -28,6 +28,7 @@ OWN = (
     *("checkpoints/step-*", "checkpoints/best.safetensors", "checkpoints/.*.new*", "export/.*.new", "export/.saving-*"),
     *("export/config.json", "export/model.safetensors", "export/preprocessor_config.json"),
     *("export/rejector.json", "export/rejector*.safetensors"),
+    *("features/*/*.npy", "features/*/bank.json", "features/*/classifier.safetensors", "features/.*.lock"),
 )  # what the programs here write into it
 
 
@@ -134,11 +135,11 @@ class RunFolder:
 
     def write_config(self, config: Mapping[str, Any]) -> None:
         """Write script, arguments and what became of them to config.json."""
-        write_whole(self.path / "config.json", json.dumps({MARK: FORMAT, **config}, indent=2) + "\n")
+        write_json(self.path / "config.json", {MARK: FORMAT, **config})
 
     def write_environment(self, environment: Mapping[str, Any]) -> None:
         """Write versions, commit and device to environment.json."""
-        write_whole(self.path / "environment.json", json.dumps(environment, indent=2) + "\n")
+        write_json(self.path / "environment.json", environment)
 
     def append_metrics(self, record: Mapping[str, Any]) -> None:
         """Add a line to metrics.jsonl.  The file is written anew: short, and never torn."""

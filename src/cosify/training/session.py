@@ -109,6 +109,7 @@ class Session:
             device=accelerator.device,
             local_processes=int(os.environ.get("LOCAL_WORLD_SIZE", "1")),
             show_progress=on_terminal(accelerator),
+            survey=record.survey,
         )
         return cls(accelerator, args, folder, data, shard, record)
 

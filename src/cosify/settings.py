@@ -1,0 +1,67 @@
+"""Settings of a command: fields of a frozen dataclass, with a help text and, where the type says too little, a rule.
+
+A flag stands on the command line; a key in a recipe alone, or after `--set`.
+"""
+
+from collections.abc import Callable
+from dataclasses import Field, dataclass, field, fields
+from typing import Any, Literal, get_args, get_origin
+
+from cosify.errors import InputError
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What a value must be, as a test and in words."""
+
+    holds: Callable[[Any], bool]
+    expected: str
+
+
+AT_LEAST_1 = Rule(lambda value: value >= 1, "at least 1")
+FROM_0 = Rule(lambda value: value >= 0, "a number from 0 on")
+ABOVE_0 = Rule(lambda value: value > 0, "a number above 0")
+SHARE = Rule(lambda value: 0 <= value <= 1, "a share in [0, 1]")
+
+
+def flag(default: Any, help_text: str, rule: Rule | None = None) -> Any:
+    """Return a field of a dataclass that is a flag."""
+    return _setting(default, {"help": help_text}, rule)
+
+
+def key(default: Any, help_text: str, rule: Rule | None = None) -> Any:
+    """Return a field of a dataclass that is a key of a recipe."""
+    return _setting(default, {"help": help_text, "key": True}, rule)
+
+
+def _setting(default: Any, metadata: dict[str, Any], rule: Rule | None) -> Any:
+    if rule is not None:
+        metadata["rule"] = rule
+    if isinstance(default, (list, dict)):
+        return field(default_factory=default.copy, metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+def is_key(entry: Field[Any]) -> bool:
+    """Return whether a field is a key of a recipe, without a flag."""
+    return bool(entry.metadata.get("key", False))
+
+
+def check(settings: Any) -> None:
+    """Raise a ValueError for a value that breaks its rule, or is none of its choices; nothing is fine where it may be.
+
+    argparse checks the choices of flags; a YAML file and Python's arguments do not pass through it.
+    """
+    for entry in fields(settings):
+        rule, value, optional = entry.metadata.get("rule"), getattr(settings, entry.name), entry.default is None
+        if get_origin(entry.type) is Literal and value not in get_args(entry.type):
+            raise wrong(settings, entry.name, f"one of {get_args(entry.type)}")
+        if rule is not None and not (optional and value is None) and not rule.holds(value):
+            raise wrong(settings, entry.name, f"{rule.expected}, or nothing" if optional else rule.expected)
+
+
+def wrong(settings: Any, name: str, expected: str) -> InputError:
+    """Return the error for a value that does not fit."""
+    (entry,) = (each for each in fields(settings) if each.name == name)
+    where = f"{name} in the recipe" if is_key(entry) else f"--{name.replace('_', '-')}"
+    return InputError(f"{name} is {getattr(settings, name)!r}, expected {expected}; change {where}")

@@ -1,0 +1,113 @@
+"""What a run trains: network and loss as one objective, optimiser, schedule and averaged weights, for Accelerate."""
+
+import copy
+from collections.abc import Callable
+
+import torch
+from timm.layers import convert_sync_batchnorm
+from torch import Tensor, nn
+
+from cosify.data import num_train_batches, record_preprocessing
+from cosify.errors import InputError
+from cosify.models import find_heads
+from cosify.models.layout import training_layout
+from cosify.models.stage_freezing import keep_frozen_in_eval
+from cosify.training.batch_augment import BatchAugment
+from cosify.training.model import checkpoint_gradients
+from cosify.training.objective import Objective
+from cosify.training.optimizer import make_average, make_optimizer, make_schedule
+from cosify.training.session import Session
+from cosify.training.sharding import check_sharding
+
+
+class Prepared:
+    """The parts of a run; `session.accelerator` knows them afterwards, for checkpoints.
+
+    Attributes:
+        model: network with its head, on the training device; under FSDP2 each rank has a part of every weight.
+        heads: its cosine heads.
+        objective: prepared by Accelerate; from images and targets to loss and correct answers.
+        counts_correct: whether the objective counts them.
+        backward: of a loss.
+        optimizer: prepared by Accelerate.
+        schedule: of the learning rate; `step_update(number of steps done)`.
+        average: moving average of the weights; None if none is asked for.
+        whole: a network to gather the weights in, under FSDP2; None elsewhere.
+        batch_augment: erasing, mixup, cutmix.
+        layout: of images and network.
+        steps_per_epoch: optimiser steps in an epoch.
+        total_steps: of the run.
+
+    Args:
+        session: the opened run.
+        model: network with its head; what is frozen does not train.
+
+    Raises:
+        ValueError: for settings that do not work; the message says what to change.
+    """
+
+    def __init__(self, session: Session, model: nn.Module) -> None:
+        args, accelerator, data = session.args, session.accelerator, session.data
+        device: torch.device = accelerator.device
+        check_sharding(args, accelerator)
+        per_step = args.batch_size * args.accumulate
+        self.steps_per_epoch = num_train_batches(data.num_train, per_step, session.shard.world_size)
+        self.total_steps = args.epochs * self.steps_per_epoch
+        pixels = data.normalization
+        record_preprocessing(
+            model, data.image_shape, pixels.mean, pixels.std, data.interpolation, data.crop_pct, data.crop_mode
+        )
+        self.layout = training_layout(model, device)
+        model.to(device).to(memory_format=self.layout)
+        if args.grad_checkpointing:
+            checkpoint_gradients(model)
+        if args.sync_batch_norm:
+            model = convert_sync_batchnorm(model)  # timm's own keeps the activation of its layers
+        self.model, self.heads = model, tuple(find_heads(model).values())
+        objective = Objective(model, args, _class_counts(session)).to(device)
+        self.counts_correct = objective.counts_correct
+        optimizer = make_optimizer(args, model)
+        self.schedule = make_schedule(args, optimizer, self.steps_per_epoch)
+        self.average = make_average(args, model)
+        self.whole = copy.deepcopy(model) if accelerator.is_fsdp2 else None
+        if args.compile:
+            model.compile()
+        self.batch_augment = BatchAugment(args, len(data.label_names), device)
+        if self.whole is not None and args.mixed_precision == "bf16":
+            autocast = torch.autocast(device.type, torch.bfloat16)
+            objective.forward = autocast(objective.forward)  # type: ignore[method-assign]
+        self.objective, self.optimizer = accelerator.prepare(objective, optimizer)
+        if self.average is not None:
+            accelerator.register_for_checkpointing(self.average)
+        # accelerate's divides by 1 first, and that again in the backward pass.
+        scaled = accelerator.scaler is not None or accelerator.distributed_type == "DEEPSPEED"
+        self.backward: Callable[[Tensor], None] = accelerator.backward if scaled else Tensor.backward
+
+    @property
+    def evaluated(self) -> nn.Module:
+        """The network that is evaluated and exported: the averaged or gathered one, if there is one."""
+        if self.average is not None:
+            return self.average.module  # type: ignore[no-any-return]
+        return self.model if self.whole is None else self.whole
+
+    @property
+    def start_kappa(self) -> float | None:
+        """What a trainable kappa began with; None for others."""
+        return self.heads[0].start_kappa if self.heads and self.heads[0].log_kappa is not None else None
+
+    def train_mode(self) -> None:
+        """Let what trains train; batch norms of frozen stages stay as they are."""
+        self.objective.train()
+        keep_frozen_in_eval(self.model)
+
+
+def _class_counts(session: Session) -> Tensor | None:
+    data, balance = session.data, session.args.balance
+    if data.train_labels is not None:
+        return data.train_labels.bincount(minlength=len(data.label_names))
+    if balance != "none":
+        raise InputError(
+            f"balance is {balance!r} with a stream, which does not say how many images a class has, expected none; drop"
+            " balance, or streaming"
+        )
+    return None

@@ -1,0 +1,77 @@
+"""Settings of any command: read from words and flags, checked by their rules."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from cosify.errors import InputError
+from cosify.settings import AT_LEAST_1, SHARE, check, flag, key
+from cosify.training import parse_arguments
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command without keys."""
+
+    model: str = flag("", "The model.")
+    num_images: int | None = flag(None, "Images, 100 % of them by default.", AT_LEAST_1)
+    sizes: list[int] = flag([3], "Sides.")
+    quick: bool = flag(False, "Less.")
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ([], Command()),
+        (["m", "--num-images", "3"], Command("m", 3)),
+        (["--num_images", "3", "--quick", "--model", "m"], Command("m", 3, quick=True)),
+        (["--sizes", "1", "2", "--quick", "false"], Command(sizes=[1, 2])),
+    ],
+)
+def test_words_and_flags(words: list[str], expected: Command) -> None:
+    assert parse_arguments(Command, words, positional=("model",)) == expected
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--num-images", "0"], "num_images is 0, expected at least 1, or nothing; change --num-images"),
+        (
+            ["--num-image", "1"],
+            "unknown flags ['--num-image', '1'], expected those listed by --help; did you mean num_",
+        ),
+        (["--quick", "perhaps"], "'perhaps' is neither true nor false"),
+        (["--config", "x"], "unknown flags ['--config', 'x']"),
+    ],
+)
+def test_wrong_flags(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        parse_arguments(Command, words)
+    assert ended.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_help_shows_percent_signs(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse_arguments(Command, ["--help"], "what it does")
+    assert "100 % of them" in capsys.readouterr().out
+
+
+@dataclass(frozen=True)
+class Keyed:
+    """One key of a recipe."""
+
+    share: Any = key(0.5, "A share.", SHARE)
+    most: float | None = key(None, "Largest.", SHARE)
+
+
+def test_a_key_is_named_where_it_stands() -> None:
+    check(Keyed())
+    with pytest.raises(InputError, match=r"share is 2, expected a share in \[0, 1\]; change share in the recipe"):
+        check(Keyed(share=2))
+    with pytest.raises(InputError, match=r"most is nan, expected a share in \[0, 1\], or nothing"):
+        check(Keyed(most=float("nan")))

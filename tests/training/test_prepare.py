@@ -1,0 +1,53 @@
+"""What is made of a session and a network before the first step."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from accelerate.state import AcceleratorState
+from torch import nn
+
+from cosify.training import Session, TrainArguments
+from cosify.training.model import ModelChoice, build_model, preprocessing_of
+from cosify.training.prepare import Prepared
+
+
+@pytest.fixture(autouse=True)
+def _one_precision_a_process() -> Iterator[None]:
+    AcceleratorState._reset_state(reset_partial_state=True)
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+def prepared(folder: Path, **settings: Any) -> Prepared:
+    args = TrainArguments(data="synthetic", batch_size=64, tracker="none", output=str(folder / "run"), **settings)
+    choice = ModelChoice.of(args)
+    session = Session.open(args, "prepared", preprocessing_of(choice, pretrained=False))
+    return Prepared(session, build_model(choice, args, 10, 1))
+
+
+def test_steps_heads_and_average(tmp_path: Path) -> None:
+    parts = prepared(tmp_path, epochs=3, accumulate=2, ema_decay=0.9, kappa="trainable")
+    assert (parts.steps_per_epoch, parts.total_steps) == (2, 6)
+    (head,) = parts.heads
+    assert parts.start_kappa == head.start_kappa
+    assert parts.evaluated is parts.average.module is not parts.model
+    assert parts.whole is None
+
+
+def test_batch_norms_are_synchronised_where_asked(tmp_path: Path) -> None:
+    for number, asked in enumerate((False, True)):
+        parts = prepared(tmp_path / str(number), sync_batch_norm=asked)
+        norms = [each for each in parts.model.modules() if isinstance(each, nn.modules.batchnorm._BatchNorm)]
+        assert all(isinstance(each, nn.SyncBatchNorm) == asked for each in norms)
+        assert len(norms) > 5
+        assert parts.evaluated is parts.model
+
+
+def test_a_loss_goes_backward_once(tmp_path: Path) -> None:
+    parts = prepared(tmp_path)
+    weight = torch.ones((), requires_grad=True)
+    parts.backward(3 * weight)
+    assert float(weight.grad or 0) == 3  # type: ignore[arg-type]
