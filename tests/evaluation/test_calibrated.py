@@ -82,7 +82,6 @@ def a_stock_head() -> tuple[nn.Module, FeatureBank]:
     return timm.create_model("test_resnet", num_classes=10), drawn("ls")[1]
 
 
-@pytest.mark.filterwarnings("ignore:NLL is least")
 @pytest.mark.parametrize(
     ("given", "message"),
     [

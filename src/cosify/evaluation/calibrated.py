@@ -1,5 +1,6 @@
 """One kappa for evaluation under which a model's probabilities are right."""
 
+import warnings
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -68,7 +69,9 @@ def calibrate(model: nn.Module, features: FeatureBank) -> Calibrated:
         raise InputError(f"{len(features)} samples came, expected at least {FEWEST}: half of them fit kappa")
     embedding, labels = torch.from_numpy(np.array(features.embedding)), torch.from_numpy(np.array(features.labels))
     fit, measured = FITTED_SAMPLES, MEASURED_SAMPLES
-    kappa = fit_kappa(partial(walk, cosine, embedding[fit], features.weight), labels[fit])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the error below says it
+        kappa = fit_kappa(partial(walk, cosine, embedding[fit], features.weight), labels[fit])
     if not LEAST < kappa < MOST:
         raise InputError(
             f"no kappa from {LEAST} to {MOST} is the best for these {len(labels[fit])} samples: all of them are right,"
