@@ -18,6 +18,7 @@ from cosify.data import mixed_seed
 from cosify.functional.checks import values_unseen
 from cosify.functional.float64 import sum_dtype
 from cosify.heads.kappa_statistics import KappaStatistics, KappaSummary
+from cosify.training.announcement import announce, warn_of_chance
 from cosify.training.checkpoint import Checkpoints, Progress
 from cosify.training.environment import describe_environment
 from cosify.training.evaluate import Evaluation
@@ -81,6 +82,8 @@ class Run:
         if self.progress.kappa is not None:
             self.kappas.load_state(self.progress.kappa)
         self.interrupted_by = 0
+        if session.is_main:
+            announce(session, self.parts)
 
     def fit(self) -> TrainResult:
         """Run what is left of the epochs."""
@@ -228,6 +231,8 @@ class Run:
 
     def _result(self, last: Evaluation | None) -> TrainResult:
         model, evaluation = self.selection.final(last)
+        if self.session.is_main and not self.args.smoke:
+            warn_of_chance(evaluation, len(self.session.data.label_names), self.args.data)
         unwrapped = self.accelerator.unwrap_model(self.parts.objective, keep_fp32_wrapper=False)
         vars(unwrapped).pop("forward", None)  # under bf16 accelerate 1.15 leaves the method behind as an attribute
         model.to(memory_format=torch.contiguous_format)  # the only one that safetensors stores

@@ -59,6 +59,7 @@ class Session:
         from accelerate import Accelerator
         from accelerate.utils import InitProcessGroupKwargs, ProjectConfiguration, set_seed
 
+        _show_lines()
         _refuse_deepspeed()
         if args.mixed_precision == "fp16" and not torch.cuda.is_available():
             raise InputError("mixed_precision is 'fp16', which needs CUDA; use bf16 or no on this machine")
@@ -152,10 +153,11 @@ def smoke_settings(args: Any) -> Any:
 
 
 def on_terminal(accelerator: Any) -> bool:
-    """Return whether this process may draw on a terminal."""
+    """Return whether this process may draw, on a terminal or in a notebook."""
     from rich import get_console
 
-    return bool(accelerator.is_main_process) and get_console().is_terminal
+    console = get_console()
+    return bool(accelerator.is_main_process) and (console.is_terminal or console.is_jupyter)
 
 
 def _config(args: RunArguments, world_size: int, record: DataRecord) -> dict[str, Any]:
@@ -212,6 +214,16 @@ def _tracker(args: RunArguments) -> str | None:
             " change --tracker"
         )
     return args.tracker
+
+
+def _show_lines() -> None:
+    """Let a program that has set up no logging, a notebook for instance, see what a run says."""
+    lines = logging.getLogger("cosify")
+    if not lines.hasHandlers():
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(message)s"))
+        lines.addHandler(handler)
+        lines.setLevel(logging.INFO if os.environ.get("RANK", "0") == "0" else logging.ERROR)
 
 
 def _asked_for(feature: str) -> bool:

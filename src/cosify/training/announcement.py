@@ -1,0 +1,82 @@
+"""What a run is about to do, in one block before its first step, and whether something came of it."""
+
+import math
+from typing import Any
+
+from cosify.data import BUILT_IN, base_and_split
+from cosify.heads import CosineHead
+from cosify.training.arguments import TrainArguments
+from cosify.training.evaluate import Evaluation
+from cosify.training.prepare import Prepared
+from cosify.training.progress import logger
+from cosify.training.session import Session
+
+FEW_STEPS = 500  # in which a network from scratch hardly learns
+PRECISION = {"no": "float32", "bf16": "bfloat16 where it is safe", "fp16": "float16 where it is safe"}
+PIPELINES = {"device": "decoded once, kept on the device", "workers": "decoded as the run needs them"}
+TRAINED = "python scripts/finetune.py --model resnet18_cifar.cos_60_cifar100 --data {data}"
+
+
+def announce(session: Session, parts: Prepared) -> None:
+    """Log data, images, network, device, steps and output; warn where few steps are to train much."""
+    described, args = session.describe(parts.model), session.args
+    rows = {
+        "data": f"{described['num_train']:,} training and {described['num_test']:,} test images of"
+        f" {described['num_classes']:,} classes ({args.data})",
+        "images": _images(session),
+        "network": _network(described, parts.heads),
+        "device": f"{session.accelerator.device}, {PRECISION[args.mixed_precision]}"
+        + (f", {session.shard.world_size} processes" if session.shard.world_size > 1 else ""),
+        "steps": f"{parts.total_steps:,}: {args.epochs:,} epochs of {parts.steps_per_epoch:,}, each of"
+        f" {args.batch_size * args.accumulate * session.shard.world_size:,} images",
+        "output": str(session.folder.path),
+    }
+    logger.info("%s", "\n".join(f"{name:8} {text}" for name, text in rows.items()))
+    scratch = isinstance(args, TrainArguments) and not args.pretrained and not args.smoke
+    if scratch and parts.total_steps < FEW_STEPS and base_and_split(args.data)[0] not in BUILT_IN:
+        logger.warning(
+            "%d steps are few for a network that begins with random weights, which learns little in fewer than about"
+            " %d; raise --epochs, or start from a trained one: %s",
+            parts.total_steps,
+            FEW_STEPS,
+            TRAINED.format(data=args.data),
+        )
+
+
+def warn_of_chance(evaluation: Evaluation, num_classes: int, data: str) -> None:
+    """Warn if a result is no better than guessing, within three standard errors."""
+    chance = 1 / num_classes
+    error = math.sqrt(chance * (1 - chance) / max(1, evaluation.num_samples))
+    if evaluation.accuracy < chance + 3 * error:
+        logger.warning(
+            "the result is no better than guessing: %.1f %% of %d test images are right, guessing gives %.1f %%; look"
+            " at the labels, lower --lr, train longer, or start from a trained network: %s",
+            100 * evaluation.accuracy,
+            evaluation.num_samples,
+            100 * chance,
+            TRAINED.format(data=data),
+        )
+
+
+def _images(session: Session) -> str:
+    data, survey = session.data, session.record.survey
+    channels, height, width = data.image_shape
+    shown = f"{channels} x {height} x {width} pixels"
+    if survey is not None and survey.alike and survey.side == (height, width):
+        shown += ", as they are"
+    else:
+        origin = ""
+        if survey is not None:
+            origin = " from {} x {}".format(*survey.side) if survey.alike else " from several sizes"
+        crop = "" if data.crop_pct == 1 else f", the middle {100 * data.crop_pct:g} %"
+        shown += f", scaled{origin} ({data.interpolation}){crop}"
+    return f"{shown}; augmentation {data.augmentation}; {PIPELINES[data.pipeline]}"
+
+
+def _network(described: dict[str, Any], heads: tuple[CosineHead, ...]) -> str:
+    trained, of = described["num_trained"], described["num_parameters"]
+    share = "" if trained == of else f", {trained:,} of them train"
+    spec = heads[0].kappa_spec if heads else None
+    kappa = f"{spec:g}" if isinstance(spec, (int, float)) else spec
+    head = f"cosine head, kappa {kappa}" if heads else "softmax head"
+    return f"{described['model']}, {of:,} parameters{share}; {head}"
