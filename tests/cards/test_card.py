@@ -243,6 +243,14 @@ def test_what_is_missing_or_senseless_raises(root: Path, tmp_path: Path) -> None
         if message:
             with pytest.raises(ValueError, match=message):
                 CardInfo.of_folder(folder)
+    lonely = {name: fact for name, fact in FACTS.items() if name != "siblings"}
+    (folder / "facts.yaml").write_text(yaml.safe_dump(lonely))
+    alone = rendered(folder)[folder / "README.md"]
+    assert f"{LS} (this one)" in alone
+    assert SOFTMAX not in alone
+    (folder / "facts.yaml").write_text(
+        yaml.safe_dump({**FACTS, "siblings": [LS], "base_model": "a", "base_license": "b"})
+    )
     assert "Started from a; licence: b." in rendered(folder)[folder / "README.md"]
     (folder / "evaluation.json").write_text("{")
     with pytest.raises(ValueError, match=r"evaluation\.json is no JSON"):

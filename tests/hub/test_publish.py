@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import torch
 
 import cosify
 from cosify.hub import push
+from cosify.hub.minimal_card import minimal_card
 from cosify.models.binding import WEIGHTS
 from tests.hub.make_folder import main as make_folder
 from tests.loopback_hub import SILENCE, LoopbackHub, Repository
@@ -84,11 +86,17 @@ def test_what_is_pushed_opens_in_timm_and_transformers(hub: LoopbackHub, folder:
     assert len(hub.requests) == before
 
 
-def test_a_dry_run_sends_nothing(folder: Path) -> None:
+def test_a_dry_run_sends_nothing(folder: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(folder, tmp_path / "copy"))
+    (folder / "README.md").unlink(missing_ok=True)
     done = push(folder, REPO, dry_run=True)
+    assert (folder / "README.md").read_text(encoding="utf-8") == minimal_card(folder, REPO)
     assert done.readers == ("timm with cosify", "transformers with cosify", "timm alone", "transformers alone")
     assert (done.url, done.commit) == (None, None)
-    assert [name for name, _ in done.files] == ["config.json", "model.safetensors"]
+    assert [name for name, _ in done.files] == ["README.md", "config.json", "model.safetensors"]
+    (folder / "README.md").write_text("mine")
+    push(folder, REPO, dry_run=True, check=lambda *_: None)
+    assert (folder / "README.md").read_text() == "mine"
 
 
 def test_an_upload_that_broke_off_is_repeated(hub: LoopbackHub, folder: Path, tmp_path: Path) -> None:

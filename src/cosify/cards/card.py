@@ -71,7 +71,7 @@ def against_baseline(info: CardInfo, siblings: Sequence[CardInfo]) -> list[str]:
     if info.facts.use == "transfer" and gains and not all(gains):
         sentences.append(
             "The paper's large kappa beats softmax in every probe and every fine-tuning (Tables 4a, 4b), this one"
-            " does not. In a sweep on digits (cosify's README) the lead of softmax is gone with more weight decay."
+            " does not. In a sweep on digits (cosify's results) the lead of softmax is gone with more weight decay."
         )
     return sentences
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from cosify.errors import InputError
+from cosify.files import write_whole
 from cosify.hub.publish import check_repo_id
 
 USES = {
@@ -14,6 +15,37 @@ USES = {
     "transfer": "features for another task",
     "baseline": "compare with a stock softmax",
 }
+
+
+FORM = """\
+# What no run knows of a model that is to be published. Fill in each line; python scripts/cards.py says what is missing.
+repo_id:            # OWNER/NAME on the hub
+license:            # of the weights, an id of the hub such as apache-2.0
+dataset_id:         # of the training data on the hub, such as uoft-cs/cifar100
+dataset_name:       # for people, such as CIFAR-100
+dataset_split: test # that accuracy was measured on
+dataset_license:    # a sentence: what is known of it
+use:                # {uses}
+limits:             # what it cannot do, and for whom it is a risk: sentences, in lines that begin with a dash
+siblings:           # folders of the same family, this one too, to stand side by side; leave empty for a model alone
+base_model:         # weights it started from, as --model takes them; leave empty for weights from scratch
+base_license:       # of these, and of what they came from, a sentence
+"""
+
+
+def write_form(file: Path) -> None:
+    """Write a facts.yaml to fill in.
+
+    Args:
+        file: that is not there yet.
+
+    Raises:
+        ValueError: if it is.
+    """
+    if file.exists():
+        raise InputError(f"{file} exists, expected a new file: facts that were written are not replaced; name another")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(file, FORM.format(uses=", ".join(f"{use} ({what})" for use, what in USES.items())))
 
 
 @dataclass(frozen=True)
@@ -27,8 +59,8 @@ class Facts:
         dataset_name: for people.
         dataset_license: what is known of it, a sentence.
         use: which of `USES`.
-        siblings: names of the folders of the same family, this one too.
         limits: sentences on limits and risks.
+        siblings: names of the folders of the same family, this one too; empty for a model alone.
         dataset_split: that accuracy was measured on.
         base_model: weights it started from, as --model takes them; None for weights from scratch.
         base_license: of these, and of what they came from, a sentence.
@@ -40,8 +72,8 @@ class Facts:
     dataset_name: str
     dataset_license: str
     use: str
-    siblings: tuple[str, ...]
     limits: tuple[str, ...]
+    siblings: tuple[str, ...] = ()
     dataset_split: str = "test"
     base_model: str | None = None
     base_license: str | None = None
@@ -70,6 +102,8 @@ class Facts:
             raise InputError(f"{path} lacks {missing} and has unknown {unknown}, expected {sorted(known)}; complete it")
         for name, value in found.items():
             lines = value if name in ("siblings", "limits") else [value]
+            if value is None:  # a key of the empty form
+                continue
             if not isinstance(lines, list) or not all(isinstance(line, str) for line in lines if line is not None):
                 raise InputError(f"{name} in {path} is {value!r}, expected text, or a list of texts; write it so")
         if found["use"] not in USES:
@@ -78,7 +112,7 @@ class Facts:
             check_repo_id(found["repo_id"])
         except InputError as error:
             raise InputError(f"repo_id in {path}: {error}") from error
-        return cls(**{**found, "siblings": tuple(found["siblings"]), "limits": tuple(found["limits"])})
+        return cls(**{**found, "siblings": tuple(found.get("siblings") or ()), "limits": tuple(found["limits"])})
 
     def check_start(self, run: Mapping[str, Any]) -> None:
         """Raise a ValueError if a run started from weights that no fact names.

@@ -1,6 +1,6 @@
 """All that a card says of a model, from the files in its folder."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +65,7 @@ class CardInfo:
         if changed:
             raise InputError(f"{EVALUATION} in {folder} is of another {', '.join(changed)}; evaluate the folder anew")
         facts, run, epochs = Facts.read(folder / FACTS), read_json(folder / RUN), read_metrics(folder)
+        facts = replace(facts, siblings=facts.siblings or (folder.name,))
         if folder.name not in facts.siblings:
             raise InputError(f"siblings in {folder / FACTS} lack {folder.name} itself; add it")
         facts.check_start(run)

@@ -17,9 +17,11 @@ from torch import nn
 
 from cosify.errors import InputError
 from cosify.extras import require_transformers
+from cosify.files import write_whole
 from cosify.hub.contents import CARD, FACTS, PUBLISHED
 from cosify.hub.export import save
 from cosify.hub.hub_client import HubError, impatient, in_short
+from cosify.hub.minimal_card import minimal_card
 from cosify.hub.readers import READERS, check_readers, is_own_architecture, probe_images
 from cosify.hub.resolve import load
 from cosify.models.binding import CONFIG, WEIGHTS
@@ -96,7 +98,8 @@ def push(
                 " check=cosify.cards.check_card), which needs pip install 'cosify[lab]', or scripts/publish.py"
             )
         if not (folder / CARD).is_file():
-            logger.warning("%s has no card, %s; nobody will know what the model is", folder, CARD)
+            write_whole(folder / CARD, minimal_card(folder, repo_id))
+            logger.warning("%s had no card; %s now says what config.json does, and what is not known", folder, CARD)
         readers = check_folder(folder)
         files = tuple((str(path.relative_to(folder)), path.stat().st_size) for path in files_to_publish(folder))
         done = Publication(repo_id, files, readers)

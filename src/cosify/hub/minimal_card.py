@@ -1,0 +1,88 @@
+"""The card of a model of which nobody has said anything: what its config.json says, and what is not known."""
+
+from pathlib import Path
+from typing import Any
+
+from cosify.models.config import read_config
+
+SHOWN_NAMES = 10
+TEXT = """---
+library_name: {library}
+pipeline_tag: image-classification
+license: unknown
+tags:
+- image-classification
+- {library}
+- cosify
+---
+
+# {name}
+
+A {architecture} that tells {num_classes} classes apart{classes}, with {head}.
+
+## Use
+
+```python
+{use}
+```
+
+## What is not known
+
+This card was written by cosify from `config.json` alone. It does not say what the model was trained on, under which
+licence it may be used, how often it is right, or where it fails. Whoever publishes it should add that; `python
+scripts/cards.py --init facts.yaml` in a checkout of cosify begins a full card, whose numbers come from files.
+"""
+TIMM = """import timm
+import cosify  # without it timm reads a linear layer that predicts the same labels
+
+model = timm.create_model("hf-hub:{repo_id}", pretrained=True).eval()"""
+TRANSFORMERS = """from transformers import pipeline
+import cosify  # without it transformers reads a linear layer that predicts the same labels
+
+classify = pipeline("image-classification", "{repo_id}")"""
+
+
+def minimal_card(folder: Path, repo_id: str) -> str:
+    """Return the text of README.md.
+
+    Args:
+        folder: that `cosify.save` wrote.
+        repo_id: `OWNER/NAME` on the hub.
+
+    Raises:
+        ValueError: if its config.json is damaged.
+    """
+    config = read_config(folder / "config.json")
+    is_timm = "architecture" in config
+    library, use = ("timm", TIMM) if is_timm else ("transformers", TRANSFORMERS)
+    names = list(_names(config))
+    shown = ", ".join(map(str, names[:SHOWN_NAMES])) + (", ..." if len(names) > SHOWN_NAMES else "")
+    return TEXT.format(
+        library=library,
+        name=repo_id.partition("/")[2],
+        architecture=config["architecture"] if is_timm else (config.get("architectures") or ["classifier"])[0],
+        num_classes=config["num_classes"] if is_timm else len(names) or "its",
+        classes=f" ({shown})" if names else "",
+        head=_head(config.get("cosify")),
+        use=use.format(repo_id=repo_id),
+    )
+
+
+def _names(config: dict[str, Any]) -> list[Any]:
+    if "id2label" in config:
+        return [config["id2label"][key] for key in sorted(config["id2label"], key=int)]
+    return list(config.get("label_names", []))
+
+
+def _head(spec: Any) -> str:
+    if spec is None:
+        return "an ordinary softmax head"
+    kappa, in_evaluation = spec["kappa"], spec["eval_kappa"]
+    how = f"kappa fixed at {kappa:g}" if isinstance(kappa, (int, float)) else f'kappa by the policy "{kappa}"'
+    used = {start["kappa"] for start in spec["heads"].values()}
+    if in_evaluation == "sample":
+        used_text = "that of each sample"
+    else:
+        number = in_evaluation if isinstance(in_evaluation, (int, float)) else next(iter(used), None)
+        used_text = "unknown" if number is None else f"{number:.2f}"
+    return f"a cosine-softmax head, {how} ({used_text} in evaluation)"
