@@ -16,6 +16,7 @@ from torch.utils._pytree import tree_flatten, tree_map
 
 backend_registration._setup_privateuseone_for_python_backend("lesser")
 DEVICE = torch.device("lesser", 0)
+torch.get_device_module(DEVICE).manual_seed = torch.manual_seed  # its numbers are drawn on the CPU
 ACROSS_DEVICES = ("copy_", "_to_copy", "index", "index_put_", "_index_put_impl_")  # indices may lie on the CPU
 
 

@@ -45,7 +45,7 @@ def losses(settings: dict[str, Any], folder: Path, on_main: bool) -> list[float]
     loss, _, samples = run.finite.fetch(sums)
     kappa = run.kappas.summary()
     run.kappas.load_state(run.kappas.state(session.all_sum, 1))
-    return [loss / samples, 0.0 if kappa is None else kappa.mean + kappa.median, run.evaluate().loss]
+    return [loss / samples, 0.0 if kappa is None else kappa.mean + kappa.median, run.selection.measure().loss]
 
 
 def compare(name: str, found: list[float], expected: list[float]) -> None:

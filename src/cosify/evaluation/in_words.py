@@ -17,12 +17,18 @@ def verdict(assessment: "Assessment", score: str = DEFAULT_SCORE) -> tuple[str, 
 
     Args:
         assessment: of the model.
-        score: whose threshold accepts 95 % of the right answers.
+        score: whose threshold accepts 95 % of the right answers; see `told_by`.
 
     Returns:
         Three lines, each with its counts.
     """
+    score = told_by(assessment, score)
     return _right(assessment), _mistakes(assessment, score), _unseen(assessment, score)
+
+
+def told_by(assessment: "Assessment", score: str) -> str:
+    """Return the score itself if it was measured, else the default: the largest logit of a cosine head was not."""
+    return score if score in assessment.miss else DEFAULT_SCORE
 
 
 def positives(assessment: "Assessment") -> str:

@@ -8,7 +8,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from cosify.evaluation.in_words import DEFAULT_SCORE, verdict
+from cosify.evaluation.in_words import DEFAULT_SCORE, told_by, verdict
 from cosify.evaluation.scores import SCORES
 from cosify.evaluation.tables import tables_of
 from cosify.evaluation.terms import meaning, meanings
@@ -62,7 +62,7 @@ def write_report(
     page = template.render(
         title=f"{', '.join(each.model for each in assessments)} on {facts['data']}",
         verdicts=verdicts,
-        score=SCORES[score].title,
+        score=SCORES[told_by(assessments[0], score)].title,
         tables=tables,
         meaning=meaning,
         meanings=meanings,
