@@ -12,7 +12,7 @@ import torch
 
 import cosify
 from cosify.hub import push
-from cosify.hub.minimal_card import minimal_card
+from cosify.hub.card_of_config import minimal_card
 from cosify.models.binding import WEIGHTS
 from tests.hub.make_folder import main as make_folder
 from tests.loopback_hub import SILENCE, LoopbackHub, Repository

@@ -18,10 +18,10 @@ from torch import nn
 from cosify.errors import InputError
 from cosify.extras import require_transformers
 from cosify.files import write_whole
+from cosify.hub.card_of_config import minimal_card
 from cosify.hub.contents import CARD, FACTS, PUBLISHED
 from cosify.hub.export import save
 from cosify.hub.hub_client import HubError, impatient, in_short
-from cosify.hub.minimal_card import minimal_card
 from cosify.hub.readers import READERS, check_readers, is_own_architecture, probe_images
 from cosify.hub.resolve import load
 from cosify.models.binding import CONFIG, WEIGHTS

@@ -8,7 +8,7 @@ from huggingface_hub import ModelCard
 from transformers import ViTConfig, ViTForImageClassification
 
 import cosify
-from cosify.hub.minimal_card import minimal_card
+from cosify.hub.card_of_config import minimal_card
 
 CASES = [
     ({"kappa": 25.0}, "a cosine-softmax head, kappa fixed at 25 (25.00 in evaluation)"),
