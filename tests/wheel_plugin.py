@@ -18,11 +18,12 @@ heavy = {"accelerate", "datasets", "jinja2", "matplotlib", "rich", "sklearn", "t
 absent = heavy & set(extras.missing_from_lab())
 assert absent >= {"accelerate", "datasets", "matplotlib", "sklearn", "torchmetrics"}, absent
 
-# Every module of the plugin but the one that transformers imports.
+# Every module of the plugin but those that need transformers.
+OF_TRANSFORMERS = ("cosify.integrations.callbacks", "cosify.integrations.cosified")
 for package in ("functional", "heads", "models", "integrations", "hub"):
     found = importlib.import_module(f"cosify.{package}")
     for module in pkgutil.walk_packages(found.__path__, f"{found.__name__}."):
-        if module.name != "cosify.integrations.cosified":
+        if module.name not in OF_TRANSFORMERS:
             importlib.import_module(module.name)
 
 # Create, train, save, load; a shipped backbone by name.
