@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn.modules.module import register_module_module_registration_hook
 
 from cosify.errors import InputError
+from cosify.heads.running_kappa import RunningKappa
 
 _watching = False
 
@@ -22,9 +23,7 @@ def watch_registrations() -> None:
 
 
 def _refuse(parent: nn.Module, name: str, module: nn.Module | None) -> None:
-    from cosify.heads.cosine_head import CosineHead  # which imports this module
-
-    if name == "base_layer" and isinstance(module, CosineHead):  # so named in every adapter of PEFT
+    if name == "base_layer" and isinstance(module, RunningKappa):  # so named in every adapter of PEFT
         raise InputError(
             f"{type(parent).__name__} came to wrap a {type(module).__name__}, expected a layer that is linear: its"
             " change would pass by kappa, and merging it would change the labels; exclude the classifier (PEFT:"
@@ -32,9 +31,9 @@ def _refuse(parent: nn.Module, name: str, module: nn.Module | None) -> None:
         )
     replaced = parent._modules.get(name)
     if (
-        isinstance(replaced, CosineHead)
+        isinstance(replaced, RunningKappa)
         and isinstance(module, (nn.Linear, nn.Conv2d))
-        and not isinstance(module, CosineHead)
+        and not isinstance(module, RunningKappa)
         and type(module) not in (nn.Linear, nn.Conv2d)  # plain ones are someone's wish for a softmax
         and module.weight is replaced.weight
     ):
