@@ -183,6 +183,7 @@ def passes(
     """Run a model over every set; every process must call this together."""
     from cosify import save
     from cosify.evaluation import calibrate, check_label_names, feature_bank
+    from cosify.hub.resolve import saved_folder
     from cosify.training.opener import open_model
 
     name = "" if args.smoke else spec
@@ -197,7 +198,7 @@ def passes(
     if args.calibrate:
         logger.info("%s: %r", title, calibrate(model, bank("test", splits)))
         if run.shard.rank == 0:
-            save(model, home(spec))
+            save(model, saved_folder(spec))
         run.wait()
         model = open_model(name, smoke=args.smoke)[0].to(device)
 
@@ -218,6 +219,7 @@ def measure(passed: Passed, args: EvaluateArguments) -> "Subject":
     from cosify.evaluation import Rejector, assess, transfer
     from cosify.evaluation.in_words import DEFAULT_SCORE
     from cosify.evaluation.logistic_probe import LAMBDAS
+    from cosify.hub.resolve import saved_folder
     from cosify.plots import Subject
 
     chosen = np.linspace(0, len(LAMBDAS) - 1, min(args.num_lambdas, len(LAMBDAS))).round().astype(int)
@@ -238,14 +240,9 @@ def measure(passed: Passed, args: EvaluateArguments) -> "Subject":
     if args.rejector is not None or passed.test.correct.any():
         rejector = Rejector.fit(args.rejector or DEFAULT_SCORE, passed.train, passed.test)
     if args.rejector is not None and rejector is not None:
-        logger.info("rejector: %s", rejector.save(home(passed.spec)))
+        logger.info("rejector: %s", rejector.save(saved_folder(passed.spec)))
     run = folder if (folder / "metrics.jsonl").is_file() else None
     return Subject(assessment, passed.test, passed.ood, run, rejector)
-
-
-def home(spec: str) -> Path:
-    """Return the folder of a model's weights: of a run its export."""
-    return Path(spec, "export") if Path(spec, "export").is_dir() else Path(spec)
 
 
 def named(data: str) -> str:

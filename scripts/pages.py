@@ -58,15 +58,13 @@ def page(template: str) -> str:
             beside_paper=beside_paper,
             table=lambda name: read(f"{name}/table.md").strip(),
             section=section,
-            scans=scans(),
-            weight_decay=weight_decay("weight_decay"),
-            weight_decay_digits=weight_decay("weight_decay_digits"),
-            sweep=sweep(),
-            steps=steps("gpu/nvidia_h200/step.json"),
-            loop=json.loads(read("benchmark_loop/figures.json")),
-            gpu_loop=json.loads(read("gpu/nvidia_h200/loop.json")),
+            scans=scans,
+            weight_decay=weight_decay,
+            sweep=sweep,
+            steps=steps,
+            read_json=lambda name: json.loads(read(name)),
+            read_lines=lambda name: [json.loads(line) for line in read(name).splitlines()],
             backbones=backbones,
-            omniglot=[json.loads(line) for line in read("omniglot_cosface_ls/metrics.jsonl").splitlines()],
         )
         + "\n"
     )
@@ -164,8 +162,9 @@ def steps(name: str) -> str:
 
 def markdown(rows: list[dict[str, str]]) -> str:
     """Return a table of rows that have the same columns."""
-    lines = [list(rows[0]), ["---"] * len(rows[0]), *(list(row.values()) for row in rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    from cosify.evaluation import Table
+
+    return Table("", "", tuple(rows[0]), tuple(tuple(row.values()) for row in rows)).lines()
 
 
 if __name__ == "__main__":

@@ -35,6 +35,8 @@ def test_a_filled_form_is_read_and_needs_no_siblings(tmp_path: Path) -> None:
     facts = Facts.read(file)
     assert (facts.repo_id, facts.use, facts.limits) == ("ORG/net", "transfer", ("few classes", "one seed"))
     assert (facts.siblings, facts.base_model, facts.dataset_split) == ((), None, "test")
+    file.write_text(file.read_text(encoding="utf-8").replace("dataset_split: test", "dataset_split:"), encoding="utf-8")
+    assert Facts.read(file) == facts
 
 
 def test_written_facts_are_not_replaced(tmp_path: Path) -> None:

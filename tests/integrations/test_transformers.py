@@ -12,24 +12,10 @@ from safetensors.torch import load_file, save_file
 import cosify
 from cosify.errors import InputError
 from cosify.heads import CosineConv1x1, CosineLinear
+from tests.integrations.tiny_vit import vit
 from tests.processes import run_python
 
 transformers = pytest.importorskip("transformers")
-
-
-def vit(num_labels: int = 5, **settings: Any) -> Any:
-    torch.manual_seed(0)
-    config = transformers.ViTConfig(
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=64,
-        image_size=32,
-        patch_size=8,
-        num_labels=num_labels,
-        **settings,
-    )
-    return transformers.ViTForImageClassification(config)
 
 
 def trained(kappa: float | str = "ls") -> Any:

@@ -8,6 +8,7 @@ import transformers
 from torch import Tensor
 
 import cosify
+from tests.integrations.tiny_vit import vit
 
 ROWS = 24
 
@@ -30,18 +31,7 @@ class SeenKappa(transformers.TrainerCallback):
 
 def trainer_of(output: Path, kappa: float | str | None, *, callbacks: list[Any], **settings: Any) -> Any:
     """Return a Trainer of a tiny ViT on noise; its batches hold 4 rows, the last of an epoch may be shorter."""
-    torch.manual_seed(0)
-    model = transformers.ViTForImageClassification(
-        transformers.ViTConfig(
-            hidden_size=32,
-            num_hidden_layers=1,
-            num_attention_heads=2,
-            intermediate_size=32,
-            image_size=32,
-            patch_size=16,
-            num_labels=5,
-        )
-    )
+    model = vit()
     if kappa is not None:
         cosify.convert(model, kappa)
     rows = [{"pixel_values": torch.randn(3, 32, 32), "labels": index % 5} for index in range(ROWS)]

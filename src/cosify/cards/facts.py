@@ -100,10 +100,9 @@ class Facts:
         unknown = sorted(set(found) - set(known), key=str)
         if missing or unknown:
             raise InputError(f"{path} lacks {missing} and has unknown {unknown}, expected {sorted(known)}; complete it")
+        found = {name: value for name, value in found.items() if value is not None}  # keys of the form left empty
         for name, value in found.items():
             lines = value if name in ("siblings", "limits") else [value]
-            if value is None:  # a key of the empty form
-                continue
             if not isinstance(lines, list) or not all(isinstance(line, str) for line in lines if line is not None):
                 raise InputError(f"{name} in {path} is {value!r}, expected text, or a list of texts; write it so")
         if found["use"] not in USES:
@@ -112,7 +111,7 @@ class Facts:
             check_repo_id(found["repo_id"])
         except InputError as error:
             raise InputError(f"repo_id in {path}: {error}") from error
-        return cls(**{**found, "siblings": tuple(found.get("siblings") or ()), "limits": tuple(found["limits"])})
+        return cls(**{**found, "siblings": tuple(found.get("siblings", ())), "limits": tuple(found["limits"])})
 
     def check_start(self, run: Mapping[str, Any]) -> None:
         """Raise a ValueError if a run started from weights that no fact names.

@@ -8,6 +8,8 @@ from torch import Tensor
 from cosify.heads.cosine_head import CosineHead
 from cosify.heads.kappa_statistics import KappaStatistics
 
+WATCHED = ("mean", "median", "low_edge", "high_edge")  # of a KappaSummary
+
 
 class KappaWatch:
     """Collects kappa of the training batches of some heads, without waiting for the device, until it is read.
@@ -50,12 +52,7 @@ class KappaWatch:
         summary = statistics.summary(_all_sum, torch.distributed.get_world_size()) if distributed else None
         summary = statistics.summary() if summary is None else summary
         assert summary is not None
-        return {
-            "kappa_mean": summary.mean,
-            "kappa_median": summary.median,
-            "kappa_low_edge": summary.low_edge,
-            "kappa_high_edge": summary.high_edge,
-        }
+        return {f"kappa_{name}": getattr(summary, name) for name in WATCHED}
 
 
 def _all_sum(values: Tensor) -> Tensor:

@@ -48,6 +48,13 @@ class HeadSpec:
         resolve_policy(self.kappa)
         check_eval_kappa(self.eval_kappa)
 
+    @property
+    def kappa_in_evaluation(self) -> float | None:
+        """The number chosen for it, else what the first saved head knew; None of a model that was never trained."""
+        if not isinstance(self.eval_kappa, str):
+            return float(self.eval_kappa)
+        return next((start.kappa for start in self.starts.values()), None)
+
     def without_starts(self) -> "HeadSpec":
         """Return the settings alone."""
         return HeadSpec(self.kappa, self.eval_kappa)

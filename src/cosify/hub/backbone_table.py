@@ -52,13 +52,12 @@ class BackboneRow:
         spec = published_spec(backbone.folder / CONFIG)
         evaluation, weights = _contents(backbone, EVALUATION), backbone.folder / WEIGHTS
         measured: Any = (evaluation.get("models") or [{}])[0]
-        start = next(iter(spec.starts.values()), None) if spec is not None else None
         return cls(
             name=backbone.name,
             architecture=backbone.name.partition(".")[0],
             head="softmax" if spec is None else "cosine",
             policy=None if spec is None else spec.kappa,
-            kappa=None if start is None else start.kappa,
+            kappa=None if spec is None else spec.kappa_in_evaluation,
             num_classes=backbone.cfg.num_classes,
             data=_contents(backbone, RUN).get("arguments", {}).get("data"),
             accuracy=measured.get("accuracy"),

@@ -3,7 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-from cosify.models.config import read_config
+from cosify.heads import HeadSpec
+from cosify.models.binding import CONFIG
+from cosify.models.config import published_spec, read_config
 
 SHOWN_NAMES = 10
 TEXT = """---
@@ -52,10 +54,10 @@ def minimal_card(folder: Path, repo_id: str) -> str:
     Raises:
         ValueError: if its config.json is damaged.
     """
-    config = read_config(folder / "config.json")
+    config, spec = read_config(folder / CONFIG), published_spec(folder / CONFIG)
     is_timm = "architecture" in config
     library, use = ("timm", TIMM) if is_timm else ("transformers", TRANSFORMERS)
-    names = list(_names(config))
+    names = _names(config)
     shown = ", ".join(map(str, names[:SHOWN_NAMES])) + (", ..." if len(names) > SHOWN_NAMES else "")
     return TEXT.format(
         library=library,
@@ -63,7 +65,7 @@ def minimal_card(folder: Path, repo_id: str) -> str:
         architecture=config["architecture"] if is_timm else (config.get("architectures") or ["classifier"])[0],
         num_classes=config["num_classes"] if is_timm else len(names) or "its",
         classes=f" ({shown})" if names else "",
-        head=_head(config.get("cosify")),
+        head=_head(spec),
         use=use.format(repo_id=repo_id),
     )
 
@@ -74,15 +76,10 @@ def _names(config: dict[str, Any]) -> list[Any]:
     return list(config.get("label_names", []))
 
 
-def _head(spec: Any) -> str:
+def _head(spec: HeadSpec | None) -> str:
     if spec is None:
         return "an ordinary softmax head"
-    kappa, in_evaluation = spec["kappa"], spec["eval_kappa"]
-    how = f"kappa fixed at {kappa:g}" if isinstance(kappa, (int, float)) else f'kappa by the policy "{kappa}"'
-    used = {start["kappa"] for start in spec["heads"].values()}
-    if in_evaluation == "sample":
-        used_text = "that of each sample"
-    else:
-        number = in_evaluation if isinstance(in_evaluation, (int, float)) else next(iter(used), None)
-        used_text = "unknown" if number is None else f"{number:.2f}"
-    return f"a cosine-softmax head, {how} ({used_text} in evaluation)"
+    fixed, number = isinstance(spec.kappa, (int, float)), spec.kappa_in_evaluation
+    how = f"kappa fixed at {spec.kappa:g}" if fixed else f'kappa by the policy "{spec.kappa}"'
+    used = "that of each sample" if spec.eval_kappa == "sample" else "unknown" if number is None else f"{number:.2f}"
+    return f"a cosine-softmax head, {how} ({used} in evaluation)"

@@ -47,9 +47,7 @@ def load(source: str | Path, *, head: Literal["linear"] | None = None) -> nn.Mod
         return efficientnet_lite0_from_package()
     if name in backbones():
         name = backbones()[name].source
-    folder = Path(name.removeprefix("local-dir:")).expanduser()
-    if (folder / "export" / CONFIG).is_file():
-        folder = folder / "export"
+    folder = saved_folder(name.removeprefix("local-dir:"))
     model: nn.Module
     if folder.is_dir():
         model = _open_saved(str(folder), folder, head)
@@ -61,6 +59,12 @@ def load(source: str | Path, *, head: Literal["linear"] | None = None) -> nn.Mod
     # timm writes down what a model was made with; stock timm could not open an export that names our argument.
     compat.model_arguments(model).pop("head", None)
     return model.eval()
+
+
+def saved_folder(path: str | Path) -> Path:
+    """Return the folder of config and weights: of a run its export."""
+    folder = Path(path).expanduser()
+    return folder / "export" if (folder / "export" / CONFIG).is_file() else folder
 
 
 def _open_by_name(name: str, head: str | None) -> nn.Module:

@@ -20,14 +20,14 @@ from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from cosify.heads import CosineHead
-from cosify.heads.kappa_watch import KappaWatch
+from cosify.heads.kappa_watch import WATCHED, KappaWatch
 from cosify.models import find_heads
 from cosify.models.memory import converted
 
 logger = logging.getLogger("cosify")
 
 ARGUMENTS = {"epoch", "train_metrics", "filename"}  # of timm's function, that this touches
-KEYS = ("kappa_mean", "kappa_median", "kappa_low_edge", "kappa_high_edge")
+KEYS = tuple(f"kappa_{name}" for name in WATCHED)
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """What a run is about to do, in one block before its first step, and whether something came of it."""
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from cosify.data import BUILT_IN, base_and_split
@@ -17,9 +18,15 @@ PIPELINES = {"device": "decoded once, kept on the device", "workers": "decoded a
 TRAINED = "python scripts/finetune.py --model resnet18_cifar.cos_60_cifar100 --data {data}"
 
 
-def announce(session: Session, parts: Prepared) -> None:
-    """Log data, images, network, device, steps and output; warn where few steps are to train much."""
-    described, args = session.describe(parts.model), session.args
+def announce(session: Session, parts: Prepared, described: Mapping[str, Any]) -> None:
+    """Log data, images, network, device, steps and output; warn where few steps are to train much.
+
+    Args:
+        session: the opened run.
+        parts: of the run.
+        described: what its settings became, as `session.describe` says.
+    """
+    args = session.args
     rows = {
         "data": f"{described['num_train']:,} training and {described['num_test']:,} test images of"
         f" {described['num_classes']:,} classes ({args.data})",
@@ -73,7 +80,7 @@ def _images(session: Session) -> str:
     return f"{shown}; augmentation {data.augmentation}; {PIPELINES[data.pipeline]}"
 
 
-def _network(described: dict[str, Any], heads: tuple[CosineHead, ...]) -> str:
+def _network(described: Mapping[str, Any], heads: tuple[CosineHead, ...]) -> str:
     trained, of = described["num_trained"], described["num_parameters"]
     share = "" if trained == of else f", {trained:,} of them train"
     spec = heads[0].kappa_spec if heads else None

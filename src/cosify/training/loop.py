@@ -65,7 +65,8 @@ class Run:
         self.args, self.accelerator, self.folder = session.args, session.accelerator, session.folder
         self.parts = Prepared(session, model)
         self.model, self.steps_per_epoch = self.parts.model, self.parts.steps_per_epoch
-        session.write_config({**session.describe(self.model), **more_config})
+        described = session.describe(self.model)
+        session.write_config({**described, **more_config})
         if session.is_main:
             self.folder.write_environment(describe_environment(self.accelerator.device, session.shard.world_size))
         self.checkpoints = Checkpoints(self.accelerator, self.folder)
@@ -83,7 +84,7 @@ class Run:
             self.kappas.load_state(self.progress.kappa)
         self.interrupted_by = 0
         if session.is_main:
-            announce(session, self.parts)
+            announce(session, self.parts, described)
 
     def fit(self) -> TrainResult:
         """Run what is left of the epochs."""
