@@ -46,12 +46,17 @@ def written_aside(path: Path) -> Iterator[Path]:
     os.close(os.open(aside, flags, 0o666))
     try:
         yield aside
-        with aside.open("rb+") as file:
-            os.fsync(file.fileno())
+        sync(aside)
         aside.replace(path)
     except BaseException:
         aside.unlink(missing_ok=True)
         raise
+
+
+def sync(file: Path) -> None:
+    """Wait until what was written to a file is on the disk."""
+    with file.open("rb+") as opened:
+        os.fsync(opened.fileno())
 
 
 def beside(path: Path) -> Path:

@@ -178,7 +178,7 @@ def test_a_save_that_was_killed_leaves_no_mixture(folder: Path, other: Path, mon
             replace(*paths)
 
         monkeypatch.setattr("os.replace", replacing)
-        monkeypatch.setattr("shutil.rmtree", lambda *_, **__: None)  # a killed program cleans nothing up
+        monkeypatch.setattr(Path, "unlink", lambda *_, **__: None)  # a killed program cleans nothing up
         with pytest.raises(Killed):
             cosify.save(model, folder)
         monkeypatch.undo()
@@ -186,26 +186,32 @@ def test_a_save_that_was_killed_leaves_no_mixture(folder: Path, other: Path, mon
     until(0)
     assert cosify.load(folder).fc.kappa_spec == "ls"
     until(1)
-    with pytest.raises(ValueError, match=r"or move .*\.saving-.*model.safetensors here, which a save that was stopped"):
+    with pytest.raises(
+        ValueError, match=r", or rename .*\.new, which a save that was stopped left, to model.saf"
+    ) as said:
         cosify.load(folder)
-    (aside,) = (path for path in folder.glob(".saving-*") if not (path / "config.json").exists())
+    (aside,) = (path for path in folder.glob(".model.safetensors.*.new") if str(path) in str(said.value))
     mended = Path(shutil.copytree(folder, folder.with_name("mended")))
-    replace(mended / aside.name / "model.safetensors", mended / "model.safetensors")
+    replace(mended / aside.name, mended / "model.safetensors")
     assert cosify.load(mended).fc.kappa_spec == 33.0
     cosify.save(model, folder)
     assert cosify.load(folder).fc.kappa_spec == 33.0
-    assert not list(folder.glob(".saving-*")), "what the killed saves left is removed"
+    assert not list(folder.glob(".*")), "what the killed saves left is removed"
 
 
 def test_leftovers_of_a_user_stay(folder: Path) -> None:
-    names = [".saving-for-july/notes.txt", ".saving-abcdefgh/notes.txt", ".saving-abcdefgh/config.json"]
+    names = [
+        ".model.safetensors.new",
+        ".model.safetensors.for-july.new",
+        ".config.json.0123.new",
+        ".config.json.d/notes",
+    ]
     for name in names:
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text("mine")
-    (folder / ".saving-12345678").symlink_to(folder / ".saving-for-july")
+    (folder / f".config.json.{'0' * 16}.new").symlink_to(folder / names[1])
     cosify.save(cosify.load(folder), folder)
-    assert [(folder / name).read_text() for name in names] == ["mine"] * 3
-    assert (folder / ".saving-12345678/notes.txt").read_text() == "mine"
+    assert [(folder / name).read_text() for name in names] == ["mine"] * 4
 
 
 def test_a_rename_that_fails_restores_the_old_model(folder: Path, other: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,10 +1,8 @@
 """Save a class-parallel head as one safetensors file of a plain head, and load it on any number of processes."""
 
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
 
 import torch
 import torch.distributed as dist
@@ -12,7 +10,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from cosify.errors import InputError
-from cosify.files import beside
+from cosify.files import written_aside
 from cosify.heads.class_parallel import ClassParallelCosineLinear, class_range, place_in
 
 SAFETENSORS_DTYPES = {torch.float32: "F32", torch.float64: "F64", torch.float16: "F16", torch.bfloat16: "BF16"}
@@ -32,38 +30,21 @@ def save_class_parallel(head: ClassParallelCosineLinear, path: str | Path) -> Pa
     Raises:
         OSError: on all processes, if the file cannot be written; what was there before stays.
     """
-    path = Path(path)
-    aside = beside(path)
-    error = ""
-    file: BinaryIO | None = None
-    rank, _ = place_in(head.process_group)
-    if rank == 0:
+    path, error = Path(path), ""
+    pieces = _pieces_in_order(head)
+    if place_in(head.process_group)[0] == 0:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            file = aside.open("xb")
-            file.write(_header(head))
-        except OSError as problem:
-            error = str(problem)
-    # Whatever happens to the file, the pieces are passed on, or the other processes would wait for ever.
-    for piece in _pieces_in_order(head):
-        if file is not None and not error:
-            try:
-                file.write(_bytes(piece))
-            except OSError as problem:
-                error = str(problem)
-    if file is not None:
-        try:
-            with file:
+            with written_aside(path) as aside, aside.open("wb") as file:
+                file.write(_header(head))
+                for piece in pieces:
+                    file.write(_bytes(piece))
                 for value in _small(head).values():
                     file.write(_bytes(value))
-                file.flush()
-                os.fsync(file.fileno())
-            if not error:
-                aside.replace(path)
         except OSError as problem:
-            error = error or str(problem)
-        if error:
-            aside.unlink(missing_ok=True)
+            error = str(problem)
+    for _ in pieces:  # after an error, too: the other processes would wait for ever with a piece that nobody takes
+        pass
     if head.process_group is not None:
         message = [error]
         dist.broadcast_object_list(message, group=head.process_group, group_src=0)

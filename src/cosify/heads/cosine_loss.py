@@ -2,7 +2,6 @@
 
 import torch
 from torch import Tensor, nn
-from torch.distributed import ProcessGroup
 
 from cosify.errors import InputError
 from cosify.functional.checks import check_shapes, in_backward, values_visible
@@ -31,12 +30,11 @@ class CosineSoftmaxLoss(nn.Module):
         angular_margin: added to the target's angle (ArcFace), in radians, such as 0.5; may be combined.
         label_smoothing: share of the target spread over all classes, in [0, 1).
         chunk: classes in a block.  Default: from a budget of some MB.
-        process_group: of a class-parallel head; default and only choice: the head's own.
         ignore_index: a label that says to leave the sample out.
 
     Raises:
         TypeError: if `head` is no cosine head.
-        ValueError: if a number is out of range, or `process_group` is not the head's.
+        ValueError: if a number is out of range.
     """
 
     def __init__(
@@ -46,7 +44,6 @@ class CosineSoftmaxLoss(nn.Module):
         angular_margin: float = 0.0,
         label_smoothing: float = 0.0,
         chunk: int | None = None,
-        process_group: ProcessGroup | None = None,
         ignore_index: int = IGNORE_INDEX,
     ) -> None:
         super().__init__()
@@ -56,11 +53,6 @@ class CosineSoftmaxLoss(nn.Module):
             raise InputError(f"label_smoothing is {label_smoothing}, expected a share in [0, 1), such as 0.1")
         if chunk is not None and chunk < 1:
             raise InputError(f"chunk is {chunk}, expected at least one class in a block, or None")
-        if process_group is not None and process_group is not head.process_group:
-            raise InputError(
-                "process_group is not the head's: a plain head is whole on every rank; build a"
-                " ClassParallelCosineLinear(..., process_group=...) and leave process_group out here"
-            )
         self.head = head
         self.margin = Margin(margin, angular_margin)
         self.label_smoothing = label_smoothing

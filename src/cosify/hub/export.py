@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -15,11 +14,12 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from cosify.errors import InputError
+from cosify.files import left_aside, sync, write_json, written_aside
 from cosify.heads import CosineHead, HeadSpec
 from cosify.heads.spec import asks_for_cosine
 from cosify.integrations import compat
 from cosify.models import find_classifiers, find_heads
-from cosify.models.binding import ASIDE, CONFIG, DIGEST, WEIGHTS, digest_of
+from cosify.models.binding import CONFIG, DIGEST, WEIGHTS, digest_of
 from cosify.models.classifiers import (
     is_timm,
     is_transformers,
@@ -32,7 +32,6 @@ from cosify.models.classifiers import (
 # What create_model was told and must not be told again: stock timm does not know `head`, and TimmWrapper passes
 # `num_classes` itself.
 _OWN_ARGUMENTS = ("head", "kappa", "num_classes")
-OLD_CONFIG = "old-config.json"  # kept aside until both files are replaced
 
 
 def save(model: nn.Module, folder: str | Path, *, label_names: Sequence[str] | None = None) -> Path:
@@ -130,7 +129,7 @@ def _transformers_config(model: Any, label_names: Sequence[str] | None) -> dict[
 
 
 def write_model(folder: Path, config: dict[str, Any], state: dict[str, Tensor]) -> None:
-    """Write both files aside, then rename them; they carry one digest, so that readers of ours refuse a mixture.
+    """Write both files aside, then rename them; they carry one digest, so that our readers refuse a mixture.
 
     Nothing renames two files at once.  The description goes first: between the two renames, and after a kill there, it
     names weights that the folder does not hold yet.
@@ -144,31 +143,26 @@ def write_model(folder: Path, config: dict[str, Any], state: dict[str, Tensor]) 
         OSError: if the folder cannot be written; then it is as it was.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    digest = digest_of(state)
+    description, digest = folder / CONFIG, digest_of(state)
     with _alone_in(folder) as alone:
         if alone:
-            _remove_leftovers(folder)
-        aside = Path(tempfile.mkdtemp(prefix=ASIDE, dir=folder))
+            for left in (*left_aside(description), *left_aside(folder / WEIGHTS)):  # by saves that were killed
+                left.unlink()
+        before = description.read_bytes() if description.is_file() else None
         try:
-            save_file(state, aside / WEIGHTS, metadata={"format": "pt", DIGEST: digest})
-            (aside / CONFIG).write_text(json.dumps({**config, DIGEST: digest}, indent=2) + "\n", encoding="utf-8")
-            (aside / WEIGHTS).chmod((aside / CONFIG).stat().st_mode & 0o777)  # safetensors lets the owner alone read
-            for name in (WEIGHTS, CONFIG):
-                with (aside / name).open("r+b") as file:
-                    os.fsync(file.fileno())
-            if (folder / CONFIG).is_file():
-                shutil.copyfile(folder / CONFIG, aside / OLD_CONFIG)
-            os.replace(aside / CONFIG, folder / CONFIG)
-            try:
-                os.replace(aside / WEIGHTS, folder / WEIGHTS)
-            except OSError:  # Windows refuses while another program reads the weights
-                if (aside / OLD_CONFIG).is_file():
-                    os.replace(aside / OLD_CONFIG, folder / CONFIG)
-                else:
-                    (folder / CONFIG).unlink()
-                raise
-        finally:
-            shutil.rmtree(aside, ignore_errors=True)
+            with written_aside(folder / WEIGHTS) as weights:
+                mode = weights.stat().st_mode & 0o777
+                save_file(state, weights, metadata={"format": "pt", DIGEST: digest})
+                weights.chmod(mode)  # safetensors lets the owner alone read
+                sync(weights)
+                write_json(description, {**config, DIGEST: digest})
+        except OSError:  # Windows refuses to replace weights that another program reads
+            if before is None:
+                description.unlink(missing_ok=True)
+            elif description.read_bytes() != before:
+                with written_aside(description) as aside:
+                    aside.write_bytes(before)
+            raise
 
 
 @contextmanager
@@ -189,13 +183,3 @@ def _alone_in(folder: Path) -> Iterator[bool]:
             yield True
     finally:
         os.close(descriptor)
-
-
-def _remove_leftovers(folder: Path) -> None:
-    """Remove what saves left that were killed, and nothing else: folders of their name with their files alone."""
-    for aside in folder.glob(f"{ASIDE}????????"):
-        if aside.is_symlink() or not aside.is_dir():
-            continue
-        files = list(aside.iterdir())
-        if all(file.name in (WEIGHTS, CONFIG, OLD_CONFIG) and file.is_file() for file in files):
-            shutil.rmtree(aside, ignore_errors=True)

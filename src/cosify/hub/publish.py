@@ -23,7 +23,7 @@ from cosify.hub.contents import CARD, FACTS, PUBLISHED
 from cosify.hub.export import save
 from cosify.hub.hub_client import HubError, impatient, in_short
 from cosify.hub.readers import READERS, check_readers, is_own_architecture, probe_images
-from cosify.hub.resolve import load
+from cosify.hub.resolve import load, saved_folder
 from cosify.models.binding import CONFIG, WEIGHTS
 
 logger = logging.getLogger("cosify")
@@ -141,9 +141,7 @@ def folder_to_publish(path: str | Path) -> Path:
     Raises:
         ValueError: if a file that is needed is missing.
     """
-    folder = Path(path).expanduser().resolve()
-    if not (folder / "config.json").is_file() or (folder / "export" / "config.json").is_file():
-        folder = folder / "export"
+    folder = saved_folder(path).resolve()
     missing = [name for name in REQUIRED if not (folder / name).is_file()]
     if missing:
         raise InputError(f"{folder} lacks {', '.join(missing)}, expected what cosify.save writes; save the model there")
@@ -187,7 +185,7 @@ def check_folder(folder: Path) -> tuple[str, ...]:
         ValueError: if one fails, or gives another label.
     """
     require_transformers(f"{folder}, whose labels are compared in timm and in transformers before it is published,")
-    config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config: dict[str, Any] = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     readers = READERS[:2] if is_own_architecture(config) else READERS
     model = load(folder)
     images = probe_images(_input_size(model))

@@ -16,17 +16,17 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from cosify.errors import InputError
+from cosify.files import left_aside
 
 logger = logging.getLogger("cosify")
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 DIGEST = "cosify_weights"  # key in config.json and in the metadata of the weights
-ASIDE = ".saving-"  # begin of the name of the folder in which a save prepares both files
 
 
-def digest_of(state: Mapping[str, Tensor]) -> str:
-    """Return a digest of names, shapes, kinds and bytes of tensors."""
-    digest = hashlib.blake2b(digest_size=16)
+def digest_of(state: Mapping[str, Tensor], text: str = "") -> str:
+    """Return a digest of a text and of the names, shapes, dtypes and bytes of tensors."""
+    digest = hashlib.blake2b(text.encode(), digest_size=16)
     for name, value in sorted(state.items()):
         digest.update(f"{name} {value.dtype} {list(value.shape)}".encode())
         digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
@@ -62,8 +62,8 @@ def check_binding(config: Mapping[str, Any], weights: Path) -> None:
                 CONFIG,
             )
         return
-    left = [rest for rest in weights.parent.glob(f"{ASIDE}*/{WEIGHTS}") if _digest_in(rest) == expected]
-    remedy = f", or move {left[0]} here, which a save that was stopped left" if left else ""
+    left = [rest for rest in left_aside(weights) if _digest_in(rest) == expected]
+    remedy = f", or rename {left[0]}, which a save that was stopped left, to {weights.name}" if left else ""
     raise InputError(
         f"{weights} and the {CONFIG} beside it are of two different saves ({found} and {expected}): one was replaced"
         f" without the other; save the model again with cosify.save{remedy}"

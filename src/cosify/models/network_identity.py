@@ -1,15 +1,14 @@
 """Which network it is: a digest of all that its answers depend on."""
 
-import hashlib
 import json
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from cosify.errors import InputError
+from cosify.models.binding import digest_of
 from cosify.models.classifiers import find_heads, names_in
 
 logger = logging.getLogger("cosify")
@@ -29,29 +28,21 @@ def model_digest(model: nn.Module) -> str:
     """
     heads = find_heads(model)
     of_heads = tuple(f"{name}." for name in heads)
-    tensors = {name: value for name, value in sorted(model.state_dict().items()) if not name.endswith("embedding_norm")}
-    inside = {name: value for name, value in tensors.items() if name.startswith(of_heads)} if heads else {}
+    tensors = {name: value for name, value in model.state_dict().items() if not name.endswith("embedding_norm")}
+    inside = {name: value for name, value in tensors.items() if name.startswith(of_heads)}
+    outside = {name: value for name, value in tensors.items() if name not in inside}
     config: Any = getattr(model, "config", None)
     described = {} if config is None else config.to_dict()
     settings = {k: v for k, v in described.items() if not k.startswith("_") and k not in WITHOUT_EFFECT}
     # The modules' own description has what no tensor shows: activations, strides, the policy of a head.
     text = repr(model) + json.dumps(settings, sort_keys=True, default=str)
     architecture = getattr(model, "pretrained_cfg", {}).get("architecture", type(model).__name__)
-    backbone = _digest(text, ((name, tensors[name]) for name in tensors if name not in inside))
-    return f"{architecture} {backbone} {_digest('', inside.items())}"
+    return f"{architecture} {digest_of(outside, text)} {digest_of(inside)}"
 
 
 def same_network(one: str, other: str) -> bool:
     """Return whether two digests are of the same network, cosine heads left aside."""
     return one.rpartition(" ")[0] == other.rpartition(" ")[0]
-
-
-def _digest(text: str, tensors: Iterable[tuple[str, Tensor]]) -> str:
-    digest = hashlib.blake2b(text.encode(), digest_size=16)
-    for name, value in tensors:
-        digest.update(f"{name} {value.dtype} {list(value.shape)}".encode())
-        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
 
 
 def check_label_names(model: nn.Module, label_names: Sequence[str]) -> None:
