@@ -1,7 +1,7 @@
 """Checks of user input at the public boundary: one clear error each, no device sync in the training path.
 
-What can only be seen in the values (NaN, label range) is checked for CPU tensors outside of a trace: on an accelerator
-the look itself would stall the queue.
+Values (NaN, range of labels) are checked for CPU tensors outside of a trace only: on an accelerator, reading a value
+would stall the queue.
 """
 
 import math
@@ -12,9 +12,9 @@ from contextvars import ContextVar
 import torch
 from torch import Tensor
 
-# torch 2.14 has no public name for it; without it, vmap of a head ends in torch's own error.
+# torch 2.14 has no public name for this.  Without it, vmap of a head ends in torch's own error.
 _transformed: Callable[[], bool] = getattr(torch._C, "_are_functorch_transforms_active", lambda: False)
-# Nor for this one; without it, a head under torch.utils.checkpoint counts each batch twice.
+# Nor for this.  Without it, a head under torch.utils.checkpoint counts each batch twice.
 _graph_task: Callable[[], int] = getattr(torch._C, "_current_graph_task_id", lambda: -1)
 _unseen: ContextVar[bool] = ContextVar("unseen", default=False)
 
@@ -119,27 +119,27 @@ def check_num_classes(num_classes: int, least: int = 2) -> None:
 
 
 def values_visible(values: Tensor) -> bool:
-    """True if looking at the values is free of a device sync and of a graph break."""
+    """Return True if values can be read without a device sync or a graph break."""
     if values.device.type != "cpu" or values_hidden() or torch.jit.is_tracing():  # type: ignore[attr-defined]
         return False
     return not _unseen.get()
 
 
 def values_hidden() -> bool:
-    """True where no value may decide what is computed: in a graph, and in a transform of `torch.func` such as vmap."""
+    """Return True in a graph and in a transform of `torch.func` such as vmap: no value may decide what is computed."""
     return torch.compiler.is_compiling() or _transformed()
 
 
 def in_backward() -> bool:
-    """True within a backward pass, where `torch.utils.checkpoint` runs a forward pass again."""
+    """Return True within a backward pass, where `torch.utils.checkpoint` runs a forward pass again."""
     return _graph_task() != -1
 
 
 @contextmanager
 def values_unseen() -> Iterator[None]:
-    """Look at no values inside, as on an accelerator: for a training loop whose processes check the loss together.
+    """Skip the checks of values inside, as on an accelerator, for a loop whose processes check the loss together.
 
-    An error on one of them alone would leave the others waiting.
+    An error in one process alone would leave the others waiting.
     """
     token = _unseen.set(True)
     try:

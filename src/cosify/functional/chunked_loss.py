@@ -5,8 +5,8 @@ margin, p' = sigmoid(log odds'), and for hard labels
 
     loss = log(1 + 1 / odds'),    d loss / d x~ = kappa (1 - p') (r - dz'/dz w_y).
 
-r is what a search for kappa has computed, so that neither of the two costs anything, and what is left of the backward
-pass is one matrix product for the weight.  Nothing cancels where p' is near 1.
+The search for kappa has computed r already, so both of these cost next to nothing, and the backward pass is left with
+one matrix product, for the weight.  No difference cancels where p' is near 1.
 """
 
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ from cosify.functional.similarity import full_precision, powers
 
 @dataclass(frozen=True)
 class LossSettings:
-    """What the loss does besides Eq. (2).
+    """Settings of the loss beside Eq. (2).
 
     Attributes:
         margin: on the target cosine.
@@ -41,14 +41,14 @@ class LossSettings:
 
 @dataclass(frozen=True)
 class LabelledScan:
-    """Samples with labels against classes.
+    """Samples with labels, and the classes that they are compared with.
 
     Attributes:
-        scan: without the labelled classes, which `target` holds.
+        scan: samples and classes; each sample leaves out its labelled class, which `target` holds.
         index: [B], number of the label among this process' classes; -1 for none, or where another one holds it.
         target: the labelled classes.
-        room: [C, d], memory of the weight's gradient, if the cosines lie there until it is computed: B of each d
-            numbers, at the place of the same classes, so that it can overwrite them block by block.
+        room: [C, d], memory of the future weight gradient, reused to store the cosines; None if they do not fit.  Each
+            block of classes keeps its cosines in its own part, so the gradient can overwrite them block by block.
     """
 
     scan: Scan
@@ -58,13 +58,13 @@ class LabelledScan:
 
     @classmethod
     def of(cls, scan: Scan, index: Tensor, has_label: Tensor, weight: Tensor) -> "LabelledScan":
-        """Keep the labelled classes apart, and the cosines if there is room for them.
+        """Set the labelled classes apart, and store the cosines if there is room for them.
 
         Args:
             scan: all classes.
             index: as above.
             has_label: [B], whether any process holds the label.
-            weight: [C, d], the classes, whose gradient may be wanted.
+            weight: [C, d], the classes; their gradient may be wanted.
         """
         scan, target = scan.without(index, has_label)
         will_be = torch.is_grad_enabled() and weight.requires_grad and weight.dtype == scan.blocks.embedding.dtype
@@ -105,7 +105,7 @@ def chunked_loss(
 
 
 class _Saved(NamedTuple):
-    """What the backward pass needs; all of it [B] or [B, d] but for the weight and its norms."""
+    """Tensors for the backward pass: [B] or [B, d], except the weight and its norms."""
 
     unit_embedding: Tensor
     weight: Tensor
@@ -116,7 +116,7 @@ class _Saved(NamedTuple):
     log_scale: Tensor  # log of 1 / (mass of all classes), relative to `nearest`
     of_target: Tensor  # d loss / d (kappa z_y)
     factor: Tensor  # kappa times the sample's weight
-    by_embedding: Tensor  # the embedding's gradient, done
+    by_embedding: Tensor  # the embedding's gradient, before it is multiplied by that of the loss
     by_kappa: Tensor | None
 
 
@@ -156,7 +156,7 @@ class _ChunkedLoss(torch.autograd.Function):
         if ctx.needs_input_grad[2]:
             by_kappa = (blocks.embedding * rest_mean).sum(dim=1) * rest_share
             by_kappa = sample_weight * (by_kappa + of_target * shifted - rest_logit)
-        radial = (by_embedding * blocks.embedding).sum(dim=1, keepdim=True)  # the embedding's length has no say
+        radial = (by_embedding * blocks.embedding).sum(dim=1, keepdim=True)  # the embedding's length changes nothing
         factor = sample_weight * kappa
         by_embedding.addcmul_(blocks.embedding, radial, value=-1)
         by_embedding.mul_((scan.scan.samples.inverse * factor).unsqueeze(1))
@@ -192,7 +192,7 @@ class _ChunkedLoss(torch.autograd.Function):
         if wants_embedding:
             by_embedding = (grad_loss * saved.by_embedding).to(ctx.embedding_dtype)
         if wants_weight:
-            with full_precision(saved.weight.device):  # a backward pass within an autocast region is under its rule
+            with full_precision(saved.weight.device):  # autocast may be on in a backward pass
                 by_weight = _weight_gradient(saved, grad_loss, ctx.chunk, ctx.smooth, cosines, room)
         if wants_kappa and saved.by_kappa is not None:
             by_kappa = (grad_loss * saved.by_kappa).sum().reshape(1)

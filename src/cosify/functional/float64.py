@@ -1,4 +1,4 @@
-"""Where float64 is computed: Apple GPUs, and some of Intel, have none, and raise where it is asked for."""
+"""float64 where the device has it: Apple GPUs, and some of Intel's, have none and raise an error."""
 
 import torch
 from torch import Tensor
@@ -22,7 +22,7 @@ def in_float64(values: Tensor) -> Tensor:
 
 
 def sum_dtype(device: torch.device) -> torch.dtype:
-    """Return in what to sum on a device without waiting for it: float64, or float32 if it has none.
+    """Return the dtype for sums on a device that nobody waits for: float64, or float32 if the device has none.
 
     Sums of an epoch in float32 count 16 million samples exactly, and lose a millionth of a mean over 10,000 steps.
     """

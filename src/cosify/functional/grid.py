@@ -59,10 +59,10 @@ def adacos_kappa(num_classes: int) -> float:
 
 
 def expected_kappa(num_classes: int, target_cosine: float = 0.75) -> float:
-    """Return what Eq. (11) gives for orthogonal classifiers and a feature at `target_cosine` from its own.
+    """Return the kappa of Eq. (11) for orthogonal classifiers and a feature at `target_cosine` from its own.
 
-    Closed form of Kobayashi's Eq. (11): log(1 + C c / (1 - c)) / c.  At c = 0.75 it lies within a tenth of its minimum
-    over c, which is where trained models end, so it serves as kappa before the first batch.
+    Closed form of Kobayashi's Eq. (11): log(1 + C c / (1 - c)) / c.  Trained models end near its minimum over c, and at
+    c = 0.75 it lies within a tenth of that; so it serves as kappa before the first batch.
 
     Args:
         num_classes: C, at least 2.

@@ -15,12 +15,12 @@ from cosify.functional.search.blocks import KAPPAS_AT_ONCE, at_once
 from cosify.functional.search.rounding import TIE, first_least, rounding_of, settle
 from cosify.functional.similarity import full_precision, unit_rows
 
-# Multiply-adds of the full grid, 20 B C d, up to which it is taken: below it the search's own bookkeeping costs more.
-# On a GPU that bookkeeping is some hundred launches, beside which products are cheap: an H200 took 24 ms for the search
-# at (256, 2048, 8142), 2^36 of them, and 3.5 ms for twenty softmaxes with their products.
+# The full grid is evaluated up to so many multiply-adds, 20 B C d: below, the bookkeeping of the search costs more than
+# it saves. On a GPU the bookkeeping is some hundred launches, and products are cheap: at (256, 2048, 8142), 2^36
+# multiply-adds, an H200 took 24 ms for the search and 3.5 ms for twenty softmaxes with their products.
 GRID_WORK = {"cpu": 1 << 24, "cuda": 1 << 38}
-PLAIN_NUMBERS = 1 << 17  # of all candidates that are evaluated in one operation
-PRODUCTS_TO_DIVIDE = 64  # what it costs to divide a class by its norm in float64, in products with it
+PLAIN_NUMBERS = 1 << 17  # numbers, over all candidates, that one operation computes
+PRODUCTS_TO_DIVIDE = 64  # to divide a class by its norm in float64 costs as much as so many products with it
 # The local search walks from neighbour to neighbour, so a very fine grid is evaluated whole.
 FINEST_GRID = 64
 
@@ -35,9 +35,9 @@ def energies(unit_embedding: Tensor, prototypes: Tensor, kappa: Tensor) -> Tenso
 
 
 def least(unit_embedding: Tensor, prototypes: Tensor, grid: Tensor, tie: float) -> Tensor:
-    """Return the number of the best candidate of `grid` [K], [B]: Eq. (11) as it stands; the smaller one of equals."""
+    """Return the index [B] of the best candidate of `grid` [K], by Eq. (11) as written; the first of equal ones."""
     room = at_once(len(grid), len(prototypes))
-    if not values_hidden():  # where a trace is to be short, this is to stay in the cache
+    if not values_hidden():  # a trace should be short; otherwise the numbers should stay in the cache
         room = max(1, PLAIN_NUMBERS // max(1, len(unit_embedding) * sum(prototypes.shape)))
     some = grid.to(prototypes.dtype).unsqueeze(1).split(room)
     energy = [energies(unit_embedding, prototypes, kappa) for kappa in some]
@@ -50,10 +50,10 @@ class LsSolution:
 
     Attributes:
         kappa: [B], values of the grid.
-        index: [B], their numbers in it.
-        softmax: the softmax at kappa, n = 1, whose average Eq. (12) needs; None if the route does not pass by it.
+        index: [B], their indices in it.
+        softmax: the softmax at kappa, n = 1; Eq. (12) needs its average.  None if the route did not compute it.
         evaluations: products [B, C] x [C, d] of the search, a mean over samples; a float64 comparison counts as one.
-        open_pairs: how many (sample, candidate) no bound ruled out.
+        open_pairs: number of pairs (sample, candidate) that no bound ruled out.
         num_candidates: K.
     """
 
@@ -66,7 +66,7 @@ class LsSolution:
 
     @property
     def edges(self) -> tuple[int, int]:
-        """Number of samples at the smallest and at the largest candidate; many say that the grid is too narrow."""
+        """Number of samples at the smallest and at the largest candidate; many mean that the grid is too narrow."""
         return int((self.index == 0).sum()), int((self.index == self.num_candidates - 1).sum())
 
 
@@ -141,7 +141,7 @@ def ls_kappa(
         embedding: [B, d], any norm; a zero row gets the smallest candidate.
         weight: [C, d], any norm; of a process group this rank's rows, at least one.
         grid: [K] increasing candidates; default: `kappa_grid()`.
-        start: where the search begins, such as the mean of an earlier batch; a matter of time only.
+        start: where the search begins, such as the mean of an earlier batch; it changes the time, not the result.
         chunk: classes in a block; memory is O(B (chunk + d)).  Default: from a budget of some MB.
         process_group: over which the classes are sharded; all ranks give the same embedding and get the same result.
         return_info: return an `LsSolution`, with evaluations, open pairs and edges beside kappa.
@@ -167,13 +167,12 @@ Route = Literal["plain", "whole", "certified"]
 
 
 def ls_route(scan: Scan, grid: Tensor) -> Route:
-    """Decide how Eq. (11) is solved; the answer is the same.
+    """Choose how Eq. (11) is solved; every route gives the same kappa.
 
-    "plain", the equations as they stand: where the problem is small, as a search is some hundred short operations, and
-    under a trace (compile, export) and on the meta device, which cannot follow a search whose steps depend on values.
-    "whole", all candidates in blocks of classes: on an accelerator, as long as that costs less than to wait, and for a
-    grid so fine that walking it would take longer, or of fewer candidates than the search begins with.  The certified
-    search otherwise.
+    "plain", the equations as written: for small problems, because a search is some hundred short operations; under a
+    trace (compile, export) and on the meta device, because a trace cannot follow steps that depend on values. "whole",
+    all candidates in blocks of classes: on an accelerator, while that costs less than waiting for it; and for a grid
+    that is too fine to walk, or has fewer candidates than the search begins with.  "certified" otherwise.
     """
     embedding, num_classes = scan.blocks.embedding, scan.blocks.num_classes
     if values_hidden() or embedding.is_meta:
@@ -191,10 +190,10 @@ def ls_route(scan: Scan, grid: Tensor) -> Route:
 
 @torch.no_grad()
 def search_ls(scan: Scan, grid: Tensor, start: Tensor) -> LsSolution:
-    """Return the minimiser of Eq. (10) over `grid` [K], beginning at the median of some kappas.
+    """Return the minimiser of Eq. (10) over `grid` [K], starting at the median of some kappas.
 
-    What is not searched on an accelerator is not looked at there, so that nothing waits: candidates whose energies
-    differ by less than float32's rounding are not compared again.
+    On an accelerator, the other routes read no value, so nothing waits for it; there, candidates whose energies differ
+    by less than float32's rounding are not compared again in float64.
     """
     route, blocks = ls_route(scan, grid), scan.blocks
     on_cpu, tie = blocks.embedding.device.type == "cpu", 2 * torch.finfo(blocks.embedding.dtype).eps
@@ -204,7 +203,7 @@ def search_ls(scan: Scan, grid: Tensor, start: Tensor) -> LsSolution:
             blocks, tie = scan.in_float64(slice(None)).blocks, TIE
         index = least(blocks.embedding, blocks.classes.whole(), grid, tie)
     elif route == "whole":
-        # As many at once as a block has room for; ranks must make the same number of walks.
+        # As many candidates at once as a block has room for; ranks must make the same number of walks.
         room = 1 if scan.shards.group is not None else KAPPAS_AT_ONCE * max(1, blocks.chunk // blocks.num_classes)
         energy = torch.cat([scan.evaluate(kappa.unsqueeze(1))[0].energy for kappa in grid.split(room)])
         index = settle(scan, grid, energy)[0] if on_cpu else first_least(energy, tie)

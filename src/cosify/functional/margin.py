@@ -9,7 +9,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Margin:
-    """What is taken off the target's cosine in the loss; kappa is estimated without it (Kobayashi, Sec. 3.4.1).
+    """The margin on the target's cosine in the loss; kappa is estimated without it (Kobayashi, Sec. 3.4.1).
 
     Attributes:
         cosine: CosFace's margin on the cosine (Wang et al., CVPR 2018), such as 0.35.

@@ -15,9 +15,10 @@ class Rows:
 
     Attributes:
         given: [n, d], in any floating point dtype.
-        inverse: [n], 1 / ||row||, 0 for a zero row; float32 or float64, as all that is computed from it.
+        inverse: [n], 1 / ||row||, 0 for a zero row; its dtype, float32 or float64, is that of all results.
         unit: [n, d], the rows divided by their norms; None: each block is divided when it is asked for.
-        ordinary: whether norms are known to be such that products with the given rows stay far inside of float32.
+        ordinary: whether all norms are known to be moderate, so that products with the given rows stay far from the
+            limits of float32.
     """
 
     given: Tensor
@@ -51,9 +52,9 @@ class Rows:
         return self.given[start:stop].to(self.inverse.dtype) * self.inverse[start:stop].unsqueeze(1)
 
     def factors(self, start: int, stop: int) -> tuple[Tensor, Tensor | None]:
-        """Return two factors of the unit rows from `start` to `stop`, [.., d] and [..], None for ones.
+        """Return the unit rows from `start` to `stop` as two factors, [.., d] and [..]; None stands for ones.
 
-        Given rows of ordinary norms are not divided: what is multiplied with them takes the second factor.
+        Rows of ordinary norms are returned undivided: the caller multiplies its product with them by the second factor.
         """
         if self.unit is None and self.ordinary:
             return self.given[start:stop].to(self.inverse.dtype), self.inverse[start:stop]
@@ -65,7 +66,7 @@ class Rows:
 
 
 def common_dtype(*tensors: Tensor) -> torch.dtype:
-    """Return what is computed in: float32, or float64 if a tensor has it."""
+    """Return the dtype to compute in: float64 if a tensor has it, else float32."""
     dtype = torch.float32
     for tensor in tensors:
         dtype = torch.promote_types(dtype, tensor.dtype)

@@ -6,7 +6,7 @@ With x~ = x / ||x||, w~_c = w_c / ||w_c||, logits kappa x~ . w~_c and the gradie
     dw_c = 1 / ||w_c|| (I - w~_c w~_c^T) sum_i g_ic kappa_i x~_i,
     dkappa = x~ . sum_c g_c w~_c.
 
-These are the three matrix products of a linear layer, and what normalisation takes away of their results.
+These are the three matrix products of a linear layer; the normalisation then takes a part off their results.
 """
 
 from typing import Any
@@ -24,7 +24,7 @@ from cosify.functional.similarity import full_precision, unit_rows
 
 
 class ByAutograd:
-    """Cosines in operations that a compiler, a transform or a second derivative can follow."""
+    """Cosines by operations that a compiler, a transform or a second derivative can follow."""
 
     def __init__(self, embedding: Tensor, weight: Tensor) -> None:
         check_rows(embedding, weight)
@@ -42,9 +42,9 @@ class ByAutograd:
 
 
 class ByHand:
-    """The same in fewer operations, each of them a look at all numbers.
+    """The same with a backward pass of our own: fewer operations, each of which reads all numbers.
 
-    Classes of ordinary norms are divided by them after the product, not before: one copy of the weight less.
+    Where the classes have ordinary norms, the product is divided by these, not the weight: one copy of it less.
 
     Args:
         embedding: [B, d], any norm.
@@ -110,9 +110,10 @@ class _ScaledCosine(torch.autograd.Function):
         embedding, weight, kappa, unit_embedding, scaled, inverse_length, rows, inverse_norm = ctx.saved_tensors
         wanted = ctx.needs_input_grad[:3]
         by_embedding = by_weight = by_kappa = None
-        with full_precision(gradient.device):  # a backward pass within an autocast region is under its rule
+        with full_precision(gradient.device):  # autocast may be on in a backward pass
             if torch.is_grad_enabled():  # someone will differentiate again
-                # Of aliases: one input may depend on another, and hooks of the inputs wait for what is returned.
+                # By aliases: one input may depend on another, and hooks of the inputs must run once, on what is
+                # returned.
                 aliases = [each.view_as(each) for each in (embedding, weight, kappa)]
                 inputs = [each for each, want in zip(aliases, wanted, strict=True) if want]
                 again = ByAutograd(aliases[0], aliases[1]).times(aliases[2])

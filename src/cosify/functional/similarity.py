@@ -10,8 +10,8 @@ from torch import Tensor
 from cosify.functional.checks import check_finite, check_rows, values_hidden
 
 LOG2_E = math.log2(math.e)
-SHORT, LONG = 1e-15, 1e15  # between them squares, and products with inverses, are far from the ends of float32
-FEW = 32  # numbers that Python compares sooner than an operation does
+SHORT, LONG = 1e-15, 1e15  # between them, squares and products with inverses stay far from the limits of float32
+FEW = 32  # up to so many numbers, Python compares faster than torch
 SCALED_NUMBERS = 1 << 24  # in a block of rows that are scaled for their norms, 64 MiB
 
 
@@ -53,9 +53,9 @@ def unit_rows(rows: Tensor) -> Tensor:
 
 
 def is_ordinary(length: Tensor) -> bool:
-    """Return whether lengths of rows on the CPU, [B], are finite and far from the ends of float32.
+    """Return whether lengths of rows on the CPU, [B], are finite and far from the limits of float32.
 
-    On an accelerator, which would have to be waited for, and without rows the answer is no.
+    The answer is no on an accelerator, where finding out would wait for the device, and without rows.
     """
     if length.device.type != "cpu" or len(length) == 0:
         return False
@@ -67,7 +67,8 @@ def inverse_norms(rows: Tensor, dtype: torch.dtype, name: str) -> tuple[Tensor, 
     """Return 1 / ||row|| of each row [n, d] in `dtype`, 0 for a zero row, and whether all are known to be ordinary.
 
     Squares of entries near 1e-30 or 1e30 leave float32, so rows are scaled by their largest entry first: on the CPU
-    such rows alone, elsewhere, where to single them out would be to wait for the device, all of them in blocks.
+    only those that need it; elsewhere all of them, in blocks, because finding those that need it would wait for the
+    device.
     Deviation: a row of entries below 1e-37 (1e-300 in float64), whose inverse the dtype cannot hold, counts as zero.
 
     Raises:

@@ -1,7 +1,6 @@
-"""The classes in blocks: prototypes and cosines of some classes at a time, so that nobody has to hold [B, C].
+"""The classes in blocks: prototypes and cosines of some classes at a time, so that nothing has to hold [B, C].
 
-Everything that is made of them is a sum over classes after a maximum over classes, so that blocks change nothing but
-the order of summation.
+Every result is a sum over classes after a maximum over classes, so blocks change only the order of summation.
 """
 
 import math
@@ -20,8 +19,8 @@ from cosify.functional.rows import Rows
 BLOCK_BYTES = {"cpu": 1 << 20, "cuda": 128 << 20}
 # Bytes of cosines [B, C] that are kept; beyond it every walk computes them again.
 STORE_BYTES = {"cpu": 16 << 20, "cuda": 512 << 20}
-MANY_CLASSES = 1 << 14  # up to which all candidates share an operation in a trace
-KAPPAS_AT_ONCE = 3  # of the certified search's first step, the largest block there is
+MANY_CLASSES = 1 << 14  # up to so many, all candidates share one operation in a trace
+KAPPAS_AT_ONCE = 3  # in the first step of the certified search, whose blocks are the largest
 SMALLEST_CHUNK = 64
 
 
@@ -34,7 +33,7 @@ class Block(NamedTuple):
     cosine: Tensor  # [B, c]; -inf at a target that is kept apart
 
     def for_rows(self, share: Tensor) -> Tensor:
-        """Return what times `rows` is share @ prototypes, for `share` [n, c], which may be overwritten."""
+        """Return the matrix whose product with `rows` is share @ prototypes; `share` [n, c] may be overwritten."""
         return share if self.factor is None else share.mul_(self.factor)
 
 
@@ -46,7 +45,7 @@ class ClassBlocks:
         embedding: [B, d], unit rows.
         classes: C of them.
         chunk: classes in a block.
-        apart: [B], number of a class that each sample leaves out, -1 for none; None: nobody does.
+        apart: [B], index of the class that a sample leaves out, -1 for none; None: no sample does.
         kept: the cosines of each block, [B, c], if they are kept.
     """
 
@@ -94,7 +93,7 @@ class ClassBlocks:
 
 
 def divides_first(embedding: Tensor) -> bool:
-    """Return whether [B, d] are so many that it is cheaper to divide the classes than what is multiplied with them."""
+    """Return whether there are so many samples [B, d] that dividing the classes is cheaper than their products."""
     return KAPPAS_AT_ONCE * embedding.shape[0] > embedding.shape[1]
 
 
@@ -107,7 +106,7 @@ def along(direction: Tensor, rows: Tensor, factor: Tensor | None) -> Tensor:
 def put(values: Tensor, index: Tensor, start: int, new: Tensor | float) -> None:
     """Write `new`, [B] or a number, into `values` [B, c] of the classes from `start` on, at the classes `index` [B].
 
-    What is none of these classes is passed over, without a look at any value.
+    Indices of other classes are skipped, without reading any value.
     """
     index = (index - start).unsqueeze(1)
     column = index.clamp(0, values.shape[1] - 1)
@@ -125,10 +124,10 @@ def default_chunk(num_rows: int, num_classes: int, device: torch.device) -> int:
 
 
 def at_once(num_kappas: int, num_classes: int) -> int:
-    """Return for how many kappas one operation computes [n, B, C], for all if classes are few."""
+    """Return how many kappas share one operation on [n, B, C]: all of them if there are few classes."""
     return max(1, num_kappas * MANY_CLASSES // num_classes)
 
 
 def some(rows: Tensor | None, values: Tensor) -> Tensor:
-    """Return some samples; rows come sorted and once each, so that as many as there are need no copy."""
+    """Return the samples `rows`; these are sorted and unique, so as many as there are samples need no copy."""
     return values if rows is None or rows.shape[0] == values.shape[0] else values[rows]

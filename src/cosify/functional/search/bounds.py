@@ -45,7 +45,7 @@ def bound_above(nearest: Tensor, others: Tensor) -> Tensor:
 
 
 class SpanBounds:
-    """Bounds for chosen samples from projections on x and on average prototypes; more directions, tighter bounds.
+    """Bounds for chosen samples from projections on x and on average prototypes; more directions give tighter bounds.
 
     With a direction v and g = W v, v . m_k = p_k . g is a sum of numbers, for any number of candidates at the price of
     one matrix product.  x - m_k is at least as long as its projection on the span of the directions, which are made
@@ -82,7 +82,7 @@ class SpanBounds:
     def add(self, average: Tensor, wanted: Tensor) -> Tensor:
         """Project on one more average [n, d] at the candidates of a mask [K, n]; return all bounds, [K, n].
 
-        Candidates not `wanted` now must have been projected on nothing, or not be looked at again.
+        A candidate that is not `wanted` now must have no projection yet, or must not be used again.
         """
         for _ in range(2):  # once leaves the rounding of a long projection, which a short direction would feel
             for known in self._directions:
@@ -95,7 +95,7 @@ class SpanBounds:
     def extend(self, wanted: Tensor) -> Tensor:
         """Project on the last direction at more candidates, those of a mask [K, n]; return all bounds, [K, n].
 
-        Others get what these imply for all above or all below them.
+        Other candidates get the bounds that these imply for all candidates above or below them.
         """
         direction = self._directions[-1]
         share, inner, onto = self._sums(direction, wanted)
@@ -122,7 +122,7 @@ class SpanBounds:
                     # To pick out rows takes as long as to compute twice as many.
                     picked = slice(None) if 2 * wants > num_rows else wanted[k].nonzero().squeeze(1)
                     chosen.append((slice(k, k + 1), picked))
-        else:  # to look which are wanted would be to wait, and few large operations start sooner than many
+        else:  # finding the wanted ones would wait, and few large operations start sooner than many
             first, stop = self._candidates[0], self._candidates[-1] + 1
             starts = range(first, stop, KAPPAS_AT_ONCE)
             chosen = [(slice(start, min(start + KAPPAS_AT_ONCE, stop)), slice(None)) for start in starts]

@@ -1,4 +1,4 @@
-"""The certified local search for Eq. (11): few candidates are evaluated, the others proved to be worse.
+"""The certified local search for Eq. (11): few candidates are evaluated, the others are proved to be worse.
 
 1. Three neighbours are evaluated in one matrix product, then the walk goes downhill until the best has two worse
    neighbours.
@@ -28,7 +28,7 @@ REACH = 3
 
 @dataclass
 class Evaluated:
-    """What a search knows.
+    """The state of a search.
 
     Attributes:
         energy: [K, B], Eq. (10); infinite at candidates that were not evaluated.
@@ -72,7 +72,7 @@ def search_certified(scan: Scan, grid: Tensor, start: Tensor, rounding: Tensor) 
     energy = state.energy.new_full((len(grid), num_rows), torch.inf).scatter_(0, window, state.energy)
     position = state.energy.argmin(dim=0)
     known = Evaluated(energy, low + position, state.pick(position), KAPPAS_AT_ONCE * num_rows)
-    inner = scan.inner(state, 0)  # at `low`; `others` is that of a candidate not beyond `high + 1`
+    inner = scan.inner(state, 0)  # at `low`; `others` belongs to a candidate not beyond `high + 1`
     while True:
         up = (known.index == high) & (high < last)
         rows = scan.shards.agreed(up | ((known.index == low) & (low > 0))).nonzero().squeeze(1)

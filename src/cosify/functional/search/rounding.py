@@ -1,4 +1,4 @@
-"""What rounding can hide: how near two energies may lie in float32, and their comparison in float64."""
+"""What rounding can hide: energies that float32 cannot tell apart, and their comparison in float64."""
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ TIE = 1e-12  # of energies in float64: what lies closer counts as equal
 
 
 def rounding_of(scan: Scan, grid: Tensor) -> Tensor:
-    """Return how far energies may lie apart that rounding can have put in the wrong order, for each candidate, [K].
+    """Return the largest difference of energies whose order rounding may have changed, for each candidate, [K].
 
     An error of a cosine is multiplied by kappa.  Measured in float32 against float64, C to 10^4 and kappa to 148: at
     most a third of this.
@@ -26,8 +26,8 @@ def rounding_of(scan: Scan, grid: Tensor) -> Tensor:
 def matmul_precision(device: torch.device) -> str:
     """Return how float32 products are computed on `device`: a key of `ROUNDING`.
 
-    Both ways to say it are heard, `torch.set_float32_matmul_precision` and `torch.backends.*.fp32_precision`;
-    `torch.get_float32_matmul_precision()` raises after the second one.
+    It is set by `torch.set_float32_matmul_precision` or `torch.backends.*.fp32_precision`;
+    `torch.get_float32_matmul_precision()` raises after the second.
     """
     backend = torch.backends.cuda if device.type == "cuda" else torch.backends.mkldnn
     precision: str = backend.matmul.fp32_precision

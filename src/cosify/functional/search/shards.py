@@ -1,4 +1,4 @@
-"""Classes that are spread over processes: the collectives of a search, all of them."""
+"""Classes that are spread over processes: all collectives of a search."""
 
 import torch
 from torch import Tensor
@@ -29,7 +29,7 @@ class Shards:
         return values
 
     def agreed(self, decision: Tensor) -> Tensor:
-        """Return the first process' mask: what the processes do next must be the same."""
+        """Return the first process' mask, so that all processes take the same next step."""
         if self.group is None:
             return decision
         shared = decision.to(torch.uint8)

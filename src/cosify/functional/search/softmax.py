@@ -54,7 +54,7 @@ class SoftmaxState:
 
 @dataclass(frozen=True)
 class Scan:
-    """Samples against classes, and what is known of both; no gradient flows here.
+    """Samples and the classes that they are compared with; no gradient flows here.
 
     Attributes:
         samples: the embeddings.
@@ -126,12 +126,12 @@ class Scan:
     ) -> tuple[SoftmaxState, Tensor | None]:
         """Return the softmax at `kappa` [n, B] or [n, 1], of all samples or of `rows`, in one walk.
 
-        The largest cosine is known at the end only, so sums are kept relative to the largest so far.
+        The largest cosine is known only at the end, so sums are kept relative to the largest so far.
 
         Args:
             kappa: where the average is wanted, a matrix product for each.
             rows: numbers of samples.
-            beyond: [B], one more kappa of each, of which only `others` is wanted.
+            beyond: [B], one more kappa for each sample, at which only `others` is computed.
 
         Returns:
             The state, and `others` at `beyond`.
