@@ -1,4 +1,4 @@
-"""Files that are whole or not there, and which ones they are."""
+"""Write files that are whole or not there, and tell files apart by digest."""
 
 import glob
 import hashlib

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from cosify.functional.similarity import inverse_norms
 
-SAMPLES = 256  # numbers of a weight on the CPU that are compared
+SAMPLES = 256  # numbers of a weight on the CPU that are compared with those before
 
 
 class _Kept(NamedTuple):
@@ -22,9 +22,9 @@ class _Kept(NamedTuple):
 class ClassNorms:
     """1 / ||w_c|| of the rows of a weight, computed again when the weight has changed.
 
-    A step, a load, a move or an average leaves another version, place or object.  What is written past autograd,
-    through `weight.data`, leaves none of these: so the head forgets its norms with every `train()`, `eval()`, move and
-    pass that may be one of training, and on the CPU some numbers of the weight are compared.
+    A step, a load, a move or an average of weights changes the weight's version, address or object.  A write past
+    autograd, through `weight.data`, changes none of these.  So the head also forgets its norms with every `train()`,
+    `eval()`, move and pass that may be one of training, and on the CPU some numbers of the weight are compared.
     """
 
     _kept: _Kept | None = None

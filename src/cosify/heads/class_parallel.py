@@ -26,11 +26,11 @@ class ClassParallelCosineLinear(CosineHead):
     concatenated batch: samples are gathered, each process compares all of them with its own classes, and sums are
     reduced, of [B] to [B, d] numbers each.
 
-    The backbone may be wrapped in DDP or FSDP, which average its gradient over processes; the gradient that leaves here
-    is multiplied by their number, so that the average is the gradient of the mean over all samples.  This module must
-    not be wrapped: each process' rows are its own.  Give its parameters to the same optimiser, as a parameter group of
-    their own.  Clip the gradients of backbone and head apart: a norm over both differs between processes, and with it
-    the backbones.
+    The backbone may be wrapped in DDP or FSDP, which average its gradient over processes; the gradient that it gets
+    from here is multiplied by their number, so that the average is the gradient of the mean over all samples.  This
+    module must not be wrapped: each process' rows are its own.  Give its parameters to the same optimiser, as a
+    parameter group of their own.  Clip the gradients of backbone and head apart: a norm over both differs between
+    processes, and with it the backbones.
 
     Args:
         in_features: d.
@@ -148,7 +148,7 @@ class ClassParallelCosineLinear(CosineHead):
         return everything
 
     def classes_of(self, labels: Tensor) -> tuple[Tensor, Tensor, int]:
-        """Return the weight of this process' classes, where among them the labels are, and C; of a sample, if asked."""
+        """Return the weight of this process' classes, or of a sample, each label's index among them or -1, and C."""
         index = labels - self.classes.start
         index = torch.where((index >= 0) & (index < len(self.classes)) & (labels >= 0), index, -1)
         if self.sample_fraction == 1.0 or not self.training:

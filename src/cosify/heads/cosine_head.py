@@ -34,9 +34,9 @@ class CosineHead(RunningKappa):
     def cosine_logits(self, embedding: Tensor, weight: Tensor) -> Tensor:
         """Return kappa * cosine [B, C], float32, for `embedding` [B, d] and `weight` [C, d].
 
-        Kobayashi, Eqs. (1) and (2).  An estimated kappa is a constant of the backward pass.  In a transform of
-        `torch.func`, which is pure, nothing is recorded: per-sample gradients leave the running means alone.  Nor is it
-        where `torch.utils.checkpoint` repeats a pass.
+        Kobayashi, Eqs. (1) and (2).  An estimated kappa is a constant of the backward pass.  The running means are not
+        updated in a transform of `torch.func`, which must be pure (per-sample gradients), nor where
+        `torch.utils.checkpoint` repeats a pass.
         """
         weight = dense(weight)
         if self._is_plain_evaluation(embedding):
@@ -51,7 +51,7 @@ class CosineHead(RunningKappa):
             return cosine.times(kappa)
 
     def _estimates(self) -> bool:
-        """Whether kappa is that of the batch at hand."""
+        """Whether kappa is estimated from this batch."""
         return self.policy.estimates and (self.training or self.eval_kappa == "sample")
 
     def _is_plain_evaluation(self, embedding: Tensor) -> bool:
@@ -82,8 +82,8 @@ class CosineHead(RunningKappa):
         tracer = input.tracer
         if tracer.root is self:
             raise InputError(
-                f"torch.fx came to trace a {type(self).__name__} alone, whose kappa follows from values that a symbol"
-                " does not have; trace the model that holds it, where it becomes one node, or use torch.export"
+                f"torch.fx cannot trace a {type(self).__name__} alone: its kappa follows from values, and a symbol has"
+                " none; trace the model that holds it, where it becomes one node, or use torch.export"
             )
         node: Tensor = tracer.create_proxy("call_module", tracer.path_of_module(self), (input,), {})
         return node
@@ -91,7 +91,7 @@ class CosineHead(RunningKappa):
     def __prepare_scriptable__(self) -> "CosineHead":
         """Refuse `torch.jit.script`, which asks each module of a model before it compiles any."""
         raise InputError(
-            f"torch.jit.script came to a {type(self).__name__}, whose kappa policy it cannot compile; use"
+            f"torch.jit.script cannot compile the kappa policy of a {type(self).__name__}; use"
             " torch.jit.trace(model.eval(), example) or torch.export.export(model.eval(), (example,))"
         )
 
@@ -114,15 +114,15 @@ class CosineHead(RunningKappa):
         return rows.reshape(self.weight.shape)
 
     def batch_kappa(self, scan: Scan | None, num_classes: int, counted: Tensor | None = None) -> Estimate:
-        """Return kappa of the batch that is scanned; its gradient leads to `log_kappa`, if to anything.
+        """Return kappa of the scanned batch; only a trainable kappa has a gradient, to `log_kappa`.
 
         Args:
-            scan: embeddings and classes; None where the policy reads none.
+            scan: embeddings and classes; None for a policy that does not read them.
             num_classes: C, over all processes.
-            counted: [B] bool, the samples that a statistic of the whole batch is of; default: all.
+            counted: [B] bool, the samples that count in a statistic of the whole batch; default: all.
         """
         if scan is None or not self._estimates():
-            return Estimate(self.single_kappa(self.training).reshape(1).clone())  # the buffer moves on within this step
+            return Estimate(self.single_kappa(self.training).reshape(1).clone())  # the buffer changes within this step
         running, last = self.kappa.float(), self.last_kappa
         if last is None or len(last) == 0 or values_hidden():  # a graph takes the route that needs no start
             last = running.reshape(1)
@@ -130,9 +130,9 @@ class CosineHead(RunningKappa):
         return Estimate(estimate.kappa.reshape(-1), estimate.softmax)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Come back from a pickle as guarded as a new head."""
+        """Restore from a pickle; adapters and quantisers are watched from now on, as by a new head."""
         watch_registrations()
-        super().__setstate__({"_class_norms": ClassNorms(), **state})  # of earlier versions
+        super().__setstate__({"_class_norms": ClassNorms(), **state})  # earlier versions had none
 
     def _setup(self, num_classes: int, in_features: int, *kappa: Any) -> None:
         watch_registrations()
@@ -141,12 +141,12 @@ class CosineHead(RunningKappa):
         self._setup_kappa(num_classes, in_features, *kappa)
 
     def train(self, mode: bool = True) -> "CosineHead":
-        """Set the mode; what was kept of the weight is computed anew."""
+        """Set the mode, and forget the kept norms of the classes."""
         self._class_norms.forget()
         return super().train(mode)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "CosineHead":
-        """Move or cast; what was kept of the weight is computed anew."""
+        """Move or cast, and forget the kept norms of the classes."""
         self._class_norms.forget()
         super()._apply(fn, recurse)
         return self
@@ -157,7 +157,7 @@ class CosineHead(RunningKappa):
 
 
 def is_symbol(input: object) -> bool:
-    """True for what `torch.fx` sends through a model to draw its graph."""
+    """Return True for the symbol that `torch.fx` sends through a model to draw its graph."""
     return isinstance(input, Proxy)
 
 

@@ -62,8 +62,8 @@ class CosineSoftmaxLoss(nn.Module):
     def forward(self, embedding: Tensor, labels: Tensor, sample_weight: Tensor | None = None) -> Tensor:
         """Return the mean loss, weighted by sample, over the samples that have a label.
 
-        Samples without a label or of weight 0 count nowhere, the head's running kappa and norm included; the others
-        count once each there, whatever their weight, as in the head's own forward pass.
+        Samples without a label or with weight 0 count nowhere, not even in the head's running kappa and norm.  There,
+        every other sample counts once, whatever its weight, as in the head's own forward pass.
 
         Args:
             embedding: [B, d], any norm; gradients leave in its dtype.

@@ -12,7 +12,7 @@ from cosify.functional.float64 import sum_dtype
 
 SUM = Callable[[Tensor], Tensor]
 ON_GRID_TOLERANCE = 1e-5  # relative; neighbours on the grid differ by 0.45
-MAX_PIECES = 1000  # a number of its own takes half a kilobyte on a GPU
+MAX_PIECES = 1000  # tensors of one number; on a GPU each takes half a kilobyte
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,8 @@ class KappaSummary:
 class KappaStatistics:
     """Collect kappa without waiting for the device in any step.
 
-    Estimated kappas are values of the grid, so that counts hold all there is to know.  Others (fixed, trainable, rule,
-    AdaCos) are one number a step; of these the steps' means are kept.
+    Estimated kappas are values of the grid, so counts describe them completely.  Others (fixed, trainable, rule,
+    AdaCos) are one number a step; for these, the means of the steps are kept.
 
     Args:
         device: where the training runs.
@@ -96,7 +96,7 @@ class KappaStatistics:
 
     @staticmethod
     def empty_state(state: dict[str, Any] | None) -> dict[str, Any] | None:
-        """Return `state` without samples: the part of a rank whose samples another one counts."""
+        """Return `state` without samples, for a rank whose samples another one counts."""
         if state is None:
             return None
         return {

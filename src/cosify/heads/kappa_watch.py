@@ -1,4 +1,4 @@
-"""Kappa of several heads while somebody else's loop trains them."""
+"""Kappa of several heads that another program's loop trains."""
 
 from collections.abc import Iterable
 
@@ -24,7 +24,7 @@ class KappaWatch:
         self._seen: list[Tensor | None] = [None] * len(self._heads)
 
     def look(self) -> None:
-        """Count the last training batch of each head; one that was counted already is not counted again."""
+        """Count the last training batch of each head, unless it was counted already."""
         for index, head in enumerate(self._heads):
             kappa = head.last_kappa
             if kappa is None or not head.training or kappa is self._seen[index]:

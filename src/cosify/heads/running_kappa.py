@@ -21,8 +21,8 @@ class RunningKappa(nn.Module):
         kappa: buffer, scalar: the mean of the training batches' kappa, used in evaluation.
         embedding_norm: buffer, scalar: the mean of ||x|| in training, used to export to a stock linear layer.
         log_kappa: parameter of shape [1] under the policy `"trainable"`, else None.
-        last_kappa: kappa of the last training batch, [B], detached; None before the first.  One for each row, also of
-            the samples that `CosineSoftmaxLoss` leaves out.
+        last_kappa: kappa of the last training batch, [B], detached; None before the first.  It has one value for each
+            row, also for samples that `CosineSoftmaxLoss` leaves out.
     """
 
     weight: Tensor
@@ -63,7 +63,7 @@ class RunningKappa(nn.Module):
         self.init_non_persistent_buffers()
 
     def reset_parameters(self) -> None:
-        """Draw the weight as the stock layer does and start kappa anew; after `to_empty`, all that there is."""
+        """Draw the weight as the stock layer does and start kappa anew; after `to_empty` this fills everything."""
         super().reset_parameters()  # type: ignore[misc]  # of nn.Linear or nn.Conv2d
         if "kappa" in self._buffers:  # their constructors call this before there is a kappa
             self.init_non_persistent_buffers()
@@ -102,7 +102,7 @@ class RunningKappa(nn.Module):
         Args:
             embedding: [B, d].
             kappa: [B], or [1] for all.
-            counted: [B] bool, the samples that the means are of; default: all.
+            counted: [B] bool, the samples that count in the means; default: all.
         """
         norm = torch.linalg.vector_norm(embedding.float(), dim=1)
         moving = [(self.embedding_norm, mean_of_counted(norm, counted), 0.01)]
@@ -157,8 +157,8 @@ class RunningKappa(nn.Module):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "RunningKappa":
         """Move the running means with the model but keep them float32: bfloat16 would round their updates away.
 
-        `to_empty` gives memory that holds anything, and what fills the weights then, such as timm's `init_weights`,
-        does not know of kappa; so it starts anew.
+        `to_empty` gives memory that holds anything, and the function that then fills the weights, such as timm's
+        `init_weights`, does not know of kappa; so kappa starts anew here.
         """
         before = {name: getattr(self, name) for name in (*self.statistics, "batch_seen")}
         super()._apply(fn, recurse)
@@ -172,7 +172,7 @@ class RunningKappa(nn.Module):
 
 
 def check_eval_kappa(eval_kappa: object) -> None:
-    """Raise unless it is "running", "sample", or a number that kappa may be."""
+    """Raise unless it is "running", "sample" or a finite number above 0."""
     if isinstance(eval_kappa, bool) or not isinstance(eval_kappa, (int, float, str)):
         raise TypeError(f"eval_kappa is {eval_kappa!r}, expected 'running', 'sample' or a number above 0")
     if eval_kappa not in ("running", "sample") and (isinstance(eval_kappa, str) or not 0 < eval_kappa < math.inf):
@@ -180,7 +180,7 @@ def check_eval_kappa(eval_kappa: object) -> None:
 
 
 def check_saved(name: str, value: object) -> None:
-    """Raise unless what a saved head knows beside its weight is a finite number above 0."""
+    """Raise unless a number that is saved beside a head's weight is finite and above 0."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
         raise InputError(
             f"{name} of a saved head is {value!r}, expected a finite number above 0; the file is damaged, save"

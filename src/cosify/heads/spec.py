@@ -23,7 +23,7 @@ class HeadStart:
 
     kappa: float
     embedding_norm: float
-    num_classes: int  # the start holds for a head of as many classes
+    num_classes: int  # a head with another number of classes does not use the start
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
@@ -50,7 +50,7 @@ class HeadSpec:
 
     @property
     def kappa_in_evaluation(self) -> float | None:
-        """The number chosen for it, else what the first saved head knew; None of a model that was never trained."""
+        """The number chosen for evaluation, else the kappa of the first saved head; None for a new model."""
         if not isinstance(self.eval_kappa, str):
             return float(self.eval_kappa)
         return next((start.kappa for start in self.starts.values()), None)
@@ -60,7 +60,7 @@ class HeadSpec:
         return HeadSpec(self.kappa, self.eval_kappa)
 
     def for_new_classes(self) -> "HeadSpec":
-        """Return the settings for a head that learns new classes, of which a number for evaluation says nothing."""
+        """Return the settings for a head of new classes; a number for evaluation belonged to the old ones."""
         return HeadSpec(self.kappa, self.eval_kappa if isinstance(self.eval_kappa, str) else "running")
 
     @classmethod
@@ -69,7 +69,7 @@ class HeadSpec:
     ) -> "HeadSpec":
         """Read `head='cos'` or `head={'type': 'cos', 'kappa': 60}`, with `kappa=` beside it.
 
-        What is not said is taken from the `published` model that is being opened, if there is one.
+        Settings that are not given are taken from the `published` model that is being opened, if there is one.
 
         Raises:
             ValueError: for unknown keys, an unknown policy, or kappa given twice.

@@ -1,8 +1,8 @@
-"""Stop adapters and quantisers that take a cosine head for the linear layer from which it inherits.
+"""Stop adapters and quantisers that mistake a cosine head for the linear layer from which it inherits.
 
 PEFT's `all-linear` adds its product to the logits, past kappa and the norms, and merging adds it to the weight, which
-is another function; optimum-quanto puts a plain linear layer in the head's place.  Both choose by `isinstance` and ask
-nobody, but both have to register a module, which torch lets one watch.
+is another function; optimum-quanto puts a plain linear layer in the head's place.  Both choose layers by `isinstance`.
+But both have to register a module, and torch has a hook for that.
 """
 
 from torch import nn
@@ -15,7 +15,7 @@ _watching = False
 
 
 def watch_registrations() -> None:
-    """Watch what becomes a submodule of what, from the first cosine head on."""
+    """Watch every registration of a submodule, from the first cosine head on."""
     global _watching
     if not _watching:
         register_module_module_registration_hook(_refuse)
@@ -25,8 +25,8 @@ def watch_registrations() -> None:
 def _refuse(parent: nn.Module, name: str, module: nn.Module | None) -> None:
     if name == "base_layer" and isinstance(module, RunningKappa):  # so named in every adapter of PEFT
         raise InputError(
-            f"{type(parent).__name__} came to wrap a {type(module).__name__}, expected a layer that is linear: its"
-            " change would pass by kappa, and merging it would change the labels; exclude the classifier (PEFT:"
+            f"{type(parent).__name__} cannot wrap a {type(module).__name__}, expected a linear layer: its change would"
+            " bypass kappa, and merging it would change the labels; exclude the classifier (PEFT:"
             " exclude_modules=[NAME]) and train it whole (modules_to_save=[NAME])"
         )
     replaced = parent._modules.get(name)
@@ -38,6 +38,6 @@ def _refuse(parent: nn.Module, name: str, module: nn.Module | None) -> None:
         and module.weight is replaced.weight
     ):
         raise InputError(
-            f"{type(module).__name__} came to replace the {type(replaced).__name__} {name!r}, expected one that keeps"
-            f" norms and kappa; exclude the classifier from it (optimum-quanto: exclude={name!r})"
+            f"{type(module).__name__} cannot replace the {type(replaced).__name__} {name!r}, expected a layer that"
+            f" keeps norms and kappa; exclude the classifier (optimum-quanto: exclude={name!r})"
         )

@@ -18,7 +18,7 @@ class Geometry:
     num_classes: int  # C; of a class-parallel head over all ranks
     kappa: Tensor  # scalar, the head's running kappa
     last_kappa: Tensor  # [.], of the batch before, or the start
-    counted: Tensor | None = None  # [B] bool, samples that a statistic of the whole batch is of; None: all
+    counted: Tensor | None = None  # [B] bool, samples that count in a statistic of the whole batch; None: all
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Estimate:
     """What a policy finds."""
 
     kappa: Tensor  # scalar, [1] or [B]
-    softmax: SoftmaxState | None = None  # at kappa, n = 1, if finding kappa has computed it
+    softmax: SoftmaxState | None = None  # at kappa, n = 1, if the search for kappa has computed it
 
 
 class KappaPolicy:
