@@ -1,7 +1,7 @@
 """Weights and their description belong together: both files of a saved model carry one digest of the weights.
 
-config.json holds it under `cosify_weights`, model.safetensors among its metadata.  Programs that do not know it leave
-it in the one and write none into the other: weights without a digest are another program's, and open with a warning.
+config.json holds it under `cosify_weights`, model.safetensors among its metadata.  Other programs keep the digest in
+config.json, and write weights without one: such weights open with a warning.
 """
 
 import hashlib
@@ -81,7 +81,7 @@ def opened(weights: Path) -> Iterator[Any]:
     """Open a safetensors file, of which the header alone is read until a tensor is asked for.
 
     Raises:
-        ValueError: if it cannot be read, inside too.
+        ValueError: if it cannot be read, also for reads inside of the block.
     """
     try:
         with safe_open(weights, "pt") as file:

@@ -14,8 +14,8 @@ from torch.nn.modules import module as torch_module
 from cosify.errors import InputError
 from cosify.models.binding import opened
 
-# Room for what is made and replaced, and for modules that hold nothing: of 220 architectures of timm none makes more
-# than 3.3 modules a tensor, or 2.3 times the elements that it keeps.
+# There is room for layers that are made and replaced, and for modules without tensors: of 220 architectures of timm
+# none makes more than 3.3 modules a tensor, or 2.3 times the elements that it keeps.
 ELEMENTS = 4, 1 << 24  # elements allowed for each in the file, and in any case
 MODULES = 20, 2000  # modules allowed for each tensor in the file, and in any case
 LARGEST = 1_000_000  # a number of layers, channels or pixels is smaller than this, or than the number of elements
@@ -42,7 +42,7 @@ _budget: ContextVar[_Budget | None] = ContextVar("cosify_build_budget", default=
 
 @contextmanager
 def built_within(weights: Iterable[Path], sizes: object, where: str) -> Iterator[None]:
-    """Raise as soon as what is built inside, in this thread, outgrows its weights.
+    """Raise as soon as a network that is built inside, in this thread, outgrows its weights.
 
     Args:
         weights: safetensors files; their headers alone are read.
@@ -50,7 +50,7 @@ def built_within(weights: Iterable[Path], sizes: object, where: str) -> Iterator
         where: the folder or the repository, for messages.
 
     Raises:
-        ValueError: inside too; if a number is larger than all weights together, or a file is damaged.
+        ValueError: if the network, or a number in `sizes`, is too large for the weights, or a file is damaged.
     """
     shapes = [shape for file in weights for shape in _shapes(file)]
     elements = sum(shapes)

@@ -30,8 +30,8 @@ class CifarResNet(ResNet):
         num_classes: C; 0 for features alone.
         in_chans: channels of the images.
         width: multiplies the channels 64, 128, 256, 512 of the stages; d = 512 * width.
-        neck: normalise the pooled features over the batch, as face models do: behind a ReLU alone they are alike in
-            direction, and with a margin hardly spread over the sphere.
+        neck: normalise the pooled features over the batch, as face models do.  Behind a ReLU alone, features point in
+            similar directions, and with a margin they hardly spread over the sphere.
         **kwargs: as in `timm.models.resnet.ResNet`.
 
     Raises:

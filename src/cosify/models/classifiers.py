@@ -15,7 +15,7 @@ def find_classifiers(model: nn.Module) -> dict[str, nn.Module]:
     complete (LeViT-S8 declares one of its two heads, `NormLinear` and `ModuleList` are containers), so the union is
     taken and inside each the last linear or 1x1 convolution with `num_classes` outputs.  transformers models register
     theirs last, so it is the last layer of the last child that has one, and of that child's twins (DeiT's teacher).  A
-    layer elsewhere is none, whatever its width.
+    layer elsewhere is no classifier, whatever its width.
 
     Args:
         model: a timm model, or a transformers `...ForImageClassification`.
@@ -49,17 +49,17 @@ def find_heads(model: nn.Module) -> dict[str, CosineHead]:
 
 
 def is_timm(model: nn.Module) -> bool:
-    """True for a model that timm's factory built."""
+    """Return True for a model that timm's factory built."""
     return hasattr(model, "pretrained_cfg")
 
 
 def is_transformers(model: nn.Module) -> bool:
-    """True for a transformers model, found out without importing transformers."""
+    """Return True for a transformers model; transformers is not imported to find out."""
     return any(base.__name__ == "PreTrainedModel" for base in type(model).__mro__)
 
 
 def owner_of_classifier(model: nn.Module) -> tuple[nn.Module, str]:
-    """Return the module whose classifier it is, and its prefix: the timm model inside transformers' TimmWrapper."""
+    """Return the module that owns the classifier, and its prefix: inside transformers' TimmWrapper, the timm model."""
     inner = getattr(model, "timm_model", None)
     if isinstance(inner, nn.Module) and is_transformers(model):
         return inner, "timm_model."
@@ -88,7 +88,7 @@ def names_in(model: nn.Module) -> list[str] | None:
 
 
 def forget_names(model: nn.Module) -> None:
-    """Drop the label names that the model was opened with: its classifier is about other classes now."""
+    """Drop the label names that the model was opened with: its classifier has other classes now."""
     config = getattr(model, "config", None)
     if is_transformers(model) and config is not None:
         config.id2label = {index: f"LABEL_{index}" for index in range(config.num_labels)}

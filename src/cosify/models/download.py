@@ -1,4 +1,4 @@
-"""Downloaded weights are those that the hub has, or they are refused."""
+"""Refuse downloaded weights that are not those of the hub."""
 
 import re
 from pathlib import Path
@@ -7,7 +7,7 @@ from cosify.files import sha256_of
 
 
 def check_download(file: Path) -> None:
-    """Compare weights in the hub's cache with their sha256, which names the file that a snapshot links to.
+    """Compare weights in the hub's cache with their sha256, the name of the file that a snapshot links to.
 
     huggingface_hub 2.4 compares sizes alone.  Where the cache holds copies instead of links, as on Windows without
     developer mode, nothing can be compared.

@@ -18,7 +18,7 @@ converted: WeakSet[nn.Module] = WeakSet()
 
 @dataclass(frozen=True)
 class Memory:
-    """What a converted model remembers: its head settings, and which classes had to learn to respect them.
+    """What a converted model remembers: its head settings, and the classes whose methods were wrapped to respect them.
 
     The methods are wrapped on the class, once, and look at the instance: copies, pickles and EMA models keep working,
     and unconverted models of the class behave as before.  Unpickled in a new process, the memory wraps them again.

@@ -1,4 +1,4 @@
-"""Which network it is: a digest of all that its answers depend on."""
+"""Identify a network by a digest of everything that its outputs depend on."""
 
 import json
 import logging
@@ -13,15 +13,16 @@ from cosify.models.classifiers import find_heads, names_in
 
 logger = logging.getLogger("cosify")
 
-# Of a transformers configuration: where it comes from and what a save adds, not what the network does.
+# Keys of a transformers configuration that say where it comes from, or that a save adds: the outputs do not depend on
+# them.
 WITHOUT_EFFECT = ("architectures", "cosify", "dtype", "torch_dtype", "transformers_version")
 
 
 def model_digest(model: nn.Module) -> str:
-    """Return architecture, digest of everything but cosine heads, and digest of these; equal for equal networks.
+    """Return the architecture, a digest of all but cosine heads, and one of these; equal for equal networks.
 
-    `cosify.save` scales the rows of a cosine head's weight, which changes nothing in what the head returns, but does
-    change its bytes; hence the parts, see `same_network`.
+    `cosify.save` scales the rows of a cosine head's weight.  This changes the bytes, but not what the head returns; so
+    heads have a digest of their own, which `same_network` leaves aside.
 
     Args:
         model: of timm or transformers.
@@ -46,14 +47,14 @@ def same_network(one: str, other: str) -> bool:
 
 
 def check_label_names(model: nn.Module, label_names: Sequence[str]) -> None:
-    """Compare the class names that a model was saved with to those of a data set.
+    """Compare the class names that a model was saved with to those of a data set; other names are a warning.
 
     Args:
         model: of timm or transformers.
         label_names: of the data, in order.
 
     Raises:
-        ValueError: if both have the same names in another order: every label would be wrong, and nothing would show it.
+        ValueError: if both have the same names in another order: labels would be wrong, and nothing would show it.
     """
     own = names_in(model)
     if own is None or len(own) != len(label_names) or list(own) == list(label_names):

@@ -56,7 +56,7 @@ def backbones_folder() -> Path:
 def backbones() -> dict[str, Backbone]:
     """Return the backbones whose weights can be had, by name: those in the folder and those on the hub.
 
-    A folder that cannot be read is left out with a warning: importing cosify is what mends it.
+    A folder that cannot be read is left out with a warning: cosify, which calls this when it is imported, must import.
     """
     root, found, hub_ids = backbones_folder(), {}, {}
     if (root / PUBLISHED).is_file():

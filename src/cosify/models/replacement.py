@@ -43,7 +43,7 @@ def _make_head(leaf: nn.Module, spec: HeadSpec, start: HeadStart | None, num_new
     if num_new is not None:
         start = None
     elif start is not None and start.num_classes != num_classes:
-        spec, start = spec.for_new_classes(), None  # a kappa of other classes says nothing
+        spec, start = spec.for_new_classes(), None  # the kappa of other classes does not apply
     head = (CosineConv1x1 if isinstance(leaf, nn.Conv2d) else CosineLinear)(
         in_features,
         num_classes,

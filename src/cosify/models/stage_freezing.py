@@ -15,8 +15,8 @@ def stages(model: nn.Module) -> list[list[str]]:
     """Return the names of the parameters of each stage, from input to output.
 
     Stages are timm's coarse groups: `layer1` to `layer4` of a ResNet, the seven `blocks` of an EfficientNet, each block
-    of a ViT.  The stem counts to the first stage.  What timm leaves beside the classifier, such as a final norm, counts
-    to the last one.  The classifier, all layers that `find_classifiers` finds, belongs to no stage.
+    of a ViT.  The stem belongs to the first stage; what timm groups with the classifier, such as a final norm, to the
+    last one.  The classifier, all layers that `find_classifiers` finds, belongs to no stage.
 
     Args:
         model: a timm model, converted or not, not wrapped by DDP.
@@ -44,7 +44,7 @@ def stages(model: nn.Module) -> list[list[str]]:
 
 
 def freeze_stages(model: nn.Module, trainable: Trainable) -> None:
-    """Let part of a model train and freeze the rest; each call sets every parameter anew.
+    """Let part of a model train and freeze the rest; a call replaces the choice of earlier ones.
 
     Kobayashi, Table 5.  Call it before the optimiser and DDP are made, and `keep_frozen_in_eval` after every
     `model.train()`.
