@@ -67,9 +67,7 @@ def test_a_head_alone_has_no_graph() -> None:
 )  # both are on their way out
 def test_torchscript_is_refused_and_tracing_is_not() -> None:
     eager = model("ls").eval()
-    with pytest.raises(
-        InputError, match=r"torch.jit.script cannot compile the kappa policy of a CosineLinear; use torch.jit.trace"
-    ):
+    with pytest.raises(InputError, match=r"torch.jit.script cannot compile .* of a CosineLinear; use torch.jit.trace"):
         torch.jit.script(eager)
     torch.testing.assert_close(torch.jit.trace(eager, images())(images(3)), eager(images(3)))  # up to rounding
 
