@@ -1,4 +1,4 @@
-"""The card of a model of which nobody has said anything: what its config.json says, and what is not known."""
+"""The card of a model without facts: what its config.json says, and what is not known."""
 
 from pathlib import Path
 from typing import Any

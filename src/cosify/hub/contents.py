@@ -1,4 +1,4 @@
-"""The files of a folder that is published: weights, config, the card, and what its numbers come from."""
+"""The files of a published folder: weights, config, the card, and the files that its numbers come from."""
 
 from cosify.models.binding import CONFIG, WEIGHTS
 

@@ -29,7 +29,7 @@ from cosify.models.classifiers import (
     unwrap_cosified,
 )
 
-# What create_model was told and must not be told again: stock timm does not know `head`, and TimmWrapper passes
+# Arguments of create_model that must not be passed again: stock timm does not know `head`, and TimmWrapper passes
 # `num_classes` itself.
 _OWN_ARGUMENTS = ("head", "kappa", "num_classes")
 
@@ -41,8 +41,8 @@ def save(model: nn.Module, folder: str | Path, *, label_names: Sequence[str] | N
     same labels; their probabilities are close only where ||x|| varies little.  Head settings and kappa stand under the
     key `cosify` of `config.json`, where the plugin finds them.  To resume training, keep an ordinary checkpoint: the
     norms of the rows, part of the effective learning rate, are not those of training.  A softmax head is stored as it
-    is; timm's own `save_for_hf` notes `num_classes` twice, which transformers' TimmWrapper cannot open (timm 1.0.31,
-    transformers 5.23).
+    is; timm's own `save_for_hf` is not used for it: it notes `num_classes` twice, and transformers' TimmWrapper cannot
+    open that (timm 1.0.31, transformers 5.23).
 
     Args:
         model: a timm or transformers model with a cosine or a softmax head; not wrapped in DDP or `torch.compile`.
@@ -93,7 +93,7 @@ def save(model: nn.Module, folder: str | Path, *, label_names: Sequence[str] | N
 
 
 def stock_state_dict(owner: nn.Module, heads: dict[str, CosineHead]) -> dict[str, Tensor]:
-    """Return the state dict with stock classifiers, that predict the same labels, in place of cosine heads."""
+    """Return the state dict with stock classifiers in place of cosine heads; they predict the same labels."""
     state = {name: value.detach().cpu().clone().contiguous() for name, value in owner.state_dict().items()}
     for name, head in heads.items():
         for own in (*CosineHead.statistics, "log_kappa"):
@@ -167,7 +167,7 @@ def write_model(folder: Path, config: dict[str, Any], state: dict[str, Tensor]) 
 
 @contextmanager
 def _alone_in(folder: Path) -> Iterator[bool]:
-    """Let one save into a folder wait for another; yield whether the system can do that."""
+    """Wait while another process saves into the folder; yield whether the system can do that."""
     if sys.platform == "win32":
         yield False
         return

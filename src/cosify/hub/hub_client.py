@@ -1,4 +1,4 @@
-"""Requests to the hub end: huggingface_hub sets no time-out for most, and sleeps as long as a server asks it to."""
+"""Time limits for the hub: huggingface_hub sets none for most requests, and sleeps as long as a server asks."""
 
 import os
 import re
@@ -16,11 +16,11 @@ CONNECT = 10.0  # seconds
 ANSWER = 60.0  # seconds without a byte; HF_HUB_DOWNLOAD_TIMEOUT, where it is set, takes its place
 TRIES = 3  # in a row without an answer
 LONGEST_WAIT = 300  # seconds; the hub's own rate limits count for five minutes
-SAID = 600  # characters of what a server says
+SAID = 600  # characters of an error that a message repeats
 
 
 class HubError(InputError, OSError):
-    """The hub cannot be reached, refuses, or asks for more patience than anyone has."""
+    """The hub cannot be reached, refuses, or asks for a wait of more than five minutes."""
 
 
 _lock = threading.Lock()
@@ -30,7 +30,7 @@ _active = 0
 
 @contextmanager
 def impatient() -> Iterator[None]:
-    """End requests of huggingface_hub inside that get no answer, or are told to wait for hours.
+    """Give up requests of huggingface_hub inside that get no answer, or are told to wait for long.
 
     A request waits for 60 s, or HF_HUB_DOWNLOAD_TIMEOUT, and is tried three times.  Outside nothing changes.
 
@@ -50,14 +50,14 @@ def impatient() -> Iterator[None]:
 
 
 def in_short(error: BaseException) -> str:
-    """Return kind and message of an error on one line, and those of what it arose from."""
+    """Return type and message of an error, and of its cause, on one line."""
     said = " ".join(f"{type(error).__name__}: {error}".split())[:SAID]
     cause = error.__cause__
     return said if cause is None or str(cause) in str(error) else f"{said} {in_short(cause)}"[: 2 * SAID]
 
 
 def _watch_clients() -> None:
-    """Put our hooks into the client that huggingface_hub shares, and into those that it makes after errors."""
+    """Put our hooks into the shared client of huggingface_hub, and into those that it makes after errors."""
     found = compat.find(compat.CLIENT_FACTORY)
     factory = None if found is None else getattr(*found)
     with _lock:

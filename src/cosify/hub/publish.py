@@ -1,4 +1,4 @@
-"""Put a saved folder on the hub: looked at by every reader first, uploaded as one commit, repeatable."""
+"""Publish a saved folder on the hub: checked by every reader first, uploaded as one commit, repeatable."""
 
 import json
 import logging
@@ -38,7 +38,7 @@ class Publication:
     Attributes:
         repo_id: `OWNER/NAME`.
         files: relative paths and sizes in bytes.
-        readers: that opened the folder and gave the model's labels.
+        readers: those that opened the folder and gave the model's labels.
         url: of the commit or the pull request; None for a dry run.
         commit: its id; None for a dry run.
     """
@@ -64,25 +64,26 @@ def push(
 ) -> Publication:
     """Check a model in every reader and upload it.
 
-    The token is that of `hf auth login` or HF_TOKEN; HF_ENDPOINT names another hub.  Files that are there already are
-    not sent again, so that an upload that broke off is repeated by the same call.
+    The token is that of `hf auth login` or HF_TOKEN; HF_ENDPOINT names another hub.  Files that the hub has already are
+    not sent again, so the same call completes an upload that broke off.
 
     Args:
-        model: with a cosine head, or a folder that `save` wrote, or a run with an export.
+        model: with a cosine head; or a folder that `save` wrote, or a run with an export.
         repo_id: `OWNER/NAME`; made if it is not there.
-        private: of a repository that is made.
+        private: whether a new repository is private.
         revision: branch to commit to, made if it is not there; default: main.
         create_pr: open a pull request instead.
         label_names: of a model, as in `save`.
         message: of the commit.
         dry_run: check everything, and send nothing.
-        check: looks at folder and `repo_id` first; `cosify.cards.check_card` (of the lab) for a folder with facts.yaml.
+        check: called first, with the folder and `repo_id`; a folder with facts.yaml needs `cosify.cards.check_card` (of
+            the lab).
 
     Raises:
         ValueError: if the folder is incomplete, has facts.yaml and no `check` came, or a reader gives other labels than
             the model.
-        HubError: a ValueError and an OSError, if the hub cannot be reached, refuses, gives no answer three times for
-            60 s (HF_HUB_DOWNLOAD_TIMEOUT), or asks to wait for more than 5 minutes; the message says what it said.
+        HubError: a ValueError and an OSError, if the hub cannot be reached, refuses, gives no answer three times for 60
+            s (HF_HUB_DOWNLOAD_TIMEOUT), or asks to wait for more than 5 minutes; the message repeats its answer.
     """
     check_repo_id(repo_id)
     with ExitStack() as stack:
@@ -136,7 +137,7 @@ def _upload(
 
 
 def folder_to_publish(path: str | Path) -> Path:
-    """Return the folder, or the export of a run.
+    """Return the folder itself, or the export of a run.
 
     Raises:
         ValueError: if a file that is needed is missing.
@@ -149,7 +150,7 @@ def folder_to_publish(path: str | Path) -> Path:
 
 
 def files_to_publish(folder: Path) -> list[Path]:
-    """Return the files of a folder that are published, sorted; anything else, such as a checkpoint, stays here.
+    """Return the files of a folder that are published, sorted; other files, such as a checkpoint, are not.
 
     Raises:
         ValueError: if a symbolic link leads out of the folder.
@@ -181,8 +182,8 @@ def check_folder(folder: Path) -> tuple[str, ...]:
         The readers.
 
     Raises:
-        MissingExtraError: if transformers is not installed, in which labels are compared too.
-        ValueError: if one fails, or gives another label.
+        MissingExtraError: if transformers is not installed; it is one of the readers.
+        ValueError: if a reader fails, or gives another label.
     """
     require_transformers(f"{folder}, whose labels are compared in timm and in transformers before it is published,")
     config: dict[str, Any] = json.loads((folder / CONFIG).read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""Open a saved folder as everyone would: timm and transformers, each with the plugin and without."""
+"""Open a saved folder as its users would: in timm and transformers, each with the plugin and without."""
 
 import os
 import subprocess
@@ -16,7 +16,7 @@ from cosify.models import cifar_resnet
 
 READERS = ("timm with cosify", "transformers with cosify", "timm alone", "transformers alone")
 
-# In a process of its own each: once cosify is imported, timm and transformers are no longer stock.
+# Each runs in a process of its own: once cosify is imported, timm and transformers are no longer stock.
 _CODE = """
 import sys
 folder, images, labels, reader = sys.argv[1:]
