@@ -33,10 +33,10 @@ def missing_from_lab() -> list[str]:
 
 
 def require_lab() -> None:
-    """Raise where the lab is not installed: data, training, evaluation, plots, cards and the commands.
+    """Raise if the lab is not installed: data, training, evaluation, plots, cards and the commands need it.
 
     Raises:
-        MissingExtraError: that says what is missing, and how to install it.
+        MissingExtraError: names the missing packages, and how to install them.
     """
     missing = missing_from_lab()
     if missing:
@@ -47,13 +47,13 @@ def require_lab() -> None:
 
 
 def require_transformers(subject: str) -> None:
-    """Raise where transformers is not installed.
+    """Raise if transformers is not installed.
 
     Args:
-        subject: what needs it, the beginning of the message.
+        subject: what needs it; the message begins with it.
 
     Raises:
-        MissingExtraError: that says how to install it.
+        MissingExtraError: says how to install it.
     """
     if find_spec("transformers") is None:
         raise MissingExtraError(

@@ -29,10 +29,10 @@ def new_folder_beside(path: Path) -> Path:
 
 
 def put_in_place(aside: Path, path: Path) -> Path | None:
-    """Give a folder its name.
+    """Give a new folder its final name.
 
     Args:
-        aside: the folder, on the same disk.
+        aside: the new folder, on the same disk.
         path: its name; a folder there changes places with it at once, where the system can (Linux).
 
     Returns:
@@ -74,7 +74,7 @@ def remove_own(folder: Path, own: Sequence[str]) -> None:
 
 
 def refuse_links_out(folder: Path) -> None:
-    """Raise a ValueError if a symbolic link leads out of a folder: what is written there would go elsewhere."""
+    """Raise a ValueError if a symbolic link leads out of a folder: files written there would go elsewhere."""
     inside = os.path.realpath(folder)
     for path in _entries(folder):
         target = os.path.realpath(path)
@@ -143,7 +143,7 @@ def _entries(folder: Path) -> Iterator[Path]:
 
 
 def _exchanged(one: Path, other: Path) -> bool:
-    """Exchange the names of two folders, so that there is always one of each; return False where that cannot be."""
+    """Exchange the names of two folders in one step; return False where the system cannot."""
     exchange, working_folder = 2, -100  # RENAME_EXCHANGE, AT_FDCWD
     rename = getattr(ctypes.CDLL(None), "renameat2", None) if os.name == "posix" else None
     if rename is None:

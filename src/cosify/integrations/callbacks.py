@@ -1,4 +1,4 @@
-"""Kappa in the logs of transformers' Trainer.  Imported when it is asked for, because it needs transformers."""
+"""Kappa in the logs of transformers' Trainer.  Imported on first use, because it needs transformers."""
 
 import functools
 import logging
@@ -20,10 +20,10 @@ class KappaCallback(TrainerCallback):
     The logs, and so the console, `trainer.state.log_history` and the trackers (TensorBoard, W&B, trackio), get
     `kappa_mean`, `kappa_median`, `kappa_low_edge` and `kappa_high_edge`: of the training samples since the last log,
     over all cosine heads and all processes.  The edges are the shares of samples, in [0, 1], at or beyond the smallest
-    and the largest candidate of Eq. (14); large shares say that kappa would leave the grid.
+    and the largest candidate of Eq. (14); large shares mean that kappa would leave the grid.
 
-    The device is read when the Trainer logs (or evaluates), not in other steps.  Statistics of the steps since the
-    last log are not in a checkpoint: the first log after a resume is of the steps since then.
+    The device is read when the Trainer logs (or evaluates), not in other steps.  A checkpoint does not hold the
+    statistics since the last log: the first log after a resume covers the steps since the resume.
     """
 
     def __init__(self) -> None:
@@ -47,9 +47,10 @@ class KappaCallback(TrainerCallback):
         self._watch.look()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Count the last batch of a step, and have its kappa ready if the Trainer is about to log.
+        """Count the last batch of a step, and get kappa ready if the Trainer is about to log.
 
-        The sum over the processes stands here, because all of them come here; `Trainer.log` may be called by one.
+        Kappa is summed over the processes here, because all of them come here; `Trainer.log` may be called by one
+        alone.
         """
         self._watch.look()
         if self._heads and all(head.last_kappa is None for head in self._heads):
@@ -61,7 +62,7 @@ class KappaCallback(TrainerCallback):
         self._prepare(control)
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Have kappa ready for a log at the end of an epoch."""
+        """Get kappa ready for a log at the end of an epoch."""
         self._prepare(control)
 
     def _prepare(self, control: Any) -> None:
@@ -69,13 +70,13 @@ class KappaCallback(TrainerCallback):
             self._unlogged = self._watch.read(all_ranks=True) or self._unlogged
 
     def take(self) -> dict[str, float]:
-        """Return what is to be logged, once."""
+        """Return kappa for the log, and forget it."""
         taken, self._unlogged = self._unlogged, {}
         return taken
 
 
 def _let_log_ask_callbacks() -> None:
-    """Let `Trainer.log` add what these callbacks have, once; later calls do nothing.
+    """Let `Trainer.log` add the kappa of these callbacks; a second call does nothing.
 
     A callback's own `on_log` is too late: the trackers come before the user's callbacks (transformers 5.17).
     """

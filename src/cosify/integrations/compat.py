@@ -1,7 +1,8 @@
 """Every private name of timm, transformers, datasets and huggingface_hub that cosify uses, in one place.
 
-They may go with any release.  A missing one breaks no import, neither of ours nor of the user's: it is said once, and
-what needs it raises when it is asked for.  `cosify.functional`, the heads and `cosify.convert` need none of them.
+Any release may drop one.  A missing name breaks no import, neither ours nor the user's: one warning names it, and the
+feature that needs it raises an error when it is used.  `cosify.functional`, the heads and `cosify.convert` need none of
+them.
 """
 
 import importlib
@@ -35,7 +36,7 @@ _said: set[str] = set()
 
 
 class MissingNameError(RuntimeError):
-    """What is installed lacks a private name that the feature in use is built on."""
+    """An installed package lacks a private name that the feature in use is built on."""
 
 
 def find(name: str) -> tuple[Any, str] | None:
@@ -56,7 +57,7 @@ def find(name: str) -> tuple[Any, str] | None:
 
 
 def find_or_warn(name: str) -> tuple[Any, str] | None:
-    """Return what `find` does; say once what is lost if it is nothing."""
+    """Return what `find` returns; if that is None, warn once of what is lost."""
     found = find(name)
     if found is None and name not in _said:
         _said.add(name)
@@ -65,7 +66,7 @@ def find_or_warn(name: str) -> tuple[Any, str] | None:
 
 
 def require(*names: str) -> Any:
-    """Return what the last private name stands for.
+    """Return the object behind the last of some private names, all of which are needed.
 
     Raises:
         MissingNameError: if any of them is missing.
@@ -79,7 +80,7 @@ def require(*names: str) -> Any:
 
 
 def model_arguments(model: Any) -> dict[str, Any]:
-    """Return what timm notes of the arguments that a model was made with, to be changed; empty for other models."""
+    """Return timm's record of the arguments that a model was made with; it may be changed.  Empty for other models."""
     found: dict[str, Any] = getattr(model, "_model_args", {})
     return found
 
@@ -90,7 +91,7 @@ def fingerprint_of(rows: Any) -> str:
 
 
 class AsksTheWrappedModel:
-    """What a transformers class claims to support that leaves the answer to the model inside it."""
+    """Base of a transformers class that claims to support every attention: the model inside it decides."""
 
     _supports_sdpa = _supports_flash_attn = _supports_flex_attn = _supports_attention_backend = True
 

@@ -1,4 +1,4 @@
-"""A transformers model type of its own for native models with a cosine head; importing it tells the Auto classes."""
+"""A transformers model type for native models with a cosine head; importing it registers it with the Auto classes."""
 
 from typing import Any, ClassVar
 
@@ -12,7 +12,7 @@ from cosify.heads import EvalKappa
 from cosify.integrations import compat
 from cosify.models import convert, find_heads
 
-# What a program sets on the configuration that it sees, and the wrapped model reads in its own.
+# Settings that a program makes on the outer configuration, and the wrapped model reads from its own.
 _SHARED = ("id2label", "label2id", "output_attentions", "output_hidden_states", "problem_type", "return_dict")
 
 
@@ -20,15 +20,15 @@ _SHARED = ("id2label", "label2id", "output_attentions", "output_hidden_states", 
 class CosifiedConfig(PreTrainedConfig):
     """Configuration of `CosifiedForImageClassification`.
 
-    Seen from outside it is the wrapped model's: what it lacks is read from `base` and set there, so that options of
-    `from_pretrained` reach the wrapped model as they reach a stock one.
+    From outside it looks like the wrapped model's configuration: attributes that it lacks are read from `base` and set
+    there.  So options of `from_pretrained` reach the wrapped model as they reach a stock one.
 
     Attributes:
         base: the wrapped model's configuration, its head under the key `cosify`.
     """
 
     model_type = "cosified"
-    sub_configs: ClassVar[dict[str, Any]] = {"base": AutoConfig}  # by this, dtype and attention reach `base`
+    sub_configs: ClassVar[dict[str, Any]] = {"base": AutoConfig}  # so dtype and attention reach `base`
     base: dict[str, Any] | PreTrainedConfig | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
@@ -53,12 +53,12 @@ class CosifiedConfig(PreTrainedConfig):
             setattr(base, name, value)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all settings; label names that were given to the wrapped model count."""
+        """Return all settings, with the label names of the wrapped model."""
         for name in ("id2label", "label2id") if self.base is not None else ():
             super().__setattr__(name, getattr(self.base, name))
         settings: dict[str, Any] = super().to_dict()
         base = settings.get("base") or {}
-        for name in [name for name in base if name.startswith("_")]:  # a folder of this machine, which no reader has
+        for name in [name for name in base if name.startswith("_")]:  # such as a path on this machine
             del base[name]
         return settings
 
@@ -66,7 +66,7 @@ class CosifiedConfig(PreTrainedConfig):
 class CosifiedForImageClassification(compat.AsksTheWrappedModel, PreTrainedModel):
     """Any native transformers image classifier with a cosine head, saved and loaded with its kappa.
 
-    Its folder says `model_type: cosified`, so that a program without cosify refuses it, instead of reading the weight
+    Its folder says `model_type: cosified`, so a program without cosify refuses it; otherwise it would read the weight
     into a linear layer with another scale.  For a folder that stock programs read, use `cosify.save`.
     """
 
@@ -113,7 +113,7 @@ class CosifiedForImageClassification(compat.AsksTheWrappedModel, PreTrainedModel
         return wrapper
 
     def _adopt(self, model: PreTrainedModel) -> None:
-        """Take `model` in, and what it declares of itself."""
+        """Wrap `model`, and take over what it declares of itself."""
         self.model = model
         self.num_labels = model.config.num_labels
         self.main_input_name = model.main_input_name

@@ -1,7 +1,7 @@
 """Refuse to train a cosine head with a sigmoid loss, where its logits reach one.
 
-What a script was told stands in flags, their abbreviations, files and defaults; what it does shows in the graph of its
-loss.  So the losses are asked, not the arguments.
+A script may choose its loss by a flag, an abbreviation, a file or a default.  So the guard reads no arguments: it sits
+in the losses, and looks at the graph that their inputs come from.
 """
 
 import functools
@@ -27,7 +27,7 @@ _TIMM_LOSSES = (
 
 
 def install() -> None:
-    """Let every sigmoid loss of torch and timm look at what its logits come from; later calls do nothing."""
+    """Let every sigmoid loss of torch and timm check where its logits come from; a second call does nothing."""
     _guard(F, "binary_cross_entropy_with_logits", 0)
     for name in _TIMM_LOSSES:
         if hasattr(timm.loss, name):
@@ -50,7 +50,7 @@ def _guard(owner: Any, name: str, position: int) -> None:
 
 
 def refuse_cosine_logits(inputs: Iterable[Tensor]) -> None:
-    """Raise if a tensor was computed from the weight of a converted model's cosine head, and would train it.
+    """Raise if a tensor was computed from the weight of a converted model's cosine head, so that it would train it.
 
     Raises:
         ValueError: if it was.

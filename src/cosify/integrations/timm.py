@@ -28,7 +28,7 @@ from cosify.models.conversion import apply_spec
 from cosify.models.download import check_download
 from cosify.models.published import backbones
 
-# What the model under construction is to become, and of which architecture: a model may build another one inside.
+# Architecture and head of the model under construction; the architecture, because a model may build another one inside.
 _pending: ContextVar[tuple[str, HeadSpec] | None] = ContextVar("cosify_pending", default=None)
 
 
@@ -52,8 +52,8 @@ def require_hook() -> None:
 def register_backbones() -> None:
     """Make `timm.list_models(pretrained=True)` list the published backbones, and `timm.get_pretrained_cfg` know them.
 
-    timm takes tags from the module that defines an architecture, and some of these have an architecture of timm's own:
-    so that this writes what `register_model` writes for a tag (timm 1.0.31).  A name of timm's own stays timm's.
+    timm takes tags from the module that defines an architecture, and some backbones have an architecture of timm's.  So
+    this writes what `register_model` writes for a tag (timm 1.0.31).  A name that timm has already stays timm's.
     """
     found = [compat.find_or_warn(name) for name in (compat.WITH_TAGS, compat.CFGS, compat.HAS_PRETRAINED)]
     if None in found:
@@ -173,7 +173,7 @@ def _convert_before_loading(original: Callable[..., None], model: nn.Module, *ar
 
 
 def _check_ours(cfg: Mapping[str, Any], cache_dir: Any) -> None:
-    """Look at weights that cosify wrote before timm reads them; those of anyone else are left alone."""
+    """Check weights that cosify wrote before timm reads them; those of others are left alone."""
     file = _config_file(cfg, cache_dir)
     config = {} if file is None else read_config(file)
     if not is_ours(config):

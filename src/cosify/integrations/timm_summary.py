@@ -2,7 +2,7 @@
 
 timm's train.py hands each epoch's numbers to `timm.utils.update_summary`, on its main process alone.  So this adds
 kappa there, of the main process' share of the samples.  Kappa is counted after the optimiser's steps: with gradient
-accumulation it is that of a step's last batch.
+accumulation, that is kappa of a step's last batch.
 """
 
 import csv
@@ -32,7 +32,7 @@ KEYS = tuple(f"kappa_{name}" for name in WATCHED)
 
 @contextmanager
 def told_of_kappa() -> Iterator[None]:
-    """Let `timm.utils.update_summary` tell kappa inside; a script that never calls it runs as before."""
+    """Let `timm.utils.update_summary` report kappa inside; a script that never calls it runs as before."""
     original = getattr(timm.utils, "update_summary", None)
     if original is None or not inspect.signature(original).parameters.keys() >= ARGUMENTS:
         logger.warning(
@@ -53,7 +53,7 @@ def told_of_kappa() -> Iterator[None]:
 
 
 class _Epoch:
-    """Kappa of the cosine heads that train, since the last summary.  An error of ours is a warning, and ends it."""
+    """Kappa of the cosine heads that train, since the last summary.  After an error of ours, one warning, it stops."""
 
     def __init__(self) -> None:
         self._watch: KappaWatch | None = None
@@ -74,7 +74,7 @@ class _Epoch:
             self._fail(error)
 
     def add_to(self, arguments: dict[str, Any]) -> None:
-        """Print kappa of the epoch, add it to the metrics of training, and begin anew; models may come and go."""
+        """Print kappa of the epoch, add it to the metrics of training, and start again, perhaps with other models."""
         watch, self._watch = self._watch, None
         kappa: dict[str, float] = {}
         if watch is not None:
@@ -102,7 +102,7 @@ def _update_summary(original: Callable[..., Any], epoch: _Epoch, *args: Any, **k
     """Call timm's function with kappa among the metrics of training."""
     try:
         bound = inspect.signature(original).bind(*args, **kwargs)
-    except TypeError:  # let timm's function say it
+    except TypeError:  # timm's own function explains it
         return original(*args, **kwargs)
     epoch.add_to(bound.arguments)
     return original(*bound.args, **bound.kwargs)
@@ -121,6 +121,6 @@ def _columns(kappa: dict[str, float], arguments: dict[str, Any]) -> dict[str, fl
         return kappa  # the row comes with its header
     with file.open(newline="") as rows:
         has_columns = "train_kappa_mean" in next(csv.reader(rows), [])
-    if not has_columns:  # of a run that began without
+    if not has_columns:  # a run that began without kappa
         return {}
     return kappa or dict.fromkeys(KEYS, math.nan)

@@ -39,7 +39,7 @@ def require_hook() -> None:
 
 
 def auto_model_class(name: str) -> Any:
-    """Return transformers' `AutoModelForImageClassification`, imported now: it is slow, and timm users need none of it.
+    """Return transformers' `AutoModelForImageClassification`, imported here: it is slow, and timm users do not need it.
 
     Args:
         name: of the model that it is to open, for the message.
@@ -83,10 +83,10 @@ def _checked(original: Any) -> Any:
         if is_ours(vars(model.config)):
             for file in map(Path, checkpoint_files or ()):
                 check_download(file)
-                description = file.with_name(CONFIG)  # not what was made of it since
+                description = file.with_name(CONFIG)  # as saved, without later changes
                 if file.name == WEIGHTS and description.is_file():
                     check_binding(read_config(description), file)
-            vars(model.config).pop(DIGEST, None)  # other weights will stand beside what save_pretrained writes
+            vars(model.config).pop(DIGEST, None)  # save_pretrained will write other weights
         return original(model, state_dict, checkpoint_files, *args, **kwargs)
 
     load.cosify_original = original  # type: ignore[attr-defined]
@@ -108,14 +108,15 @@ def _convert_from_config(model: Any) -> None:
 
 
 def _ignore(model: Any, attribute: str, patterns: set[str]) -> None:
-    """Add to what a model's reader of weights passes over; a class may have none, or a list for all its models."""
+    """Add names that a model's reader of weights passes over; its class may have none, or a list for all its models."""
     setattr(model, attribute, set(getattr(model, attribute, None) or ()) | patterns)
 
 
 def _start_kappa(_: Any, module: Any, *args: Any) -> None:
     """Fill what a checkpoint in stock format did not hold, and check what it did.
 
-    Loaded tensors are spared by transformers' own guard; it sets them one by one, past `load_state_dict`.
+    transformers' own guard spares loaded tensors.  It sets these one by one, without `load_state_dict`, so they are
+    checked here.
     """
     if isinstance(module, CosineHead):
         module.init_non_persistent_buffers()
