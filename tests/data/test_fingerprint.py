@@ -55,27 +55,27 @@ def swap_labels(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        (add_image, ["split 'train' has 9 images, which were 8"]),
-        (rename_class, ["class 0 is 'cow', which was 'cat'"]),
+        (add_image, ["split 'train' has 9 images (8 before)"]),
+        (rename_class, ["class 0 is 'cow' ('cat' before)"]),
         (
             rename_to_the_end,
             [
-                "class 0 is 'dog', which was 'cat', 1 is 'zebra', which was 'dog'",
-                "some images of split 'train' are others",
-                "some images of split 'test' are others",
+                "class 0 is 'dog' ('cat' before), 1 is 'zebra' ('dog' before)",
+                "some images of split 'train' are different",
+                "some images of split 'test' are different",
             ],
         ),
         (
             add_class,
             [
-                "there are 3 classes, which were 2: new 'ape'",
-                "split 'train' has 12 images, which were 8",
-                "split 'test' has 12 images, which were 8",
+                "there are 3 classes (2 before): new 'ape'",
+                "split 'train' has 12 images (8 before)",
+                "split 'test' has 12 images (8 before)",
             ],
         ),
-        (replace_test, ["some images of split 'test' are others"]),
-        (relabel, ["split 'train' has 3 images of class 'cat', which were 4, 5 images of class 'dog', which were 4"]),
-        (swap_labels, ["some images of split 'train' are others", "some images of split 'test' are others"]),
+        (replace_test, ["some images of split 'test' are different"]),
+        (relabel, ["split 'train' has 3 images of class 'cat' (4 before), 5 images of class 'dog' (4 before)"]),
+        (swap_labels, ["some images of split 'train' are different", "some images of split 'test' are different"]),
     ],
 )
 def test_what_changed_is_said(change: Callable[[Path], None], expected: list[str], tmp_path: Path) -> None:
@@ -99,7 +99,7 @@ def test_permuted_labels_of_a_table(tmp_path: Path) -> None:
     shuffled = of(parquet_folder(tmp_path / "b", [1, 0, 0, 1], [0, 1], names=["cat", "dog"]))
     assert before.changes(shuffled) == ["the images of split 'train' have other labels, or come in another order"]
     names = of(parquet_folder(tmp_path / "c", [0, 1, 1, 0], [0, 1], names=["dog", "cat"]))
-    assert before.changes(names) == ["class 0 is 'dog', which was 'cat', 1 is 'cat', which was 'dog'"]
+    assert before.changes(names) == ["class 0 is 'dog' ('cat' before), 1 is 'cat' ('dog' before)"]
 
 
 def test_a_stream_is_known_by_its_names_and_its_beginning(tmp_path: Path) -> None:
@@ -108,9 +108,9 @@ def test_a_stream_is_known_by_its_names_and_its_beginning(tmp_path: Path) -> Non
     assert before.changes(of(folder, streaming=True)) == []
     assert before.train.counts is None
     other = of(parquet_folder(tmp_path / "b", [0, 1, 1, 0], [1, 0], names=["cat", "dog"]), streaming=True)
-    assert before.changes(other) == ["some images of split 'test' are others"]
+    assert before.changes(other) == ["some images of split 'test' are different"]
     named = of(parquet_folder(tmp_path / "c", [0, 1, 1, 0], [0, 1], names=["cat", "cow"]), streaming=True)
-    assert before.changes(named) == ["class 1 is 'cow', which was 'dog'"]
+    assert before.changes(named) == ["class 1 is 'cow' ('dog' before)"]
 
 
 def test_few_files_are_read_of_each_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,7 +128,7 @@ def test_sets_that_are_made_in_memory_are_known_by_their_labels(tmp_path: Path) 
     assert (found.train.sample, found.test.sample) == (None, None)
     assert sum(found.train.counts or ()) == splits.num_train
     assert found.changes(Fingerprint.of(splits.limit_train(100), files=False)) == [
-        f"split 'train' has 100 images, which were {splits.num_train}"
+        f"split 'train' has 100 images ({splits.num_train} before)"
     ]
 
 
@@ -137,7 +137,7 @@ def test_unreadable_files_are_left_to_the_pipeline(tmp_path: Path) -> None:
     splits = load_splits(str(folder))
     before = Fingerprint.of(splits)
     (folder / "test" / "cat" / "0.png").unlink()
-    assert before.changes(Fingerprint.of(splits)) == ["some images of split 'test' are others"]
+    assert before.changes(Fingerprint.of(splits)) == ["some images of split 'test' are different"]
     assert replace(before, test=Fingerprint.of(splits).test) != before
     Image.new("RGB", (6, 6)).save(folder / "test" / "cat" / "0.png")
     assert before != Fingerprint.of(splits)

@@ -34,8 +34,8 @@ def test_other_data_are_refused_with_what_changed(tmp_path: Path) -> None:
         picture(2000 + number).save(file)
     before = (run / "config.json").read_text()
     message = (
-        r"data '.*data' are not those that run .*run was started with: split 'train' has 9 images, which were 8; some"
-        r" images of split 'test' are others; put them back as they were, or start a new run"
+        r"data '.*data' are not those that run .*run was started with: split 'train' has 9 images \(8 before\); some"
+        r" images of split 'test' are different; put them back as they were, or start a new run"
     )
     with pytest.raises(ValueError, match=message):
         resume(run)

@@ -51,8 +51,8 @@ def random_flip(images: Tensor, generator: torch.Generator, shard: Shard = ALONE
 def augment(images: Tensor, augmentation: Augmentation, seed: int, shard: Shard = ALONE) -> Tensor:
     """Augment a batch.
 
-    Choices are drawn for the batch of all ranks together, so that they depend neither on their number nor on what was
-    drawn before: two ranks do what one would, and a resumed run what an uninterrupted one would.
+    Choices are drawn for the batch of all ranks together, from the seed of the batch.  So two ranks do what one would,
+    and a resumed run what an uninterrupted one would.
 
     Args:
         images: [B, channels, H, W]; they shift by up to an eighth of their side, the usual 4 pixels for 32.

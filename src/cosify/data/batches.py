@@ -22,7 +22,7 @@ ALONE = Shard()
 
 
 def num_train_batches(num_samples: int, batch_size: int, world_size: int = 1) -> int:
-    """Return the steps of an epoch; what does not fill a batch on every rank is left for another epoch's shuffle.
+    """Return the steps of an epoch; samples that do not fill a batch on every rank wait for another epoch's shuffle.
 
     Args:
         num_samples: N, of the training set.
@@ -87,7 +87,7 @@ def eval_rows(num_samples: int, batch_size: int, shard: Shard = ALONE) -> Iterat
 
 
 def mixed_seed(*parts: int) -> int:
-    """Return a seed, below 2**63, that differs wherever a part differs; neighbours have nothing in common.
+    """Return a seed, below 2**63, made of all parts; seeds of neighbours have nothing in common.
 
     Args:
         *parts: whole numbers from 0 on, such as seed, epoch and batch.

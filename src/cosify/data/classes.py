@@ -1,4 +1,4 @@
-"""The classes of splits: numbered alike, by their names."""
+"""Number the classes of all splits alike, by their names."""
 
 import unicodedata
 from collections.abc import Mapping, Sequence
@@ -14,10 +14,10 @@ def normal_names(names: Sequence[str], where: str) -> list[str]:
 
     Args:
         names: of the classes.
-        where: they come from, for the message.
+        where: where they come from, for the message.
 
     Raises:
-        ValueError: if two names are one.
+        ValueError: if two names are the same in this form.
     """
     normal = [unicodedata.normalize("NFC", name) for name in names]
     twice = sorted({name for name in normal if normal.count(name) > 1}) if len({*normal}) < len(normal) else []
@@ -29,7 +29,7 @@ def normal_names(names: Sequence[str], where: str) -> list[str]:
 
 
 def share_classes(splits: Mapping[str, Any]) -> dict[str, Any]:
-    """Return splits whose held-out rows have the class numbers of train, wherever train has all of their classes.
+    """Return splits whose held-out rows have the class numbers of train, where train has all of their classes.
 
     Args:
         splits: rows by name of the split; nothing happens if none is called train.
@@ -52,7 +52,7 @@ def _numbered_as(train: Any, split: str, rows: Any) -> Any:
         own = normal_names(kind.names, f"split {split!r}")
         if not set(own) <= set(place):
             continue  # another task, maybe; `check_same_classes` refuses to train on it
-        if not isinstance(rows, Dataset):  # a stream that is mapped decodes its images, and loses their files
+        if not isinstance(rows, Dataset):  # to map a stream decodes its images, and loses their files
             raise InputError(
                 f"split {split!r} numbers the classes of column {column!r} otherwise than split 'train',"
                 f" {kind.names[:NAMED]} and {wanted.names[:NAMED]}, expected one order for a stream; write it again in"
@@ -66,7 +66,7 @@ def _numbered_as(train: Any, split: str, rows: Any) -> Any:
 
 
 def check_same_classes(train: Any, test: Any, column: str, split: str) -> None:
-    """Raise a ValueError if a column of the held-out rows, of the split of that name, has classes that train lacks.
+    """Raise a ValueError if a column of the held-out rows has classes that train lacks.
 
     Args:
         train: rows.

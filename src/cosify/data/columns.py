@@ -51,7 +51,7 @@ def find_label_column(rows: "Dataset", column: str | None, split: str) -> str:
 
 
 def label_columns(rows: "Dataset") -> list[str]:
-    """Return the columns that may be the labels: one where that is clear."""
+    """Return the columns that may hold the labels; one, if that is clear."""
     from datasets import ClassLabel
 
     typed = [name for name, kind in rows.features.items() if isinstance(kind, ClassLabel)]
@@ -67,7 +67,7 @@ def _only(candidates: list[str], rows: "Dataset", kind: str) -> str:
 
 
 def first_value(rows: Any, column: str) -> Any:
-    """Return the first value of a column, None where there is none."""
+    """Return the first value of a column; None if the column is missing or empty."""
     if column not in (rows.column_names or ()):
         return None
     row: dict[str, Any] = next(iter(rows.select_columns([column])), {column: None})
@@ -118,7 +118,7 @@ def label_names(rows: "Dataset", column: str, split: str) -> tuple[str, ...]:
 
 
 def streamed_label_names(rows: Any, column: str) -> tuple[str, ...]:
-    """Return the same for a stream, whose labels are read too late for that: its column must be a `ClassLabel`."""
+    """Return the name of each class of a stream; its column must be a `ClassLabel`, as labels are read later."""
     from datasets import ClassLabel
 
     kind = rows.features[column]

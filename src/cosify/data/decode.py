@@ -1,6 +1,6 @@
-"""From a file, or an image of Pillow, to the pixels that everything else works with: upright, opaque, 8 bits.
+"""From a file, or an image of Pillow, to the pixels that all else works with: upright, opaque, 8 bits.
 
-Every route comes through here: both pipelines, and images that a user gives.
+Both pipelines use it, and so do images that a user gives.
 """
 
 import io
@@ -18,7 +18,7 @@ SIXTEEN_BITS = 65535
 
 
 def undecoded(split: Any, column: str) -> Any:
-    """Return the split with bytes or paths in place of images: decoding is ours, so that a broken row is known."""
+    """Return the split with bytes or paths in place of images: we decode these, so that an error can name the row."""
     import datasets
 
     return split.cast_column(column, datasets.Image(decode=False))
@@ -68,15 +68,15 @@ def read_image(file: Any, where: str) -> "Image":
 def standard_image(image: "Image", where: str) -> "Image":
     """Return the image upright, opaque, and with 8 bits a channel.
 
-    The orientation of EXIF is applied, as by browsers and the decoder of datasets; 16-bit grey is scaled by 257; what
-    is transparent lies on white.
+    The orientation of EXIF is applied, as by browsers and the decoder of datasets; 16-bit grey is divided by 257;
+    transparent pixels are laid on white.
 
     Args:
         image: of Pillow; left as it is.
         where: which one it is, for messages.
 
     Returns:
-        An image of mode L where it is grey, else RGB; an upright one of these modes is returned itself.
+        An image of mode L if it is grey, else RGB; an upright image of such a mode is returned itself.
 
     Raises:
         ValueError: if it cannot be decoded, or has pixels of 32 bits or floats, whose range is not known.
@@ -103,7 +103,7 @@ def standard_image(image: "Image", where: str) -> "Image":
 
 
 def channels_of(image: "Image") -> int:
-    """Return 1 for a grey image, else 3, of what `standard_image` returns."""
+    """Return the channels of a standard image: 1 for a grey one, else 3."""
     return 1 if image.mode == "L" else 3
 
 
@@ -112,7 +112,7 @@ def _to_8_bits(image: "Image", where: str) -> "Image":
     from PIL import Image
 
     pixels = np.asarray(image).astype(np.int64)
-    # In mode I, of 32 bits, lies also what has 16: of PGM files, and of TIFF files that older Pillow wrote from PNG.
+    # Mode I, of 32 bits, also holds images of 16: from PGM files, and from TIFF files that older Pillow wrote from PNG.
     known = image.mode != "I" or image.format in ("PNG", "PPM")
     lowest, highest = int(pixels.min()), int(pixels.max())
     if not known and (lowest < 0 or highest > SIXTEEN_BITS or 0 < highest <= 255):

@@ -18,8 +18,8 @@ class DeviceData:
 
     Attributes:
         pipeline: `"device"`.
-        augmentation: what training batches go through.
-        normalization: what all batches go through.
+        augmentation: of the training batches.
+        normalization: of all batches.
         label_names: name of each class.
         image_shape: channels, height and width.
         train_labels: [N], on the CPU.

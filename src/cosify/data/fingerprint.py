@@ -1,7 +1,7 @@
-"""What data a run was started with, in few numbers, so that a resumed run notices others.
+"""A fingerprint of the data that a run was started with, so that a resumed run notices other data.
 
-Unlike the key of a feature cache, which has to change with any byte and may change for no reason, this one is the same
-wherever the same images lie, and reads few of them.
+It is the same wherever the same images lie, and few of them are read for it.  The key of a feature cache differs in
+both: it changes with any byte, and may change for no reason.
 """
 
 import hashlib
@@ -26,10 +26,10 @@ class SplitPrint:
     """One split.
 
     Attributes:
-        num: of its images; None where a stream does not say.
+        num: number of images; None for a stream that does not say it.
         counts: images of each class, C numbers; None for a stream.
         order: digest of the labels in their order; None for a stream.
-        sample: digest of the files of some images, and of their labels; None where they are made in memory.
+        sample: digest of the files of some images, and of their labels; None for images that are made in memory.
     """
 
     num: int | None
@@ -58,22 +58,22 @@ class Fingerprint:
 
         Args:
             splits: as they are trained on.
-            files: whether the images are files or cells of one; those that are made in memory differ in their bytes
-                between versions of Pillow, with the same pixels.
+            files: whether the images are files, or cells of one.  Images that are made in memory are not compared: with
+                the same pixels, their bytes differ between versions of Pillow.
         """
         train = _of_split(splits.train, splits.num_train, splits, files)
         return cls(splits.label_names, train, _of_split(splits.test, splits.num_test, splits, files))
 
     @classmethod
     def of_record(cls, record: Mapping[str, Any]) -> "Fingerprint":
-        """Return what `asdict` and JSON made of one."""
+        """Return a fingerprint from its record, as JSON gives it back."""
         splits = (
             SplitPrint(**{**record[name], "counts": _tuple(record[name]["counts"])}) for name in ("train", "test")
         )
         return cls(tuple(record["label_names"]), *splits)
 
     def record(self) -> dict[str, Any]:
-        """Return it ready for JSON."""
+        """Return the fingerprint ready for JSON."""
         return asdict(self)
 
     def changes(self, now: "Fingerprint") -> list[str]:
@@ -105,7 +105,7 @@ def _sample(rows: Iterable[Mapping[str, Any]], splits: Splits) -> str:
 
 
 def _bytes(cell: Mapping[str, Any] | None) -> bytes:
-    """Return the file in a cell; nothing for one that cannot be read, which is for the pipeline to name."""
+    """Return the file in a cell; nothing for one that cannot be read, which the pipeline will name."""
     if cell is None:
         return b""
     if cell["bytes"] is not None:
@@ -134,9 +134,9 @@ def _changed_names(before: tuple[str, ...], now: tuple[str, ...]) -> list[str]:
     if len(before) != len(now):
         gone, new = ([name for name in one if name not in set(other)] for one, other in ((before, now), (now, before)))
         words = [f"{kind} {_listed(map(repr, names))}" for kind, names in (("gone", gone), ("new", new)) if names]
-        return [f"there are {len(now)} classes, which were {len(before)}: {', '.join(words)}"]
+        return [f"there are {len(now)} classes ({len(before)} before): {', '.join(words)}"]
     pairs = zip(before, now, strict=True)
-    others = [f"{label} is {new!r}, which was {old!r}" for label, (old, new) in enumerate(pairs) if old != new]
+    others = [f"{label} is {new!r} ({old!r} before)" for label, (old, new) in enumerate(pairs) if old != new]
     return [f"class {_listed(others)}"]
 
 
@@ -144,17 +144,17 @@ def _changed_split(
     name: str, before: SplitPrint, now: SplitPrint, names_before: tuple[str, ...], names_now: tuple[str, ...]
 ) -> list[str]:
     if before.num != now.num:
-        return [f"split {name!r} has {now.num} images, which were {before.num}"]
+        return [f"split {name!r} has {now.num} images ({before.num} before)"]
     if before.counts != now.counts and before.counts is not None and now.counts is not None:
         if names_before != names_now:
             return []  # said already
         both = zip(names_now, before.counts, now.counts, strict=True)
-        others = [f"{new} images of class {each!r}, which were {old}" for each, old, new in both if old != new]
+        others = [f"{new} images of class {each!r} ({old} before)" for each, old, new in both if old != new]
         return [f"split {name!r} has {_listed(others)}"]
     if before.order != now.order:
         return [f"the images of split {name!r} have other labels, or come in another order"]
     if before.sample != now.sample:
-        return [f"some images of split {name!r} are others"]
+        return [f"some images of split {name!r} are different"]
     return []
 
 

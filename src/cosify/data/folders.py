@@ -1,4 +1,4 @@
-"""From a user's folder to its splits: what its names say, and nothing that would have to be guessed."""
+"""From a user's folder to its splits, by what its names say; nothing is guessed."""
 
 import glob
 import logging
@@ -27,21 +27,21 @@ logger = logging.getLogger("cosify")
 
 
 def open_folder(folder: Path, *, streaming: bool = False, labelled: bool = False) -> Mapping[str, Any]:
-    """Open every split of a local folder; all reads of one go through here.
+    """Open every split of a local folder; nothing else reads one.
 
-    A split is `SPLIT.parquet` (or its shards) or the images below `SPLIT/`, for the names in `SPLIT_NAMES` to the
-    letter; nothing else of the folder is read, and a warning names what is left out.  A folder without splits, of
-    images or of CLASS/*.png, is one split `"train"`: there, a folder that is called train or test is a class.
+    A split is `SPLIT.parquet` (or its shards) or the images below `SPLIT/`, for exactly the names in `SPLIT_NAMES`;
+    nothing else of the folder is read, and a warning names what is left out.  A folder without splits, of images or of
+    CLASS/*.png, is one split `"train"`: there, a folder that is called train or test is a class.
 
     Args:
         folder: that exists.
         streaming: give streams.
-        labelled: raise where images do not lie in folders of their classes, which else are unlabelled, with a warning.
+        labelled: raise if images do not lie in folders of their classes; otherwise they are unlabelled, with a warning.
 
     Returns:
-        The rows of each split, by its name.  Images have the columns `image` and, where every one lies in the folder of
-        its class, `label`; beside metadata.csv, .jsonl or .parquet those that it says.  Held-out splits number their
-        classes as train does where train has them all.
+        The rows of each split, by its name.  Images have the column `image` and, if every one lies in the folder of its
+        class, `label`; if metadata.csv, .jsonl or .parquet lies beside them, the columns that it says.  Held-out splits
+        number their classes as train does if train has them all.
 
     Raises:
         ValueError: if the folder holds no images, or can be understood in two ways, or files are damaged.
@@ -81,7 +81,7 @@ def open_folder(folder: Path, *, streaming: bool = False, labelled: bool = False
 
 
 def _split_folders(entries: Sequence[Path]) -> dict[str, Path]:
-    """Return the folders that are splits: those of classes, or with no folder beside them that could be a class."""
+    """Return the folders that are splits: they hold folders of classes, or no other folder lies beside them."""
     folders = [entry for entry in entries if entry.is_dir()]
     named = {folder.name: folder for folder in folders if folder.name in SPLIT_NAMES}
     holds_classes = any(
@@ -147,7 +147,7 @@ def _parquet_rows(folder: Path, files: Mapping[str, Sequence[Path]], streaming: 
 
 
 def _types(paths: Sequence[Path]) -> "Features":
-    """Return the column types of a split, whose files must agree on its classes: datasets asks the first file alone."""
+    """Return the column types of a split; all files must agree on the classes, as datasets reads the first alone."""
     from datasets import ClassLabel
 
     first, *others = (_types_of_file(path) for path in paths)
@@ -181,7 +181,7 @@ def _types_of_file(path: Path) -> "Features":
 
 
 def _in_types_of(train: "Features", own: "Features") -> "Features":
-    """Return types as those of train, where files without datasets' notes lack them, but with their own classes."""
+    """Return types with own classes, and else those of train: files may lack the notes of datasets on types."""
     from datasets import ClassLabel, Features
 
     return Features(
@@ -190,7 +190,7 @@ def _in_types_of(train: "Features", own: "Features") -> "Features":
 
 
 def _described_rows(folder: Path, found: Mapping[str, FoundImages], streaming: bool) -> Mapping[str, Any]:
-    """Return rows as metadata files beside the images tell them."""
+    """Return rows as the metadata files beside the images describe them."""
     from datasets import load_dataset
 
     files = {name: [glob.escape(path) for path in each.metadata] for name, each in found.items()}

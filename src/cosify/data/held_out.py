@@ -1,4 +1,4 @@
-"""Rows to test on, where a set has one split alone."""
+"""Rows to test on, for a set that has one split alone."""
 
 import math
 
@@ -11,9 +11,9 @@ TEST_SHARE = 0.2
 
 
 def held_out_mask(labels: Tensor, share: float, seed: int) -> Tensor:
-    """Return a mask [N] of floor(share N) rows, from each class its share, rounded up or down.
+    """Return a mask [N] of the rows to hold out: floor(share N), of each class its share, rounded up or down.
 
-    No class is held out whole: one row stays, so a class of one row is not held out, and the mask is so much smaller.
+    At least one row of each class stays.  So a class of one row gives none, and the mask is that much smaller.
 
     Raises:
         ValueError: if nothing is left on one of the sides.

@@ -27,7 +27,7 @@ class FoundImages:
         root: the folder.
         images: path, bytes and time of change (ns) of each image, in the order of the paths.
         metadata: files that describe images.
-        others: files that are none by their extension.
+        others: files that are no images by their extension.
         empty: folders without images in them.
     """
 
@@ -84,7 +84,7 @@ def _visit(folder: str, above: frozenset[str], found: FoundImages) -> None:
 
 
 def is_image(name: str) -> bool:
-    """Whether Pillow opens files of this extension."""
+    """Return whether Pillow opens files of this extension."""
     return os.path.splitext(name)[1].lower() in _extensions()
 
 
@@ -96,11 +96,11 @@ def _extensions() -> frozenset[str]:
 
 
 def image_rows(found: FoundImages, *, labelled: bool) -> "Dataset":
-    """Return a row an image, with a label if all lie in folders of classes, which lie in one folder.
+    """Return one row for each image, with a label if all lie in folders of classes beside each other.
 
     Args:
         found: at least one image.
-        labelled: raise an error where they do not; otherwise rows have no label then, and a warning says why, unless
+        labelled: raise an error if they do not.  Otherwise such rows have no label, and a warning says why, unless
             there are no folders at all.
     """
     from datasets import ClassLabel, Dataset, Features, Image
@@ -123,7 +123,7 @@ def image_rows(found: FoundImages, *, labelled: bool) -> "Dataset":
 
 
 def _why_no_classes(root: str, paths: Iterable[str]) -> str:
-    """Return why images have no classes, nothing if they have."""
+    """Return why images have no classes; an empty text if they have."""
     example = {os.path.dirname(path): path for path in paths}
     if root in example:
         return f"image {example[root]!r} lies in no folder of a class"
@@ -135,7 +135,7 @@ def _why_no_classes(root: str, paths: Iterable[str]) -> str:
 
 
 def with_fingerprint(rows: "Dataset", files: Iterable[Any]) -> "Dataset":
-    """Return rows whose fingerprint, which features are cached under, follows from the files and what is read of them.
+    """Return rows whose fingerprint follows from their files and columns; their features are cached under it.
 
     Args:
         rows: of paths.

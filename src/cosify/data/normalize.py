@@ -39,7 +39,7 @@ class Normalization:
     def of_pretrained(cls, mean: Sequence[float], std: Sequence[float], channels: int) -> "Normalization":
         """Return what pretrained weights expect, for images of `channels` channels.
 
-        timm feeds a grey image to all colour filters at once, so that grey takes the average of the colours' numbers.
+        timm feeds a grey image to all colour filters at once, so grey images get the average of the colours' numbers.
         """
         if len(mean) == channels:
             return cls(tuple(mean), tuple(std))

@@ -1,4 +1,4 @@
-"""What a network expects of its images: side, mean and deviation, how they are scaled and cropped."""
+"""What a network expects of its images: size, mean and deviation, how they are scaled and cropped."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -8,21 +8,21 @@ from torch import nn
 
 from cosify.data.processor import ImageProcessor
 
-UNCHANGED = (0.0, 1 / 255)  # mean and deviation under which what a processor gives stays as it is, to the bit
+UNCHANGED = (0.0, 1 / 255)  # mean and deviation that leave a processor's output as it is, to the bit
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How images reach a network.
+    """How images are prepared for a network.
 
     Attributes:
-        image_size: side in pixels that was asked for; None to keep that of the images.
+        image_size: side in pixels that was asked for; None to keep the size of the images.
         fallback_size: the same, for images that differ in size.
         mean: of pixels in [0, 1], one a channel; None for a network from scratch: that of the training images.
         std: the same for the standard deviation.
         interpolation: how images are scaled, as timm names it.
         crop_pct: share of the short side that the centre crop keeps.
-        channels: 1 or 3 that images are converted to; None for 1 if all are grey, else 3.
+        channels: 1 or 3, to which images are converted; None for 1 if all are grey, else 3.
         crop_mode: of timm: `"center"` crops the middle, `"squash"` ignores the aspect ratio, `"border"` adds borders.
         processor: JSON of transformers' image processor, which then does everything, normalisation too; None for timm's
             transform.
@@ -50,7 +50,7 @@ class Preprocessing:
         Args:
             config: `model.pretrained_cfg`, as an object or a mapping.
             image_size: side that was asked for, pixels.
-            pretrained: whether the weights are; those from scratch have no mean and deviation of their own.
+            pretrained: whether the weights are pretrained; a network from scratch has no mean and deviation of its own.
         """
         from timm.data import resolve_data_config
 
@@ -88,7 +88,7 @@ class Preprocessing:
             return _of_transformers(model, image_size)
         found = cls.of_model(config, image_size, pretrained=True)
         height, width = config["input_size"][-2:]
-        if image_size is None and height == width:  # others, such as strips of text, keep the size of the images
+        if image_size is None and height == width:  # for others, such as strips of text, images keep their size
             found = replace(found, image_size=found.fallback_size)
         return replace(found, channels=int(config["input_size"][0]))
 

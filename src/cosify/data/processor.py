@@ -1,7 +1,7 @@
-"""Images as transformers' own image processor of a model prepares them.
+"""Prepare images by the image processor that a transformers model brings.
 
-A processor may flip channels, squash, pad, and rescale by other numbers or not at all.  Nothing but itself tells: it
-is run as it is, and kept as its JSON.
+A processor may flip channels, squash, pad, and rescale by other numbers or not at all.  Nothing but the processor
+itself shows that: so it is run as it is, and kept as its JSON.
 """
 
 import json
@@ -17,8 +17,8 @@ from cosify.errors import InputError
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-PROBES = ((96, 64), (64, 96))  # width and height of images that tell what size comes out
-PILLOW_ALONE = (4, 5)  # PIL.Image.Resampling.BOX and HAMMING: transformers' default backend cannot scale so
+PROBES = ((96, 64), (64, 96))  # width and height of two images, to see what size comes out
+PILLOW_ALONE = (4, 5)  # PIL.Image.Resampling.BOX and HAMMING, which transformers' default backend lacks
 
 
 class ImageProcessor:
@@ -34,7 +34,7 @@ class ImageProcessor:
 
     @classmethod
     def of(cls, name: str) -> "ImageProcessor":
-        """Return that of a model.
+        """Return the image processor of a model.
 
         Args:
             name: folder or hub id.
@@ -93,14 +93,14 @@ class ImageProcessor:
         return pixels
 
     def shape_of(self, size: tuple[int, int], channels: int) -> tuple[int, int, int]:
-        """Return channels, height and width of what comes out for an image of that width and height."""
+        """Return channels, height and width of the result for an image of that width and height."""
         from PIL import Image
 
         shape = self(Image.new("L" if channels == 1 else "RGB", size)).shape
         return shape[0], shape[1], shape[2]
 
     def side(self, channels: int) -> int | None:
-        """Return the side of the squares that all images become, None where they do not."""
+        """Return the side of the square that every image becomes; None if they do not all become one."""
         shapes = {self.shape_of(size, channels)[1:] for size in PROBES}
         height, width = shapes.pop()
         return height if not shapes and height == width else None

@@ -1,4 +1,4 @@
-"""From the name of a data set, or a path, to its train and test split."""
+"""From the name of a data set, or a path, to its train and test splits."""
 
 import logging
 from collections.abc import Mapping
@@ -47,7 +47,7 @@ class Splits:
         label_column: name of the column of class indices.
         label_names: name of each class, C of them.
         num_train: samples of an epoch.
-        streaming: whether rows come one after the other, without a length and without being stored.
+        streaming: whether rows are read one after the other, without a known length and without being stored.
     """
 
     train: "Dataset"
@@ -73,11 +73,11 @@ class Splits:
         return self.train if name == "train" else self.test
 
     def only(self, name: str, limit: int | None = None) -> "Splits":
-        """Return one split as test split, beside a training split of its first row, to look at it alone.
+        """Return one split as the test split, to look at it alone; the training split is its first row.
 
         Args:
             name: `"train"` or `"test"`.
-            limit: most rows, a random but always equal choice of them; None for all, in their order.
+            limit: most rows, chosen at random but always the same; None for all, in their order.
         """
         rows = self.split(name)
         if limit is not None and limit < 1:
@@ -87,7 +87,7 @@ class Splits:
         return replace(self, train=rows.select([0]), test=rows, num_train=1)
 
     def limit_train(self, num_samples: int) -> "Splits":
-        """Return the same with a random but always equal choice of `num_samples` rows to train on.
+        """Return the splits with `num_samples` training rows, chosen at random but always the same.
 
         Raises:
             ValueError: if there are not that many, or none are asked for.
@@ -183,7 +183,7 @@ def load_splits(
 
 
 def load_images(data: str, *, image_column: str | None = None, label_column: str | None = None) -> Splits:
-    """Find one split of a data set, to look at it alone: an outlier set, or a task to transfer to.
+    """Find one split of a data set, to use it alone: an outlier set, or a task to transfer to.
 
     Args:
         data: as in `load_splits`, but no training split is needed, and a folder may hold images alone; `DATA:SPLIT`

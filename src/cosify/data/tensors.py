@@ -38,7 +38,7 @@ class ImageSet:
 
 @dataclass(frozen=True)
 class Layout:
-    """What every decoded image looks like: its channels and side lengths, and whether it is resized or converted."""
+    """Channels and side lengths of every decoded image, and whether images are resized or converted to them."""
 
     channels: int
     height: int
@@ -48,7 +48,7 @@ class Layout:
 
     @property
     def num_bytes(self) -> int:
-        """Of one image, uint8."""
+        """Bytes of one image, uint8."""
         return self.channels * self.height * self.width
 
 
@@ -78,7 +78,7 @@ def decode_splits(
         image_size: side of the square images, pixels; None to keep their size.
         fallback_size: the same, for images that differ in size.
         device: where the tensors go.
-        channels: 1 or 3 that images are converted to; None for 1 if all are grey, else 3.
+        channels: 1 or 3, to which images are converted; None for 1 if all are grey, else 3.
         show_progress: draw a progress bar.
 
     Returns:
@@ -130,7 +130,7 @@ def _first_layout(train: "Dataset", column: str, image_size: int | None) -> Layo
 def _decode(
     splits: Splits, name: str, layout: Layout, fallback_size: int, device: torch.device, show_progress: bool
 ) -> ImageSet:
-    """Decode a split, some megabytes at a time: beside the tensor on the device there is no second one on the host."""
+    """Decode a split, some megabytes at a time, so that the host does not hold a second copy of the tensor."""
     from rich.progress import track
 
     split = splits.split(name)
@@ -185,7 +185,7 @@ def wrong_label(label: int | None, row: int, name: str, num_classes: int, num_wr
         row: where it is.
         name: of the split.
         num_classes: C.
-        num_wrong: labels of the split that are wrong, as far as is known.
+        num_wrong: wrong labels of the split, as far as is known.
     """
     others = f", and {num_wrong} labels in all are missing or out of range" if num_wrong > 1 else ""
     return InputError(

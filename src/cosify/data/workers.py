@@ -1,9 +1,9 @@
-"""The pipeline for everything else: worker processes decode and transform, one image at a time.
+"""The pipeline for large images, streams and timm's transforms: worker processes decode and transform each image.
 
 The main process decides which images form a batch and hands each worker a request: a row number, or the undecoded row
-itself where the set is streamed, with a seed for the random transforms of that one image.  What an image looks like
-therefore depends on seed, epoch and its place in the order alone: not on the number of workers or ranks, and not on
-where a resumed run began.
+itself where the set is streamed, with a seed for the random transforms of that one image.  So a transformed image
+depends only on seed, epoch and its place in the order: not on the number of workers or ranks, and not on where a
+resumed run began.
 """
 
 import atexit
@@ -34,7 +34,7 @@ from cosify.data.tensors import labels_of, wrong_label
 from cosify.errors import InputError
 
 Request = tuple[Any, int, int]  # row number or undecoded row; place in the order, for messages; seed
-SAMPLE_FOR_STATISTICS = 2000  # images that mean and deviation of the pixels are taken from
+SAMPLE_FOR_STATISTICS = 2000  # images whose pixels give mean and deviation
 _outliving: WeakSet[BaseProcess] = WeakSet()  # worker processes, which SIGTERM does not end
 SHUFFLE_BUFFER = 10_000  # rows of a stream among which the next one is drawn
 
@@ -88,9 +88,9 @@ def _batch(samples: list[Sample | InputError]) -> Any:
 
 @contextmanager
 def _chance(seed: int) -> Iterator[None]:
-    """Let transforms draw from `seed`, and give the generators back: without workers they are those of the training.
+    """Let transforms draw from `seed`, then restore the generators: without workers these are the training's own.
 
-    Weights that are drawn after the pixels were measured would otherwise be the same for every seed of a run.
+    Otherwise weights that are drawn after the pixels were measured would be the same for every seed of a run.
     """
     before = random.getstate(), np.random.get_state(), torch.default_generator.get_state()  # noqa: NPY002
     random.seed(seed)
@@ -120,7 +120,7 @@ class WorkerData:
     Attributes:
         pipeline: `"workers"`.
         augmentation: name of the training transform.
-        normalization: what all batches go through.
+        normalization: of all batches.
         label_names: name of each class.
         image_shape: channels, height and width.
         train_labels: [N], on the CPU; None for a stream.
@@ -130,7 +130,7 @@ class WorkerData:
     Args:
         splits: what to read.
         train_transform: from a PIL image to uint8 [channels, H, W].
-        test_transform: the same, without chance.
+        test_transform: the same, without random choices.
         image_shape: channels, height and width that they give.
         augmentation: name of the training transform.
         normalization: of pixels; None for that of (a sample of) the training images.
@@ -278,7 +278,7 @@ def _decoded(
 
 @contextmanager
 def _death_named(num_workers: int) -> Iterator[None]:
-    """Say in words what torch says of a worker that has ended before its time."""
+    """Turn torch's error about a worker that ended too early into one that says what to do."""
     try:
         yield
     except RuntimeError as error:
@@ -292,9 +292,9 @@ def _death_named(num_workers: int) -> Iterator[None]:
 
 @contextmanager
 def _handler_of_children_kept() -> Iterator[None]:
-    """Leave SIGCHLD as it was: torch's DataLoader makes every worker's end an error, wherever the main process is.
+    """Keep the handler of SIGCHLD: torch's DataLoader sets one that raises in the main process when a worker ends.
 
-    At the end of the program, too.  Without it the next batch says that a worker has died.
+    It would also raise at the end of the program.  Without it, the next batch says that a worker has died.
     """
     number = getattr(signal, "SIGCHLD", None)  # Windows has none, and other threads may set none
     before = (
