@@ -11,6 +11,7 @@ from huggingface_hub import get_session
 
 from cosify.errors import InputError
 from cosify.integrations import compat
+from cosify.models.wrapping import wrap_once
 
 CONNECT = 10.0  # seconds
 ANSWER = 60.0  # seconds without a byte; HF_HUB_DOWNLOAD_TIMEOUT, where it is set, takes its place
@@ -59,15 +60,10 @@ def in_short(error: BaseException) -> str:
 def _watch_clients() -> None:
     """Put our hooks into the shared client of huggingface_hub, and into those that it makes after errors."""
     found = compat.find(compat.CLIENT_FACTORY)
-    factory = None if found is None else getattr(*found)
     with _lock:
-        if found is not None and factory is not None and not hasattr(factory, "cosify_original"):
-
-            def watched() -> Any:
-                return _watch(factory())
-
-            watched.cosify_original = factory  # type: ignore[attr-defined]
-            setattr(*found, watched)  # set_client_factory would close the client under other threads
+        if found is not None and getattr(*found) is not None:
+            # Not set_client_factory, which would close the client under other threads.
+            wrap_once(*found, lambda factory: _watch(factory()))
         _watch(get_session())
 
 

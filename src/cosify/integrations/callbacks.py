@@ -1,6 +1,5 @@
 """Kappa in the logs of transformers' Trainer.  Imported on first use, because it needs transformers."""
 
-import functools
 import logging
 from typing import Any
 
@@ -10,6 +9,7 @@ from transformers import Trainer, TrainerCallback
 from cosify.heads import CosineHead
 from cosify.heads.kappa_watch import KappaWatch
 from cosify.models import find_heads
+from cosify.models.wrapping import wrap_once
 
 logger = logging.getLogger("cosify")
 
@@ -30,7 +30,7 @@ class KappaCallback(TrainerCallback):
         self._heads: list[CosineHead] = []
         self._watch = KappaWatch(self._heads)
         self._unlogged: dict[str, float] = {}
-        _let_log_ask_callbacks()
+        wrap_once(Trainer, "log", _log_with_kappa)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, *, model: nn.Module, **kwargs: Any) -> None:
         """Find the heads of the model, wrapped or not."""
@@ -75,21 +75,12 @@ class KappaCallback(TrainerCallback):
         return taken
 
 
-def _let_log_ask_callbacks() -> None:
-    """Let `Trainer.log` add the kappa of these callbacks; a second call does nothing.
+def _log_with_kappa(original: Any, trainer: Any, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+    """Add kappa to what `Trainer.log` logs.
 
     A callback's own `on_log` is too late: the trackers come before the user's callbacks (transformers 5.17).
     """
-    original = Trainer.log
-    if hasattr(original, "cosify_original"):
-        return
-
-    @functools.wraps(original)
-    def log(self: Any, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
-        for callback in self.callback_handler.callbacks:
-            if isinstance(callback, KappaCallback):
-                logs.update(callback.take())
-        original(self, logs, *args, **kwargs)
-
-    log.cosify_original = original  # type: ignore[attr-defined]
-    Trainer.log = log
+    for callback in trainer.callback_handler.callbacks:
+        if isinstance(callback, KappaCallback):
+            logs.update(callback.take())
+    original(trainer, logs, *args, **kwargs)

@@ -7,7 +7,10 @@ them.
 
 import importlib
 import logging
+from collections.abc import Callable
 from typing import Any
+
+from cosify.models.wrapping import wrap_once
 
 _logger = logging.getLogger("cosify")
 
@@ -63,6 +66,13 @@ def find_or_warn(name: str) -> tuple[Any, str] | None:
         _said.add(name)
         _logger.warning("%s", _message(name))
     return found
+
+
+def wrap(name: str, around: Callable[..., Any]) -> None:
+    """Put a function around that of a private name, as `wrap_once` does; warn once if the name is missing."""
+    found = find_or_warn(name)
+    if found is not None:
+        wrap_once(*found, around)
 
 
 def require(*names: str) -> Any:

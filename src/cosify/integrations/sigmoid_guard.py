@@ -15,6 +15,7 @@ from torch import Tensor
 from cosify.errors import InputError
 from cosify.models import find_heads
 from cosify.models.memory import converted
+from cosify.models.wrapping import wrap_once
 
 # timm's losses that write the sigmoid themselves; its BinaryCrossEntropy and torch's classes call the function below.
 _TIMM_LOSSES = (
@@ -28,25 +29,16 @@ _TIMM_LOSSES = (
 
 def install() -> None:
     """Let every sigmoid loss of torch and timm check where its logits come from; a second call does nothing."""
-    _guard(F, "binary_cross_entropy_with_logits", 0)
+    wrap_once(F, "binary_cross_entropy_with_logits", functools.partial(_guarded, 0))
     for name in _TIMM_LOSSES:
         if hasattr(timm.loss, name):
-            _guard(getattr(timm.loss, name), "forward", 1)
+            wrap_once(getattr(timm.loss, name), "forward", functools.partial(_guarded, 1))  # 0 is the loss itself
 
 
-def _guard(owner: Any, name: str, position: int) -> None:
-    original: Callable[..., Any] = getattr(owner, name)
-    if hasattr(original, "cosify_original"):
-        return
-
-    @functools.wraps(original)
-    def guarded(*args: Any, **kwargs: Any) -> Any:
-        tensors = args[position : position + 1] or tuple(kwargs.values())
-        refuse_cosine_logits(tensor for tensor in tensors if isinstance(tensor, Tensor))
-        return original(*args, **kwargs)
-
-    guarded.cosify_original = original  # type: ignore[attr-defined]
-    setattr(owner, name, guarded)
+def _guarded(position: int, original: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+    tensors = args[position : position + 1] or tuple(kwargs.values())
+    refuse_cosine_logits(tensor for tensor in tensors if isinstance(tensor, Tensor))
+    return original(*args, **kwargs)
 
 
 def refuse_cosine_logits(inputs: Iterable[Tensor]) -> None:

@@ -67,14 +67,7 @@ def register_backbones() -> None:
             has_pretrained.add(name)
 
 
-def _replace(name: str, around: Callable[..., Any]) -> None:
-    found = compat.find_or_warn(name)
-    if found is None or hasattr(getattr(*found), "cosify_original"):
-        return
-    original = getattr(*found)
-    hooked = functools.wraps(original)(functools.partial(around, original))
-    hooked.cosify_original = original  # type: ignore[attr-defined]
-    setattr(*found, hooked)
+_replace = compat.wrap
 
 
 def _cosine_entrypoint(original: Callable[..., Any], model_name: str, *args: Any, **kwargs: Any) -> Callable[..., Any]:

@@ -54,43 +54,30 @@ def auto_model_class(name: str) -> Any:
 
 
 def _teach_base_class(_: ModuleType) -> None:
-    for name, around in (
-        (compat.POST_INIT, functools.partial(_after, then=_convert_from_config)),
-        (compat.INITIALIZE, functools.partial(_after, then=_start_kappa)),
-        (compat.READ_WEIGHTS, lambda original: staticmethod(_checked(original))),
-    ):
-        found = compat.find_or_warn(name)
-        if found is not None and not hasattr(getattr(*found), "cosify_original"):
-            setattr(*found, around(getattr(*found)))
+    compat.wrap(compat.POST_INIT, functools.partial(_then, _convert_from_config))
+    compat.wrap(compat.INITIALIZE, functools.partial(_then, _start_kappa))
+    compat.wrap(compat.READ_WEIGHTS, _check_before_reading)
 
 
-def _after(original: Any, then: Any) -> Any:
-    @functools.wraps(original)
-    def method(self: Any, *args: Any, **kwargs: Any) -> Any:
-        result = original(self, *args, **kwargs)
-        then(self, *args)
-        return result
-
-    method.cosify_original = original  # type: ignore[attr-defined]
-    return method
+def _then(ours: Any, original: Any, model: Any, /, *args: Any, **kwargs: Any) -> Any:
+    """Call the original method, then ours."""
+    result = original(model, *args, **kwargs)
+    ours(model, *args)
+    return result
 
 
-def _checked(original: Any) -> Any:
-    """Return the reader of weights that first looks at those that cosify wrote."""
-
-    @functools.wraps(original)
-    def load(model: Any, state_dict: Any, checkpoint_files: Any, *args: Any, **kwargs: Any) -> Any:
-        if is_ours(vars(model.config)):
-            for file in map(Path, checkpoint_files or ()):
-                check_download(file)
-                description = file.with_name(CONFIG)  # as saved, without later changes
-                if file.name == WEIGHTS and description.is_file():
-                    check_binding(read_config(description), file)
-            vars(model.config).pop(DIGEST, None)  # save_pretrained will write other weights
-        return original(model, state_dict, checkpoint_files, *args, **kwargs)
-
-    load.cosify_original = original  # type: ignore[attr-defined]
-    return load
+def _check_before_reading(
+    original: Any, model: Any, state_dict: Any, checkpoint_files: Any, *args: Any, **kwargs: Any
+) -> Any:
+    """Check the weights that cosify wrote before transformers reads them."""
+    if is_ours(vars(model.config)):
+        for file in map(Path, checkpoint_files or ()):
+            check_download(file)
+            description = file.with_name(CONFIG)  # as saved, without later changes
+            if file.name == WEIGHTS and description.is_file():
+                check_binding(read_config(description), file)
+        vars(model.config).pop(DIGEST, None)  # save_pretrained will write other weights
+    return original(model, state_dict, checkpoint_files, *args, **kwargs)
 
 
 def _convert_from_config(model: Any) -> None:

@@ -1,6 +1,5 @@
 """Keep a cosine head where timm would quietly lose it: `reset_classifier` and `fuse` of a converted model."""
 
-import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +10,7 @@ from torch import nn
 from cosify.heads import CosineHead, HeadSpec
 from cosify.models.classifiers import forget_names
 from cosify.models.replacement import replace_classifiers
+from cosify.models.wrapping import wrap_once
 
 # The models that were given cosine heads, as long as they live.
 converted: WeakSet[nn.Module] = WeakSet()
@@ -30,9 +30,9 @@ class Memory:
 
     def __post_init__(self) -> None:
         if hasattr(self.model_class, "reset_classifier"):
-            _wrap_once(self.model_class, "reset_classifier", _reset_and_convert)
+            wrap_once(self.model_class, "reset_classifier", _reset_and_convert)
         for container in self.fusible_classes:
-            _wrap_once(container, "fuse", _fuse_unless_cosine)
+            wrap_once(container, "fuse", _fuse_unless_cosine)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.spec, self.model_class, self.fusible_classes)
@@ -47,19 +47,6 @@ class Memory:
             containers.update({type(module): None for module in ancestors if hasattr(module, "fuse")})
         converted.add(owner)
         owner.cosify_memory = Memory(spec, type(owner), tuple(containers))  # type: ignore[assignment]
-
-
-def _wrap_once(cls: type[nn.Module], name: str, around: Callable[..., Any]) -> None:
-    original = getattr(cls, name)
-    if hasattr(original, "cosify_original"):
-        return
-
-    @functools.wraps(original)
-    def method(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        return around(original, self, *args, **kwargs)
-
-    method.cosify_original = original  # type: ignore[attr-defined]
-    setattr(cls, name, method)
 
 
 def _reset_and_convert(original: Callable[..., Any], model: nn.Module, *args: Any, **kwargs: Any) -> Any:
