@@ -1,7 +1,9 @@
 """Small data sets on disk, as users have them."""
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import datasets
 import numpy as np
@@ -17,6 +19,13 @@ def picture(seed: int, size: tuple[int, int] = (6, 6), mode: str = "RGB") -> Ima
     width, height = size
     shape = (height, width) if mode == "L" else (height, width, 3)
     return Image.fromarray(np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8))
+
+
+def broken_bytes() -> dict[str, Any]:
+    """Return a cell that holds the beginning of a file."""
+    whole = io.BytesIO()
+    picture(0, (40, 40)).save(whole, "PNG")
+    return {"bytes": whole.getvalue()[:600], "path": None}
 
 
 def splits_of(

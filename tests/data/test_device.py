@@ -5,13 +5,17 @@ import random
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
 from cosify.data import Augmentation, DeviceData, ImageSet, Normalization, Shard
+from tests.data.passes import (
+    ALONE,
+    assert_equal,
+    assert_ranks_equal_one_process,
+    assert_resumed_equals_whole,
+    epoch,
+)
 
 NUM_TRAIN, NUM_TEST = 50, 23
-ALONE = Shard()
-Batches = list[tuple[Tensor, Tensor]]
 
 
 def images_of(num: int, seed: int) -> ImageSet:
@@ -23,16 +27,6 @@ def images_of(num: int, seed: int) -> ImageSet:
 def device_data(augmentation: Augmentation = "crop-flip", normalization: Normalization | None = None) -> DeviceData:
     names = tuple(map(str, range(NUM_TRAIN)))
     return DeviceData(images_of(NUM_TRAIN, 0), images_of(NUM_TEST, 1), names, augmentation, normalization)
-
-
-def epoch(data: DeviceData, batch_size: int = 8, *, number: int = 0, seed: int = 0, first: int = 0) -> Batches:
-    return list(data.train_batches(batch_size, epoch=number, seed=seed, shard=ALONE, first=first))
-
-
-def assert_equal(found: Batches, expected: Batches) -> None:
-    for (images, labels), (expected_images, expected_labels) in zip(found, expected, strict=True):
-        assert torch.equal(labels, expected_labels)
-        assert torch.equal(images, expected_images)
 
 
 def test_an_epoch_is_full_batches_of_different_rows() -> None:
@@ -48,21 +42,11 @@ def test_an_epoch_is_full_batches_of_different_rows() -> None:
 @pytest.mark.parametrize("augmentation", ["crop-flip", "crop", "none"])
 @pytest.mark.parametrize("world_size", [2, 3])
 def test_batches_of_the_ranks_together_are_those_of_one_process(augmentation: Augmentation, world_size: int) -> None:
-    data = device_data(augmentation)
-    ranks = [list(data.train_batches(4, epoch=1, seed=2, shard=Shard(rank, world_size))) for rank in range(world_size)]
-    together = [
-        (torch.cat([images for images, _ in parts]), torch.cat([labels for _, labels in parts]))
-        for parts in zip(*ranks, strict=True)
-    ]
-    assert_equal(together, epoch(data, 4 * world_size, number=1, seed=2))
+    assert_ranks_equal_one_process(device_data(augmentation), world_size)
 
 
 def test_a_resumed_epoch_goes_on_where_it_was() -> None:
-    data = device_data()
-    whole = epoch(data, number=3)
-    assert len(whole) == 6
-    for first in (0, 1, 5, 6):
-        assert_equal(epoch(device_data(), number=3, first=first), whole[first:])
+    assert_resumed_equals_whole(device_data)
 
 
 def test_epochs_and_seeds_differ_and_repeat() -> None:

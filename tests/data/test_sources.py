@@ -180,13 +180,17 @@ def test_a_stream_that_says_its_length() -> None:
     assert sources._streamed_length(stream, 5) == 5, "what the recipe says goes first"
 
 
-def test_hidden_test_labels_give_way_to_the_validation_split(tmp_path: Path) -> None:
-    folder = parquet_folder(tmp_path, [0, 1, 0, 1], [-1, -1], names=None)
-    other = parquet_folder(tmp_path / "other", [0, 1], [1, 0, 1], names=None)
-    (other / "test.parquet").rename(folder / "validation.parquet")
+@pytest.mark.parametrize("hidden", [-1, None])
+@pytest.mark.parametrize("name", ["validation", "val"])
+def test_hidden_test_labels_give_way_to_the_validation_split(name: str, hidden: int | None, tmp_path: Path) -> None:
+    names = None if hidden == -1 else ["a", "b"]
+    folder = parquet_folder(tmp_path / "d", [0, 1, 0, 1], [hidden, hidden], names=names)
+    other = parquet_folder(tmp_path / "other", [0, 1], [1, 0, 1], names=names)
+    (other / "test.parquet").rename(folder / f"{name}.parquet")
     assert load_splits(str(folder)).test["label"][:] == [1, 0, 1]
-    (folder / "validation.parquet").unlink()
-    assert load_splits(str(folder)).test["label"][:] == [-1, -1], "decoding then says what is wrong"
+    if hidden == -1:
+        (folder / f"{name}.parquet").unlink()
+        assert load_splits(str(folder)).test["label"][:] == [-1, -1], "decoding then says what is wrong"
 
 
 def test_one_split_alone(tmp_path: Path) -> None:
@@ -297,13 +301,6 @@ def test_labels_are_found_by_one_rule(tmp_path: Path, caplog: pytest.LogCaptureF
     assert load_images(typed, label_column="species").label_names == ("cat", "dog")
     with pytest.raises(InputError, match=r"found several label columns, \['species', 'genus'\]"):
         load_splits(f"{typed}:test")
-
-
-def test_a_test_split_without_labels_gives_way_to_the_validation_split(tmp_path: Path) -> None:
-    folder = parquet_folder(tmp_path / "d", [0, 1], [None, None], names=["a", "b"])
-    other = parquet_folder(tmp_path / "other", [0, 1], [1, 0, 1], names=["a", "b"])
-    (other / "test.parquet").rename(folder / "val.parquet")
-    assert load_splits(str(folder)).test["label"][:] == [1, 0, 1]
 
 
 def test_classes_of_one_image_train(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Decoding to tensors: exact pixels, one layout for all, clear errors."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import torch
 from PIL import Image
 
 from cosify.data import ImageSet, Splits, decode_splits, load_splits, tensors
-from tests.data.folders import image_folder, picture, splits_of
+from tests.data.folders import broken_bytes, image_folder, picture, splits_of
 from tests.processes import run_python
 
 CPU = torch.device("cpu")
@@ -73,21 +74,12 @@ def test_unreadable_image_is_named(tmp_path: Path) -> None:
         decode(splits)
 
 
-def test_truncated_bytes_are_named() -> None:
-    import io
-
-    whole = io.BytesIO()
-    picture(0, (40, 40)).save(whole, "PNG")
-    broken = {"bytes": whole.getvalue()[:600], "path": None}
-    with pytest.raises(
-        ValueError, match=r"image in row 1 of split 'train' \(600 bytes\) cannot be read \(.*expected a file"
-    ):
+@pytest.mark.parametrize("broken", [broken_bytes(), None])
+def test_a_broken_cell_is_named(broken: dict[str, Any] | None) -> None:
+    size = "600 bytes" if broken else "None"
+    message = rf"image in row 1 of split 'train' \({size}\) cannot be read \(.*expected a file"
+    with pytest.raises(ValueError, match=message):
         decode(splits_of([picture(1, (40, 40)), broken], [0, 1]))
-
-
-def test_missing_image_is_named() -> None:
-    with pytest.raises(ValueError, match=r"image in row 1 of split 'train' .* cannot be read"):
-        decode(splits_of([picture(0), None], [0, 1]))
 
 
 @pytest.mark.parametrize("wrong", [-1, 2, None])

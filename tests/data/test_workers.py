@@ -1,6 +1,5 @@
 """Batches from worker processes: what an image looks like depends on seed, epoch and place alone."""
 
-import io
 import os
 import random
 import signal
@@ -14,22 +13,27 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import Tensor
 
 from cosify.data import Normalization, Preprocessing, Shard, Splits, WorkerData, load_splits, train_transform, workers
 from cosify.errors import InputError
-from tests.data.folders import ROOT, parquet_folder, picture, splits_of
+from tests.data.folders import ROOT, broken_bytes, parquet_folder, picture, splits_of
+from tests.data.passes import (
+    ALONE,
+    assert_equal,
+    assert_ranks_equal_one_process,
+    assert_resumed_equals_whole,
+    epoch,
+    rows_of,
+)
 
 # Of torch, on a machine with one core.
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")
 
 CPU = torch.device("cpu")
-ALONE = Shard()
 NUM_TRAIN, NUM_TEST = 22, 9
 # Between them, these draw from random, NumPy and torch.
 EVERY_GENERATOR = {"auto_augment": "rand-m9-mstd0.5", "color_jitter_prob": 0.5}
 PLAIN = Normalization((0.0,) * 3, (1 / 255,) * 3)  # batches then hold the pixels, 0 to 255
-Batches = list[tuple[Tensor, Tensor]]
 
 
 def stored() -> Splits:
@@ -74,29 +78,6 @@ def worker_data(
     )
 
 
-def epoch(data: WorkerData, batch_size: int = 4, *, number: int = 0, seed: int = 0, first: int = 0) -> Batches:
-    return list(data.train_batches(batch_size, epoch=number, seed=seed, shard=ALONE, first=first))
-
-
-def rows_of(batches: Batches) -> list[int]:
-    return torch.cat([labels for _, labels in batches]).tolist()
-
-
-def assert_equal(found: Batches, expected: Batches) -> None:
-    for (images, labels), (expected_images, expected_labels) in zip(found, expected, strict=True):
-        assert torch.equal(labels, expected_labels)
-        assert torch.equal(images, expected_images)
-
-
-def assert_ranks_equal_one_process(data: WorkerData, world_size: int) -> None:
-    ranks = [list(data.train_batches(2, epoch=1, seed=2, shard=Shard(rank, world_size))) for rank in range(world_size)]
-    together = [
-        (torch.cat([images for images, _ in parts]), torch.cat([labels for _, labels in parts]))
-        for parts in zip(*ranks, strict=True)
-    ]
-    assert_equal(together, epoch(data, 2 * world_size, number=1, seed=2))
-
-
 @pytest.mark.parametrize("num_workers", [1, 2])
 def test_the_number_of_workers_changes_no_pixel(num_workers: int) -> None:
     alone, helped = worker_data(stored()), worker_data(stored(), num_workers=num_workers)
@@ -122,18 +103,9 @@ def test_streamed_batches_of_the_ranks_together_are_those_of_one_process(stream:
     assert_ranks_equal_one_process(worker_data(stream), 2)
 
 
-def test_a_resumed_epoch_goes_on_where_it_was() -> None:
-    whole = epoch(worker_data(stored()), number=3)
-    assert len(whole) == 5
-    for first in (1, 4, 5):
-        assert_equal(epoch(worker_data(stored()), number=3, first=first), whole[first:])
-
-
-def test_a_resumed_epoch_of_a_stream_goes_on_where_it_was(stream: Splits) -> None:
-    whole = epoch(worker_data(stream), number=3)
-    assert len(whole) == 5
-    for first in (1, 4, 5):
-        assert_equal(epoch(worker_data(stream), number=3, first=first), whole[first:])
+def test_a_resumed_epoch_goes_on_where_it_was(stream: Splits) -> None:
+    assert_resumed_equals_whole(lambda: worker_data(stored()))
+    assert_resumed_equals_whole(lambda: worker_data(stream))
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
@@ -299,12 +271,6 @@ def stop_workers(data: WorkerData) -> None:
     for _, loader in (data._train, data._test):
         if loader._iterator is not None and data._num_workers > 0:
             loader._iterator._shutdown_workers()
-
-
-def broken_bytes() -> dict[str, Any]:
-    whole = io.BytesIO()
-    picture(0, (40, 40)).save(whole, "PNG")
-    return {"bytes": whole.getvalue()[:600], "path": None}
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
