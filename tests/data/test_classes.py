@@ -51,7 +51,7 @@ def test_names_agree_in_any_unicode_form_and_in_part(tmp_path: Path) -> None:
     ("test", "unknown"), [(["Cat", "Dog"], r"\['Cat', 'Dog'\]"), (["cat", "dog", "bird"], r"\['bird'\]")]
 )
 def test_other_classes_are_refused(tmp_path: Path, test: Sequence[str], unknown: str) -> None:
-    message = rf"split 'test' has the classes {unknown}, which split 'train' has not among its 2, \['cat', 'dog'\]"
+    message = rf"split 'test' has the classes {unknown}, which are not among the 2 of split 'train', \['cat', 'dog'\]"
     for folder in (
         two_namings(tmp_path / "parquet", ["cat", "dog"], test),
         splits_folder(tmp_path / "images", ["cat", "dog"], test),

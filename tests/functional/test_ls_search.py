@@ -15,6 +15,7 @@ from cosify.functional.search import Scan, blocks, rounding
 from cosify.functional.search.bounds import SpanBounds, bound_above, bound_below
 from cosify.functional.search.softmax import others
 from tests import geometry, reference
+from tests.tensor_sizes import tensor_sizes
 
 GRID = functional.kappa_grid()
 STARTS = (0.1, 8.0, 150.0)  # before the grid, near the answer of most, beyond the grid
@@ -312,17 +313,7 @@ def test_small_problems_take_the_grid(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_no_tensor_of_all_cosines_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(blocks.STORE_BYTES, "cpu", 0)
     embedding, weight = geometry.random(64, 5000, 16, 3)
-    largest = 0
-
-    class Watch(torch.utils._python_dispatch.TorchDispatchMode):
-        def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
-            nonlocal largest
-            result = func(*args, **(kwargs or {}))
-            if isinstance(result, Tensor):
-                largest = max(largest, result.numel())
-            return result
-
-    with Watch():
+    with tensor_sizes() as sizes:
         functional.ls_kappa(embedding, weight, chunk=128)
-    assert largest <= max(weight.numel(), 4 * 64 * 128)
-    assert largest < 64 * 5000
+    assert max(sizes) <= max(weight.numel(), 4 * 64 * 128)
+    assert max(sizes) < 64 * 5000

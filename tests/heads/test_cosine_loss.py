@@ -22,6 +22,7 @@ from cosify.heads import (
     CosineSoftmaxLoss,
 )
 from tests import geometry
+from tests.tensor_sizes import tensor_sizes
 
 SPECS: list[float | str] = [*POLICIES, 30.0]
 MARGINS = {"none": (0.0, 0.0), "cosine": (0.35, 0.0), "angle": (0.0, 0.5), "both": (0.2, 0.3)}
@@ -326,17 +327,8 @@ def test_memory_stays_below_all_cosines(monkeypatch: pytest.MonkeyPatch) -> None
     """No tensor of [B, C] numbers comes into being, forward or backward."""
     monkeypatch.setitem(blocks.STORE_BYTES, "cpu", 0)
     embedding, weight = geometry.planted(64, 6000, 16, 50.0, seed=1)  # B > d: the cosines do not fit the gradient
-    sizes: set[int] = set()
-
-    class Watch(torch.utils._python_dispatch.TorchDispatchMode):
-        def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
-            result = func(*args, **(kwargs or {}))
-            if isinstance(result, Tensor):
-                sizes.add(result.numel())
-            return result
-
     head = head_of(weight, "ls")
-    with Watch():
+    with tensor_sizes() as sizes:
         CosineSoftmaxLoss(head, 0.2, chunk=100)(embedding.requires_grad_(), torch.arange(64)).backward()
     assert max(sizes) <= weight.numel()
     assert weight.numel() < 64 * 6000

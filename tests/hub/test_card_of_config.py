@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 import timm
 from huggingface_hub import ModelCard
-from transformers import ViTConfig, ViTForImageClassification
 
 import cosify
 from cosify.hub.card_of_config import minimal_card
+from tests.integrations.tiny_vit import vit
 
 CASES = [
     ({"kappa": 25.0}, "a cosine-softmax head, kappa fixed at 25 (25.00 in evaluation)"),
@@ -32,9 +32,7 @@ def test_of_timm(head: dict[str, object], said: str, tmp_path: Path) -> None:
 
 
 def test_of_transformers_and_of_softmax(tmp_path: Path) -> None:
-    shape = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
-    config = ViTConfig(**shape, image_size=16, patch_size=8, num_labels=3)
-    cosify.save(cosify.convert(ViTForImageClassification(config)), tmp_path / "vit", label_names=["c", "a", "b"])
+    cosify.save(cosify.convert(vit(num_labels=3)), tmp_path / "vit", label_names=["c", "a", "b"])
     text = minimal_card(tmp_path / "vit", "ORG/vit")
     assert "A ViTForImageClassification that tells 3 classes apart (c, a, b), with a cosine-softmax head" in text
     assert 'pipeline("image-classification", "ORG/vit")' in text

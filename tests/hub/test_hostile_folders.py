@@ -3,7 +3,6 @@
 import copy
 import json
 import random
-import shutil
 import struct
 import time
 from collections.abc import Callable, Iterator
@@ -28,12 +27,6 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model = timm.create_model("test_vit", head="cos", num_classes=5)
     model(torch.randn(2, *model.pretrained_cfg["input_size"]))
     return cosify.save(model, tmp_path_factory.mktemp("saved"), label_names=list("abcde"))
-
-
-@pytest.fixture
-def folder(saved: Path, tmp_path: Path) -> Path:
-    """A copy to damage."""
-    return Path(shutil.copytree(saved, tmp_path / "copy"))
 
 
 def mutated(config: Any, rng: random.Random) -> Any:

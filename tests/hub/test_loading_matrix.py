@@ -3,9 +3,7 @@
 from pathlib import Path
 
 import pytest
-import torch
 
-from tests.hub.make_folder import main as make_folder
 from tests.processes import run_python
 
 PREAMBLE = """
@@ -111,15 +109,6 @@ CASES = {
     "stock timm": ("stock", STOCK_TIMM),
     "stock transformers and pipeline": ("stock", TRANSFORMERS),
 }
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("saved")
-    make_folder(str(path))
-    expected = torch.load(path / "expected.pt", weights_only=True)
-    assert len(expected["labels"].unique()) > 2, "the test needs several labels to agree on"
-    return path
 
 
 # The longest of them is about training with transformers.

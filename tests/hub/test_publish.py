@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -50,13 +49,6 @@ print("done")
 """
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("saved")
-    make_folder(str(path))
-    return path
-
-
 @pytest.fixture
 def hub() -> Iterator[LoopbackHub]:
     with LoopbackHub().running() as hub:
@@ -86,9 +78,7 @@ def test_what_is_pushed_opens_in_timm_and_transformers(hub: LoopbackHub, folder:
     assert len(hub.requests) == before
 
 
-def test_a_dry_run_sends_nothing(folder: Path, tmp_path: Path) -> None:
-    folder = Path(shutil.copytree(folder, tmp_path / "copy"))
-    (folder / "README.md").unlink(missing_ok=True)
+def test_a_dry_run_sends_nothing(folder: Path) -> None:
     done = push(folder, REPO, dry_run=True)
     assert (folder / "README.md").read_text(encoding="utf-8") == minimal_card(folder, REPO)
     assert done.readers == ("timm with cosify", "transformers with cosify", "timm alone", "transformers alone")
@@ -305,17 +295,14 @@ def test_scripts_train_on_a_published_backbone(hub: LoopbackHub, folder: Path, t
         run_python("scripts/finetune.py", "--model", "hf-hub:ORG/other", **hub.environment(str(tmp_path / "cache")))
 
 
-def test_labels_that_differ_stop_the_upload(folder: Path, tmp_path: Path) -> None:
+def test_labels_that_differ_stop_the_upload(folder: Path) -> None:
     from safetensors.torch import load_file, save_file
 
-    for name in ("config.json", "model.safetensors"):
-        (tmp_path / name).write_bytes((folder / name).read_bytes())
-    weights = load_file(tmp_path / "model.safetensors")
+    weights = load_file(folder / "model.safetensors")
     weights["fc.weight"][:2] *= 5  # inert for a cosine head, not for stock readers
-    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(ValueError, match=r"timm alone gives \d+ of 32 images .* another label than the model"):
-        push(tmp_path, REPO, dry_run=True)
-    (tmp_path / "model.safetensors").unlink()
+        push(folder, REPO, dry_run=True)
+    (folder / "model.safetensors").unlink()
     with pytest.raises(ValueError, match=r"lacks model\.safetensors"):
-        push(tmp_path, REPO, dry_run=True)
-    assert torch.load(folder / "expected.pt", weights_only=True)["labels"].unique().numel() > 2
+        push(folder, REPO, dry_run=True)

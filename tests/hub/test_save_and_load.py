@@ -13,20 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 import cosify
-from tests.hub.make_folder import main as make_folder
-
-
-@pytest.fixture(scope="module")
-def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("saved")
-    make_folder(str(folder))
-    return folder
-
-
-@pytest.fixture
-def folder(saved: Path, tmp_path: Path) -> Path:
-    """A copy to damage."""
-    return Path(shutil.copytree(saved, tmp_path / "copy"))
+from tests.integrations.tiny_vit import vit
 
 
 def edit(folder: Path, **changes: Any) -> None:
@@ -412,10 +399,8 @@ def test_a_softmax_model_comes_back(kind: str, tmp_path: Path) -> None:
     if kind == "timm":
         model, images = timm.create_model("test_resnet", num_classes=3).eval(), torch.randn(2, 3, 64, 64)
     else:
-        transformers = pytest.importorskip("transformers")
-        config = transformers.ViTConfig(hidden_size=32, num_hidden_layers=1, num_attention_heads=2, image_size=32)
-        config.num_labels = 3
-        model, images = transformers.ViTForImageClassification(config).eval(), torch.randn(2, 3, 32, 32)
+        pytest.importorskip("transformers")
+        model, images = vit(num_labels=3).eval(), torch.randn(2, 3, 32, 32)
     cosify.save(model, tmp_path, label_names=["ant", "bee", "cat"])
     other = cosify.load(tmp_path)
     assert type(other) is type(model)

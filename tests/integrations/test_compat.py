@@ -13,6 +13,7 @@ import timm
 import cosify
 from cosify.integrations import compat, install
 from cosify.integrations.import_watcher import on_import
+from tests.integrations.tiny_vit import vit
 from tests.processes import blank_python
 
 TIMM = [name for name in compat.NAMES if name.startswith("timm")]
@@ -102,9 +103,8 @@ def test_imports_without_any_private_name() -> None:
 def test_loading_without_a_private_name_of_transformers(
     method: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    transformers = pytest.importorskip("transformers")
-    config = transformers.ViTConfig(hidden_size=32, num_hidden_layers=1, num_attention_heads=2, image_size=32)
-    folder = cosify.save(cosify.convert(transformers.ViTForImageClassification(config)), tmp_path)
+    pytest.importorskip("transformers")
+    folder = cosify.save(cosify.convert(vit()), tmp_path)
     take_away(f"transformers.modeling_utils.PreTrainedModel.{method}", monkeypatch)
     with pytest.raises(compat.MissingNameError, match=rf"PreTrainedModel.{method} is missing in transformers"):
         cosify.load(folder)
