@@ -82,7 +82,6 @@ def check_same_classes(train: Any, test: Any, column: str, split: str) -> None:
     known = set(normal_names(wanted.names, "split 'train'"))
     unknown = [name for name in normal_names(found.names, f"split {split!r}") if name not in known]
     raise InputError(
-        f"split {split!r} has the classes {unknown[:NAMED]}, which split 'train' has not among its"
-        f" {len(wanted.names)}, {wanted.names[:NAMED]}, expected the classes of train; rename them, or add training"
-        " images of them"
+        f"split {split!r} has the classes {unknown[:NAMED]}, which are not among the {len(wanted.names)} of split"
+        f" 'train', {wanted.names[:NAMED]}, expected classes of train; rename them, or add training images of them"
     )

@@ -285,8 +285,8 @@ def _death_named(num_workers: int) -> Iterator[None]:
         if "exited unexpectedly" not in str(error):
             raise
         raise InputError(
-            f"a process that decodes images has died ({error}), expected all {num_workers} to live; if memory is"
-            " short, as where the system kills it, use a smaller --num-workers or --batch-size"
+            f"a process that decodes images has died ({error}), expected all {num_workers} to live; if the system"
+            " killed it because memory is short, use a smaller --num-workers or --batch-size"
         ) from error
 
 
