@@ -197,3 +197,6 @@ def _resolve_published(original: Callable[..., Any], model_name: str, pretrained
     if backbone is not None and (pretrained_cfg is None or isinstance(pretrained_cfg, str)):
         return original(backbone.source, None, *args)
     return original(model_name, pretrained_cfg, *args)
+
+
+install()  # here, when all is defined: importing this module may be what imports timm
