@@ -33,20 +33,20 @@ format: $(VENV)/installed
 	$(PYTHON) -m ruff check --fix .
 	$(PYTHON) -m ruff format .
 
-# The slow tests run compare.py, benchmark.py and cards.py; gpu_suite.py runs the other benchmarks.
-TRAINERS := train cosify_pretrained finetune linear_probe
-OTHERS := scan evaluate gpu_suite publish reproduce sweep
-.PHONY: $(TRAINERS:%=smoke-%) $(OTHERS:%=smoke-%)
-smoke: $(TRAINERS:%=smoke-%) $(OTHERS:%=smoke-%)
+# The slow tests run compare.py, benchmark.py and `cosify card`; gpu_suite.py runs the other benchmarks.
+COMMANDS := train finetune adapt probe scan evaluate
+OTHERS := gpu_suite publish reproduce sweep
+.PHONY: $(COMMANDS:%=smoke-%) $(OTHERS:%=smoke-%)
+smoke: $(COMMANDS:%=smoke-%) $(OTHERS:%=smoke-%)
 
-$(TRAINERS:%=smoke-%): smoke-%: $(VENV)/installed
-	$(PYTHON) scripts/$*.py --smoke --output runs/smoke-$* --overwrite
+$(COMMANDS:%=smoke-%): smoke-%: $(VENV)/installed
+	$(PYTHON) -m cosify $* --smoke --output runs/smoke-$* --overwrite
 
-smoke-scan smoke-evaluate smoke-gpu_suite: smoke-%: $(VENV)/installed
-	$(PYTHON) scripts/$*.py --smoke --output runs/smoke-$*
+smoke-gpu_suite: $(VENV)/installed
+	$(PYTHON) scripts/gpu_suite.py --smoke --output runs/smoke-gpu_suite
 
 smoke-publish: smoke-train
-	$(PYTHON) scripts/publish.py runs/smoke-train --repo ORG/NAME
+	$(PYTHON) -m cosify publish runs/smoke-train ORG/NAME
 
 smoke-reproduce: $(VENV)/installed
 	$(PYTHON) scripts/reproduce.py all --output runs/smoke-reproduce
@@ -55,7 +55,7 @@ smoke-sweep: $(VENV)/installed
 	$(PYTHON) scripts/sweep.py --models test_vit test_resnet ViTForImageClassification --output runs/smoke-sweep
 
 cards: $(VENV)/installed
-	$(PYTHON) scripts/cards.py
+	$(PYTHON) -m cosify card
 
 build: $(VENV)/installed
 	$(PYTHON) -m build --outdir dist

@@ -50,8 +50,9 @@ def main(args: CompareArguments) -> None:
     """Train what is missing, then write the table."""
     import torch
 
+    from cosify.console import parse_arguments
     from cosify.files import write_json, write_whole
-    from cosify.training import TrainArguments, parse_arguments
+    from cosify.training import TrainArguments
 
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logger.setLevel(logging.INFO)
@@ -90,7 +91,7 @@ def read(path: Path) -> list[dict[str, Any]]:
 def same_recipe(path: Path, recipe: "TrainArguments") -> None:
     """Note the recipe, or refuse another one: its runs would stand in one table with those of this one."""
     from cosify.files import write_json
-    from cosify.training.parse import resolved
+    from cosify.settings import resolved
 
     # Where the data lie may change; what they are called here says little.
     ours = {key: value for key, value in resolved(recipe).items() if key != "data"}
@@ -187,6 +188,6 @@ def spread(row: dict[str, Any], name: str, factor: float) -> str:
 
 
 if __name__ == "__main__":
-    from cosify.command import run_main
+    from cosify.console import Command
 
-    run_main(main, CompareArguments, __doc__)
+    Command(main, CompareArguments, __doc__).run()

@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cosify.training.arguments import TrainArguments
+from cosify.settings.training import TrainArguments
 
 if TYPE_CHECKING:
     from cosify.training import TrainResult

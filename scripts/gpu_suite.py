@@ -100,7 +100,7 @@ def main(args: SuiteArguments) -> None:
     """Run the stages, each until its share is over."""
     from rich.table import Table
 
-    from cosify.command import set_up_logging, show
+    from cosify.console import set_up_logging, show
 
     set_up_logging()
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so that a stage ends with this
@@ -242,6 +242,6 @@ def write_environment(device: str, path: str) -> None:
 
 
 if __name__ == "__main__":
-    from cosify.command import run_main
+    from cosify.console import Command
 
-    run_main(main, SuiteArguments, __doc__)
+    Command(main, SuiteArguments, __doc__).run()

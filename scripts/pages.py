@@ -32,7 +32,7 @@ class PagesArguments:
 
 def main(args: PagesArguments) -> None:
     """Write the pages."""
-    from cosify.command import set_up_logging
+    from cosify.console import set_up_logging
     from cosify.files import write_whole
 
     set_up_logging()
@@ -168,6 +168,6 @@ def markdown(rows: list[dict[str, str]]) -> str:
 
 
 if __name__ == "__main__":
-    from cosify.command import run_main
+    from cosify.console import Command
 
-    run_main(main, PagesArguments, __doc__)
+    Command(main, PagesArguments, __doc__).run()

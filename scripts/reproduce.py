@@ -69,7 +69,7 @@ def main(args: ReproduceArguments) -> None:
     """Read, or run, and write the tables."""
     import yaml
 
-    from cosify.command import set_up_logging, show_markdown
+    from cosify.console import set_up_logging, show_markdown
     from cosify.files import write_whole
 
     set_up_logging()
@@ -280,6 +280,6 @@ def draw(target: str, output: Path) -> None:
 
 
 if __name__ == "__main__":
-    from cosify.command import run_main
+    from cosify.console import Command
 
-    run_main(main, ReproduceArguments, __doc__, positional=("target",))
+    Command(main, ReproduceArguments, __doc__, words=("target",)).run()

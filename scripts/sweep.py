@@ -188,6 +188,6 @@ def main(args: SweepArguments) -> None:
 
 
 if __name__ == "__main__":
-    from cosify.command import run_main
+    from cosify.console import Command
 
-    run_main(main, SweepArguments, __doc__)
+    Command(main, SweepArguments, __doc__).run()

@@ -15,7 +15,7 @@ from cosify.folders import (
     locked,
     put_in_place,
     refuse_links_out,
-    refuse_results_of_others,
+    refuse_results,
     remove_own,
 )
 
@@ -89,18 +89,20 @@ def test_links_out_of_a_folder_are_refused(tmp_path: Path) -> None:
         refuse_links_out(tmp_path / "run")
 
 
-def test_results_of_others_are_not_overwritten(tmp_path: Path) -> None:
+def test_results_are_overwritten_only_if_they_are_ours_and_it_is_asked_for(tmp_path: Path) -> None:
     record = tmp_path / "scan.json"
-    refuse_results_of_others(record, ("scan.md",))
+    refuse_results(record, ("scan.md",), overwrite=False)
     record.write_text('{"command": "scan", "environment": {}}')
     (tmp_path / "scan.md").write_text("ours")
-    refuse_results_of_others(record, ("scan.md",))
+    with pytest.raises(FileExistsError, match=r"holds an earlier result, .*; choose another --output, or pass --overw"):
+        refuse_results(record, ("scan.md",), overwrite=False)
+    refuse_results(record, ("scan.md",), overwrite=True)
     record.write_text('{"patient": 3}')
-    with pytest.raises(ValueError, match=r"holds \['scan.json', 'scan.md'\], which this command has not written"):
-        refuse_results_of_others(record, ("scan.md",))
+    with pytest.raises(FileExistsError, match=r"holds \['scan.json', 'scan.md'\], which this command has not written"):
+        refuse_results(record, ("scan.md",), overwrite=True)
     record.unlink()
-    with pytest.raises(ValueError, match=r"holds \['scan.md'\], .*; choose another --output"):
-        refuse_results_of_others(record, ("scan.md",))
+    with pytest.raises(FileExistsError, match=r"holds \['scan.md'\], .*; choose another --output"):
+        refuse_results(record, ("scan.md",), overwrite=True)
 
 
 def test_a_lock_keeps_others_out_as_long_as_its_object_lives(tmp_path: Path) -> None:

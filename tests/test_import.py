@@ -1,5 +1,6 @@
 """`import cosify` is quick, touches transformers only when the program does, and the lab only when it is asked for."""
 
+import subprocess
 import time
 from pathlib import Path
 
@@ -7,7 +8,8 @@ import pytest
 
 import cosify
 from cosify import extras
-from tests.processes import run_python
+from tests.processes import environment, run_python
+from tests.warm import PYTHON
 
 TIMED = """
 import sys, time
@@ -48,6 +50,37 @@ assert type(config) in mapping.keys(), type(config)
         run_python("-c", code)
 
 
+@pytest.mark.parametrize(
+    "first",
+    ["timm", "torch", "cosify.models", "cosify.hub", "cosify.heads", "cosify.integrations.timm", "cosify.training",
+     "cosify.integrations.transformers", "cosify.models.published", "cosify.run"],
+)  # fmt: skip
+def test_timm_learns_of_the_head_whatever_comes_first(first: str) -> None:
+    code = f"""
+import {first}
+import cosify, timm
+assert cosify.find_heads(timm.create_model("test_resnet", head="cos"))
+assert "resnet18_cifar.cos_ls_cifar100" in timm.list_models("*cos*", pretrained=True)
+"""
+    run_python("-c", code)
+
+
+def test_nothing_heavy_comes_before_it_is_asked_for() -> None:
+    code = """
+import sys
+import cosify
+from cosify.__main__ import COMMANDS, main
+main(["--help"])
+for name in COMMANDS:
+    main([name, "--help"])
+assert not {"torch", "timm", "numpy", "rich", "transformers"} & set(sys.modules)
+import timm
+assert cosify.find_heads(timm.create_model("test_resnet", head="cos"))
+"""
+    done = subprocess.run([PYTHON, "-c", code], env=environment(), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 def test_the_model_type_is_known_to_who_imports_its_class_first() -> None:
     code = """
 from cosify.integrations.cosified import CosifiedConfig, CosifiedForImageClassification
@@ -63,7 +96,8 @@ def test_public_names() -> None:
     assert cosify.__all__ == sorted(cosify.__all__)
     assert all(hasattr(cosify, name) for name in cosify.__all__)
     assert cosify.functional.__all__ == sorted(cosify.functional.__all__)
-    assert set(cosify.__all__) | set(IN_LAB) | {"__version__"} <= set(dir(cosify))
+    assert set(cosify.__all__) | set(IN_LAB) | {"heads", "hub", "models", "__version__"} <= set(dir(cosify))
+    assert all(hasattr(cosify, name) for name in dir(cosify))
     assert cosify.Rejector is cosify.evaluation.Rejector
     assert cosify.__version__.count(".") == 2
     with pytest.raises(AttributeError, match="module 'cosify' has no attribute 'Reject'"):
@@ -85,8 +119,8 @@ for code in asked * 2:
     except ImportError as error:
         print(type(error).__name__, error)
 assert all(hasattr(cosify, name) for name in dir(cosify) if name != "Rejector")
-from cosify.command import run_main
-run_main(print, object, None)
+from cosify.__main__ import main
+main(["scan", "m"])
 """
 
 

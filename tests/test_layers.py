@@ -9,9 +9,8 @@ import pytest
 
 import cosify
 
-# To be renamed or divided, each.
-TWINS = {"functional.chunked_loss", "training.cosify_pretrained", "training.evaluate", "training.finetune"}
-TWINS |= {"training.tensors_only"}
+# To be renamed.
+TWINS = {"functional.chunked_loss"}
 
 
 def modules() -> list[ModuleType]:

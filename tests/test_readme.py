@@ -11,6 +11,8 @@ import pytest
 import torch
 
 import cosify
+from cosify.__main__ import command as program
+from cosify.console import parse_arguments
 from scripts import pages
 
 ROOT = Path(__file__).parents[1]
@@ -102,6 +104,10 @@ def test_commands_exist() -> None:
     targets = re.findall(r"^(\S+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
     for command in COMMANDS:
         words = shlex.split(command, comments=True)
+        if words[:1] == ["cosify"]:
+            known = program(words[1])
+            words = words if "--resume" not in words else words[:2]  # RUN stands for a folder that would be read
+            parse_arguments(known.settings, words[2:], f"cosify {words[1]}", known.words)
         if words[:1] == ["make"]:
             assert words[1] in targets, command
         for word in words:

@@ -1,4 +1,4 @@
-"""Errors that the user can mend."""
+"""Errors that the user can mend, and what else ends a command with one line."""
 
 
 class InputError(ValueError):
@@ -10,3 +10,19 @@ class InputError(ValueError):
 
 class NotFoundError(InputError, FileNotFoundError):
     """There is no such file, folder, name or repository."""
+
+
+class AccuracyDroppedError(RuntimeError):
+    """Accuracy fell further below that of the softmax model than was allowed."""
+
+
+class Interrupted(Exception):  # noqa: N818  # an order, not an error
+    """A signal ended the run; what was done is saved.
+
+    Attributes:
+        signal_number: of SIGINT or SIGTERM; a command exits with 128 plus it.
+    """
+
+    def __init__(self, message: str, signal_number: int) -> None:
+        super().__init__(message)
+        self.signal_number = signal_number

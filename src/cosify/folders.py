@@ -8,6 +8,7 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from datetime import datetime, timezone
 from fnmatch import fnmatch
 from pathlib import Path
 from weakref import WeakValueDictionary
@@ -85,12 +86,22 @@ def refuse_links_out(folder: Path) -> None:
             )
 
 
-def refuse_results_of_others(record: Path, names: Sequence[str]) -> None:
-    """Raise a ValueError if results would overwrite files that are not those of an earlier command of ours.
+def new_output(output: str | None, data: str, name: str) -> Path:
+    """Return the folder that a command writes: the one that was named, or a new `runs/DATE-DATA-NAME`."""
+    named = f"{datetime.now(timezone.utc):%Y%m%d-%H%M%S}-{Path(data).name}-{name}"
+    return Path(output) if output is not None else Path("runs") / named
+
+
+def refuse_results(record: Path, names: Sequence[str], *, overwrite: bool) -> None:
+    """Raise if results would overwrite files that are there.
 
     Args:
         record: JSON file of the results, by whose keys ours are known.
         names: of the files beside it that will be written.
+        overwrite: replace an earlier result.  What is not of ours is never replaced.
+
+    Raises:
+        FileExistsError: if they would.
     """
     try:
         saved = json.loads(record.read_text(encoding="utf-8"))
@@ -99,9 +110,14 @@ def refuse_results_of_others(record: Path, names: Sequence[str]) -> None:
         ours = False
     there = [name for name in (record.name, *names) if os.path.lexists(record.parent / name)]
     if there and not ours:
-        raise InputError(
+        raise FileExistsError(
             f"{record.parent} holds {there}, which this command has not written, expected a folder for its results;"
             " choose another --output"
+        )
+    if there and not overwrite:
+        raise FileExistsError(
+            f"{record.parent} holds an earlier result, expected a new or empty folder; choose another --output, or"
+            " pass --overwrite to replace it"
         )
 
 

@@ -22,7 +22,10 @@ from cosify.cards.collection import add_evaluation, add_finetuned, collect, rend
 from cosify.cards.command_lines import evaluation_command
 from cosify.cards.facts import Facts
 from cosify.cards.metadata import front_matter
-from cosify.command import export, plot
+from cosify.commands import card as cards
+from cosify.commands import evaluate
+from cosify.console import parse_arguments
+from cosify.console.training import export, plot
 from cosify.hub import push
 from cosify.hub.publish import files_to_publish
 from cosify.training import (
@@ -30,12 +33,10 @@ from cosify.training import (
     FinetuneArguments,
     TrainArguments,
     finetune,
-    parse_arguments,
     read_metrics,
     train,
 )
 from cosify.training import cosify_pretrained as cosify_again
-from scripts import cards, evaluate
 
 pytestmark = pytest.mark.slow  # two trainings and an evaluation
 
@@ -69,7 +70,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     limits = {"limit": 200, "limit_train": 300, "num_lambdas": 2, "resamples": 100}
     output = str(base / "eval")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["scripts/evaluate.py", *models, "--limit", "200", "--output", output])
+        patch.setattr(sys, "argv", ["cosify", "evaluate", *models, "--limit", "200", "--output", output])
         evaluate.main(evaluate.EvaluateArguments(models=models, transfer=["digits:train"], output=output, **limits))
     for name in (LS, SOFTMAX):
         add_evaluation(base / "eval", name, base / "cards" / name)
@@ -105,7 +106,7 @@ def test_cards_are_written_and_say_what_the_files_say(base: Path, root: Path) ->
         "- Digits of one country.",
         "datasets/ORG/digits",
         "licence: CC-BY 4.0. From scratch.",
-        f"`python scripts/evaluate.py {LS} --limit 200`",
+        f"`cosify evaluate {LS} --limit 200`",
         f"finetune.py --data digits:train --limit-train 200 --epochs 1 --model {LS}`",
         f"| {LS} (this one) | rejection |",
         f"| {SOFTMAX} | baseline | - |",
@@ -135,9 +136,9 @@ def test_nothing_of_this_machine_is_in_a_folder(base: Path, root: Path) -> None:
 
 
 def test_the_command_of_the_card_is_that_of_the_run(base: Path, root: Path) -> None:
-    command = re.search(r"^python scripts/train\.py (.*)$", rendered(root / LS)[root / LS / "README.md"], re.MULTILINE)
+    command = re.search(r"^cosify train (.*)$", rendered(root / LS)[root / LS / "README.md"], re.MULTILINE)
     assert command is not None
-    repeated = parse_arguments(TrainArguments, shlex.split(command[1]))
+    repeated = parse_arguments(TrainArguments, shlex.split(command[1]), words=("data",))
     for name, value in json.loads((base / LS / "config.json").read_text())["arguments"].items():
         if name not in ("model", "model_kwargs", "image_size"):  # what the defaults became, there
             assert getattr(repeated, name) == value, name
@@ -149,9 +150,11 @@ def test_the_command_of_the_card_is_that_of_the_run(base: Path, root: Path) -> N
 
 def test_commands_of_others_keep_no_folders() -> None:
     typed = "python scripts/evaluate.py 'a b=/x/y' /z --data /d/cifar --ood /d/o:test u/v --seed 1 --output /o"
-    expected = "python scripts/evaluate.py N --data cifar --ood o:test v --seed 1"
+    expected = "cosify evaluate N --data cifar --ood o:test v --seed 1"
     assert evaluation_command(typed, "N") == expected
     assert evaluation_command(typed.replace("'a b", "--models 'a b"), "N") == expected
+    short = "cosify evaluate 'a b=/x/y' /z /d/cifar --ood /d/o:test u/v --seed 1 --output /o --overwrite"
+    assert evaluation_command(short, "N") == expected.replace("--data ", "")
 
 
 def test_families_whose_members_were_measured_differently(root: Path) -> None:
@@ -270,7 +273,7 @@ def test_a_folder_of_the_users_is_not_replaced(base: Path, tmp_path: Path, files
     for name in files:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text("{}")
-    with pytest.raises(ValueError, match=r"holds \[.*\], expected a new or empty folder, or what scripts/cards.py"):
+    with pytest.raises(ValueError, match=r"holds \[.*\], expected a new or empty folder, or what cosify card"):
         collect(base / LS, base / f"{LS}.yaml", folder)
     assert sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()) == sorted(files)
 

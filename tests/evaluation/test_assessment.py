@@ -103,7 +103,7 @@ def test_settings_that_do_not_fit_are_refused(test: FeatureBank) -> None:
     with pytest.raises(ValueError, match="id_subset is 'some', expected one of correct, all"):
         assess("m", test, id_subset="some")  # type: ignore[arg-type]
     foreign = dataclasses.replace(test, info=dataclasses.replace(test.info, label_names=("a", "b")))
-    with pytest.raises(ValueError, match=r"the data have 2 classes and the model 4.*scripts/scan\.py"):
+    with pytest.raises(ValueError, match=r"the data have 2 classes and the model 4.*cosify scan"):
         assess("m", foreign)
 
 

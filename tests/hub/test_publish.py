@@ -230,12 +230,11 @@ def test_troubles_of_a_load_are_one_error(hub: LoopbackHub, tmp_path: Path) -> N
         assert "is neither a folder here nor a model that the hub could give" in line
 
 
-def test_the_script_says_one_line(folder: Path, tmp_path: Path) -> None:
+def test_the_command_says_one_line(folder: Path, tmp_path: Path) -> None:
     nowhere = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HUB_OFFLINE": "0", "HF_TOKEN": "hf_x", "HF_HOME": str(tmp_path)}
     program = (
-        "import sys, runpy, cosify\ncosify.hub.publish.check_folder = lambda folder: ()\n"
-        f"sys.argv = ['publish.py', {str(folder)!r}, '--repo', {REPO!r}, '--push']\n"
-        "runpy.run_path('scripts/publish.py', run_name='__main__')\n"
+        "import cosify.hub.publish\ncosify.hub.publish.check_folder = lambda folder: ()\n"
+        f"from cosify.__main__ import main\nmain(['publish', {str(folder)!r}, {REPO!r}, '--push'])\n"
     )
     with pytest.raises(AssertionError, match=r"error: ORG/net could not be uploaded to .* \(ConnectError") as caught:
         run_python("-c", program, **nowhere)
@@ -282,17 +281,17 @@ def test_a_revision_is_kept_to(hub: LoopbackHub, folder: Path, tmp_path: Path) -
         run_python("-c", kappa.format("@nowhere"), **environment)
 
 
-def test_scripts_train_on_a_published_backbone(hub: LoopbackHub, folder: Path, tmp_path: Path) -> None:
+def test_commands_train_on_a_published_backbone(hub: LoopbackHub, folder: Path, tmp_path: Path) -> None:
     upload(hub, folder, tmp_path / "cache")
-    common = ["--model", "hf-hub:ORG/net", "--limit-train", "200", "--image-size", "32"]
+    common = ["hf-hub:ORG/net", "--limit-train", "200", "--image-size", "32"]
     environment = {**hub.environment(str(tmp_path / "cache")), "OMP_NUM_THREADS": "1"}
-    for script, more in (("finetune.py", ["--epochs", "1"]), ("linear_probe.py", [])):
-        output = tmp_path / script
-        run_python(f"scripts/{script}", *common, *more, "--output", str(output), **environment)
+    for name, more in (("finetune", ["--epochs", "1"]), ("probe", [])):
+        output = tmp_path / name
+        run_python("-m", "cosify", name, *common, *more, "--output", str(output), **environment)
         assert json.loads((output / "metrics.jsonl").read_text().splitlines()[-1])
         environment["HF_HUB_OFFLINE"] = "1"  # what the first has downloaded serves the second
     with pytest.raises(AssertionError, match=r"ORG/other is neither a folder here nor .*RepositoryNotFoundError"):
-        run_python("scripts/finetune.py", "--model", "hf-hub:ORG/other", **hub.environment(str(tmp_path / "cache")))
+        run_python("-m", "cosify", "finetune", "hf-hub:ORG/other", **hub.environment(str(tmp_path / "cache")))
 
 
 def test_labels_that_differ_stop_the_upload(folder: Path) -> None:

@@ -455,3 +455,10 @@ def test_names_of_a_replaced_classifier_are_not_written(change: str, tmp_path: P
     text = (cosify.save(model, tmp_path / "other") / "config.json").read_text()
     assert "ant" not in text
     assert cosify.load(tmp_path / "other").pretrained_cfg.get("label_names") is None
+
+
+def test_a_misspelt_name_is_answered_with_what_it_may_be() -> None:
+    with pytest.raises(cosify.errors.NotFoundError, match=r"did you mean resnet18_cifar.cos_60_cifar100 or .*\?"):
+        cosify.load("resnet18_cifar.cos_60_cifar10")
+    with pytest.raises(cosify.errors.NotFoundError, match=r"see cosify backbones and timm.list_models\(\)"):
+        cosify.load("§§§")

@@ -11,8 +11,9 @@ import pytest
 import timm
 
 import cosify
-from cosify.integrations import compat, install
+from cosify.integrations import compat
 from cosify.integrations.import_watcher import on_import
+from cosify.integrations.timm import install
 from tests.integrations.tiny_vit import vit
 from tests.processes import blank_python
 
@@ -79,7 +80,8 @@ import torch
 import cosify.functional, cosify
 from transformers import AutoModelForCausalLM
 import transformers.models.auto.modeling_auto
-cosify.install()
+cosify.integrations.timm.install()
+cosify.integrations.transformers.install()
 kappa = cosify.functional.ls_kappa(torch.eye(4), torch.eye(4))
 head = cosify.CosineLinear(4, 3)
 head(torch.randn(2, 4)).sum().backward()

@@ -15,7 +15,7 @@ from torch import nn
 
 import cosify
 from cosify.heads import CosineLinear
-from cosify.integrations import install
+from cosify.integrations.timm import install
 from tests.processes import run_python
 
 

@@ -13,22 +13,22 @@ import torch
 import yaml
 from PIL import Image
 from torch import nn
-from transformers import HfArgumentParser
 
+from cosify.console import parse_arguments
 from cosify.data import Preprocessing, num_train_batches, train_transform
 from cosify.models import convert, find_heads
 from cosify.models.lite0 import LITE0
 from cosify.models.stage_freezing import freeze_stages, stages
-from cosify.training import CosifyArguments, FinetuneArguments, RunArguments, TrainArguments, parse_arguments
-from cosify.training.arguments import kappa_policy
-from cosify.training.finetune import blocks_of
+from cosify.settings.training import kappa_policy
+from cosify.training import CosifyArguments, FinetuneArguments, RunArguments, TrainArguments
+from cosify.training.fine_tuning import blocks_of
 from cosify.training.model import ModelChoice, build_model, preprocessing_of
 from cosify.training.objective import Objective
 from cosify.training.optimizer import make_optimizer, make_schedule
 from scripts.compare import CompareArguments
 from tests.processes import ROOT
 
-KINDS = {"train.py": TrainArguments, "finetune.py": FinetuneArguments, "cosify_pretrained.py": CosifyArguments}
+KINDS = {"train.py": TrainArguments, "finetune.py": FinetuneArguments, "adapt.py": CosifyArguments}
 RECIPES = sorted((ROOT / "scripts" / "recipes").glob("*.yaml"))
 # Without the tables of the paper below, a glob that finds nothing would pass.
 EXPECTED = {
@@ -105,6 +105,8 @@ class Header:
 
 def split_command(command: tuple[str, ...]) -> tuple[int, str, list[str]]:
     """Return the number of processes, the script and its flags."""
+    if command[0] == "cosify":
+        return 1, f"scripts/{command[1]}.py", list(command[2:])
     (place,) = [index for index, word in enumerate(command) if word.startswith("scripts/") and word.endswith(".py")]
     launcher = command[:place]
     if launcher == ("python",):
@@ -170,9 +172,7 @@ def test_commands_and_rows_parse_and_agree_on_the_images_of_a_step(
     for command in header.commands:
         processes, script, flags = split_command(command)
         if script == "scripts/compare.py":
-            (compared,) = HfArgumentParser(CompareArguments).parse_args_into_dataclasses(
-                flags, look_for_args_file=False
-            )
+            compared = parse_arguments(CompareArguments, flags)
             assert compared.config == flags[1]
             continue
         args = parse_arguments(KINDS[Path(script).name], flags)

@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 
+from cosify.console.parse import from_run
 from cosify.training import TrainArguments, train
 from cosify.training.loop import Run
-from cosify.training.parse import from_run
 
 
 class _StopError(Exception):

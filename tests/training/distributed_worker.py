@@ -15,10 +15,10 @@ from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
+from cosify.console.parse import from_run
 from cosify.training import TrainArguments
 from cosify.training.loop import Run, fit
 from cosify.training.model import ModelChoice, build_model, preprocessing_of
-from cosify.training.parse import from_run
 from cosify.training.session import Session
 
 ARGUMENTS = TrainArguments(

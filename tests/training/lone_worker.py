@@ -8,7 +8,8 @@ from unittest.mock import patch
 
 import torch
 
-from cosify.command import run_script
+from cosify.console import leave_processes, one_line_errors
+from cosify.console.training import run_training
 from cosify.errors import InputError
 from cosify.training import TrainArguments, train
 from cosify.training.loop import Run
@@ -28,11 +29,12 @@ def failing(self: Any, *arguments: Any) -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    with patch.object(Run, "step", failing):
-        run_script(
+    with patch.object(Run, "step", failing), one_line_errors():
+        run_training(
             train,
             TrainArguments(
                 data="synthetic", epochs=3, batch_size=32, model_kwargs=TINY, tracker="none", output=sys.argv[1],
                 wait_minutes=0.2,
             ),
         )  # fmt: skip
+        leave_processes()

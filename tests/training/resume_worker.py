@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
+from cosify.console.parse import from_run
 from cosify.training import TrainArguments, train
 from cosify.training.loop import Run
-from cosify.training.parse import from_run
 
 TINY = ["channels=(8, 8, 8, 16)", "stem_width=8", "drop_rate=0.2"]
 ARGUMENTS = TrainArguments(

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from cosify.console.parse import from_run
 from cosify.data import Preprocessing
 from cosify.data import open as opening
 from cosify.training import TrainArguments
 from cosify.training.data_record import from_main
-from cosify.training.parse import from_run
 from cosify.training.session import Session
 from tests.data.folders import image_folder, picture
 

@@ -181,11 +181,13 @@ def test_a_process_that_is_alone_with_its_trouble_does_not_leave_the_other_waiti
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("script", "launcher"), [("finetune", ACCELERATE), ("cosify_pretrained", TORCHRUN)], ids=["accelerate", "torchrun"]
+    ("script", "launcher"),
+    [("finetune", ACCELERATE), ("adapt", [*TORCHRUN, "-m", "cosify"])],
+    ids=["accelerate", "torchrun"],
 )
 def test_scripts_run_under_each_launcher(script: str, launcher: list[str], tmp_path: Path) -> None:
     run = tmp_path / "run"
-    path = str(ROOT / "scripts" / f"{script}.py")
+    path = script if "cosify" in launcher else str(ROOT / "scripts" / f"{script}.py")
     command = (*launcher, path, "--smoke", "--tracker", "none", "--output", str(run))
     done = subprocess.run(
         [python(), *command],

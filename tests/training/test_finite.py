@@ -9,7 +9,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from cosify.command import run_script
+from cosify.console import one_line_errors
+from cosify.console.training import run_training
 from cosify.functional import ls_kappa
 from cosify.functional.checks import values_unseen
 from cosify.training import read_metrics, train
@@ -41,8 +42,8 @@ def is_finite(file: Path) -> bool:
 @pytest.mark.parametrize("settings", [{"head": "linear"}, {}, {"cosine_margin": 0.2}], ids=["softmax", "ls", "margin"])
 def test_a_run_that_diverges_ends_with_an_error_and_no_export(settings: dict[str, Any], tmp_path: Path) -> None:
     args = replace(DIVERGES, **settings, output=str(tmp_path / "run"))
-    with pytest.raises(SystemExit) as ended:
-        run_script(train, args)
+    with pytest.raises(SystemExit) as ended, one_line_errors():
+        run_training(train, args)
     message = str(ended.value.code)  # text, which the interpreter prints before it exits with 1
     assert " in epoch 1, at step " in message
     assert "expected a finite number: the training has diverged; there is no checkpoint before it" in message

@@ -6,7 +6,7 @@ from typing import Any
 from torch import nn
 
 from cosify.heads.kappa_statistics import KappaSummary
-from cosify.training.evaluate import Evaluation
+from cosify.training.evaluation import Evaluation
 from cosify.training.result import TrainResult
 
 

@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 import torch
 
+from cosify.console.parse import from_run
 from cosify.training import FinetuneArguments, TrainArguments, finetune, read_metrics, train
 from cosify.training.checkpoint import Progress, read_progress
 from cosify.training.loop import Run
-from cosify.training.parse import from_run
 from cosify.training.session import _batch_size_of
 from tests.processes import ROOT, environment, python, run_distributed, run_python
 from tests.training import resume_worker

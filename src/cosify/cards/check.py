@@ -24,8 +24,8 @@ def check_card(folder: Path, repo_id: str) -> None:
     if repo_id != expected:
         raise InputError(
             f"the repository is {repo_id}, and the card of {folder} is written for {expected}; change repo_id in"
-            f" {FACTS} and run scripts/cards.py again"
+            f" {FACTS} and run cosify card again"
         )
     for file, text in rendered(folder).items():
         if not file.is_file() or file.read_text(encoding="utf-8") != text:
-            raise InputError(f"{file} is not what the files beside it say, expected their card; run scripts/cards.py")
+            raise InputError(f"{file} is not what the files beside it say, expected their card; run cosify card")

@@ -109,7 +109,7 @@ def check_replaceable(folder: Path) -> None:
     if found or (any(folder.iterdir()) and not (folder / FACTS).is_file()):
         raise InputError(
             f"{folder} holds {found[:5] or sorted(path.name for path in folder.iterdir())[:5]}, expected a new or empty"
-            " folder, or what scripts/cards.py has collected alone; move it away, or choose another --name"
+            " folder, or what cosify card has collected alone; move it away, or choose another --name"
         )
 
 
@@ -129,7 +129,7 @@ def predicted_labels(folder: Path, images: Splits) -> NDArray[np.int64]:
 
 
 def add_evaluation(evaluation: Path, title: str, folder: Path) -> None:
-    """Copy what scripts/evaluate.py found for the weights in a folder, and draw their calibration.
+    """Copy what `cosify evaluate` found for the weights in a folder, and draw their calibration.
 
     Args:
         evaluation: its output, with the banks.
@@ -167,7 +167,7 @@ def add_finetuned(run: Path, folder: Path) -> None:
     """Add what fine-tuning of the weights in a folder gave; a later run on the same task replaces an earlier one.
 
     Args:
-        run: of scripts/finetune.py.
+        run: of `cosify finetune`.
         folder: of the weights that it started from.
 
     Raises:
@@ -175,7 +175,7 @@ def add_finetuned(run: Path, folder: Path) -> None:
     """
     config, epochs = read_json(run / "config.json"), read_metrics(run)
     if config.get("start_digest") != model_digest(load(folder, head="linear")):
-        raise InputError(f"{run} did not start from the weights in {folder}; run scripts/finetune.py --model {folder}")
+        raise InputError(f"{run} did not start from the weights in {folder}; run cosify finetune {folder} DATA")
     if len(epochs) < config["arguments"]["epochs"]:
         raise InputError(f"{run} has ended {len(epochs)} of {config['arguments']['epochs']} epochs; resume it")
     for_others = run_for_others(config, model=folder.name)
@@ -215,7 +215,7 @@ def render_all(root: Path) -> list[Path]:
     """
     folders = sorted(path.parent for path in root.glob(f"*/{FACTS}"))
     if not folders:
-        raise InputError(f"{root} has no folder with a {FACTS}, expected what scripts/cards.py --name NAME collects")
+        raise InputError(f"{root} has no folder with a {FACTS}, expected what cosify card --name NAME collects")
     texts = {path: text for folder in folders for path, text in rendered(folder).items()}
     for path, text in texts.items():
         path.parent.mkdir(exist_ok=True)

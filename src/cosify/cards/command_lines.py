@@ -1,20 +1,19 @@
 """The commands behind the numbers of a card, as others would type them: without paths of the machine that ran them."""
 
-import re
 import shlex
 from collections.abc import Mapping
-from itertools import dropwhile
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 from cosify.data import BUILT_IN, base_and_split
+from cosify.settings import command_line
 from cosify.training import CosifyArguments, FinetuneArguments, TrainArguments
-from cosify.training.parse import command_line
 
-SCRIPTS = {
-    "TrainArguments": ("scripts/train.py", TrainArguments),
-    "CosifyArguments": ("scripts/cosify_pretrained.py", CosifyArguments),
-    "FinetuneArguments": ("scripts/finetune.py", FinetuneArguments),
+COMMANDS = {
+    "TrainArguments": ("train", TrainArguments),
+    "CosifyArguments": ("adapt", CosifyArguments),
+    "FinetuneArguments": ("finetune", FinetuneArguments),
 }
 
 
@@ -45,10 +44,10 @@ def training_command(run: Mapping[str, Any]) -> str:
     Args:
         run: its config.json, as `run_for_others` returns it.
     """
-    script, kind = SCRIPTS[run["script"]]
-    command = command_line(script, kind, run["arguments"])
-    several = f"torchrun --nproc_per_node {run['world_size']} "
-    return command if run["world_size"] == 1 else several + command.removeprefix("python ")
+    name, kind = COMMANDS[run["script"]]
+    processes = [] if run["world_size"] == 1 else ["torchrun", "--nproc_per_node", str(run["world_size"]), "-m"]
+    words = ("data",) if name == "train" else ("model", "data")
+    return command_line([*processes, "cosify", name], kind, run["arguments"], words)
 
 
 def evaluation_command(command: str, name: str) -> str:
@@ -58,10 +57,13 @@ def evaluation_command(command: str, name: str) -> str:
         command: as it was typed.
         name: of the model.
     """
-    words = list(dropwhile(lambda word: not word.startswith("--"), shlex.split(command)))
+    program = 2  # cosify evaluate, or python scripts/evaluate.py
+    words = list(takewhile(lambda word: not word.startswith("--"), shlex.split(command)[program:]))
+    flags = shlex.split(command)[program + len(words) :]
+    data = words[-1:] if len(words) > 1 and "--data" not in flags else []
     kept, flag = [], ""
-    for word in words:
+    for word in flags:
         flag = word if word.startswith("--") else flag
-        if flag not in ("--models", "--output"):
-            kept.append(word if word == flag else re.sub(r"^.*/", "", word))
-    return shlex.join(["python", "scripts/evaluate.py", name, *kept])
+        if flag not in ("--models", "--output", "--overwrite"):
+            kept.append(word if word == flag else Path(word).name)
+    return shlex.join(["cosify", "evaluate", name, *(Path(word).name for word in data), *kept])

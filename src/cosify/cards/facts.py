@@ -18,7 +18,7 @@ USES = {
 
 
 FORM = """\
-# What no run knows of a model that is to be published. Fill in each line; python scripts/cards.py says what is missing.
+# What no run knows of a model that is to be published. Fill in each line; cosify card says what is missing.
 repo_id:            # OWNER/NAME on the hub
 license:            # of the weights, an id of the hub such as apache-2.0
 dataset_id:         # of the training data on the hub, such as uoft-cs/cifar100

@@ -58,7 +58,7 @@ class CardInfo:
         needed = (CONFIG, RUN, METRICS, ENVIRONMENT, TRACE, EVALUATION, RELIABILITY, FACTS)
         missing = [name for name in needed if not (folder / name).is_file()]
         if missing:
-            raise InputError(f"{folder} lacks {', '.join(missing)}, expected what scripts/cards.py collects")
+            raise InputError(f"{folder} lacks {', '.join(missing)}, expected what cosify card collects")
         evaluation = read_json(folder / EVALUATION)
         measured = from_json(Measured, evaluation.get("measured", {}))
         changed = measured.changed(folder)

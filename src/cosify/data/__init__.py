@@ -9,12 +9,9 @@ from cosify.data.fingerprint import Fingerprint
 from cosify.data.held_out import TEST_SHARE, held_out_mask
 from cosify.data.normalize import Normalization, Normalizer
 from cosify.data.open import (
-    Augment,
     Data,
-    Pipeline,
     PipelineSettings,
     Survey,
-    check_transform,
     choose_pipeline,
     eval_transform,
     open_data,
@@ -24,6 +21,7 @@ from cosify.data.preprocessing import Preprocessing, record_preprocessing
 from cosify.data.sources import BUILT_IN, Splits, base_and_split, load_images, load_splits
 from cosify.data.tensors import ImageSet, decode_splits
 from cosify.data.workers import WorkerData
+from cosify.settings.transform import Augment, Pipeline, check_transform
 
 __all__ = [
     "BUILT_IN",

@@ -1,6 +1,5 @@
 """From splits to their pipeline: resident on the device where that suits them, worker processes otherwise."""
 
-import inspect
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -19,10 +18,9 @@ from cosify.data.sources import BUILT_IN, Splits, base_and_split
 from cosify.data.tensors import Layout, decode_splits
 from cosify.data.workers import WorkerData, default_num_workers
 from cosify.errors import InputError
+from cosify.settings.transform import Augment, Pipeline, check_transform
 
 Data = DeviceData | WorkerData
-Pipeline = Literal["auto", "device", "workers"]
-Augment = Literal["auto", "timm", "crop-flip", "crop", "none"]
 SURVEYED = 64  # images whose size and colour are looked at
 LARGEST_RESIDENT_SIDE = 128  # pixels; larger images want random scales, which need the original
 # Of both splits decoded: Tiny ImageNet is 1.3 GiB.  Fixed, because the augmentation follows from the pipeline: what is
@@ -209,21 +207,6 @@ def train_transform(
         steps.append(transforms.RandomHorizontalFlip())
     composed: Callable[[Any], Any] = transforms.Compose(steps)
     return composed
-
-
-OURS = ("input_size", "is_training", "mean", "std", "use_prefetcher", "normalize", "separate")
-# Of evaluation alone, or, with the prefetcher, left to timm's own loader: random_erasing of the recipe erases.
-WITHOUT_EFFECT = ("crop_pct", "crop_mode", "crop_border_pixels", "re_prob", "re_mode", "re_count", "re_num_splits")
-
-
-def check_transform(options: Mapping[str, Any]) -> None:
-    """Raise a ValueError if timm's transform does not take these options, or they are not for a recipe to set."""
-    from timm.data import create_transform
-
-    known = [name for name in inspect.signature(create_transform).parameters if name not in (*OURS, *WITHOUT_EFFECT)]
-    unknown = sorted(set(options) - set(known))
-    if unknown:
-        raise InputError(f"transform has {unknown}, expected arguments of timm.data.create_transform: {known}")
 
 
 def eval_transform(shape: tuple[int, int, int], preprocessing: Preprocessing) -> Callable[[Any], Any]:

@@ -94,7 +94,7 @@ def assess(
     if len(test.info.label_names) != test.info.num_classes:
         raise InputError(
             f"the data have {len(test.info.label_names)} classes and the model {test.info.num_classes}, expected as"
-            " many; evaluate on the set that the model was trained on, or look at kappa alone with scripts/scan.py"
+            " many; evaluate on the set that the model was trained on, or look at kappa alone with cosify scan"
         )
     if id_subset not in get_args(IdSubset):
         raise InputError(f"id_subset is {id_subset!r}, expected one of {', '.join(get_args(IdSubset))}")

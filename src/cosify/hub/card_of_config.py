@@ -31,8 +31,8 @@ A {architecture} that tells {num_classes} classes apart{classes}, with {head}.
 ## What is not known
 
 This card was written by cosify from `config.json` alone. It does not say what the model was trained on, under which
-licence it may be used, how often it is right, or where it fails. Whoever publishes it should add that; `python
-scripts/cards.py --init facts.yaml` in a checkout of cosify begins a full card, whose numbers come from files.
+licence it may be used, how often it is right, or where it fails. Whoever publishes it should add that; `cosify
+card --init facts.yaml` begins a full card, whose numbers come from files.
 """
 TIMM = """import timm
 import cosify  # without it timm reads a linear layer that predicts the same labels

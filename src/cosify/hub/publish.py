@@ -96,7 +96,7 @@ def push(
         elif (folder / FACTS).is_file():
             raise InputError(
                 f"{folder} has a {FACTS}, expected a check that its card says what its files say; call cosify.push(...,"
-                " check=cosify.cards.check_card), which needs pip install 'cosify[lab]', or scripts/publish.py"
+                " check=cosify.cards.check_card), which needs pip install 'cosify[lab]', or cosify publish"
             )
         if not (folder / CARD).is_file():
             write_whole(folder / CARD, minimal_card(folder, repo_id))

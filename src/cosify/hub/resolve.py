@@ -21,7 +21,7 @@ from cosify.models.build_limit import built_within, sizes_in
 from cosify.models.classifiers import owner_of_classifier
 from cosify.models.config import published_spec, read_config
 from cosify.models.lite0 import LITE0, efficientnet_lite0_from_package
-from cosify.models.published import backbones
+from cosify.models.published import backbones, similar_names
 
 logger = logging.getLogger("cosify")
 
@@ -69,9 +69,10 @@ def saved_folder(path: str | Path) -> Path:
 
 def _open_by_name(name: str, head: str | None) -> nn.Module:
     if not timm.is_model(name):
+        close = similar_names(name)
         raise NotFoundError(
-            f"{name} is neither a folder here, nor a published backbone, nor a timm model; check the spelling with"
-            " cosify.list_backbones() or timm.list_models(pretrained=True)"
+            f"{name} is neither a folder here, nor a published backbone, nor a timm model; "
+            + (f"did you mean {' or '.join(close)}?" if close else "see cosify backbones and timm.list_models()")
         )
     try:
         with impatient():

@@ -34,9 +34,9 @@ _pending: ContextVar[tuple[str, HeadSpec] | None] = ContextVar("cosify_pending",
 
 def install() -> None:
     """Install the hook, once; later calls do nothing.  What this timm lacks is said once and left out."""
-    _replace(compat.ENTRYPOINT, _cosine_entrypoint)
-    _replace(compat.LOAD, _convert_before_loading)
-    _replace(compat.SOURCE, _resolve_published)
+    compat.wrap(compat.ENTRYPOINT, _cosine_entrypoint)
+    compat.wrap(compat.LOAD, _convert_before_loading)
+    compat.wrap(compat.SOURCE, _resolve_published)
     register_backbones()
 
 
@@ -65,9 +65,6 @@ def register_backbones() -> None:
             with_tags[architecture].append(name)
             cfgs[name] = backbone.cfg
             has_pretrained.add(name)
-
-
-_replace = compat.wrap
 
 
 def _cosine_entrypoint(original: Callable[..., Any], model_name: str, *args: Any, **kwargs: Any) -> Callable[..., Any]:
@@ -190,3 +187,6 @@ def _resolve_published(original: Callable[..., Any], model_name: str, pretrained
     if backbone is not None and (pretrained_cfg is None or isinstance(pretrained_cfg, str)):
         return original(backbone.source, None, *args)
     return original(model_name, pretrained_cfg, *args)
+
+
+install()  # here, when all is defined: importing this module may be what imports timm

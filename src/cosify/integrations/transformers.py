@@ -8,25 +8,16 @@ that cosify wrote are read, their digest is compared with that of config.json, a
 """
 
 import functools
-from importlib import import_module
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from cosify.extras import require_transformers
 from cosify.heads import CosineHead, HeadSpec
 from cosify.integrations import compat
-from cosify.integrations.import_watcher import on_import
 from cosify.models import apply_spec, find_heads
 from cosify.models.binding import CONFIG, DIGEST, WEIGHTS, check_binding, is_ours
 from cosify.models.config import read_config
 from cosify.models.download import check_download
-
-
-def install() -> None:
-    """Install the plugin as soon as transformers is imported, once; later calls do nothing."""
-    on_import("transformers.modeling_utils", _teach_base_class)
-    on_import("transformers.models.auto.modeling_auto", _register_class)
 
 
 def require_hook() -> None:
@@ -53,7 +44,8 @@ def auto_model_class(name: str) -> Any:
     return AutoModelForImageClassification
 
 
-def _teach_base_class(_: ModuleType) -> None:
+def install() -> None:
+    """Teach the base class of transformers' models, once; later calls do nothing."""
     compat.wrap(compat.POST_INIT, functools.partial(_then, _convert_from_config))
     compat.wrap(compat.INITIALIZE, functools.partial(_then, _start_kappa))
     compat.wrap(compat.READ_WEIGHTS, _check_before_reading)
@@ -108,7 +100,3 @@ def _start_kappa(_: Any, module: Any, *args: Any) -> None:
     if isinstance(module, CosineHead):
         module.init_non_persistent_buffers()
         module.check_statistics()
-
-
-def _register_class(_: ModuleType) -> None:
-    import_module("cosify.integrations.cosified")  # which registers its class; it may be what imports transformers

@@ -1,5 +1,7 @@
 """Conversion of timm and transformers classifiers."""
 
+import timm  # noqa: F401  # first: with it comes the plugin, which needs the modules below before they are begun
+
 from cosify.models import cifar_resnet  # registers its architectures with timm
 from cosify.models.classifiers import find_classifiers, find_heads
 from cosify.models.conversion import apply_spec, convert

@@ -1,5 +1,6 @@
 """The published backbones and their names in timm, such as `resnet18_cifar.cos_ls_cifar100`."""
 
+import difflib
 import functools
 import json
 import logging
@@ -8,6 +9,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import timm
 from timm.models import PretrainedCfg
 
 from cosify.errors import InputError
@@ -43,6 +45,11 @@ class Backbone:
     def source(self) -> str:
         """Name that timm opens it by: of the folder if the weights are there, else of the hub."""
         return f"local-dir:{self.folder}" if self.is_local else f"hf-hub:{self.hub_id}"
+
+
+def similar_names(name: str) -> list[str]:
+    """Return the published backbones and timm models that are spelt most like a name, at most three."""
+    return difflib.get_close_matches(name, [*backbones(), *timm.list_models(pretrained=True), *timm.list_models()], 3)
 
 
 def backbones_folder() -> Path:

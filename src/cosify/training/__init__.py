@@ -1,15 +1,14 @@
 """Training of classifiers with Accelerate: settings, loop, checkpoints, statistics of kappa, run folder."""
 
 import cosify.lab  # noqa: F401  # one clear error where the extra is missing
+from cosify.errors import Interrupted
 from cosify.heads.kappa_statistics import KappaStatistics, KappaSummary
-from cosify.training.arguments import CosifyArguments, FinetuneArguments, RunArguments, TrainArguments
+from cosify.settings.training import CosifyArguments, FinetuneArguments, RunArguments, TrainArguments
+from cosify.training.adaptation import cosify_pretrained
 from cosify.training.checkpoint import Progress
-from cosify.training.cosify_pretrained import cosify_pretrained
-from cosify.training.evaluate import Evaluation, evaluate
-from cosify.training.finetune import finetune
-from cosify.training.interrupt import Interrupted
+from cosify.training.evaluation import Evaluation, evaluate
+from cosify.training.fine_tuning import finetune
 from cosify.training.loop import fit
-from cosify.training.parse import parse_arguments
 from cosify.training.predict import predict_labels
 from cosify.training.result import TrainResult
 from cosify.training.run_folder import RunFolder, read_config, read_metrics
@@ -33,7 +32,6 @@ __all__ = [
     "evaluate",
     "finetune",
     "fit",
-    "parse_arguments",
     "predict_labels",
     "read_config",
     "read_metrics",

@@ -6,8 +6,8 @@ from typing import Any
 
 from cosify.data import BUILT_IN, base_and_split
 from cosify.heads import CosineHead
-from cosify.training.arguments import TrainArguments
-from cosify.training.evaluate import Evaluation
+from cosify.settings.training import TrainArguments
+from cosify.training.evaluation import Evaluation
 from cosify.training.prepare import Prepared
 from cosify.training.progress import logger
 from cosify.training.session import Session
@@ -15,7 +15,7 @@ from cosify.training.session import Session
 FEW_STEPS = 500  # in which a network from scratch hardly learns
 PRECISION = {"no": "float32", "bf16": "bfloat16 where it is safe", "fp16": "float16 where it is safe"}
 PIPELINES = {"device": "decoded once, kept on the device", "workers": "decoded as the run needs them"}
-TRAINED = "python scripts/finetune.py --model resnet18_cifar.cos_60_cifar100 --data {data}"
+TRAINED = "cosify finetune resnet18_cifar.cos_60_cifar100 {data}"
 
 
 def announce(session: Session, parts: Prepared, described: Mapping[str, Any]) -> None:

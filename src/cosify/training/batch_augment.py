@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cosify.training.arguments import RunArguments
+from cosify.settings.training import RunArguments
 
 
 class BatchAugment:

@@ -20,7 +20,7 @@ from cosify.errors import InputError
 from cosify.files import left_aside, written_aside
 from cosify.heads.kappa_statistics import KappaStatistics
 from cosify.training.run_folder import RunFolder
-from cosify.training.tensors_only import tensors_only
+from cosify.training.safe_pickle import tensors_only
 
 PREFIX, DIGITS = "step-", 9
 

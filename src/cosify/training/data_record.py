@@ -15,7 +15,7 @@ from cosify.data import (
     choose_pipeline,
 )
 from cosify.errors import InputError
-from cosify.training.arguments import RunArguments
+from cosify.settings.training import RunArguments
 from cosify.training.progress import logger
 from cosify.training.run_folder import read_config
 

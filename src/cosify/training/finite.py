@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from cosify.errors import InputError
 from cosify.training.checkpoint import Checkpoints, Progress
-from cosify.training.evaluate import Evaluation
+from cosify.training.evaluation import Evaluation
 from cosify.training.session import Session
 
 

@@ -10,18 +10,6 @@ import torch
 CHECK_EVERY = 10  # steps between the ranks' agreement; on one process every step is looked at
 
 
-class Interrupted(Exception):  # noqa: N818  # an order, not an error
-    """A signal ended the run; what was done is saved.
-
-    Attributes:
-        signal_number: of SIGINT or SIGTERM; a script exits with 128 plus it.
-    """
-
-    def __init__(self, message: str, signal_number: int) -> None:
-        super().__init__(message)
-        self.signal_number = signal_number
-
-
 class Interrupts:
     """Notes signals while it is entered.  A second one acts at once, as it would have without.
 

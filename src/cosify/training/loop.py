@@ -15,15 +15,16 @@ import torch
 from torch import Tensor, nn
 
 from cosify.data import mixed_seed
+from cosify.errors import Interrupted
 from cosify.functional.checks import values_unseen
 from cosify.functional.float64 import sum_dtype
 from cosify.heads.kappa_statistics import KappaStatistics, KappaSummary
 from cosify.training.announcement import announce, warn_of_chance
 from cosify.training.checkpoint import Checkpoints, Progress
 from cosify.training.environment import describe_environment
-from cosify.training.evaluate import Evaluation
+from cosify.training.evaluation import Evaluation
 from cosify.training.finite import FiniteNumbers
-from cosify.training.interrupt import Interrupted, Interrupts
+from cosify.training.interrupt import Interrupts
 from cosify.training.prepare import Prepared
 from cosify.training.progress import Bar, bar, epoch_record, evaluation_record, log_epoch, logger
 from cosify.training.result import TrainResult

@@ -13,7 +13,8 @@ from cosify.data import BUILT_IN, Preprocessing, base_and_split
 from cosify.errors import InputError
 from cosify.integrations import compat
 from cosify.models.conversion import convert
-from cosify.training.arguments import TrainArguments, kappa_policy
+from cosify.models.published import similar_names
+from cosify.settings.training import TrainArguments, kappa_policy
 
 # For sets of a few hundred small images: stock architecture, stage sizes 8, 4, 2 and 1 at 32 pixels.
 SMALL_MODEL = "resnet10t"
@@ -81,10 +82,8 @@ def preprocessing_of(choice: ModelChoice, *, pretrained: bool) -> Preprocessing:
     name = choice.name
     config = timm.get_pretrained_cfg(name, allow_unregistered=True) if timm.is_model(name.split(".")[0]) else None
     if config is None:
-        close = timm.list_models(f"*{name.split('_')[0].split('.')[0]}*")[:5]
-        raise InputError(
-            f"unknown model {name!r}, expected a name of timm.list_models(), such as {close or [LARGE_MODEL]}"
-        )
+        close = similar_names(name) or [LARGE_MODEL]
+        raise InputError(f"unknown model {name!r}, expected a name of timm.list_models(); did you mean {close[0]}?")
     return Preprocessing.of_model(config, choice.image_size, pretrained=pretrained)
 
 

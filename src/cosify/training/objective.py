@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from cosify.errors import InputError
 from cosify.heads import CosineSoftmaxLoss
 from cosify.models import find_heads
-from cosify.training.arguments import RunArguments
+from cosify.settings.training import RunArguments
 
 
 class Objective(nn.Module):

@@ -11,7 +11,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from cosify.errors import InputError
-from cosify.training.arguments import RunArguments
+from cosify.settings.training import RunArguments
 
 
 def make_optimizer(args: RunArguments, model: nn.Module) -> Optimizer:

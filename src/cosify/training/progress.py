@@ -11,7 +11,7 @@ from torch import Tensor
 
 from cosify.heads.kappa_statistics import KappaStatistics, KappaSummary
 from cosify.training.checkpoint import Progress
-from cosify.training.evaluate import Evaluation
+from cosify.training.evaluation import Evaluation
 
 logger = logging.getLogger("cosify.training")
 

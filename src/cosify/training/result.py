@@ -6,7 +6,7 @@ from torch import nn
 
 from cosify.data import Data
 from cosify.heads.kappa_statistics import KappaSummary
-from cosify.training.evaluate import Evaluation
+from cosify.training.evaluation import Evaluation
 from cosify.training.run_folder import RunFolder
 
 

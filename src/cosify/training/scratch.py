@@ -1,6 +1,6 @@
 """Training from scratch, or from timm's pretrained weights."""
 
-from cosify.training.arguments import TrainArguments
+from cosify.settings.training import TrainArguments
 from cosify.training.loop import fit
 from cosify.training.model import ModelChoice, build_model, preprocessing_of
 from cosify.training.result import TrainResult

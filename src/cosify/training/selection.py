@@ -3,7 +3,7 @@
 from torch import nn
 
 from cosify.training.checkpoint import Checkpoints, Progress
-from cosify.training.evaluate import Evaluation, evaluate
+from cosify.training.evaluation import Evaluation, evaluate
 from cosify.training.finite import FiniteNumbers
 from cosify.training.prepare import Prepared
 from cosify.training.session import Session

@@ -4,7 +4,7 @@ import logging
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from datetime import datetime, timedelta, timezone
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,10 @@ from torch import Tensor, nn
 
 from cosify.data import Data, PipelineSettings, Preprocessing, Shard, load_splits, open_data
 from cosify.errors import InputError
-from cosify.training.arguments import RunArguments
+from cosify.folders import new_output
+from cosify.settings import resolved
+from cosify.settings.training import RunArguments
 from cosify.training.data_record import DataRecord, from_main
-from cosify.training.parse import resolved
 from cosify.training.run_folder import RunFolder, read_config
 
 logger = logging.getLogger("cosify")
@@ -190,8 +191,7 @@ def _folder(accelerator: Any, args: RunArguments, name: str, record: DataRecord)
         if args.resume is not None:
             made.append(RunFolder.open(args.resume))
         else:
-            named = f"{datetime.now(timezone.utc):%Y%m%d-%H%M%S}-{Path(args.data).name}-{name}"
-            path = Path(args.output) if args.output is not None else Path("runs") / named
+            path = new_output(args.output, args.data, name)
             config = _config(args, accelerator.num_processes, record)
             made.append(RunFolder.create(path, config, overwrite=args.overwrite))
         return made[0].path, made[0].place

@@ -5,7 +5,7 @@ from typing import Any
 from torch import nn
 
 from cosify.errors import InputError
-from cosify.training.arguments import RunArguments
+from cosify.settings.training import RunArguments
 
 
 def check_sharding(args: RunArguments, accelerator: Any) -> None:

@@ -1,23 +1,25 @@
-"""Collect trained models under hub_cards/, and write their cards from the files that lie there.
+"""Write model cards from the files of runs, or a form for facts.
 
-    python scripts/cards.py
-    python scripts/cards.py --init FACTS
-    python scripts/cards.py --name resnet18_cifar.cos_ls_cifar100 --run RUN --facts FACTS --half
-    python scripts/evaluate.py LS=hub_cards/resnet18_cifar.cos_ls_cifar100 --data DATA --output FOLDER
-    python scripts/cards.py --name resnet18_cifar.cos_ls_cifar100 --evaluation FOLDER --title LS
-    python scripts/finetune.py --model hub_cards/resnet18_cifar.cos_ls_cifar100 --data TASK --output RUN2
-    python scripts/cards.py --name resnet18_cifar.cos_ls_cifar100 --finetuned RUN2
+    cosify card                       write all cards anew
+    cosify card --init FACTS          a file to fill in with what no run knows
+    cosify card --name N --run RUN --facts FACTS
+    cosify card --name N --evaluation FOLDER --title LS
+    cosify card --name N --finetuned RUN2
 
-The first writes hub_cards/NAME/README.md anew for every model.  The second writes a file to fill in with facts, what no
-run knows: licences, limits, what it is for.  The third fills one folder: weights and config of the run's export, its
-settings, metrics and environment, and these facts.
-Evaluated and fine-tuned is what is shipped, and the others add that.  No number of a card is typed.
+FACTS are licences, limits, what it is for.  With --run one folder is filled: weights and config of the run's export,
+its settings, metrics and environment, and these facts.  Evaluated and fine-tuned is what is shipped:
+
+    cosify evaluate LS=hub_cards/N DATA --output FOLDER
+    cosify finetune hub_cards/N TASK --output RUN2
+
+and the last two add that.  No number of a card is typed.
 """
 
 import logging
 from dataclasses import dataclass
 from pathlib import Path
 
+from cosify.console import Command, set_up_logging
 from cosify.errors import InputError
 from cosify.settings import flag
 
@@ -28,14 +30,14 @@ logger = logging.getLogger("cosify")
 class CardArguments:
     """Settings."""
 
-    init: str | None = flag(None, "YAML file to begin, with all keys of the facts and a comment on each.")
+    init: str | None = flag(None, "Facts to begin: a YAML file of all keys, with comments.")
     name: str | None = flag(None, "Of one folder. Default: write all cards.")
     run: str | None = flag(None, "Run with an export, to collect.")
     facts: str | None = flag(None, "YAML file of what no run knows; with --run.")
     half: bool = flag(False, "Store matrices and filters in float16. Default: float32.")
-    evaluation: str | None = flag(None, "Output folder of scripts/evaluate.py, to add.")
+    evaluation: str | None = flag(None, "Result of cosify evaluate, to add.")
     title: str | None = flag(None, "Of the model in that evaluation.")
-    finetuned: str | None = flag(None, "Run of scripts/finetune.py from it, to add.")
+    finetuned: str | None = flag(None, "Run of cosify finetune from it, to add.")
     root: str = flag("hub_cards", "Folder of the models. Default hub_cards.")
 
 
@@ -43,7 +45,6 @@ def main(args: CardArguments) -> None:
     """Collect, add, or render."""
     from cosify.cards import add_evaluation, add_finetuned, collect, render_all
     from cosify.cards.facts import write_form
-    from cosify.command import set_up_logging
 
     set_up_logging()
     given = {name: getattr(args, name) is not None for name in ("run", "facts", "evaluation", "title", "finetuned")}
@@ -71,7 +72,4 @@ def main(args: CardArguments) -> None:
         )
 
 
-if __name__ == "__main__":
-    from cosify.command import run_main
-
-    run_main(main, CardArguments, __doc__)
+COMMAND = Command(main, CardArguments, __doc__)

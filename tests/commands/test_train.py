@@ -1,4 +1,4 @@
-"""scripts/train.py as users start it."""
+"""`cosify train` as users start it, and scripts/train.py under launchers."""
 
 import json
 import subprocess
@@ -63,7 +63,7 @@ def test_accelerate_launches_the_stock_baseline_into_a_new_folder(
 
 def test_errors_are_one_line_without_a_traceback(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("x")
-    done = started(SCRIPT, "--smoke", "--output", str(tmp_path))
+    done = started("-m", "cosify", "train", "--smoke", "--output", str(tmp_path))
     assert done.returncode == 1
     assert done.stderr.strip().startswith(f"error: run folder {tmp_path} holds ['notes.txt'], which no run has written")
     assert "Traceback" not in done.stderr
@@ -74,6 +74,6 @@ def test_a_broken_image_ends_the_program(tmp_path: Path) -> None:
     (data / "test" / "cat" / "0.png").write_bytes(b"junk")  # seen by the worker processes alone
     flags = ("--model-kwargs", "width=0.03125", "--batch-size", "8", "--epochs", "1", "--tracker", "none")
     workers = ("--set", "pipeline=workers", "num_workers=2")
-    done = started(SCRIPT, "--data", str(data), *flags, *workers, "--output", str(tmp_path / "run"))
+    done = started("-m", "cosify", "train", str(data), *flags, *workers, "--output", str(tmp_path / "run"))
     assert done.returncode == 1
     assert "image in row 0 of split 'test'" in done.stderr

@@ -15,9 +15,9 @@ import torch
 from torch.distributed.checkpoint.filesystem import FileSystemWriter
 from torch.distributed.checkpoint.metadata import Metadata, TensorProperties, TensorStorageMetadata
 
+from cosify.console.parse import from_run
 from cosify.training import TrainArguments, read_metrics, train
-from cosify.training.parse import from_run
-from cosify.training.tensors_only import tensors_only
+from cosify.training.safe_pickle import tensors_only
 from tests.training.resume_worker import ARGUMENTS
 
 

@@ -1,22 +1,23 @@
-"""Linear probe: multinomial logistic regression on the frozen features of a backbone, the protocol of Table 4.
+"""Linear probe: a linear classifier on a backbone's frozen features.
 
-See that everything works, in seconds:
+    cosify probe resnet18_cifar.cos_60_cifar100 FOLDER
+    cosify probe RUN FOLDER
+    cosify probe resnet50 FOLDER
 
-    python scripts/linear_probe.py --smoke
-
-From the run folder (or its export/) of scripts/train.py, a folder of cosify.save, the hub, or timm:
-
-    python scripts/linear_probe.py --model RUN --data FOLDER
-    python scripts/linear_probe.py --model hf-hub:ORG/NAME --data FOLDER
-    python scripts/linear_probe.py --model resnet50 --data FOLDER
+The protocol, logistic regression, is that of the paper's Table 4.  MODEL is a run of `cosify train` (or its export/),
+a folder of cosify.save, hf-hub:ORG/NAME, or a timm name.
 
 Several processes share the feature pass; the main one fits:
 
-    accelerate launch --multi_gpu --num_processes 2 scripts/linear_probe.py --model RUN --data FOLDER
-    torchrun --nproc_per_node 2 scripts/linear_probe.py --model RUN --data FOLDER
+    accelerate launch -m cosify probe MODEL FOLDER
+    torchrun --nproc-per-node 2 -m cosify probe MODEL FOLDER
+
+See that everything works, in seconds:
+
+    cosify probe --smoke
 
 Features are those of evaluation mode, without augmentation, standardised with mean and deviation of the training split.
-Lambda is chosen on a held-out part of it, the test split looked at once.  The folder named by --output then holds
+Lambda is chosen on a held-out part of it, the test split looked at once.  The folder of the result then holds
 config.json, environment.json, metrics.jsonl and the features.
 """
 
@@ -25,6 +26,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from cosify.console import Command, set_up_logging, show, two_columns
 from cosify.settings import flag
 
 logger = logging.getLogger("cosify")
@@ -34,8 +36,8 @@ logger = logging.getLogger("cosify")
 class ProbeArguments:
     """Settings of one probe."""
 
-    model: str = flag("", "Run folder, folder, hf-hub:ORG/NAME or timm name. Needed, except with --smoke.")
-    data: str = flag("digits", "As in scripts/train.py. Default: scikit-learn's digits.")
+    model: str = flag("", "The backbone. Needed, except with --smoke.")
+    data: str = flag("digits", "Images, as of cosify train. Default: scikit-learn's digits.")
     image_column: str | None = flag(None, "Column of images. Default: the only one.")
     label_column: str | None = flag(None, "Column of labels. Default: the only one.")
     image_size: int | None = flag(None, "Side in pixels. Default: the backbone's own.")
@@ -43,11 +45,11 @@ class ProbeArguments:
     batch_size: int = flag(256, "Images of a batch on each process. Default 256.")
     num_workers: int | None = flag(None, "Processes that decode. Default: by cores.")
     scaling: Literal["standardize", "raw", "l2"] = flag(
-        "standardize", "Of features; compare backbones under one alone. Default standardize."
+        "standardize", "Of features. Compare backbones under one alone. Default standardize."
     )
     hold_out: float = flag(0.2, "Share of the training split to choose lambda. Default .2.")
     seed: int = flag(0, "Of the held-out part. Default 0.")
-    output: str = flag("runs/probe", "Folder of the result. Default runs/probe.")
+    output: str | None = flag(None, "Folder of the result. Default: a new runs/DATE-DATA-MODEL-probe.")
     overwrite: bool = flag(False, "Replace an earlier result there. Default: refuse.")
     smoke: bool = flag(False, "Random features of synthetic images. Default: off.")
 
@@ -57,9 +59,9 @@ def main(args: ProbeArguments) -> None:
     import torch
     from accelerate import Accelerator
 
-    from cosify.command import set_up_logging, show
     from cosify.data import Shard, load_splits
     from cosify.evaluation import FeaturePass, feature_bank, linear_probe
+    from cosify.folders import new_output
     from cosify.training import RunFolder
     from cosify.training.data_record import from_main
     from cosify.training.environment import describe_environment
@@ -79,7 +81,8 @@ def main(args: ProbeArguments) -> None:
     made: list[RunFolder] = []
 
     def make() -> Path:
-        made.append(RunFolder.create(args.output, config, overwrite=args.overwrite))
+        folder = new_output(args.output, args.data, f"{Path(args.model).name or 'smoke'}-probe")
+        made.append(RunFolder.create(folder, config, overwrite=args.overwrite))
         made[0].write_environment(describe_environment(accelerator.device, shard.world_size))
         return made[0].path
 
@@ -100,27 +103,25 @@ def main(args: ProbeArguments) -> None:
     )
     made[0].append_metrics({"kind": "probe", "step": 0, **asdict(result)})
     made[0].put_in_place()
-    show(summary(result, args.output))
+    show(two_columns("linear probe", summary(result, made[0].path)))
 
 
-def summary(result: Any, folder: str) -> Any:
-    """Return the table that ends the run."""
-    from rich.table import Table
-
-    table = Table(show_header=False, title="linear probe")
-    for name, value in {
+def summary(result: Any, folder: Path) -> dict[str, Any]:
+    """Return the rows of the table that ends the run."""
+    return {
         "test accuracy": f"{result.top1:.2%} of {result.num_test}",
         "mean over classes": f"{result.mean_per_class:.2%} of {result.num_test_classes} classes",
         "lambda": f"{result.best_lambda:.3g}, of {len(result.lambdas)} on {result.num_validation} held-out images",
         "features": result.scaling,
         "converged": "yes" if result.converged else "no",
         "folder": folder,
-    }.items():
-        table.add_row(name, value)
-    return table
+    }
 
 
-if __name__ == "__main__":
-    from cosify.command import run_main
-
-    run_main(main, ProbeArguments, __doc__)
+COMMAND = Command(
+    main,
+    ProbeArguments,
+    __doc__,
+    words=("model", "data"),
+    shown=("model", "data", "image_size", "limit_train", "batch_size", "scaling", "output", "overwrite"),
+)

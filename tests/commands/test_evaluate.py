@@ -1,10 +1,11 @@
-"""scripts/evaluate.py, scan.py and reproduce.py as users start them."""
+"""`cosify evaluate`, `cosify scan` and scripts/reproduce.py."""
 
 import base64
 import json
 import re
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,12 @@ import torch
 import yaml
 
 import cosify
+from cosify.commands import evaluate, scan
 from cosify.data import load_splits
 from cosify.evaluation import FeatureBank, assess, scan_bank, verdict
 from cosify.plots.examples import data_uri
 from cosify.training import TrainArguments, train
-from cosify.training.parse import with_flags
-from scripts import evaluate, reproduce, scan
+from scripts import reproduce
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +89,7 @@ def test_a_report_of_two_models(run: Path, tmp_path: Path) -> None:
     assert decision.score == pytest.approx(float(in_batch), rel=1e-5)  # float32, of one image and of many
 
     made = (tmp_path / "banks" / "LS" / "test" / "bank.json").stat().st_mtime_ns
-    evaluate.main(arguments)
+    evaluate.main(replace(arguments, overwrite=True))
     assert (tmp_path / "banks" / "LS" / "test" / "bank.json").stat().st_mtime_ns == made
     assert json.loads((tmp_path / "evaluation.json").read_text(encoding="utf-8")) == record
 
@@ -164,12 +165,17 @@ def test_a_scan_says_what_the_bank_does(run: Path, tmp_path: Path) -> None:
     assert (tmp_path / "kappa.png").stat().st_size > 1000
 
 
-def test_words_before_the_flags() -> None:
-    assert with_flags(["m", "d", "--limit", "3"], ("model", "data")) == ["--model", "m", "--data", "d", "--limit", "3"]
-    assert with_flags(["m"], ("model", "data")) == ["--model", "m"]
-    assert with_flags(["a", "b", "--data", "d"], ("models",)) == ["--models", "a", "b", "--data", "d"]
-    assert with_flags(["--smoke"], ("models",)) == ["--smoke"]
-    assert with_flags(["a", "--x"], ()) == ["a", "--x"]
+def test_results_that_are_there_are_replaced_only_when_asked(run: Path, tmp_path: Path) -> None:
+    args = scan.ScanArguments(model=str(run), data="digits:train", limit=32, output=str(tmp_path))
+    scan.main(args)
+    with pytest.raises(FileExistsError, match=r"holds an earlier result, .* or pass --overwrite to replace it"):
+        scan.main(args)
+    scan.main(replace(args, overwrite=True))
+
+
+def test_a_model_in_the_place_of_the_images_is_named(run: Path) -> None:
+    with pytest.raises(ValueError, match=rf"{run} is a model, expected images as the last word"):
+        evaluate.main(evaluate.EvaluateArguments(models=["m"], data=str(run)))
 
 
 PAPER = yaml.safe_load((reproduce.SCRIPTS / "paper.yaml").read_text(encoding="utf-8"))

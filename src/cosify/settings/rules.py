@@ -1,10 +1,7 @@
-"""Settings of a command: fields of a frozen dataclass, with a help text and, where the type says too little, a rule.
-
-A flag stands on the command line; a key in a recipe alone, or after `--set`.
-"""
+"""Fields with their rules: a flag stands on the command line; a key in a recipe alone, or after `--set`."""
 
 from collections.abc import Callable
-from dataclasses import Field, dataclass, field, fields
+from dataclasses import MISSING, Field, dataclass, field, fields
 from typing import Any, Literal, get_args, get_origin
 
 from cosify.errors import InputError
@@ -45,6 +42,11 @@ def _setting(default: Any, metadata: dict[str, Any], rule: Rule | None) -> Any:
 def is_key(entry: Field[Any]) -> bool:
     """Return whether a field is a key of a recipe, without a flag."""
     return bool(entry.metadata.get("key", False))
+
+
+def default_of(entry: Field[Any]) -> Any:
+    """Return the default of a field."""
+    return entry.default if entry.default_factory is MISSING else entry.default_factory()
 
 
 def check(settings: Any) -> None:

@@ -1,22 +1,23 @@
-"""Scan a pretrained classifier for kappa, without training it: which kappa to take for what, and why.
+"""Say which kappa suits a pretrained classifier, without training it.
 
-    python scripts/scan.py --smoke
-    python scripts/scan.py resnet50 FOLDER
-    python scripts/scan.py efficientnet-lite0 uoft-cs/cifar100 --limit 1000
-    python scripts/scan.py RUN digits:train
+    cosify scan resnet50 FOLDER
+    cosify scan efficientnet-lite0 uoft-cs/cifar100 --limit 1000
+    cosify scan RUN digits:train
 
 MODEL is a run folder, a folder of cosify.save, timm or transformers, hf-hub:ORG/NAME, ORG/NAME of transformers, or a
 timm name; stock softmax heads too.  DATA are images like those to train on; their labels count where they are the
-model's classes.  --output then holds scan.json, scan.md, kappa.png and the features.
+model's classes.  The folder of the result then holds scan.json, scan.md, kappa.png and the features, which are used
+again while model, data and transform are the same.  See that everything works, in seconds:
+
+    cosify scan --smoke
 """
 
 import logging
-import shlex
-import sys
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cosify.console import Command, set_up_logging, show_markdown, typed
 from cosify.settings import flag
 
 if TYPE_CHECKING:
@@ -29,15 +30,16 @@ logger = logging.getLogger("cosify")
 class ScanArguments:
     """Settings of one scan."""
 
-    model: str = flag("", "The classifier; the first word on the line.")
-    data: str = flag("digits", "DATA or DATA:SPLIT, the second word. Default: digits.")
+    model: str = flag("", "The classifier. Needed, except with --smoke.")
+    data: str = flag("digits", "Images, DATA or DATA:SPLIT. Default: digits.")
     limit: int = flag(1000, "Images to look at, drawn at random. Default 1000.")
     image_column: str | None = flag(None, "Column of images. Default: the only one.")
     label_column: str | None = flag(None, "Column of labels. Default: the only one.")
     image_size: int | None = flag(None, "Side in pixels. Default: the model's own.")
     batch_size: int = flag(16, "Images of a batch. Default 16: a CPU needs twice the time for 64 of 224 px.")
     num_workers: int | None = flag(None, "Processes that decode. Default: by cores.")
-    output: str = flag("runs/scan", "Folder of the result. Default runs/scan.")
+    output: str | None = flag(None, "Folder of the result. Default: a new runs/DATE-DATA-MODEL-scan.")
+    overwrite: bool = flag(False, "Replace an earlier result there. Default: refuse.")
     smoke: bool = flag(False, "A small random model on synthetic images. Default: off.")
 
 
@@ -46,20 +48,20 @@ def main(args: ScanArguments) -> None:
     import torch
     from rich import get_console
 
-    from cosify.command import set_up_logging, show_markdown
     from cosify.data import load_images
     from cosify.evaluation import FeaturePass, check_label_names, feature_bank, scan_bank
     from cosify.files import write_json, write_whole
-    from cosify.folders import refuse_results_of_others
+    from cosify.folders import new_output, refuse_results
     from cosify.plots import plot_kappa_histogram
     from cosify.training.environment import describe_environment
     from cosify.training.opener import open_model
 
     set_up_logging()
-    output = Path(args.output)
-    refuse_results_of_others(output / "scan.json", ("scan.md", "kappa.png"))
     if args.smoke:
         args = replace(args, data="synthetic")
+    name = Path(args.model).name or "smoke"
+    output = new_output(args.output, args.data, f"{name}-scan")
+    refuse_results(output / "scan.json", ("scan.md", "kappa.png"), overwrite=args.overwrite)
     device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
     assert device is not None
     model, preprocessing = open_model(args.model, args.image_size, smoke=args.smoke)
@@ -69,14 +71,13 @@ def main(args: ScanArguments) -> None:
     bank = feature_bank(model.to(device), images.only("test", args.limit), preprocessing, output / "bank", run)
     scan = scan_bank(bank)
     record = {
-        "command": shlex.join(["python", "scripts/scan.py", *sys.argv[1:]]),
+        "command": typed("scan"),
         "environment": describe_environment(device, 1),
         **asdict(scan),
     }
     write_json(output / "scan.json", record)
     text = markdown(args, scan)
     write_whole(output / "scan.md", text)
-    name = Path(args.model).name or "smoke"
     plot_kappa_histogram({f"{name} on {Path(args.data).name}": bank.ls_kappa().numpy()}, output / "kappa.png")
     show_markdown(text)
     logger.info("files: %s", output)
@@ -116,7 +117,4 @@ def _deg(angle: float | None) -> str:
     return "not defined" if angle is None else f"{angle:.1f} deg"
 
 
-if __name__ == "__main__":
-    from cosify.command import run_main
-
-    run_main(main, ScanArguments, __doc__, positional=("model", "data"))
+COMMAND = Command(main, ScanArguments, __doc__, words=("model", "data"))

@@ -1,9 +1,9 @@
-"""Publish a model on the Hugging Face hub.  Without --push everything is checked and nothing is sent.
+"""Publish a model on the hub; without --push it is only checked.
 
-    python scripts/publish.py RUN --repo ORG/NAME
-    python scripts/publish.py FOLDER --repo ORG/NAME --push
-    python scripts/publish.py FOLDER --repo ORG/NAME --push --revision v2
-    python scripts/publish.py FOLDER --repo ORG/NAME --push --create_pr
+    cosify publish RUN ORG/NAME
+    cosify publish FOLDER ORG/NAME --push
+    cosify publish FOLDER ORG/NAME --push --revision v2
+    cosify publish FOLDER ORG/NAME --push --create-pr
 
 The folder is opened in timm and transformers, each with cosify and without, in processes of their own, and labels are
 compared; then config.json, model.safetensors, the card README.md, results and pictures go up as one commit.  The token
@@ -13,14 +13,13 @@ command: what is there is not sent again.
 
 import logging
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from cosify.console import Command, set_up_logging, show, two_columns
 from cosify.errors import InputError
 from cosify.settings import flag
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from cosify.hub import Publication
 
 logger = logging.getLogger("cosify")
@@ -30,8 +29,8 @@ logger = logging.getLogger("cosify")
 class PublishArguments:
     """Settings of one upload."""
 
-    model: str = flag("", "Run or folder of cosify.save; the first word on the line.")
-    repo: str = flag("", "OWNER/NAME on the hub; made if it is not there.")
+    model: str = flag("", "Run, or folder of cosify.save. Needed.")
+    repo: str = flag("", "On the hub, made if it is not there. Needed.")
     push: bool = flag(False, "Upload. Default: check and show only.")
     private: bool = flag(False, "Make a private repository. Default: public.")
     revision: str | None = flag(None, "Branch, made if it is not there. Default: main.")
@@ -42,13 +41,12 @@ class PublishArguments:
 def main(args: PublishArguments) -> None:
     """Check, show, upload."""
     from cosify.cards import check_card
-    from cosify.command import set_up_logging, show
     from cosify.hub import push
 
     set_up_logging()
     for name in ("model", "repo"):
         if not getattr(args, name):
-            raise InputError(f"{name} is missing; write scripts/publish.py FOLDER --repo OWNER/NAME")
+            raise InputError(f"{name} is missing; write cosify publish FOLDER OWNER/NAME")
     done = push(
         args.model,
         args.repo,
@@ -59,7 +57,7 @@ def main(args: PublishArguments) -> None:
         dry_run=not args.push,
         check=check_card,
     )
-    show(summary(done))
+    show(two_columns(done.repo_id, summary(done)))
     if done.commit is None:
         logger.info("nothing was sent; add --push to upload")
     else:
@@ -67,19 +65,10 @@ def main(args: PublishArguments) -> None:
         logger.info('a backbone of cosify: add "%s@%s" to published.json in hub_cards', done.repo_id, done.commit)
 
 
-def summary(done: "Publication") -> "Table":
-    """Return what was, or would be, uploaded."""
-    from rich.table import Table
-
-    table = Table(show_header=False, title=done.repo_id)
-    for reader in done.readers:
-        table.add_row(reader, "opens it and gives the same labels")
-    for name, size in done.files:
-        table.add_row(name, f"{size / 1e6:.2f} MB")
-    return table
+def summary(done: "Publication") -> dict[str, Any]:
+    """Return the rows of a table of what was, or would be, uploaded."""
+    readers = dict.fromkeys(done.readers, "opens it and gives the same labels")
+    return {**readers, **{name: f"{size / 1e6:.2f} MB" for name, size in done.files}}
 
 
-if __name__ == "__main__":
-    from cosify.command import run_main
-
-    run_main(main, PublishArguments, __doc__, positional=("model",))
+COMMAND = Command(main, PublishArguments, __doc__, words=("model", "repo"))

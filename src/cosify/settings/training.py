@@ -3,10 +3,9 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from cosify.data import Augment, Pipeline, check_transform
 from cosify.errors import InputError
-from cosify.heads import resolve_policy
-from cosify.settings import ABOVE_0, AT_LEAST_1, FROM_0, SHARE, Rule, check, flag, key, wrong
+from cosify.settings.rules import ABOVE_0, AT_LEAST_1, FROM_0, SHARE, Rule, check, flag, key, wrong
+from cosify.settings.transform import Augment, Pipeline, check_transform
 
 Head = Literal["cos", "linear"]
 Precision = Literal["no", "bf16", "fp16"]
@@ -14,11 +13,11 @@ Schedule = Literal["cosine", "step", "multistep", "poly", "constant"]
 Balance = Literal["none", "loss", "sampling"]
 Export = Literal["last", "best"]
 KAPPA_HELP = (
-    "ls, ml, rule, trainable, adacos, adacos-dynamic, or a fixed number above 0. kappa multiplies the cosine"
-    " (1 / temperature, no unit). Default: ls, the estimate of the paper's Eq. 11."
+    "A number, or how it is found, such as ls. kappa multiplies the cosine (1 / temperature, no unit): fixed, above 0,"
+    " or ls, ml, rule, trainable, adacos, adacos-dynamic. Default: ls, the estimate of the paper's Eq. 11."
 )
 BLOCKS_HELP = (
-    "What trains: all, head, or a number N for the head and the last N stages; batch norms of frozen ones stay as they"
+    "What trains: all, head, or the last N stages. With N the head does, too; batch norms of frozen stages stay as they"
     " are. Default: all."
 )
 BLOCKS = Rule(
@@ -33,9 +32,9 @@ class RunArguments:
 
     data: str = flag(
         "digits",
-        "digits, two-digits, synthetic, a folder with train.parquet and test.parquet, a folder with train/CLASS/*.png"
-        " and test/CLASS/*.png, or a data set id on the Hugging Face hub; DATA:SPLIT for one split, of which a fifth"
-        " tests. Default: the 1,797 digits of scikit-learn, which need no download.",
+        "A folder, a data set of the hub, or digits. A folder holds train/CLASS/*.png and test/CLASS/*.png, or"
+        " train.parquet and test.parquet; DATA:SPLIT is one split, of which a fifth tests. two-digits and synthetic are"
+        " made on the spot. Default: the 1,797 digits of scikit-learn, which need no download.",
     )
     image_column: str | None = flag(None, "Name of the column of images. Default: the only one of that type.")
     label_column: str | None = flag(None, "Name of the column of class indices. Default: the only ClassLabel column.")
@@ -69,7 +68,7 @@ class RunArguments:
     seed: int = flag(
         0, "Of weights, order and augmentation. Default 0.", Rule(lambda value: value >= 0, "a whole number from 0 on")
     )
-    output: str | None = flag(None, "Run folder. Default: runs/DATE-DATA-MODEL-KAPPA, new for every run.")
+    output: str | None = flag(None, "Run folder, else a new one under runs/. Default: runs/DATE-DATA-MODEL-KAPPA.")
     overwrite: bool = flag(False, "Replace an earlier run in the run folder. Default: refuse, so that none is lost.")
     resume: str | None = flag(
         None, "Run folder to go on with, with the settings of its config.json. Default: start a new run."
@@ -155,7 +154,8 @@ class RunArguments:
             raise InputError(
                 "compile is on with a margin, whose loss goes around the compiled forward; drop one of them"
             )
-        check_transform(self.transform)
+        if self.transform:
+            check_transform(self.transform)
 
     @property
     def has_margin(self) -> bool:
@@ -174,12 +174,12 @@ class TrainArguments(RunArguments):
 
     model: str | None = flag(
         None,
-        "Any timm model name. Default: a narrow resnet10t for the built-in sets (a stock architecture that opens"
+        "A timm model. Default: a narrow resnet10t for the built-in sets (a stock architecture that opens"
         " anywhere and trains in seconds), resnet18_cifar for other data.",
     )
     model_kwargs: list[str] = flag([], "Arguments of the model as key=value, for example width=0.25. Default: none.")
     pretrained: bool = flag(False, "Start from timm's pretrained weights. Default: from scratch, as in the paper.")
-    head: Head = flag("cos", "cos: cosine-softmax. linear: the model's own softmax head, the baseline. Default: cos.")
+    head: Head = flag("cos", "linear: the model's own softmax, the baseline. cos: cosine-softmax. Default: cos.")
     kappa: str = flag("ls", KAPPA_HELP)
 
     def __post_init__(self) -> None:
@@ -192,9 +192,11 @@ class FinetuneArguments(RunArguments):
     """Settings of a run from a published or local backbone."""
 
     model: str = flag(
-        "", "Folder that cosify.save or timm wrote, a timm model name, or hf-hub:ORG/NAME. Needed, except with --smoke."
+        "",
+        "A published backbone, run, folder, timm or hub name. A folder is one that cosify.save or timm wrote, a name on"
+        " the hub is hf-hub:ORG/NAME. Needed, except with --smoke.",
     )
-    head: Head = flag("linear", "Head for the new classes: linear (softmax) or cos. Default linear, as in the paper.")
+    head: Head = flag("linear", "For the new classes, linear is softmax. Default linear, as in the paper.")
     kappa: str = flag("ls", KAPPA_HELP)
     blocks: str = flag("all", BLOCKS_HELP, BLOCKS)
     lr: float = flag(0.01, "Peak learning rate. Default 0.01: a tenth of that from scratch.", ABOVE_0)
@@ -212,14 +214,15 @@ class CosifyArguments(RunArguments):
     """Settings of a run that gives a softmax-pretrained model a cosine head."""
 
     model: str = flag(
-        "", "timm model name (its pretrained weights are used), efficientnet-lite0 for the weights of the extra"
-        " cosify[demo], a folder, or hf-hub:ORG/NAME. Needed, except with --smoke."
-    )  # fmt: skip
+        "",
+        "A softmax model: timm name, run, folder or hub name. timm's pretrained weights are used; a name on the hub is"
+        " hf-hub:ORG/NAME; efficientnet-lite0 has the weights of the extra cosify[demo]. Needed, except with --smoke.",
+    )
     kappa: str = flag("ls", KAPPA_HELP)
     blocks: str = flag("all", BLOCKS_HELP, BLOCKS)
     max_drop: float = flag(
         0.05,
-        "Stop when accuracy falls this far below the model's own, in [0, 1]. Default 0.05. 1 for never.",
+        "Stop when accuracy falls so far. Below that of the softmax model, in [0, 1]; 1 is never. Default 0.05.",
         SHARE,
     )
     lr: float = flag(0.01, "Peak learning rate. Default 0.01: a tenth of that from scratch.", ABOVE_0)
@@ -243,4 +246,7 @@ def check_head(head: Any, kappa: str, has_margin: bool) -> None:
         raise InputError(f"kappa is {kappa!r} with head linear, which has no kappa; use head cos or drop kappa")
     if head == "linear" and has_margin:
         raise InputError("a margin is set with head linear, which has no cosine; use head cos or drop the margin")
-    resolve_policy(kappa_policy(kappa))
+    if head == "cos":
+        from cosify.heads import resolve_policy  # with it comes torch, which --help does not wait for
+
+        resolve_policy(kappa_policy(kappa))

@@ -1,20 +1,16 @@
-"""From the command line, a recipe file and an earlier run's config.json to checked settings: any dataclass of flags."""
+"""From words and flags, a recipe file and an earlier run's config.json to checked settings."""
 
 import argparse
 import difflib
-import json
-import shlex
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, Field, asdict, fields
-from itertools import takewhile
+from dataclasses import Field, fields
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
 from cosify.errors import InputError
 from cosify.settings import is_key
-from cosify.training.run_folder import read_config
 
 Settings = TypeVar("Settings")
 # What other programs call a setting, where no spelling is near ours.
@@ -37,10 +33,10 @@ ABBREVIATED = {
 def parse_arguments(
     kind: type[Settings],
     arguments: Sequence[str] | None = None,
-    description: str | None = None,
-    positional: Sequence[str] = (),
+    program: str | None = None,
+    words: Sequence[str] = (),
 ) -> Settings:
-    """Read the flags of a command.
+    """Read the words and flags of a command.
 
     A command with keys also reads a YAML file that `--config` names, and `--set key=value`; `--set` and flags win over
     the file, and with `--resume RUN` all settings are those of that run.
@@ -48,24 +44,25 @@ def parse_arguments(
     Args:
         kind: the command's settings.
         arguments: what follows the program's name; None for those of this process.
-        description: shown by `--help`.
-        positional: flags that words before the first flag stand for, one each, the rest for the last.
+        program: its name, for messages.
+        words: settings that are given as words, in this order; a list takes all words but those of the settings after
+            it.  Each may be given as a flag instead.
 
     Returns:
-        The checked settings.  A wrong flag, key or value ends the program with a message, as argparse does.
+        The checked settings.  A wrong word, flag, key or value ends the program with a message, as argparse does.
     """
-    parser = _parser(kind, description)
-    words = with_flags(sys.argv[1:] if arguments is None else arguments, positional)
-    found, unknown = parser.parse_known_args(words)
+    parser = _parser(kind, program)
+    arguments = [_hyphens(each) for each in (sys.argv[1:] if arguments is None else arguments)]
+    found, unknown = parser.parse_known_intermixed_args(arguments)
     given = vars(found)
     try:
         if unknown:
-            advice = _suggest(unknown[0].strip("-"), kind)
-            raise InputError(f"unknown flags {unknown}, expected those listed by --help; {advice}")
+            raise InputError(f"unknown flag {unknown[0]}, expected one of --help-all; {_suggest(unknown[0], kind)}")
+        given.update(_from_words(given.pop("words", []), words, kind, given))
         if not any(map(is_key, _fields(kind))):
             return kind(**given)
         if given.get("resume") is not None:
-            others = [f"--{name.replace('_', '-')}" for name in given if name != "resume"]
+            others = [_flag(name) for name in given if name != "resume"]
             if others:
                 raise InputError(
                     f"resume takes every setting from the run's config.json, but {others} came too, expected --resume"
@@ -79,37 +76,53 @@ def parse_arguments(
         parser.error(str(error))
 
 
-def with_flags(arguments: Sequence[str], positional: Sequence[str]) -> list[str]:
-    """Return the arguments with a flag before each of the words that come first."""
-    words = list(takewhile(lambda word: not word.startswith("-"), arguments)) if positional else []
-    single, last = words[: len(positional) - 1], words[len(positional) - 1 :]
-    flags = [text for name, word in zip(positional, single, strict=False) for text in (f"--{name}", word)]
-    return [*flags, *([f"--{positional[-1]}", *last] if last else []), *arguments[len(words) :]]
+def _hyphens(argument: str) -> str:
+    """Return a flag with hyphens, as it is listed: other programs write --batch_size."""
+    name, equals, value = argument.partition("=")
+    return name.replace("_", "-") + equals + value if name.startswith("--") else argument
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def _from_words(found: list[str], words: Sequence[str], kind: Any, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings that words stand for; those that came as flags have none."""
+    lists = {entry.name for entry in _fields(kind) if get_origin(entry.type) is list}
+    free = [name for name in words if name not in given]
+    settings: dict[str, Any] = {}
+    left = list(found)
+    for position, name in enumerate(free):
+        if name in lists:
+            count = max(1, len(left) - len(free[position + 1 :]))
+            settings[name], left = left[:count], left[count:]
+        elif left:
+            settings[name] = left.pop(0)
+    if left:
+        expected = " ".join(name.upper() for name in free) or "flags alone"
+        raise InputError(f"the words {found} came, expected {expected}; see --help-all")
+    return {name: value for name, value in settings.items() if value}
 
 
 def _fields(kind: Any) -> tuple[Field[Any], ...]:
     return fields(kind)
 
 
-def _parser(kind: type, description: str | None) -> argparse.ArgumentParser:
+def _parser(kind: type, program: str | None) -> argparse.ArgumentParser:
     """Return the parser of a command; it gives what stands on the line alone, without defaults."""
-    keys = [entry for entry in _fields(kind) if is_key(entry)]
     parser = argparse.ArgumentParser(
-        description=description,
-        epilog="\n".join(["keys of a recipe file and of --set:", *(f"  {e.name}: {e.metadata['help']}" for e in keys)])
-        if keys
-        else None,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        argument_default=argparse.SUPPRESS,
+        program, usage=f"{program or '%(prog)s'} --help", add_help=False, argument_default=argparse.SUPPRESS,
         allow_abbrev=False,
-    )
+    )  # fmt: skip
+    parser.add_argument("words", nargs="*")
     for entry in _fields(kind):
         if not is_key(entry):
-            names = dict.fromkeys([f"--{entry.name}", f"--{entry.name.replace('_', '-')}"])
-            parser.add_argument(*names, help=entry.metadata["help"].replace("%", "%%"), **_reading(entry.type))
-    if keys:
-        parser.add_argument("--config", help="YAML file of settings, keys as flags and below. Default: none.")
-        parser.add_argument("--set", nargs="+", metavar="KEY=VALUE", help="Keys of a recipe. Default: none.")
+            parser.add_argument(_flag(entry.name), **_reading(entry.type))
+            if entry.type is bool:
+                parser.add_argument(_flag(f"no_{entry.name}"), dest=entry.name, action="store_false")
+    if any(map(is_key, _fields(kind))):
+        parser.add_argument("--config")
+        parser.add_argument("--set", nargs="+")
     return parser
 
 
@@ -120,7 +133,7 @@ def _reading(expected: Any) -> dict[str, Any]:
         return {"choices": get_args(kind)}
     if get_origin(kind) is list:
         return {"nargs": "+", "type": get_args(kind)[0]}
-    return {"nargs": "?", "const": True, "type": _truth} if kind is bool else {"type": kind}
+    return {"action": "store_true"} if kind is bool else {"type": kind}
 
 
 def _parts(expected: Any) -> tuple[Any, ...]:
@@ -128,29 +141,23 @@ def _parts(expected: Any) -> tuple[Any, ...]:
     return get_args(expected) if get_origin(expected) is UnionType else (expected,)
 
 
-def _truth(text: str) -> bool:
-    if text.lower() in ("true", "yes", "1"):
-        return True
-    if text.lower() in ("false", "no", "0"):
-        return False
-    raise argparse.ArgumentTypeError(f"{text!r} is neither true nor false")
-
-
 def from_run(kind: type[Settings], run: Path) -> Settings:
     """Return the settings of an earlier run, set to resume it.
 
     Args:
-        kind: the script's settings.
+        kind: the command's settings.
         run: run folder.
 
     Raises:
         ValueError: if it is no run folder, of another script, or of another version.
     """
+    from cosify.training.run_folder import read_config
+
     config = read_config(run)
     if config["script"] != kind.__name__:
         raise InputError(
-            f"run folder {run} was written with {config['script']}, expected {kind.__name__}; resume it with the script"
-            " that began it"
+            f"run folder {run} was written with {config['script']}, expected {kind.__name__}; resume it with the"
+            " command that began it"
         )
     if not isinstance(config["arguments"], dict):
         raise InputError(f"arguments in {run / 'config.json'} is no mapping, expected the settings of a run")
@@ -199,7 +206,7 @@ def _pairs(pairs: Sequence[str], kind: type) -> dict[str, Any]:
         if not equals:
             raise InputError(f"--set has {pair!r}, expected key=value, for example label_smoothing=0.1")
         if key not in {entry.name for entry in _fields(kind) if is_key(entry)}:
-            raise InputError(f"--set has {key!r}, expected a key of --help's list; {_suggest(key, kind)}")
+            raise InputError(f"--set has {key!r}, expected a key that --help-all lists; {_suggest(key, kind)}")
         try:
             settings[key] = yaml.safe_load(value)
         except yaml.YAMLError as error:
@@ -248,48 +255,21 @@ def _as_type(key: str, value: Any, expected: Any, where: str) -> Any:
         value = str(value) if get_origin(expected) is not Literal else value
     if not fine:
         raise InputError(
-            f"{key} in {where} is {value!r}, expected {getattr(expected, '__name__', expected)}; see --help"
+            f"{key} in {where} is {value!r}, expected {getattr(expected, '__name__', expected)}; see --help-all"
         )
     return value
 
 
 def _suggest(name: str, kind: type) -> str:
     names = [entry.name for entry in _fields(kind)]
-    given = name.split("=")[0].replace("-", "_").lower()
+    given = name.strip("-").split("=")[0].replace("-", "_").lower()
     initials = ["".join(word[0] for word in given.split("_") if word)]  # learning_rate: lr
     short = [name for name in names if name == ABBREVIATED.get(given) or name in initials]
     close = short or difflib.get_close_matches(given, names, 1)
-    return f"did you mean {close[0]}?" if close else "check the spelling"
+    if not close:
+        return "check the spelling"
+    return f"did you mean {_flag(close[0]) if name.startswith('--') else close[0]}?"
 
 
 def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())
-
-
-def resolved(args: Any) -> dict[str, Any]:
-    """Return the settings as config.json stores them, without those that say only how this run was started."""
-    return {key: value for key, value in asdict(args).items() if key not in ("resume", "overwrite", "output")}
-
-
-def command_line(script: str, kind: type, arguments: Mapping[str, Any]) -> str:
-    """Return the command that gives a run's settings, without those that are defaults.
-
-    Args:
-        script: its path.
-        kind: the script's settings.
-        arguments: of a run's config.json.
-    """
-    flags, keys = [], []
-    for entry in _fields(kind):
-        if entry.name not in arguments:
-            continue
-        value = arguments[entry.name]
-        default = entry.default if entry.default_factory is MISSING else entry.default_factory()
-        if value == default:
-            continue
-        if is_key(entry):
-            keys.append(f"{entry.name}={json.dumps(value)}")
-        else:
-            words = [] if value is True else value if isinstance(value, list) else [str(value)]
-            flags += [f"--{entry.name.replace('_', '-')}", *words]
-    return shlex.join(["python", script, *flags, *(["--set", *keys] if keys else [])])

@@ -6,7 +6,7 @@ from typing import Any
 from cosify.models import convert
 from cosify.models.network_identity import model_digest
 from cosify.models.stage_freezing import freeze_stages
-from cosify.training.arguments import FinetuneArguments, kappa_policy
+from cosify.settings.training import FinetuneArguments, kappa_policy
 from cosify.training.loop import fit
 from cosify.training.opener import open_model
 from cosify.training.result import TrainResult

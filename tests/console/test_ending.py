@@ -6,10 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from cosify.command import one_line_errors, run_main
-from cosify.errors import InputError
-from cosify.training.cosify_pretrained import AccuracyDroppedError
-from cosify.training.interrupt import Interrupted
+from cosify.console import Command, one_line_errors
+from cosify.errors import AccuracyDroppedError, InputError, Interrupted
 
 
 @pytest.mark.parametrize(
@@ -49,6 +47,6 @@ def test_commands_end_so(monkeypatch: pytest.MonkeyPatch) -> None:
     def failing(_: Nothing) -> None:
         raise InputError("mend it")
 
-    monkeypatch.setattr(sys, "argv", ["command"])
+    monkeypatch.setattr(sys, "argv", ["program"])
     with pytest.raises(SystemExit, match="error: mend it"):
-        run_main(failing, Nothing, None)
+        Command(failing, Nothing, "").run()

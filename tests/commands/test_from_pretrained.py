@@ -1,4 +1,4 @@
-"""finetune.py, cosify_pretrained.py and linear_probe.py as users start them, from the export of a run."""
+"""`cosify finetune`, `adapt` and `probe` from the export of a run."""
 
 import json
 import subprocess
@@ -9,7 +9,8 @@ import pytest
 import torch
 
 import cosify
-from cosify.command import export
+from cosify.console.training import export
+from cosify.errors import AccuracyDroppedError
 from cosify.evaluation import FeatureBank
 from cosify.training import (
     CosifyArguments,
@@ -21,7 +22,6 @@ from cosify.training import (
     read_metrics,
     train,
 )
-from cosify.training.cosify_pretrained import AccuracyDroppedError
 from tests.processes import ROOT, environment, python, run_python
 
 
@@ -88,7 +88,7 @@ def test_cosify_other_classes_gets_a_new_classifier(softmax_run: Path, tmp_path:
 def test_cosine_models_are_not_cosified_again(softmax_run: Path, tmp_path: Path) -> None:
     model = cosify.convert(cosify_start(softmax_run), kappa="ls")
     cosify.save(model, tmp_path / "cos")
-    with pytest.raises(ValueError, match=r"has a cosine head already, expected a softmax one; use finetune"):
+    with pytest.raises(ValueError, match=r"has a cosine head already, expected a softmax one; use cosify finetune"):
         cosify_pretrained(CosifyArguments(model=str(tmp_path / "cos"), data="synthetic"))
 
 
@@ -124,10 +124,7 @@ def test_finetune_replaces_the_head_and_freezes(softmax_run: Path, tmp_path: Pat
 
 
 def test_probe_of_an_export(softmax_run: Path, tmp_path: Path) -> None:
-    script = str(ROOT / "scripts" / "linear_probe.py")
-    printed = run_python(
-        script, "--model", str(softmax_run), "--data", "synthetic", "--output", str(tmp_path / "probe")
-    )
+    printed = run_python("-m", "cosify", "probe", str(softmax_run), "synthetic", "--output", str(tmp_path / "probe"))
     assert "test accuracy" in printed
     (record,) = read_metrics(tmp_path / "probe", "probe")
     assert record["top1"] > 0.9
@@ -136,17 +133,17 @@ def test_probe_of_an_export(softmax_run: Path, tmp_path: Path) -> None:
     assert FeatureBank.open(tmp_path / "probe" / "features" / "test").info.num_samples == 100
 
 
-OTHERS = [pytest.param(name, marks=pytest.mark.slow) for name in ("cosify_pretrained", "linear_probe")]
+OTHERS = [pytest.param(name, marks=pytest.mark.slow) for name in ("adapt", "probe")]
 
 
 @pytest.mark.parametrize("name", ["finetune", *OTHERS])
 def test_a_missing_model_is_one_line(name: str, tmp_path: Path) -> None:
     for arguments, message in (
         ([], "model is missing, expected a folder"),
-        (["--model", "no_such"], "no_such is neither a folder here, nor a published backbone"),
+        (["no_such"], "no_such is neither a folder here, nor a published backbone"),
     ):
         done = subprocess.run(
-            [python(), str(ROOT / "scripts" / f"{name}.py"), *arguments],
+            [python(), "-m", "cosify", name, *arguments],
             env=environment(), cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False,
         )  # fmt: skip
         assert done.returncode == 1

@@ -8,15 +8,15 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from cosify.errors import InputError
+from cosify.errors import AccuracyDroppedError, InputError
 from cosify.functional import ls_kappa
 from cosify.heads.kappa_statistics import KappaStatistics, KappaSummary
 from cosify.models import convert, find_heads, in_evaluation, linear_classifier
 from cosify.models.classifiers import num_classes_of
 from cosify.models.stage_freezing import freeze_stages
-from cosify.training.arguments import CosifyArguments, kappa_policy
-from cosify.training.evaluate import Evaluation, evaluate
-from cosify.training.finetune import blocks_of
+from cosify.settings.training import CosifyArguments, kappa_policy
+from cosify.training.evaluation import Evaluation, evaluate
+from cosify.training.fine_tuning import blocks_of
 from cosify.training.loop import fit
 from cosify.training.opener import open_model
 from cosify.training.progress import logger
@@ -25,10 +25,6 @@ from cosify.training.session import Session, smoke_settings
 
 SCANNED = 2048  # training images whose kappa* under the start weights is reported
 BATCH = 256
-
-
-class AccuracyDroppedError(RuntimeError):
-    """Accuracy fell further below that of the softmax model than was allowed."""
 
 
 def cosify_pretrained(args: CosifyArguments) -> TrainResult:
@@ -50,7 +46,7 @@ def cosify_pretrained(args: CosifyArguments) -> TrainResult:
     args = smoke_settings(args)
     model, preprocessing = open_model(args.model, args.image_size, smoke=args.smoke, seed=args.seed)
     if find_heads(model):
-        raise InputError(f"model {args.model!r} has a cosine head already, expected a softmax one; use finetune.py")
+        raise InputError(f"model {args.model!r} has a cosine head already, expected a softmax one; use cosify finetune")
     session = Session.open(args, f"{Path(args.model).name}-{args.kappa}", preprocessing)
     device, num_classes = session.accelerator.device, len(session.data.label_names)
     base = None

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
+from cosify.console import parse_arguments
 from cosify.errors import InputError
 from cosify.settings import AT_LEAST_1, SHARE, check, flag, key
-from cosify.training import parse_arguments
 
 
 @dataclass(frozen=True)
@@ -29,11 +29,14 @@ class Command:
         ([], Command()),
         (["m", "--num-images", "3"], Command("m", 3)),
         (["--num_images", "3", "--quick", "--model", "m"], Command("m", 3, quick=True)),
-        (["--sizes", "1", "2", "--quick", "false"], Command(sizes=[1, 2])),
+        (["--sizes", "1", "2", "--quick", "--no-quick"], Command(sizes=[1, 2])),
+        (["--quick", "m"], Command("m", quick=True)),
+        (["--num-images", "3", "m"], Command("m", 3)),
+        (["--num-images=3", "--sizes", "1"], Command(num_images=3, sizes=[1])),
     ],
 )
 def test_words_and_flags(words: list[str], expected: Command) -> None:
-    assert parse_arguments(Command, words, positional=("model",)) == expected
+    assert parse_arguments(Command, words, words=("model",)) == expected
 
 
 @pytest.mark.parametrize(
@@ -42,10 +45,10 @@ def test_words_and_flags(words: list[str], expected: Command) -> None:
         (["--num-images", "0"], "num_images is 0, expected at least 1, or nothing; change --num-images"),
         (
             ["--num-image", "1"],
-            "unknown flags ['--num-image', '1'], expected those listed by --help; did you mean num_",
+            "unknown flag --num-image, expected one of --help-all; did you mean --num-images?",
         ),
-        (["--quick", "perhaps"], "'perhaps' is neither true nor false"),
-        (["--config", "x"], "unknown flags ['--config', 'x']"),
+        (["--quick", "m"], "the words ['m'] came, expected flags alone; see --help"),
+        (["--config", "x"], "unknown flag --config"),
     ],
 )
 def test_wrong_flags(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -55,10 +58,27 @@ def test_wrong_flags(words: list[str], message: str, capsys: pytest.CaptureFixtu
     assert message in capsys.readouterr().err
 
 
-def test_help_shows_percent_signs(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        parse_arguments(Command, ["--help"], "what it does")
-    assert "100 % of them" in capsys.readouterr().out
+@dataclass(frozen=True)
+class Several:
+    """A command that takes any number of one thing."""
+
+    models: list[str] = flag([], "Models.")
+    data: str = flag("digits", "Images.")
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["m"], Several(["m"])),
+        (["m", "d"], Several(["m"], "d")),
+        (["a", "b", "d"], Several(["a", "b"], "d")),
+        (["a", "b", "--data", "d"], Several(["a", "b"], "d")),
+        (["d", "--models", "a", "b"], Several(["a", "b"], "d")),
+        ([], Several()),
+    ],
+)
+def test_the_last_word_is_the_last_setting(words: list[str], expected: Several) -> None:
+    assert parse_arguments(Several, words, words=("models", "data")) == expected
 
 
 @dataclass(frozen=True)

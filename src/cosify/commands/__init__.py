@@ -1,0 +1,1 @@
+"""One file a command: its settings, `main`, and `COMMAND`, which `cosify NAME` and `scripts/NAME.py` run."""

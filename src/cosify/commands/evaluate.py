@@ -1,0 +1,273 @@
+"""Measure accuracy, rejection, calibration, transfer; with a report.
+
+    cosify evaluate RUN FOLDER
+    cosify evaluate softmax=RUN1 LS=RUN2 FOLDER     titles; the last word is DATA
+    cosify evaluate RUN FOLDER --ood OTHER --transfer TASK
+    cosify evaluate RUN FOLDER --calibrate --rejector z_max
+
+MODEL is a run folder, a folder of cosify.save, timm or transformers, a published backbone, or hf-hub:ORG/NAME; several
+are compared, and TITLE=MODEL gives one a title.  Sets are DATA or DATA:SPLIT:
+
+    cosify evaluate softmax=RUN1 LS=RUN2 CIFAR100 --ood CIFAR10 OMNIGLOT --transfer CIFAR10:test
+    cosify evaluate hf-hub:ORG/NAME imagenet-1k --ood food101
+
+Several processes share the feature pass:
+
+    accelerate launch -m cosify evaluate RUN FOLDER
+
+See that everything works, in seconds:
+
+    cosify evaluate --smoke
+
+Each model passes once over each set; its features stay in banks/ of the result, and are used again while model, data
+and transform are the same.  The folder then holds evaluation.json, evaluation.md, report.html and figures/.
+--rejector z_max saves a rejector beside the weights: cosify.Rejector.load(FOLDER)("a.jpg") says label, score, accept.
+--calibrate writes there the kappa that makes the probabilities right, for every reader; labels stay.
+"""
+
+import logging
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from cosify.console import Command, set_up_logging, show_markdown, typed
+from cosify.errors import InputError
+from cosify.settings import flag, resolved
+
+if TYPE_CHECKING:
+    from cosify.data import Splits
+    from cosify.evaluation import FeatureBank, FeaturePass
+    from cosify.plots import Subject
+
+logger = logging.getLogger("cosify")
+
+
+@dataclass(frozen=True)
+class EvaluateArguments:
+    """Settings of one evaluation."""
+
+    models: list[str] = flag([], "Each MODEL or TITLE=MODEL. Needed, except with --smoke.")
+    data: str = flag("digits", "What they were trained on; the last word. Default: digits.")
+    ood: list[str] = flag([], "Outlier sets, DATA or DATA:SPLIT. Default: none.")
+    transfer: list[str] = flag([], "Other tasks, DATA or DATA:SPLIT. A fifth tests. Default: none.")
+    image_column: str | None = flag(None, "Column of images. Default: the only one.")
+    label_column: str | None = flag(None, "Column of labels of --data. Default: the only one.")
+    limit_train: int | None = flag(None, "Fit scores on this many images. Default: all.")
+    limit: int | None = flag(None, "Images of every set but that of training. Default: all.")
+    num_lambdas: int = flag(45, "Penalties of a probe, from 1e5 down to at most 1e-6. Default 45.")
+    id_subset: Literal["correct", "all"] = flag(
+        "correct", "Samples to tell from outliers: right ones, as the paper, or all."
+    )
+    exclude_classes: list[int] = flag([], "Class indices that outlier sets hold too, left out. Default: none.")
+    classes: list[int] = flag([], "At most 10 that t-SNE shows. Default: first.")
+    rejector: str | None = flag(None, "Score of a rejector to save with each, such as z_max. Default: none.")
+    calibrate: bool = flag(
+        False, "Write the kappa that makes probabilities right. Fitted on half of the test images. Default: off."
+    )
+    batch_size: int = flag(256, "Images of a batch on each process. Default 256.")
+    num_workers: int | None = flag(None, "Processes that decode. Default: by cores.")
+    resamples: int = flag(1000, "Of the bootstrap. Default 1000.")
+    seed: int = flag(0, "Of bootstrap, probes and t-SNE. Default 0.")
+    output: str | None = flag(None, "Folder of the result. Default: a new runs/DATE-DATA-evaluation.")
+    overwrite: bool = flag(False, "Replace an earlier result there. Default: refuse.")
+    smoke: bool = flag(False, "A small random model on synthetic images. Default: off.")
+
+
+def main(args: EvaluateArguments) -> None:
+    """Pass, measure, draw, report."""
+    import torch
+    from accelerate import Accelerator
+
+    from cosify.data import Shard, load_images, load_splits
+    from cosify.evaluation import FeaturePass, tables_of, verdict
+    from cosify.evaluation.in_words import DEFAULT_SCORE
+    from cosify.folders import new_output, refuse_results
+    from cosify.hub.resolve import saved_folder
+    from cosify.plots import draw_figures, find_examples, write_report
+    from cosify.training.data_record import from_main
+    from cosify.training.environment import describe_environment
+    from cosify.training.session import on_terminal
+
+    set_up_logging()
+    if args.smoke:
+        args = replace(args, models=["smoke"], data="synthetic", ood=["digits"], transfer=["digits"], num_lambdas=3)
+    if not args.models:
+        raise InputError("no model came, expected one or more; write cosify evaluate MODEL DATA")
+    if (saved_folder(args.data) / "config.json").is_file():
+        raise InputError(f"{args.data} is a model, expected images as the last word; write cosify evaluate MODEL DATA")
+    splits = load_splits(args.data, image_column=args.image_column, label_column=args.label_column)
+    models = titled(args.models)
+    check(args, models, len(splits.label_names))
+    accelerator: Any = Accelerator(cpu=not torch.accelerator.is_available())
+    shard = Shard(accelerator.process_index, accelerator.num_processes)
+    run = FeaturePass(args.batch_size, args.num_workers, shard, accelerator.wait_for_everyone, on_terminal(accelerator))
+
+    def make() -> Path:
+        folder = new_output(args.output, args.data, "evaluation")
+        refuse_results(folder / "evaluation.json", ("evaluation.md", "report.html"), overwrite=args.overwrite)
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    output = from_main(accelerator, make)  # now: a name that cannot be must not cost a pass
+    others = {data: load_images(data) for data in (*args.ood, *args.transfer)}
+    passed = [passes(title, spec, args, splits, others, run, accelerator.device, output) for title, spec in models]
+    if not accelerator.is_main_process:
+        return
+    subjects = [measure(one, args) for one in passed]
+    facts = {
+        "command": typed("evaluate"),
+        "data": Path(args.data).name,
+        "arguments": resolved(args),
+        "banks": {title: f"banks/{folder_name(title)}" for title, _ in models},
+        "environment": describe_environment(accelerator.device, shard.world_size),
+    }
+    figures = draw_figures(subjects, output / "figures", args.classes or None)
+    outliers = {named(data): others[data].only("test", args.limit) for data in args.ood}
+    examples = find_examples(subjects, splits.only("test", args.limit), outliers)
+    write_report(subjects, figures, output, facts, examples)
+    for each in subjects:
+        for line in verdict(each.assessment, args.rejector or DEFAULT_SCORE):
+            logger.info("%s: %s", each.name, line)
+    for table in tables_of([each.assessment for each in subjects])[:2]:
+        show_markdown(table.markdown())
+    logger.info("detection, calibration, transfer and figures: %s", output / "report.html")
+
+
+def titled(models: list[str]) -> list[tuple[str, str]]:
+    """Return title and model of each argument; without a title, the model's last name."""
+    found = [re.fullmatch(r"(?:([^=/:]+)=)?(.+)", each) for each in models]
+    return [(match[1] or Path(match[2]).name, match[2]) for match in found if match is not None]
+
+
+def check(args: EvaluateArguments, models: list[tuple[str, str]], num_classes: int) -> None:
+    """Raise a ValueError for what would fail, or overwrite, after hours."""
+    from cosify.evaluation.rejector import SAVED
+
+    folders = [folder_name(title) for title, _ in models]
+    same = sorted({title for title, _ in models if folders.count(folder_name(title)) > 1})
+    if same or "" in folders:
+        raise InputError(f"titles are {[title for title, _ in models]}, expected different words; write TITLE=MODEL")
+    others = {*args.ood, *args.transfer}
+    if len({named(data) for data in others}) < len(others):
+        raise InputError(f"two of the sets {sorted(others)} have one name, expected different ones; rename a folder")
+    outside = [label for label in (*args.classes, *args.exclude_classes) if not 0 <= label < num_classes]
+    if outside:
+        raise InputError(f"classes {outside} came, expected indices 0 to {num_classes - 1} of {args.data!r}")
+    if len(args.classes) > 10 or len(set(args.classes)) < len(args.classes):
+        raise InputError(f"classes is {args.classes}, expected at most 10 different ones: t-SNE has as many colours")
+    if args.num_lambdas < 1 or args.resamples < 100:
+        raise InputError("num_lambdas and resamples are too small, expected at least 1 and 100")
+    if args.rejector is not None and args.rejector not in SAVED:
+        raise InputError(f"rejector is {args.rejector!r}, expected one of {', '.join(SAVED)}")
+    homeless = [spec for _, spec in models if not Path(spec).is_dir()]
+    if homeless and (args.rejector is not None or args.calibrate):
+        what = "a rejector" if args.rejector is not None else "kappa"
+        raise InputError(f"model {homeless[0]!r} is no folder to save {what} in; save the model in one first")
+
+
+def folder_name(title: str) -> str:
+    """Return the title as the name of a folder."""
+    return re.sub(r"[^\w.=-]+", "-", title).strip("-.")
+
+
+@dataclass(frozen=True)
+class Passed:
+    """A model's banks."""
+
+    title: str
+    spec: str
+    test: "FeatureBank"
+    train: "FeatureBank"
+    ood: "dict[str, FeatureBank]"
+    tasks: "dict[str, FeatureBank]"
+
+
+def passes(
+    title: str,
+    spec: str,
+    args: EvaluateArguments,
+    splits: "Splits",
+    others: "Mapping[str, Splits]",
+    run: "FeaturePass",
+    device: Any,
+    output: Path,
+) -> Passed:
+    """Run a model over every set; every process must call this together."""
+    from cosify import save
+    from cosify.evaluation import calibrate, check_label_names, feature_bank
+    from cosify.hub.resolve import saved_folder
+    from cosify.training.opener import open_model
+
+    name = "" if args.smoke else spec
+    model, preprocessing = open_model(name, smoke=args.smoke)
+    model.to(device)
+    check_label_names(model, splits.label_names)
+    banks = output / "banks" / folder_name(title)
+
+    def bank(name: str, images: "Splits", limit: int | None = args.limit, part: str = "test") -> "FeatureBank":
+        return feature_bank(model, images.only(part, limit), preprocessing, banks / name, run)
+
+    if args.calibrate:
+        logger.info("%s: %r", title, calibrate(model, bank("test", splits)))
+        if run.shard.rank == 0:
+            save(model, saved_folder(spec))
+        run.wait()
+        model = open_model(name, smoke=args.smoke)[0].to(device)
+
+    return Passed(
+        title,
+        spec,
+        test=bank("test", splits),
+        train=bank("train", splits, args.limit_train, "train"),
+        ood={named(data): bank(f"other-{named(data)}", others[data]) for data in args.ood},
+        tasks={named(data): bank(f"other-{named(data)}", others[data]) for data in args.transfer},
+    )
+
+
+def measure(passed: Passed, args: EvaluateArguments) -> "Subject":
+    """Return what the banks say of one model, and save its rejector."""
+    import numpy as np
+
+    from cosify.evaluation import Rejector, assess, transfer
+    from cosify.evaluation.in_words import DEFAULT_SCORE
+    from cosify.evaluation.logistic_probe import LAMBDAS
+    from cosify.hub.resolve import saved_folder
+    from cosify.plots import Subject
+
+    chosen = np.linspace(0, len(LAMBDAS) - 1, min(args.num_lambdas, len(LAMBDAS))).round().astype(int)
+    lambdas = [LAMBDAS[index] for index in chosen]
+    assessment = assess(
+        passed.title,
+        passed.test,
+        passed.train,
+        ood=passed.ood,
+        transfer={name: transfer(task, seed=args.seed, lambdas=lambdas) for name, task in passed.tasks.items()},
+        id_subset=args.id_subset,
+        exclude_classes=args.exclude_classes,
+        resamples=args.resamples,
+        seed=args.seed,
+    )
+    folder = Path(passed.spec)
+    rejector = None
+    if args.rejector is not None or passed.test.correct.any():
+        rejector = Rejector.fit(args.rejector or DEFAULT_SCORE, passed.train, passed.test)
+    if args.rejector is not None and rejector is not None:
+        logger.info("rejector: %s", rejector.save(saved_folder(passed.spec)))
+    run = folder if (folder / "metrics.jsonl").is_file() else None
+    return Subject(assessment, passed.test, passed.ood, run, rejector)
+
+
+def named(data: str) -> str:
+    """Return a short name of a set: the last part of a path or id, and the split if one is named."""
+    return Path(data).resolve().name.replace(":", "-")
+
+
+COMMAND = Command(
+    main,
+    EvaluateArguments,
+    __doc__,
+    words=("models", "data"),
+    shown=("models", "data", "ood", "transfer", "calibrate", "rejector", "limit", "batch_size", "output", "overwrite"),
+)

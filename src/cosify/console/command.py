@@ -1,0 +1,60 @@
+"""A command: what it does, the dataclass of its settings, and the words that may stand on its line without a flag."""
+
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cosify.console.ending import leave_processes, one_line_errors
+from cosify.console.help import long_help, short_help
+from cosify.console.parse import parse_arguments
+from cosify.extras import require_lab
+
+
+@dataclass(frozen=True)
+class Command:
+    """A program.
+
+    Attributes:
+        main: does the work; takes an object of `settings`.
+        settings: dataclass of flags and keys.
+        text: what `--help` says: a line, commands as examples (the first block), and more for `--help-all`.
+        words: settings that are given as words; one that is a list takes all words but those of the settings after it.
+        shown: flags that `--help` lists; empty for all.
+        needs_lab: whether it needs the packages of `cosify[lab]`.
+    """
+
+    main: Callable[[Any], None]
+    settings: type
+    text: str
+    words: tuple[str, ...] = ()
+    shown: tuple[str, ...] = ()
+    needs_lab: bool = True
+
+    def run(self, arguments: Sequence[str] | None = None, program: str | None = None) -> None:
+        """Do what a command line says; end the process with one line and a fitting exit code where that fails.
+
+        Args:
+            arguments: what follows the program's name; None for those of this process.
+            program: its name; None for that of this process.
+        """
+        arguments = sys.argv[1:] if arguments is None else arguments
+        program = Path(sys.argv[0]).name if program is None else program
+        if "-h" in arguments or "--help" in arguments:
+            sys.stdout.write(short_help(program, self.settings, self.text, self.words, self.shown))
+        elif "--help-all" in arguments:
+            sys.stdout.write(long_help(program, self.settings, self.text, self.words))
+        else:
+            with one_line_errors():
+                if self.needs_lab:
+                    require_lab()
+                self.main(parse_arguments(self.settings, arguments, program, self.words))
+                leave_processes()
+
+
+def typed(name: str) -> str:
+    """Return the line that started this process, as `cosify NAME ...`, however it was written."""
+    words = sys.argv[1:]
+    return shlex.join(["cosify", name, *(words[1:] if words[:1] == [name] else words)])

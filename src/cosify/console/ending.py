@@ -1,0 +1,72 @@
+"""How a command ends: one line and a fitting exit code for what the user is to mend, a traceback for what is not."""
+
+import logging
+import os
+import re
+import signal
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from cosify.errors import AccuracyDroppedError, InputError, Interrupted
+
+# What gloo and NCCL say where another process is gone or silent; their errors have no type of their own.
+LOST = re.compile("closed by peer|reset by peer|timed out|timeout|broken pipe|remote worker", re.IGNORECASE)
+
+
+@contextmanager
+def one_line_errors() -> Iterator[None]:
+    """End the program with one line and a fitting exit code where the message says all.
+
+    That is so for what the user is to mend: our own errors, and the system's about a file that it names.  Any other
+    error is a fault of ours, or of a library, and keeps its traceback.
+    """
+    try:
+        yield
+    except Interrupted as stop:
+        logging.getLogger("cosify").warning("%s", stop)
+        sys.exit(128 + stop.signal_number)
+    except KeyboardInterrupt:  # before the first step, or a second one, which does not wait for a checkpoint
+        _end("", 128 + signal.SIGINT)
+    except (InputError, AccuracyDroppedError) as error:
+        _end(f"error: {error}")
+    except OSError as error:
+        if error.filename is None and error.errno is not None:  # what failed, but not where
+            raise
+        _end(f"error: {error}")
+    except RuntimeError as error:
+        if not _in_group() or LOST.search(str(error)) is None:
+            raise
+        _end(
+            "error: another process of this run has ended, or has not answered for wait_minutes of the recipe; see what"
+            f" it printed, then go on with --resume ({' '.join(str(error).split())})"
+        )
+    finally:
+        if isinstance(sys.exc_info()[1], Exception) and _in_group():
+            _end(traceback.format_exc())
+
+
+def _in_group() -> bool:
+    """Return whether this is one of several processes."""
+    torch = sys.modules.get("torch")
+    return torch is not None and torch.distributed.is_available() and torch.distributed.is_initialized()
+
+
+def _end(message: str, code: int = 1) -> None:
+    """End this process; one of several at once, for whose ends the threads of its group would wait without end."""
+    if not _in_group():
+        sys.exit(message if message and code == 1 else code)
+    sys.stderr.write(message + "\n")
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def leave_processes() -> None:
+    """Leave the group of processes, if there is one: its threads abort an interpreter that ends with them."""
+    if _in_group():
+        import torch
+
+        torch.distributed.barrier()  # the main process may still be writing, and is the others' store
+        torch.distributed.destroy_process_group()

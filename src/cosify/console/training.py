@@ -1,0 +1,59 @@
+"""What the training commands do around their run: export, figure, summary."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from cosify.console.output import set_up_logging, show, two_columns
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from cosify.training import TrainResult
+
+Arguments = TypeVar("Arguments")
+
+
+def run_training(train: "Callable[[Arguments], TrainResult]", args: Arguments) -> None:
+    """Train, export, draw and summarise.
+
+    Args:
+        train: as `cosify.training.train` does.
+        args: its settings.
+    """
+    set_up_logging()
+    result = train(args)
+    if result.is_main:
+        export(result)
+        show(summary(result, plot(result)))
+
+
+def export(result: "TrainResult") -> None:
+    """Write `export/`, the model for others."""
+    from cosify.hub import save
+
+    save(result.model, result.folder.export, label_names=result.label_names)
+
+
+def plot(result: "TrainResult") -> Path:
+    """Draw the run."""
+    from cosify.plots import plot_kappa_trace
+
+    return plot_kappa_trace(result.folder.path)
+
+
+def summary(result: "TrainResult", figure: Path) -> "Table":
+    """Return the table that ends the run."""
+    kappa = result.kappa
+    rows: dict[str, Any] = {
+        "test accuracy": f"{result.evaluation.accuracy:.2%} of {result.evaluation.num_samples}",
+        "test loss": f"{result.evaluation.loss:.4f}",
+        "angle to class weight": f"{result.evaluation.mean_angle_deg:.1f} deg",
+        "kappa, mean of last epoch": "none" if kappa is None else f"{kappa.mean:.3f}",
+        "at the grid's edges": "none" if kappa is None else f"{kappa.low_edge:.1%} lower, {kappa.high_edge:.1%} upper",
+        "training time": f"{result.seconds:.0f} s",
+        "figure": figure,
+        "export": result.folder.export,
+        "run folder": result.folder.path,
+    }
+    return two_columns("result", rows)
