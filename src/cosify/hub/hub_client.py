@@ -11,7 +11,7 @@ from huggingface_hub import get_session
 
 from cosify.errors import InputError
 from cosify.integrations import compat
-from cosify.models.wrapping import wrap_once
+from cosify.wrapping import wrap_once
 
 CONNECT = 10.0  # seconds
 ANSWER = 60.0  # seconds without a byte; HF_HUB_DOWNLOAD_TIMEOUT, where it is set, takes its place

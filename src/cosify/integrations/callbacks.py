@@ -9,7 +9,7 @@ from transformers import Trainer, TrainerCallback
 from cosify.heads import CosineHead
 from cosify.heads.kappa_watch import KappaWatch
 from cosify.models import find_heads
-from cosify.models.wrapping import wrap_once
+from cosify.wrapping import wrap_once
 
 logger = logging.getLogger("cosify")
 

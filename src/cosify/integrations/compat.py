@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from cosify.models.wrapping import wrap_once
+from cosify.wrapping import wrap_once
 
 _logger = logging.getLogger("cosify")
 

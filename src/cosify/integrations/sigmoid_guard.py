@@ -15,7 +15,7 @@ from torch import Tensor
 from cosify.errors import InputError
 from cosify.models import find_heads
 from cosify.models.memory import converted
-from cosify.models.wrapping import wrap_once
+from cosify.wrapping import wrap_once
 
 # timm's losses that write the sigmoid themselves; its BinaryCrossEntropy and torch's classes call the function below.
 _TIMM_LOSSES = (

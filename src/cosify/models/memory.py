@@ -10,7 +10,7 @@ from torch import nn
 from cosify.heads import CosineHead, HeadSpec
 from cosify.models.classifiers import forget_names
 from cosify.models.replacement import replace_classifiers
-from cosify.models.wrapping import wrap_once
+from cosify.wrapping import wrap_once
 
 # The models that were given cosine heads, as long as they live.
 converted: WeakSet[nn.Module] = WeakSet()
