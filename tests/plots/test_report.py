@@ -100,6 +100,7 @@ def test_verdict_figures_pictures_tables(page: str, tmp_path: Path) -> None:
         "Right on ",
         "Accepts at least 95",
         "turns away",
+        "The threshold was set on the same test images that are counted here",
         "The score is z_max: Largest cosine",
         "Figures",
         "Pictures",
@@ -114,6 +115,7 @@ def test_verdict_figures_pictures_tables(page: str, tmp_path: Path) -> None:
     assert "<h2>Pictures</h2>" not in without
     markdown = (tmp_path / "evaluation.md").read_text(encoding="utf-8")
     assert markdown.startswith("# Evaluation\n\n**plain**\n\n- Right on ")
+    assert "The threshold was set on the same test images that are counted here" in markdown
     left_out = page_of(tmp_path, examples=Examples((), "The pictures are left out."))
     assert '<p class="note">The pictures are left out.</p>' in left_out
 
