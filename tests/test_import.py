@@ -110,7 +110,7 @@ from cosify import extras
 find = importlib.util.find_spec
 extras.find_spec = lambda name: None if name in ("sklearn", "rich") else find(name)
 asked = [
-    "cosify.Rejector", "cosify.data", "from cosify.evaluation import feature_bank", "import cosify.training",
+    "cosify.Rejector", "cosify.data", "from cosify.evaluation import cache_features", "import cosify.training",
     "from cosify import plots", "from cosify import Rejector", "import cosify.cards", "import cosify.data.classes",
 ]
 for code in asked * 2:

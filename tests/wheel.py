@@ -9,7 +9,7 @@ import transformers
 
 import cosify
 from cosify.data import Preprocessing, load_images
-from cosify.evaluation import feature_bank, transfer
+from cosify.evaluation import cache_features, transfer
 
 assert "site-packages" in cosify.__file__, cosify.__file__
 package = pathlib.Path(cosify.__file__).parent
@@ -42,7 +42,7 @@ transform = timm.data.create_transform(**timm.data.resolve_data_config(model=mod
 with torch.no_grad():
     logits = model(transform(PIL.Image.open(path).convert("RGB")).unsqueeze(0))
 print(model.pretrained_cfg["label_names"][logits.argmax()], logits.softmax(1).max().item())
-found = transfer(feature_bank(model, load_images("images"), Preprocessing.of_pretrained(model), "bank"))
+found = transfer(cache_features(model, load_images("images"), Preprocessing.of_pretrained(model), "cache"))
 print(f"linear probe on a folder of digits: {found.probe.top1:.1%} of {found.probe.num_test}")
 assert found.probe.top1 > 0.8
 assert cosify.Rejector is cosify.evaluation.Rejector

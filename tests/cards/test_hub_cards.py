@@ -15,7 +15,7 @@ from huggingface_hub import ModelCard, parse_eval_result_entries
 import cosify
 from cosify.cards.collection import rendered
 from cosify.data import Preprocessing, load_images, load_splits
-from cosify.evaluation import FeaturePass, feature_bank, transfer
+from cosify.evaluation import FeaturePass, cache_features, transfer
 from cosify.evaluation.logistic_probe import LAMBDAS
 from cosify.hub import load
 from cosify.hub.contents import CARD, EVALUATION_RESULTS
@@ -128,9 +128,11 @@ def test_readers_agree(name: str) -> None:
 @pytest.mark.parametrize("name", [name for name in NAMES if ".cos_60_" in name])  # one of each family
 def test_the_weights_give_the_probe_on_digits_that_the_card_says(name: str, tmp_path: Path) -> None:
     model, expected = load(name), results(name)["transfer"]["digits-train"]
-    bank = feature_bank(model, load_images("digits:train"), Preprocessing.of_pretrained(model), tmp_path, FeaturePass())
+    cache = cache_features(
+        model, load_images("digits:train"), Preprocessing.of_pretrained(model), tmp_path, FeaturePass()
+    )
     chosen = [value for value in LAMBDAS if any(value == pytest.approx(x) for x in expected["probe"]["lambdas"])]
-    again = transfer(bank, lambdas=chosen)
+    again = transfer(cache, lambdas=chosen)
     one_image = 1.5 / expected["probe"]["num_test"]  # another processor rounds otherwise
     assert again.probe.top1 == pytest.approx(expected["probe"]["top1"], abs=one_image)
     assert again.knn_top1 == pytest.approx(expected["knn_top1"], abs=one_image)
@@ -143,8 +145,8 @@ def test_the_weights_give_the_accuracy_that_the_card_says(tmp_path: Path) -> Non
     name = "resnet18_cifar.cos_ls_cifar100"
     model = load(name)
     images = load_splits(str(CIFAR100)).only("test")
-    bank = feature_bank(model, images, Preprocessing.of_pretrained(model), tmp_path, FeaturePass(32))
-    assert bank.correct.mean() == pytest.approx(results(name)["accuracy"], abs=5e-4)  # processors round differently
+    cache = cache_features(model, images, Preprocessing.of_pretrained(model), tmp_path, FeaturePass(32))
+    assert cache.correct.mean() == pytest.approx(results(name)["accuracy"], abs=5e-4)  # processors round differently
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""One of several processes that fill a bank together."""
+"""One of several processes that fill a cache together."""
 
 import sys
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from cosify.data import Shard, load_splits
-from cosify.evaluation import FeaturePass, feature_bank
+from cosify.evaluation import FeaturePass, cache_features
 
 
 def main(folder: str) -> None:
@@ -16,7 +16,7 @@ def main(folder: str) -> None:
     shard = Shard(torch.distributed.get_rank(), torch.distributed.get_world_size())
     images = load_splits("digits").only("test", 70)
     run = FeaturePass(batch_size=16, shard=shard, wait=torch.distributed.barrier)
-    assert len(feature_bank(small_model(), images, PREPROCESSING, Path(folder), run)) == 70
+    assert len(cache_features(small_model(), images, PREPROCESSING, Path(folder), run)) == 70
     torch.distributed.destroy_process_group()
 
 

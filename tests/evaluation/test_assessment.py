@@ -7,27 +7,27 @@ import numpy as np
 import pytest
 import torch
 
-from cosify.evaluation import SCORES, FeatureBank, assess, detection, tables_of, transfer
+from cosify.evaluation import SCORES, FeatureCache, assess, detection, tables_of, transfer
 from cosify.evaluation.assessment import calibrations
-from tests.evaluation.banks import make_bank
+from tests.evaluation.caches import make_cache
 
 
 @pytest.fixture(scope="module")
-def train() -> FeatureBank:
-    return make_bank(300, seed=1)
+def train() -> FeatureCache:
+    return make_cache(300, seed=1)
 
 
 @pytest.fixture(scope="module")
-def test() -> FeatureBank:
-    return make_bank(200, seed=2)
+def test() -> FeatureCache:
+    return make_cache(200, seed=2)
 
 
 @pytest.fixture(scope="module")
-def far() -> FeatureBank:
-    return make_bank(100, seed=3, labels=torch.full((100,), -1))
+def far() -> FeatureCache:
+    return make_cache(100, seed=3, labels=torch.full((100,), -1))
 
 
-def test_detections_are_those_of_the_scores(train: FeatureBank, test: FeatureBank, far: FeatureBank) -> None:
+def test_detections_are_those_of_the_scores(train: FeatureCache, test: FeatureCache, far: FeatureCache) -> None:
     found = assess("model", test, train, ood={"far": far}, resamples=100)
     assert set(found.miss) == set(found.ood["far"]) == set(SCORES) - {"max_logit"}
     for name in found.miss:
@@ -41,7 +41,7 @@ def test_detections_are_those_of_the_scores(train: FeatureBank, test: FeatureBan
     assert (found.num_test, found.num_train) == (200, 300)
 
 
-def test_subsets_of_the_in_distribution_samples(test: FeatureBank, far: FeatureBank) -> None:
+def test_subsets_of_the_in_distribution_samples(test: FeatureCache, far: FeatureCache) -> None:
     counts = {}
     for subset in ("correct", "all"):
         found = assess("m", test, ood={"far": far}, id_subset=subset, exclude_classes=[1, 3], resamples=100)  # type: ignore[arg-type]
@@ -52,35 +52,39 @@ def test_subsets_of_the_in_distribution_samples(test: FeatureBank, far: FeatureB
     assert counts == {"correct": int((inside & test.correct).sum()), "all": int(inside.sum())}
 
 
-def test_without_training_features_fitted_scores_are_left_out(test: FeatureBank) -> None:
+def test_without_training_features_fitted_scores_are_left_out(test: FeatureCache) -> None:
     assert set(assess("m", test, resamples=100).miss) == {"z_max", "norm", "msp", "energy"}
-    stock = make_bank(200, kappa=None, bias=True)
+    stock = make_cache(200, kappa=None, bias=True)
     assert set(assess("m", stock, resamples=100).miss) == {"z_max", "norm", "msp", "energy", "max_logit"}
 
 
 def test_a_perfect_model_has_no_misclassified_samples() -> None:
     labels = torch.arange(40) % 4
-    bank = make_bank(40, labels=labels, predictions=labels)
-    found = assess("m", bank, resamples=100)
+    cache = make_cache(40, labels=labels, predictions=labels)
+    found = assess("m", cache, resamples=100)
     assert found.miss == {}
     assert all("Fig. 4a" not in table.title for table in tables_of([found]))
 
 
-def test_calibration_follows_the_head_and_keeps_the_labels(test: FeatureBank) -> None:
+def test_calibration_follows_the_head_and_keeps_the_labels(test: FeatureCache) -> None:
     cosine = calibrations(test)
     assert set(cosine) == {"running", "sample", "fitted"}
-    stock = calibrations(make_bank(200, kappa=None, bias=True))
+    stock = calibrations(make_cache(200, kappa=None, bias=True))
     assert set(stock) == {"uncalibrated", "temperature"}
     for found in (cosine, stock):
         assert len({each.accuracy for each in found.values()}) == 1
         assert all(each.num_samples == 100 for each in found.values())
     assert cosine["running"].kappa == test.info.kappa
+    calibrated = calibrations(dataclasses.replace(test, info=dataclasses.replace(test.info, eval_kappa=9.0)))
+    assert list(calibrated.items()) == [("calibrated", cosine["running"]), *list(cosine.items())[1:]]
     two_heads = dataclasses.replace(test.info, output_is_classifier=False)
     assert calibrations(dataclasses.replace(test, info=two_heads)) == {}
 
 
-def test_numbers_in_tables_are_those_of_the_assessment(train: FeatureBank, test: FeatureBank, far: FeatureBank) -> None:
-    tasks = {"task": transfer(make_bank(100, seed=5), lambdas=(1.0,))}
+def test_numbers_in_tables_are_those_of_the_assessment(
+    train: FeatureCache, test: FeatureCache, far: FeatureCache
+) -> None:
+    tasks = {"task": transfer(make_cache(100, seed=5), lambdas=(1.0,))}
     found = [assess(name, test, train, ood={"far": far}, transfer=tasks, resamples=100) for name in ("a|b", "c")]
     tables = {table.title: table for table in tables_of(found)}
     assert len(tables) == 6
@@ -97,7 +101,7 @@ def test_numbers_in_tables_are_those_of_the_assessment(train: FeatureBank, test:
     json.dumps([dataclasses.asdict(each) for each in found], allow_nan=False)
 
 
-def test_settings_that_do_not_fit_are_refused(test: FeatureBank) -> None:
+def test_settings_that_do_not_fit_are_refused(test: FeatureCache) -> None:
     with pytest.raises(ValueError, match="expected indices 0 to 3"):
         assess("m", test, exclude_classes=[4])
     with pytest.raises(ValueError, match="id_subset is 'some', expected one of correct, all"):
@@ -107,25 +111,25 @@ def test_settings_that_do_not_fit_are_refused(test: FeatureBank) -> None:
         assess("m", foreign)
 
 
-def test_banks_of_two_models_do_not_mix(train: FeatureBank, test: FeatureBank) -> None:
+def test_caches_of_two_models_do_not_mix(train: FeatureCache, test: FeatureCache) -> None:
     key = dataclasses.replace(train.info.key, model="another")
     other = dataclasses.replace(train, info=dataclasses.replace(train.info, key=key))
-    with pytest.raises(ValueError, match="the banks are of different models"):
+    with pytest.raises(ValueError, match="the caches are of different models"):
         assess("m", test, other)
-    with pytest.raises(ValueError, match="the banks are of different models"):
+    with pytest.raises(ValueError, match="the caches are of different models"):
         assess("m", test, ood={"far": other})
 
 
-def test_a_model_that_is_always_wrong_has_an_assessment(far: FeatureBank) -> None:
+def test_a_model_that_is_always_wrong_has_an_assessment(far: FeatureCache) -> None:
     labels = torch.arange(40) % 4
-    bank = make_bank(40, labels=labels, predictions=(labels + 1) % 4)
-    found = assess("m", bank, ood={"far": far}, resamples=100)
+    cache = make_cache(40, labels=labels, predictions=(labels + 1) % 4)
+    found = assess("m", cache, ood={"far": far}, resamples=100)
     assert (found.accuracy, found.miss, found.ood) == (0.0, {}, {"far": {}})
     assert len(tables_of([found])) >= 3
 
 
-def test_scores_that_cannot_be_fitted_are_left_out(test: FeatureBank, caplog: pytest.LogCaptureFixture) -> None:
-    few = make_bank(3, seed=1)
+def test_scores_that_cannot_be_fitted_are_left_out(test: FeatureCache, caplog: pytest.LogCaptureFixture) -> None:
+    few = make_cache(3, seed=1)
     found = assess("m", test, few, resamples=100)
     assert "mahalanobis" not in found.miss
     assert "score mahalanobis is left out: the covariance" in caplog.text

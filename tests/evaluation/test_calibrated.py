@@ -12,15 +12,15 @@ from torch import nn
 import cosify
 from cosify.data import Preprocessing, load_splits
 from cosify.errors import InputError
-from cosify.evaluation import FeatureBank, calibrate, feature_bank
-from cosify.evaluation.bank import BankInfo, BankKey
+from cosify.evaluation import FeatureCache, cache_features, calibrate
+from cosify.evaluation.feature_cache import CacheInfo, CacheKey
 from cosify.functional import cosine
 from cosify.models.network_identity import model_digest
 
 TRUE_KAPPA = 15.0
 
 
-def drawn(kappa: float | str, eval_kappa: float | str = "running", num: int = 20_000) -> tuple[nn.Module, FeatureBank]:
+def drawn(kappa: float | str, eval_kappa: float | str = "running", num: int = 20_000) -> tuple[nn.Module, FeatureCache]:
     """Return a model and features whose labels are drawn from its softmax at `TRUE_KAPPA`."""
     torch.manual_seed(0)
     model = timm.create_model(
@@ -29,11 +29,11 @@ def drawn(kappa: float | str, eval_kappa: float | str = "running", num: int = 20
     head = model.fc
     embedding = torch.randn(num, head.in_features)
     labels = torch.multinomial((TRUE_KAPPA * cosine(embedding, head.weight.detach())).softmax(dim=1), 1).squeeze(1)
-    key = BankKey(model_digest(model), "drawn", "none")
+    key = CacheKey(model_digest(model), "drawn", "none")
     names = tuple(str(c) for c in range(10))
-    info = BankInfo(key, num, head.in_features, 10, names, head.inference_kappa(), kappa, eval_kappa)  # type: ignore[arg-type]
-    bank = FeatureBank.of_rows(info, head.weight.detach().clone(), None, embedding)
-    return model, FeatureBank(**{**vars(bank), "labels": labels.numpy()})
+    info = CacheInfo(key, num, head.in_features, 10, names, head.inference_kappa(), kappa, eval_kappa)  # type: ignore[arg-type]
+    cache = FeatureCache.of_rows(info, head.weight.detach().clone(), None, embedding)
+    return model, FeatureCache(**{**vars(cache), "labels": labels.numpy()})
 
 
 @pytest.mark.parametrize("kappa", ["ls", 60.0, "trainable"])
@@ -73,12 +73,12 @@ def test_features_of_before_are_of_another_model() -> None:
         calibrate(model, features)
 
 
-def all_right() -> tuple[nn.Module, FeatureBank]:
+def all_right() -> tuple[nn.Module, FeatureCache]:
     model, features = drawn("ls")
-    return model, FeatureBank(**{**vars(features), "labels": features.predictions})
+    return model, FeatureCache(**{**vars(features), "labels": features.predictions})
 
 
-def a_stock_head() -> tuple[nn.Module, FeatureBank]:
+def a_stock_head() -> tuple[nn.Module, FeatureCache]:
     return timm.create_model("test_resnet", num_classes=10), drawn("ls")[1]
 
 
@@ -90,7 +90,7 @@ def a_stock_head() -> tuple[nn.Module, FeatureBank]:
         (lambda: drawn("ls", num=19), "19 samples came, expected at least 20"),
     ],
 )
-def test_errors(given: Callable[[], tuple[nn.Module, FeatureBank]], message: str) -> None:
+def test_errors(given: Callable[[], tuple[nn.Module, FeatureCache]], message: str) -> None:
     model, features = given()
     before = cosify.find_heads(model)["fc"].eval_kappa if cosify.find_heads(model) else None
     with pytest.raises(InputError, match=message):
@@ -103,6 +103,6 @@ def test_of_images(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = timm.create_model("test_resnet", head="cos", kappa=60.0, num_classes=10)
     images = load_splits("digits").only("test", 200)
-    features = feature_bank(model, images, Preprocessing.of_pretrained(model), tmp_path)
+    features = cache_features(model, images, Preprocessing.of_pretrained(model), tmp_path)
     found = cosify.calibrate(model, features)
     assert found.kappa < 60  # a random network is sure of nothing

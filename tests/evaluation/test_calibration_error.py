@@ -18,7 +18,6 @@ from cosify.evaluation.calibration_error import (
     Calibration,
     calibration,
     fit_kappa,
-    fit_temperature,
     kappa_calibrations,
     temperature_calibrations,
 )
@@ -223,9 +222,8 @@ def test_fitted_kappa_is_the_true_one_and_the_best(kappa: float) -> None:
 
 def test_temperature_is_the_inverse() -> None:
     logits, labels = logits_and_labels(num=20_000)
-    assert fit_temperature(blocks(logits), labels) == pytest.approx(1 / 0.6, rel=0.03)
-    assert fit_temperature(blocks(logits), labels) == 1 / fit_kappa(blocks(logits), labels)
-    assert fit_temperature(blocks(10 * logits), labels) == pytest.approx(10 * fit_temperature(blocks(logits), labels))
+    assert 1 / fit_kappa(blocks(logits), labels) == pytest.approx(1 / 0.6, rel=0.03)
+    assert fit_kappa(blocks(10 * logits), labels) == pytest.approx(fit_kappa(blocks(logits), labels) / 10)
 
 
 def test_fitted_kappa_of_a_near_separable_set() -> None:
@@ -264,6 +262,7 @@ def test_kappas_of_a_cosine_head(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found["fitted"].ece < found["running"].ece
     assert len({row.accuracy for row in found.values()}) == 1  # bit by bit
     assert list(kappa_rows(fit=None)) == ["running", "sample"]
+    assert kappa_rows(fit=None, is_calibrated=True)["calibrated"] == found["running"]
     monkeypatch.setattr(module, "NUMBERS_AT_ONCE", 1000)
     for name, row in kappa_rows().items():
         assert vars(row) == pytest.approx(vars(found[name]), rel=1e-6)

@@ -17,10 +17,11 @@ from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 from torchmetrics.functional.classification import binary_average_precision
 
 from cosify.evaluation import Detection, detection, threshold_at, to_outlier_scores
-from cosify.evaluation.detection_metrics import METRICS, ap_and_auroc
+from cosify.evaluation.detection_metrics import ap_and_auroc
 
 Floats = NDArray[np.float64]
 Make = Callable[..., tuple[Floats, Floats]]
+METRICS = ("ap", "auroc", "aupr_in", "aupr_out", "fpr95_id_positive", "fpr95_ood_positive")
 INF = math.inf
 
 

@@ -1,4 +1,4 @@
-"""Banks hold what the live model says, are used again while nothing changed, and never when something did."""
+"""Caches hold what the live model says, are used again while nothing changed, and never when something did."""
 
 import dataclasses
 import errno
@@ -18,10 +18,10 @@ import cosify
 from cosify.data import Preprocessing, Splits, load_splits, open_data
 from cosify.data.open import PipelineSettings
 from cosify.errors import InputError
-from cosify.evaluation import FeatureBank, FeaturePass, StaleBankError, assess, check_label_names, feature_bank
-from cosify.evaluation.bank import TOP
-from cosify.evaluation.bank_writer import BankWriter
-from cosify.evaluation.features import bank_key
+from cosify.evaluation import FeatureCache, FeaturePass, StaleCacheError, assess, cache_features, check_label_names
+from cosify.evaluation.cache_writer import CacheWriter
+from cosify.evaluation.feature_cache import TOP
+from cosify.evaluation.features import cache_key
 from cosify.folders import put_in_place
 from cosify.models import in_evaluation, linear_classifier
 from cosify.models.network_identity import model_digest, same_network
@@ -44,37 +44,37 @@ def images() -> Splits:
 
 
 @pytest.mark.parametrize("head", ["cos", "linear"])
-def test_a_bank_holds_what_the_model_says(head: str, images: Splits, tmp_path: Path) -> None:
+def test_a_cache_holds_what_the_model_says(head: str, images: Splits, tmp_path: Path) -> None:
     model = small_model(head)
     model.train()
-    bank = feature_bank(model, images, PREPROCESSING, tmp_path / "bank", FeaturePass(batch_size=16))
+    cache = cache_features(model, images, PREPROCESSING, tmp_path / "cache", FeaturePass(batch_size=16))
     assert model.training
     data = open_data(images, PipelineSettings(augment="none"), PREPROCESSING, data="", device=torch.device("cpu"))
     classifier = linear_classifier(model)
     with torch.no_grad(), in_evaluation(model, classifier) as answers:
         parts = [(*answers(pixels), labels) for pixels, labels in data.test_batches(16)]
     embedding, logits, labels = (torch.cat(part) for part in zip(*parts, strict=True))
-    assert torch.equal(torch.from_numpy(np.array(bank.embedding)), embedding)
-    assert np.array_equal(bank.labels, labels.numpy())
-    assert np.array_equal(bank.predictions, logits.argmax(dim=1).numpy())
-    again = torch.cat(list(bank.logits()))
+    assert torch.equal(torch.from_numpy(np.array(cache.embedding)), embedding)
+    assert np.array_equal(cache.labels, labels.numpy())
+    assert np.array_equal(cache.predictions, logits.argmax(dim=1).numpy())
+    again = torch.cat(list(cache.logits()))
     torch.testing.assert_close(again, logits, rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(torch.from_numpy(np.array(bank.max_logit)), logits.amax(dim=1))
-    torch.testing.assert_close(torch.from_numpy(np.array(bank.max_probability)), logits.softmax(dim=1).amax(dim=1))
-    torch.testing.assert_close(torch.from_numpy(np.array(bank.log_sum_exp)), logits.logsumexp(dim=1))
+    torch.testing.assert_close(torch.from_numpy(np.array(cache.max_logit)), logits.amax(dim=1))
+    torch.testing.assert_close(torch.from_numpy(np.array(cache.max_probability)), logits.softmax(dim=1).amax(dim=1))
+    torch.testing.assert_close(torch.from_numpy(np.array(cache.log_sum_exp)), logits.logsumexp(dim=1))
     cosines = cosify.functional.cosine(embedding, classifier.weight).sort(dim=1, descending=True)
-    torch.testing.assert_close(torch.from_numpy(np.array(bank.top_cosine)), cosines.values[:, :TOP].detach())
-    torch.testing.assert_close(torch.from_numpy(bank.norm), embedding.double().norm(dim=1))
-    assert torch.equal(bank.ls_kappa(), cosify.functional.ls_kappa(embedding, classifier.weight))
-    assert (bank.info.kappa is None) == (head == "linear")
-    assert (bank.bias is None) == (head == "cos")
+    torch.testing.assert_close(torch.from_numpy(np.array(cache.top_cosine)), cosines.values[:, :TOP].detach())
+    torch.testing.assert_close(torch.from_numpy(cache.norm), embedding.double().norm(dim=1))
+    assert torch.equal(cache.ls_kappa(), cosify.functional.ls_kappa(embedding, classifier.weight))
+    assert (cache.info.kappa is None) == (head == "linear")
+    assert (cache.bias is None) == (head == "cos")
 
 
-def test_a_bank_is_used_again_until_something_changes(
+def test_a_cache_is_used_again_until_something_changes(
     images: Splits, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    model, folder = small_model(), tmp_path / "bank"
-    feature_bank(model, images, PREPROCESSING, folder)
+    model, folder = small_model(), tmp_path / "cache"
+    cache_features(model, images, PREPROCESSING, folder)
     made = (folder / "bank.json").stat().st_mtime_ns
 
     def remade() -> bool:
@@ -83,17 +83,17 @@ def test_a_bank_is_used_again_until_something_changes(
         return made != before
 
     with caplog.at_level("INFO", logger="cosify"):
-        feature_bank(small_model(), images, PREPROCESSING, folder)  # equal weights in another object
+        cache_features(small_model(), images, PREPROCESSING, folder)  # equal weights in another object
         assert not remade()
         with torch.no_grad():
             model.fc.weight[0, 0] += 1e-3  # type: ignore[union-attr,index,operator]
-        feature_bank(model, images, PREPROCESSING, folder)
+        cache_features(model, images, PREPROCESSING, folder)
         assert remade()
         assert "is of another model; it is made anew" in caplog.text
-        feature_bank(model, load_splits("digits").only("test", 71), PREPROCESSING, folder)
+        cache_features(model, load_splits("digits").only("test", 71), PREPROCESSING, folder)
         assert remade()
         assert "is of another data" in caplog.text
-        feature_bank(
+        cache_features(
             model, load_splits("digits").only("test", 71), dataclasses.replace(PREPROCESSING, image_size=40), folder
         )
         assert remade()
@@ -116,87 +116,87 @@ def test_files_that_change_make_another_key(tmp_path: Path) -> None:
     splits = load_splits("digits")
     splits.train.to_parquet(tmp_path / "train.parquet")
     splits.test.to_parquet(tmp_path / "test.parquet")
-    key = bank_key(model, load_splits(str(tmp_path)).only("test"), PREPROCESSING)
-    assert key == bank_key(model, load_splits(str(tmp_path)).only("test"), PREPROCESSING)
+    key = cache_key(model, load_splits(str(tmp_path)).only("test"), PREPROCESSING)
+    assert key == cache_key(model, load_splits(str(tmp_path)).only("test"), PREPROCESSING)
     splits.test.select(range(596)).to_parquet(tmp_path / "test.parquet")
-    assert key.data != bank_key(model, load_splits(str(tmp_path)).only("test"), PREPROCESSING).data
+    assert key.data != cache_key(model, load_splits(str(tmp_path)).only("test"), PREPROCESSING).data
 
 
 @pytest.mark.slow
-def test_two_processes_make_the_bank_of_one(images: Splits, tmp_path: Path) -> None:
+def test_two_processes_make_the_cache_of_one(images: Splits, tmp_path: Path) -> None:
     run_distributed("tests.evaluation.features_worker", tmp_path / "two", 2)
-    one = feature_bank(small_model(), images, PREPROCESSING, tmp_path / "one", FeaturePass(batch_size=16))
-    two = FeatureBank.open(tmp_path / "two", one.info.key)
+    one = cache_features(small_model(), images, PREPROCESSING, tmp_path / "one", FeaturePass(batch_size=16))
+    two = FeatureCache.open(tmp_path / "two", one.info.key)
     assert two.info == one.info
     assert np.array_equal(one.labels, two.labels)
     assert np.array_equal(one.predictions, two.predictions)
     np.testing.assert_allclose(one.embedding, two.embedding, rtol=1e-5, atol=1e-6)
 
 
-def test_a_pass_that_broke_off_leaves_no_bank(images: Splits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pass_that_broke_off_leaves_no_cache(images: Splits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise OSError("No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(BankWriter, "write", full)
+        patch.setattr(CacheWriter, "write", full)
         with pytest.raises(OSError, match="No space left"):
-            feature_bank(small_model(), images, PREPROCESSING, tmp_path / "bank")
-    assert not (tmp_path / "bank").exists()
-    assert len(feature_bank(small_model(), images, PREPROCESSING, tmp_path / "bank")) == 70
-    assert [path.name for path in tmp_path.iterdir() if path.suffix != ".lock"] == ["bank"]
+            cache_features(small_model(), images, PREPROCESSING, tmp_path / "cache")
+    assert not (tmp_path / "cache").exists()
+    assert len(cache_features(small_model(), images, PREPROCESSING, tmp_path / "cache")) == 70
+    assert [path.name for path in tmp_path.iterdir() if path.suffix != ".lock"] == ["cache"]
 
 
-def test_damaged_banks_are_named_and_made_anew(images: Splits, tmp_path: Path) -> None:
-    model, folder = small_model(), tmp_path / "bank"
-    bank = feature_bank(model, images, PREPROCESSING, folder)
-    key, labels = bank.info.key, np.array(bank.labels)
+def test_damaged_caches_are_named_and_made_anew(images: Splits, tmp_path: Path) -> None:
+    model, folder = small_model(), tmp_path / "cache"
+    cache = cache_features(model, images, PREPROCESSING, folder)
+    key, labels = cache.info.key, np.array(cache.labels)
     for file, damage in {
         "embedding.npy": b"\x93NUMPY",
         "bank.json": b"{",
         "classifier.safetensors": b"",
         "labels.npy": (folder / "predictions.npy").read_bytes()[:-8],
     }.items():
-        del bank
+        del cache
         (folder / file).write_bytes(damage)
-        with pytest.raises(StaleBankError, match="cannot be read"):
-            FeatureBank.open(folder, key)
-        bank = feature_bank(model, images, PREPROCESSING, folder)
-        assert np.array_equal(bank.labels, labels)
+        with pytest.raises(StaleCacheError, match="cannot be read"):
+            FeatureCache.open(folder, key)
+        cache = cache_features(model, images, PREPROCESSING, folder)
+        assert np.array_equal(cache.labels, labels)
     np.save(folder / "labels.npy", labels[:-1])
-    with pytest.raises(StaleBankError, match="has arrays of shapes"):
-        FeatureBank.open(folder)
+    with pytest.raises(StaleCacheError, match="has arrays of shapes"):
+        FeatureCache.open(folder)
     info = json.loads((folder / "bank.json").read_text())
     (folder / "bank.json").write_text(json.dumps({**info, "format": 99}))
-    with pytest.raises(StaleBankError, match="another version"):
-        FeatureBank.open(folder)
+    with pytest.raises(StaleCacheError, match="another version"):
+        FeatureCache.open(folder)
     with pytest.raises(FileNotFoundError, match=r"holds no bank\.json"):
-        FeatureBank.open(tmp_path)
+        FeatureCache.open(tmp_path)
 
 
-def test_banks_are_not_loaded_into_memory(images: Splits, tmp_path: Path) -> None:
-    bank = feature_bank(small_model(), images, PREPROCESSING, tmp_path / "bank")
-    assert isinstance(bank.embedding, np.memmap)
+def test_caches_are_not_loaded_into_memory(images: Splits, tmp_path: Path) -> None:
+    cache = cache_features(small_model(), images, PREPROCESSING, tmp_path / "cache")
+    assert isinstance(cache.embedding, np.memmap)
     with pytest.raises(ValueError, match="read-only"):
-        bank.embedding[0, 0] = 1
+        cache.embedding[0, 0] = 1
 
 
 def test_a_model_without_a_classifier_is_refused(images: Splits, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="has no classifier"):
-        feature_bank(
-            timm.create_model("test_resnet", num_classes=0, in_chans=1), images, PREPROCESSING, tmp_path / "bank"
+        cache_features(
+            timm.create_model("test_resnet", num_classes=0, in_chans=1), images, PREPROCESSING, tmp_path / "cache"
         )
 
 
-def test_transformers_models_have_banks_too(images: Splits, tmp_path: Path) -> None:
+def test_transformers_models_have_caches_too(images: Splits, tmp_path: Path) -> None:
     from transformers import ViTConfig, ViTForImageClassification
 
     settings = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
     config = ViTConfig(image_size=32, patch_size=16, num_labels=10, num_channels=1, **settings)
     model = cosify.convert(ViTForImageClassification(config), kappa=7)
-    bank = feature_bank(model, images, PREPROCESSING, tmp_path / "bank")
-    assert bank.embedding.shape == (70, 16)
-    assert bank.info.kappa == 7.0
-    assert bank.max_logit.max() <= 7.0
+    cache = cache_features(model, images, PREPROCESSING, tmp_path / "cache")
+    assert cache.embedding.shape == (70, 16)
+    assert cache.info.kappa == 7.0
+    assert cache.max_logit.max() <= 7.0
 
 
 def test_what_no_weight_shows_is_part_of_the_model() -> None:
@@ -218,13 +218,13 @@ def test_a_saved_model_is_the_same_network(tmp_path: Path) -> None:
 
 def test_kappa_of_each_sample_is_that_of_the_head(images: Splits, tmp_path: Path) -> None:
     model = small_model(head={"type": "cos", "eval_kappa": "sample"})  # type: ignore[arg-type]
-    bank = feature_bank(model, images, PREPROCESSING, tmp_path / "bank")
-    assert bank.info.eval_kappa == "sample"
-    assert bank.info.output_is_classifier
-    logits = torch.cat(list(bank.logits()))
-    torch.testing.assert_close(logits.amax(dim=1), torch.from_numpy(np.array(bank.max_logit)), rtol=1e-5, atol=1e-5)
-    again = FeatureBank.of_rows(bank.info, bank.weight, bank.bias, torch.from_numpy(np.array(bank.embedding)))
-    np.testing.assert_allclose(again.max_probability, bank.max_probability, rtol=1e-5)
+    cache = cache_features(model, images, PREPROCESSING, tmp_path / "cache")
+    assert cache.info.eval_kappa == "sample"
+    assert cache.info.output_is_classifier
+    logits = torch.cat(list(cache.logits()))
+    torch.testing.assert_close(logits.amax(dim=1), torch.from_numpy(np.array(cache.max_logit)), rtol=1e-5, atol=1e-5)
+    again = FeatureCache.of_rows(cache.info, cache.weight, cache.bias, torch.from_numpy(np.array(cache.embedding)))
+    np.testing.assert_allclose(again.max_probability, cache.max_probability, rtol=1e-5)
 
 
 def test_a_model_with_two_heads_has_no_logits_from_embeddings(images: Splits, tmp_path: Path) -> None:
@@ -234,19 +234,19 @@ def test_a_model_with_two_heads_has_no_logits_from_embeddings(images: Splits, tm
     )
     torch.nn.init.normal_(model.head.weight)
     torch.nn.init.normal_(model.head_dist.weight)
-    bank = feature_bank(model, images, PREPROCESSING, tmp_path / "bank")
-    assert not bank.info.output_is_classifier
+    cache = cache_features(model, images, PREPROCESSING, tmp_path / "cache")
+    assert not cache.info.output_is_classifier
     with pytest.raises(ValueError, match="not those of its classifier"):
-        next(bank.logits())
+        next(cache.logits())
     with pytest.raises(ValueError, match="not those of its classifier"):
-        FeatureBank.of_rows(bank.info, bank.weight, bank.bias, torch.zeros(1, bank.info.dim))
-    assert assess("two heads", bank, resamples=100).calibration == {}
+        FeatureCache.of_rows(cache.info, cache.weight, cache.bias, torch.zeros(1, cache.info.dim))
+    assert assess("two heads", cache, resamples=100).calibration == {}
 
 
-def test_one_bank_is_made_by_one_program_at_a_time(images: Splits, tmp_path: Path) -> None:
-    with FileLock(tmp_path / ".bank.lock"), pytest.raises(ValueError, match="is being made by another program"):
-        feature_bank(small_model(), images, PREPROCESSING, tmp_path / "bank")
-    assert len(feature_bank(small_model(), images, PREPROCESSING, tmp_path / "bank")) == 70
+def test_one_cache_is_made_by_one_program_at_a_time(images: Splits, tmp_path: Path) -> None:
+    with FileLock(tmp_path / ".cache.lock"), pytest.raises(ValueError, match="is being made by another program"):
+        cache_features(small_model(), images, PREPROCESSING, tmp_path / "cache")
+    assert len(cache_features(small_model(), images, PREPROCESSING, tmp_path / "cache")) == 70
 
 
 def test_a_model_that_gives_nan_is_named(images: Splits, tmp_path: Path) -> None:
@@ -254,8 +254,8 @@ def test_a_model_that_gives_nan_is_named(images: Splits, tmp_path: Path) -> None
     with torch.no_grad():
         model.fc.weight[0] = torch.nan  # type: ignore[union-attr,index,operator]
     with pytest.raises(ValueError, match="NaN or infinity for images in rows 0 to 69"):
-        feature_bank(model, images, PREPROCESSING, tmp_path / "bank")
-    assert not (tmp_path / "bank").exists()
+        cache_features(model, images, PREPROCESSING, tmp_path / "cache")
+    assert not (tmp_path / "cache").exists()
 
 
 def test_names_in_another_order_are_refused(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -282,23 +282,25 @@ def test_a_folder_of_the_users_is_never_replaced(files: list[str], images: Split
     folder.mkdir()
     for name in files:
         (folder / name).write_text('{"balance": 3}')
-    with pytest.raises(InputError, match=r"mydata holds \[.*\], which is no bank of cosify, .*; choose another folder"):
-        feature_bank(small_model(), images, PREPROCESSING, folder)
+    with pytest.raises(
+        InputError, match=r"mydata holds \[.*\], which is no feature cache of cosify, .*; choose another folder"
+    ):
+        cache_features(small_model(), images, PREPROCESSING, folder)
     assert sorted(path.name for path in folder.iterdir()) == sorted(files)
 
 
-def test_nothing_beside_a_bank_is_taken_for_ours(images: Splits, tmp_path: Path) -> None:
-    folder, user = tmp_path / "bank", tmp_path / ".bank.new"
+def test_nothing_beside_a_cache_is_taken_for_ours(images: Splits, tmp_path: Path) -> None:
+    folder, user = tmp_path / "cache", tmp_path / ".cache.new"
     user.mkdir()
     (user / "thesis.tex").write_text("x")
-    with pytest.raises(OSError, match=r"the bank .* cannot be made \(File exists: .*\.bank\.new\)"):
-        feature_bank(small_model(), images, PREPROCESSING, folder)
+    with pytest.raises(OSError, match=r"the feature cache .* cannot be made \(File exists: .*\.cache\.new\)"):
+        cache_features(small_model(), images, PREPROCESSING, folder)
     assert (user / "thesis.tex").read_text() == "x"
     (user / "thesis.tex").rename(tmp_path / "thesis.tex")
-    feature_bank(small_model(), images, PREPROCESSING, folder)
+    cache_features(small_model(), images, PREPROCESSING, folder)
     (folder / "mine.txt").write_text("x")
-    with pytest.raises(InputError, match="which is no bank of cosify"):
-        feature_bank(small_model(seed=1), images, PREPROCESSING, folder)
+    with pytest.raises(InputError, match="which is no feature cache of cosify"):
+        cache_features(small_model(seed=1), images, PREPROCESSING, folder)
     assert (folder / "mine.txt").is_file()
 
 
@@ -308,16 +310,16 @@ def test_a_full_disk_is_said_before_the_pass(images: Splits, tmp_path: Path, mon
 
     monkeypatch.setattr(os, "posix_fallocate", full)
     with pytest.raises(OSError, match=r"cannot be made \(No space left on device: .* room for 70 rows .* make room"):
-        feature_bank(small_model(), images, PREPROCESSING, tmp_path / "bank")
-    assert [path.name for path in tmp_path.iterdir()] == [".bank.lock"], "something half-written is left"
+        cache_features(small_model(), images, PREPROCESSING, tmp_path / "cache")
+    assert [path.name for path in tmp_path.iterdir()] == [".cache.lock"], "something half-written is left"
 
 
-def test_arrays_are_those_of_the_key_also_while_a_bank_is_replaced(
+def test_arrays_are_those_of_the_key_also_while_a_cache_is_replaced(
     images: Splits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = tmp_path / "bank"
-    other = feature_bank(small_model(seed=1), images, PREPROCESSING, tmp_path / "other")
-    one = feature_bank(small_model(), images, PREPROCESSING, folder)
+    folder = tmp_path / "cache"
+    other = cache_features(small_model(seed=1), images, PREPROCESSING, tmp_path / "other")
+    one = cache_features(small_model(), images, PREPROCESSING, folder)
     load, replacements = np.load, [tmp_path / "other"]
 
     def replaced_meanwhile(file: Path, **settings: Any) -> Any:
@@ -326,10 +328,10 @@ def test_arrays_are_those_of_the_key_also_while_a_bank_is_replaced(
         return load(file, **settings)
 
     monkeypatch.setattr(np, "load", replaced_meanwhile)
-    with pytest.raises(StaleBankError, match="is of another model"):
-        FeatureBank.open(folder, one.info.key)
+    with pytest.raises(StaleCacheError, match="is of another model"):
+        FeatureCache.open(folder, one.info.key)
     replacements.append(tmp_path / "other")  # where the first one is now
-    found = FeatureBank.open(folder)
+    found = FeatureCache.open(folder)
     assert found.info.key == one.info.key
     assert np.array_equal(found.embedding, one.embedding)
     assert not np.array_equal(found.embedding, other.embedding)

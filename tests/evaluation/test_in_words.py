@@ -9,21 +9,21 @@ import torch
 from cosify.data import load_splits
 from cosify.evaluation import Assessment, Detection, Interval, Rejector, assess, tables_of, verdict
 from cosify.evaluation.in_words import FEW, percent
-from tests.evaluation.banks import make_bank
+from tests.evaluation.caches import make_cache
 
 UNSEEN = torch.full((300,), -1)
 
 
 @pytest.fixture(scope="module")
 def found() -> Assessment:
-    test, far = make_bank(400, seed=2, spread=1.0), make_bank(labels=UNSEEN, seed=3)
+    test, far = make_cache(400, seed=2, spread=1.0), make_cache(labels=UNSEEN, seed=3)
     return assess("m", test, ood={"far": far}, resamples=100)
 
 
 def test_shares_are_those_of_a_rejector(found: Assessment) -> None:
-    test, far = make_bank(400, seed=2, spread=1.0), make_bank(labels=UNSEEN, seed=3)
+    test, far = make_cache(400, seed=2, spread=1.0), make_cache(labels=UNSEEN, seed=3)
     rejector = Rejector.fit("z_max", None, test, share=0.95)
-    rejected = [~rejector(torch.from_numpy(np.array(bank.embedding))).accept.numpy() for bank in (test, far)]
+    rejected = [~rejector(torch.from_numpy(np.array(cache.embedding))).accept.numpy() for cache in (test, far)]
     mistakes = rejected[0][~test.correct]
     first, second, third = verdict(found)
     assert first == (
@@ -72,11 +72,11 @@ def test_large_counts_and_several_sets(found: Assessment) -> None:
 
 def test_what_has_no_number(found: Assessment) -> None:
     labels = torch.arange(40) % 4
-    perfect = assess("m", make_bank(labels=labels, predictions=labels), resamples=100)
+    perfect = assess("m", make_cache(labels=labels, predictions=labels), resamples=100)
     assert verdict(perfect)[1].startswith("Makes no mistake on these images")
     assert verdict(perfect)[2].startswith("No unseen set was measured: name one with --ood")
-    wrong = make_bank(labels=labels, predictions=(labels + 1) % 4)
-    never = assess("m", wrong, ood={"far": make_bank(labels=UNSEEN)}, resamples=100)
+    wrong = make_cache(labels=labels, predictions=(labels + 1) % 4)
+    never = assess("m", wrong, ood={"far": make_cache(labels=UNSEEN)}, resamples=100)
     assert verdict(never)[1].startswith("Has no right answer on these images")
     assert verdict(never)[2].startswith("Without a threshold, it cannot be said how much of the unseen sets")
 

@@ -8,13 +8,13 @@ import torch
 
 from cosify.evaluation import Assessment, assess, transfer
 from cosify.evaluation.json_records import from_json
-from tests.evaluation.banks import make_bank
+from tests.evaluation.caches import make_cache
 
 
 @pytest.mark.parametrize("kappa", [16.0, None])
 def test_an_assessment_comes_back(kappa: float | None) -> None:
-    test, train = make_bank(120, seed=1, kappa=kappa), make_bank(120, seed=2, kappa=kappa)
-    outliers = make_bank(60, seed=3, kappa=kappa, labels=torch.full((60,), -1))
+    test, train = make_cache(120, seed=1, kappa=kappa), make_cache(120, seed=2, kappa=kappa)
+    outliers = make_cache(60, seed=3, kappa=kappa, labels=torch.full((60,), -1))
     tasks = {"task": transfer(train, lambdas=(1.0,))}
     made = assess("m", test, train, ood={"far": outliers}, transfer=tasks, exclude_classes=[1], resamples=100)
     assert from_json(Assessment, json.loads(json.dumps(dataclasses.asdict(made)))) == made

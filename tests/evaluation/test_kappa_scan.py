@@ -5,23 +5,23 @@ import dataclasses
 import pytest
 import torch
 
-from cosify.evaluation import scan_bank
+from cosify.evaluation import scan_features
 from cosify.functional import adacos_kappa, expected_kappa, kappa_grid, ls_kappa
-from tests.evaluation.banks import make_bank
+from tests.evaluation.caches import make_cache
 
 
 @pytest.mark.parametrize("kappa", [16.0, None])
 def test_the_scan_is_its_parts(kappa: float | None) -> None:
-    bank = make_bank(300, kappa=kappa, num_classes=6)
-    scan = scan_bank(bank)
-    own = ls_kappa(torch.from_numpy(bank.embedding), bank.weight).double()
+    cache = make_cache(300, kappa=kappa, num_classes=6)
+    scan = scan_features(cache)
+    own = ls_kappa(torch.from_numpy(cache.embedding), cache.weight).double()
     assert scan.kappa.mean == pytest.approx(float(own.mean()), rel=1e-6)
     assert sum(scan.kappa.histogram) == scan.num_samples == 300
     assert scan.adacos == adacos_kappa(6)
     assert scan.expected == expected_kappa(6)
-    assert scan.mean_top_cosine == pytest.approx(float(bank.top_cosine[:, 0].mean()))
+    assert scan.mean_top_cosine == pytest.approx(float(cache.top_cosine[:, 0].mean()))
     assert scan.expected_here == pytest.approx(expected_kappa(6, scan.mean_top_cosine))
-    assert scan.accuracy == bank.correct.mean()
+    assert scan.accuracy == cache.correct.mean()
     assert scan.head == ("softmax" if kappa is None else "cosine, 16.0")
 
 
@@ -31,7 +31,7 @@ def test_where_features_and_classes_are_the_closed_form_so_is_kappa() -> None:
     basis = torch.eye(2 * num_classes)
     weight = basis[:num_classes]
     embedding = c * weight + (1 - c * c) ** 0.5 * basis[num_classes:]
-    scan = scan_bank(make_bank(embedding=embedding, weight=weight, labels=torch.arange(num_classes)))
+    scan = scan_features(make_cache(embedding=embedding, weight=weight, labels=torch.arange(num_classes)))
     nearest = (kappa_grid().log() - torch.tensor(scan.expected).log()).abs().argmin()
     assert scan.kappa.mean in [pytest.approx(float(kappa_grid()[index]), rel=1e-5) for index in (nearest, nearest + 1)]
     assert scan.expected_here == pytest.approx(scan.expected, rel=1e-5)
@@ -40,16 +40,16 @@ def test_where_features_and_classes_are_the_closed_form_so_is_kappa() -> None:
 
 
 def test_what_ls_has_trained_is_measured_and_others_follow_from_the_classes() -> None:
-    bank = make_bank(300, num_classes=6)
-    trained = dataclasses.replace(bank, info=dataclasses.replace(bank.info, kappa_policy="ls"))
-    scan = scan_bank(trained)
+    cache = make_cache(300, num_classes=6)
+    trained = dataclasses.replace(cache, info=dataclasses.replace(cache.info, kappa_policy="ls"))
+    scan = scan_features(trained)
     by_purpose = {each.purpose: each.kappa for each in scan.recommendations}
     assert by_purpose["rejection"] == scan.kappa.mean
     assert by_purpose["accuracy"] == 2 * scan.kappa.mean
     assert by_purpose["transfer"] == max(60.0, 4 * scan.kappa.mean)
     assert not any("not trained with LS" in warning for warning in scan.warnings)
-    for other in (bank, make_bank(300, num_classes=6, kappa=None)):
-        scan = scan_bank(other)
+    for other in (cache, make_cache(300, num_classes=6, kappa=None)):
+        scan = scan_features(other)
         assert scan.recommendations[0].kappa == pytest.approx(1.2 * expected_kappa(6))
         assert any("not trained with LS" in warning for warning in scan.warnings)
 
@@ -70,16 +70,18 @@ def test_the_recommendation_for_other_models_holds_for_the_papers_kappas() -> No
 
 def test_edges_and_foreign_labels_are_said() -> None:
     weight = torch.eye(4)
-    lost = scan_bank(make_bank(embedding=torch.full((10, 4), -1.0), weight=weight, labels=torch.zeros(10, dtype=int)))  # type: ignore[call-overload]
+    lost = scan_features(
+        make_cache(embedding=torch.full((10, 4), -1.0), weight=weight, labels=torch.zeros(10, dtype=int))
+    )  # type: ignore[call-overload]
     assert lost.kappa.low_edge + lost.kappa.high_edge == 1.0
     assert any("100% of the samples lie at the" in warning for warning in lost.warnings)
-    bank = make_bank(50)
-    foreign = dataclasses.replace(bank, info=dataclasses.replace(bank.info, label_names=("a", "b", "c")))
-    scan = scan_bank(foreign)
+    cache = make_cache(50)
+    foreign = dataclasses.replace(cache, info=dataclasses.replace(cache.info, label_names=("a", "b", "c")))
+    scan = scan_features(foreign)
     assert scan.accuracy is None
     assert any("labels are not the model's classes" in warning for warning in scan.warnings)
 
 
 def test_as_many_classes_as_dimensions_leave_no_angle_to_the_span() -> None:
-    scan = scan_bank(make_bank(50, dim=4, num_classes=9))
+    scan = scan_features(make_cache(50, dim=4, num_classes=9))
     assert scan.diversity.mean_span_angle_deg is None

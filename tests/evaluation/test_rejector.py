@@ -18,22 +18,22 @@ from safetensors.torch import load_file, save_file
 
 import cosify
 from cosify.data import Preprocessing, load_images, load_splits
-from cosify.evaluation import SCORES, BankKey, Decision, Decisions, FeatureBank, Rejector, feature_bank
+from cosify.evaluation import SCORES, CacheKey, Decision, Decisions, FeatureCache, Rejector, cache_features
 from cosify.evaluation.rejector import SAVED
 from cosify.hub import load
-from tests.evaluation.banks import make_bank
+from tests.evaluation.caches import make_cache
 
 HEADS = {"cosine": {"kappa": 5.0}, "stock": {"kappa": None, "bias": True}, "stock without bias": {"kappa": None}}
 
 
-def banks(head: str = "cosine") -> tuple[FeatureBank, FeatureBank, FeatureBank]:
+def caches(head: str = "cosine") -> tuple[FeatureCache, FeatureCache, FeatureCache]:
     """Return train, held-out and new samples."""
-    train, held_out, new = (make_bank(seed=seed, spread=1.0, **HEADS[head]) for seed in (1, 2, 3))  # type: ignore[arg-type]
+    train, held_out, new = (make_cache(seed=seed, spread=1.0, **HEADS[head]) for seed in (1, 2, 3))  # type: ignore[arg-type]
     return train, held_out, new
 
 
-def rows(bank: FeatureBank) -> torch.Tensor:
-    return torch.from_numpy(np.array(bank.embedding))
+def rows(cache: FeatureCache) -> torch.Tensor:
+    return torch.from_numpy(np.array(cache.embedding))
 
 
 def tensors_of(folder: Path) -> Path:
@@ -47,7 +47,7 @@ def test_every_score_but_knn_is_saved() -> None:
 @pytest.mark.parametrize("head", HEADS)
 @pytest.mark.parametrize("score", SAVED)
 def test_round_trip(score: str, head: str, tmp_path: Path) -> None:
-    train, held_out, new = banks(head)
+    train, held_out, new = caches(head)
     fitted = Rejector.fit(score, train, held_out)
     assert fitted.save(tmp_path) == tmp_path
     assert {path.name for path in tmp_path.iterdir()} == {"rejector.json", tensors_of(tmp_path).name}
@@ -68,14 +68,14 @@ def test_round_trip(score: str, head: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("dim", [96, 257])
 def test_round_trip_of_many_dimensions(dim: int, tmp_path: Path) -> None:
     # The order of elements in memory, and where they start, decide how sums round.
-    train, new = (make_bank(600, dim=dim, num_classes=10, seed=seed) for seed in (1, 2))
+    train, new = (make_cache(600, dim=dim, num_classes=10, seed=seed) for seed in (1, 2))
     fitted = Rejector.fit("mahalanobis", train, train)
     loaded = Rejector.load(fitted.save(tmp_path))
     assert torch.equal(loaded(rows(new)).score, fitted(rows(new)).score)
 
 
 def test_saved_again(tmp_path: Path) -> None:
-    train, held_out, new = banks()
+    train, held_out, new = caches()
     Rejector.fit("mahalanobis", train, held_out).save(tmp_path)
     Rejector.fit("z_max", None, held_out).save(tmp_path)
     loaded = Rejector.load(tmp_path)
@@ -86,7 +86,7 @@ def test_saved_again(tmp_path: Path) -> None:
 
 
 def test_folder_of_a_run(tmp_path: Path) -> None:
-    _, held_out, _ = banks()
+    _, held_out, _ = caches()
     Rejector.fit("z_max", None, held_out).save(tmp_path / "export")
     assert Rejector.load(tmp_path).folder == tmp_path / "export"
 
@@ -94,7 +94,7 @@ def test_folder_of_a_run(tmp_path: Path) -> None:
 @pytest.mark.parametrize("share", [0.05, 0.5, 0.8, 0.95, 0.99, 1.0])
 @pytest.mark.parametrize("score", SAVED)
 def test_accepts_the_share_of_right_answers_and_no_more(score: str, share: float) -> None:
-    train, held_out, _ = banks()
+    train, held_out, _ = caches()
     assert 0.5 < held_out.correct.mean() < 1
     fitted = Rejector.fit(score, train, held_out, share=share)
     decision = fitted(rows(held_out))
@@ -106,7 +106,7 @@ def test_accepts_the_share_of_right_answers_and_no_more(score: str, share: float
 
 
 def test_ties_are_accepted_together() -> None:
-    held_out = make_bank(
+    held_out = make_cache(
         embedding=torch.tensor([[1.0, 0.0]] * 2 + [[0.0, 2.0]] * 6 + [[0.0, 3.0]] * 2),
         weight=torch.eye(2),
         labels=torch.tensor([0, 0] + [1] * 6 + [0, 0]),  # the last two are wrong, and do not count
@@ -119,13 +119,13 @@ def test_ties_are_accepted_together() -> None:
 
 
 def test_wrong_answers_are_rejected_more_often() -> None:
-    _, held_out, new = banks()
+    _, held_out, new = caches()
     accept = Rejector.fit("z_max", None, held_out, share=0.8)(rows(new)).accept.numpy()
     assert accept[new.correct].mean() > accept[~new.correct].mean() + 0.2
 
 
 def test_one_embedding_is_a_batch_of_one() -> None:
-    train, held_out, new = banks()
+    train, held_out, new = caches()
     fitted = Rejector.fit("norm_mahalanobis", train, held_out)
     one, whole = fitted(rows(new)[3]), fitted(rows(new))
     assert (one.label.shape, one.score.shape, one.accept.shape) == ((1,), (1,), (1,))
@@ -134,7 +134,7 @@ def test_one_embedding_is_a_batch_of_one() -> None:
 
 
 def test_embeddings_of_training() -> None:
-    train, held_out, new = banks()
+    train, held_out, new = caches()
     fitted = Rejector.fit("mahalanobis", train, held_out)
     embedding = rows(new).double().requires_grad_()
     decision = fitted(embedding)
@@ -148,18 +148,18 @@ def test_features_that_are_not_finite(head: str) -> None:
     broken = torch.ones(3, 8)
     broken[1, 2] = torch.nan
     with pytest.raises(ValueError, match="embedding holds NaN or infinity in 1 of 3 rows, expected finite features"):
-        Rejector.fit("norm", None, banks(head)[1])(broken)
+        Rejector.fit("norm", None, caches(head)[1])(broken)
 
 
 @pytest.mark.parametrize("shape", [(7,), (3, 7), (3, 9), ()])
 def test_another_dimension(shape: tuple[int, ...]) -> None:
     message = f"embeddings have shape {list(shape)}, expected [B, 8], what the model's classifier gets"
     with pytest.raises(ValueError, match=re.escape(message)):
-        Rejector.fit("z_max", None, banks()[1])(torch.ones(shape))
+        Rejector.fit("z_max", None, caches()[1])(torch.ones(shape))
 
 
 def test_scores_that_cannot_be_saved() -> None:
-    train, held_out, _ = banks()
+    train, held_out, _ = caches()
     for score in ("knn", "max_prob"):
         with pytest.raises(ValueError, match=rf"score is '{score}', expected one of z_max, norm, .*, max_logit$"):
             Rejector.fit(score, train, held_out)
@@ -167,12 +167,12 @@ def test_scores_that_cannot_be_saved() -> None:
 
 @pytest.mark.parametrize("score", ["norm_mahalanobis", "mahalanobis", "mahalanobis_unit"])
 def test_scores_that_need_training_features(score: str) -> None:
-    with pytest.raises(ValueError, match=f"score '{score}' is fitted on training features, expected a bank of them"):
-        Rejector.fit(score, None, banks()[1])
+    with pytest.raises(ValueError, match=f"score '{score}' is fitted on training features, expected a cache of them"):
+        Rejector.fit(score, None, caches()[1])
 
 
 def test_nothing_right_and_a_share_of_nothing() -> None:
-    _, held_out, _ = banks()
+    _, held_out, _ = caches()
     wrong = dataclasses.replace(held_out, labels=(held_out.predictions + 1) % 4)
     with pytest.raises(ValueError, match=re.escape("accepted scores have shape [0], expected [N] with N at least 1")):
         Rejector.fit("z_max", None, wrong)
@@ -230,8 +230,8 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "no finite weight": (tensors(lambda found: found["weight"].fill_(torch.nan)), "InputError: weight holds NaN"),
     "threshold of a list": (edit(threshold=[1]), "TypeError"),
     "no info": (edit(info=None), "KeyError: 'info'"),
-    "other info": (edit(info={"key": {}}), "InputError: BankInfo differs in ['dim', "),
-    "info of text": (edit(info="x"), "InputError: BankInfo differs in str"),
+    "other info": (edit(info={"key": {}}), "InputError: CacheInfo differs in ['dim', "),
+    "info of text": (edit(info="x"), "InputError: CacheInfo differs in str"),
     "no share": (edit(share=None), "TypeError"),
     "one key more": (edit(more=1), "TypeError"),
     "unknown score": (edit(score="best"), "InputError: score is 'best', expected one of z_max"),
@@ -250,7 +250,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
 
 @pytest.mark.parametrize("name", DAMAGES)
 def test_damaged(name: str, tmp_path: Path) -> None:
-    train, held_out, _ = banks()
+    train, held_out, _ = caches()
     Rejector.fit("mahalanobis", train, held_out).save(tmp_path)
     damage, reason = DAMAGES[name]
     damage(tmp_path)
@@ -263,7 +263,7 @@ def test_damaged(name: str, tmp_path: Path) -> None:
 def test_the_old_rejector_stays_until_the_new_one_is_whole(
     failing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    train, held_out, new = banks()
+    train, held_out, new = caches()
     old = Rejector.fit("mahalanobis", train, held_out)
     old.save(tmp_path)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
@@ -285,7 +285,7 @@ def test_the_old_rejector_stays_until_the_new_one_is_whole(
 
 
 def test_rejectors_of_earlier_editions_open(tmp_path: Path) -> None:
-    train, held_out, _ = banks()
+    train, held_out, _ = caches()
     fitted = Rejector.fit("mahalanobis", train, held_out)
     fitted.save(tmp_path)
     tensors_of(tmp_path).rename(tmp_path / "rejector.safetensors")
@@ -301,8 +301,8 @@ def test_no_rejector(tmp_path: Path) -> None:
 
 
 def test_images_before_loading() -> None:
-    with pytest.raises(ValueError, match="this rejector lies beside no model yet, expected embeddings; call save"):
-        Rejector.fit("z_max", None, banks()[1])(torch.ones(2, 3, 8, 8))
+    with pytest.raises(ValueError, match="this rejector is not beside a model yet, expected embeddings; call save"):
+        Rejector.fit("z_max", None, caches()[1])(torch.ones(2, 3, 8, 8))
 
 
 def build(folder: Path, seed: int = 0) -> None:
@@ -313,33 +313,33 @@ def build(folder: Path, seed: int = 0) -> None:
 
 
 @pytest.fixture(scope="module")
-def of_images(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, FeatureBank, list[Image]]:
-    """Return a folder with model and rejector, the bank that it was fitted on, and its images."""
+def of_images(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, FeatureCache, list[Image]]:
+    """Return a folder with model and rejector, the cache that it was fitted on, and its images."""
     folder = tmp_path_factory.mktemp("images")
     build(folder / "model")
     images = load_splits("digits").only("test", 40)
     model = load(folder / "model")
-    bank = feature_bank(model, images, Preprocessing.of_pretrained(model), folder / "bank")
-    bank = dataclasses.replace(bank, labels=np.where(np.arange(40) < 30, bank.predictions, 0))
-    Rejector.fit("norm_mahalanobis", bank, bank, share=0.5).save(folder / "model")
-    return folder / "model", bank, [row["image"] for row in images.test]
+    cache = cache_features(model, images, Preprocessing.of_pretrained(model), folder / "cache")
+    cache = dataclasses.replace(cache, labels=np.where(np.arange(40) < 30, cache.predictions, 0))
+    Rejector.fit("norm_mahalanobis", cache, cache, share=0.5).save(folder / "model")
+    return folder / "model", cache, [row["image"] for row in images.test]
 
 
-def test_images(of_images: tuple[Path, FeatureBank, list[Image]]) -> None:
-    folder, bank, images = of_images
+def test_images(of_images: tuple[Path, FeatureCache, list[Image]]) -> None:
+    folder, cache, images = of_images
     rejector = Rejector.load(folder)
-    expected = torch.from_numpy(SCORES["norm_mahalanobis"].fit(bank)(bank))
+    expected = torch.from_numpy(SCORES["norm_mahalanobis"].fit(cache)(cache))
     assert 0 < int((expected >= rejector.threshold).sum()) < 40
 
     decision = rejector(images)
-    assert torch.equal(decision.label, torch.from_numpy(np.array(bank.predictions)))
+    assert torch.equal(decision.label, torch.from_numpy(np.array(cache.predictions)))
     torch.testing.assert_close(decision.score, expected, rtol=1e-3, atol=0)
     assert torch.equal(decision.accept, decision.score >= rejector.threshold)
     assert torch.equal(rejector([image.convert("RGB") for image in images]).score, decision.score)
 
     for index in range(3):
         one = rejector(images[index])
-        assert (one.label, one.accept) == (bank.predictions[index], decision.accept[index])
+        assert (one.label, one.accept) == (cache.predictions[index], decision.accept[index])
         assert one.score == pytest.approx(float(expected[index]), rel=1e-3)
 
     enlarged = [image.convert("RGB").resize((round(160 / 0.95),) * 2, 2).crop((4, 4, 164, 164)) for image in images[:4]]
@@ -348,20 +348,20 @@ def test_images(of_images: tuple[Path, FeatureBank, list[Image]]) -> None:
     assert torch.equal(batch.label, decision.label[:4])
     torch.testing.assert_close(batch.score, decision.score[:4], rtol=0.02, atol=0)
 
-    embedding = rejector(torch.from_numpy(np.array(bank.embedding)))
+    embedding = rejector(torch.from_numpy(np.array(cache.embedding)))
     assert torch.equal(embedding.label, decision.label)
     torch.testing.assert_close(embedding.score, expected, rtol=1e-6, atol=0)
 
 
-def test_one_image_one_decision(of_images: tuple[Path, FeatureBank, list[Image]], tmp_path: Path) -> None:
-    folder, bank, images = of_images
+def test_one_image_one_decision(of_images: tuple[Path, FeatureCache, list[Image]], tmp_path: Path) -> None:
+    folder, cache, images = of_images
     rejector = Rejector.load(folder)
     file, image = tmp_path / "a.png", images[3].convert("RGB")
     image.save(file)
     pixels = np.asarray(image)
     one = rejector(file)
     assert isinstance(one, Decision)
-    assert (one.label, one.name, one.threshold) == (bank.predictions[3], str(bank.predictions[3]), rejector.threshold)
+    assert (one.label, one.name, one.threshold) == (cache.predictions[3], str(cache.predictions[3]), rejector.threshold)
     assert (type(one.label), type(one.score), type(one.accept)) == (int, float, bool)
     assert one.accept == (one.score >= rejector.threshold)
     label, score, accept = one
@@ -382,16 +382,16 @@ def test_one_image_one_decision(of_images: tuple[Path, FeatureBank, list[Image]]
 
 
 def test_a_list_for_a_list(
-    of_images: tuple[Path, FeatureBank, list[Image]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    of_images: tuple[Path, FeatureCache, list[Image]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder, bank, images = of_images
+    folder, cache, images = of_images
     rejector = Rejector.load(folder)
     for place, image in enumerate(images):
         image.save(tmp_path / f"{place:02}.png")
     files = sorted(tmp_path.iterdir())
     found = rejector(files)
     assert isinstance(found, Decisions)
-    assert [each.label for each in found] == found.label.tolist() == bank.predictions.tolist()
+    assert [each.label for each in found] == found.label.tolist() == cache.predictions.tolist()
     assert (found.score.dtype, found.accept.tolist()) == (torch.float64, [each.accept for each in found])
     batch = np.stack([np.asarray(image.convert("RGB")) for image in images])
     mixed = [str(files[0]), images[1], batch[2], *files[3:]]
@@ -410,7 +410,7 @@ def test_a_list_for_a_list(
     assert again.label.tolist() == found.label.tolist() * 4
 
 
-def test_what_is_no_image(of_images: tuple[Path, FeatureBank, list[Image]], tmp_path: Path) -> None:
+def test_what_is_no_image(of_images: tuple[Path, FeatureCache, list[Image]], tmp_path: Path) -> None:
     folder, _, images = of_images
     rejector = Rejector.load(folder)
     missing, broken = tmp_path / "none.png", tmp_path / "broken.png"
@@ -439,22 +439,22 @@ def test_what_is_no_image(of_images: tuple[Path, FeatureBank, list[Image]], tmp_
         rejector(torch.zeros(8, 8, 3, dtype=torch.uint8))
 
 
-def test_arrays_of_floats_are_what_tensors_are(of_images: tuple[Path, FeatureBank, list[Image]]) -> None:
-    folder, bank, _ = of_images
+def test_arrays_of_floats_are_what_tensors_are(of_images: tuple[Path, FeatureCache, list[Image]]) -> None:
+    folder, cache, _ = of_images
     rejector = Rejector.load(folder)
-    for array in (bank.embedding[:5].copy(), np.random.default_rng(0).normal(size=(2, 3, 64, 64))):
+    for array in (cache.embedding[:5].copy(), np.random.default_rng(0).normal(size=(2, 3, 64, 64))):
         of_numpy, of_torch = rejector(array), rejector(torch.from_numpy(array).float())
         assert all(torch.equal(one, other) for one, other in zip(of_numpy, of_torch, strict=True))
 
 
-def test_what_a_reader_sees(of_images: tuple[Path, FeatureBank, list[Image]]) -> None:
-    folder, bank, images = of_images
+def test_what_a_reader_sees(of_images: tuple[Path, FeatureCache, list[Image]]) -> None:
+    folder, cache, images = of_images
     rejector = Rejector.load(folder)
     assert repr(rejector) == (
         f"Rejector(norm_mahalanobis >= {rejector.threshold:.4g} accepts 0.5 of {rejector.num_held_out} right answers;"
         f" 10 classes; {folder})"
     )
-    assert repr(Rejector.fit("norm", None, bank)).endswith("not saved yet)")
+    assert repr(Rejector.fit("norm", None, cache)).endswith("not saved yet)")
     decisions = rejector(images)
     accepted = next(each for each in decisions if each.accept)
     assert repr(accepted) == (
@@ -465,72 +465,72 @@ def test_what_a_reader_sees(of_images: tuple[Path, FeatureBank, list[Image]]) ->
     number = sum(each.accept for each in decisions)
     assert (lines[0], lines[-1]) == (f"{number} of 40 accepted", "... and 30 more")
     assert (len(lines), lines[1]) == (12, f"0: {decisions[0]!r}")
-    assert repr(rejector(torch.from_numpy(bank.embedding.copy()))).startswith(f"{number} of 40 accepted, in tensors")
+    assert repr(rejector(torch.from_numpy(cache.embedding.copy()))).startswith(f"{number} of 40 accepted, in tensors")
 
 
-def test_names_of_other_classes_are_not_given(of_images: tuple[Path, FeatureBank, list[Image]]) -> None:
-    folder, bank, images = of_images
+def test_names_of_other_classes_are_not_given(of_images: tuple[Path, FeatureCache, list[Image]]) -> None:
+    folder, cache, images = of_images
     rejector = Rejector.load(folder)
-    for names, name in ((tuple("abcdefghij"), "abcdefghij"[bank.predictions[0]]), (("x",), str(bank.predictions[0]))):
+    for names, name in ((tuple("abcdefghij"), "abcdefghij"[cache.predictions[0]]), (("x",), str(cache.predictions[0]))):
         info = dataclasses.replace(rejector.info, label_names=names)
         assert dataclasses.replace(rejector, info=info)(images[0]).name == name
 
 
 @pytest.mark.parametrize("shape", [(3, 64, 64), (2, 1, 64, 64), (1, 2, 3, 64, 64)])
-def test_shapes_of_images(shape: tuple[int, ...], of_images: tuple[Path, FeatureBank, list[Image]]) -> None:
+def test_shapes_of_images(shape: tuple[int, ...], of_images: tuple[Path, FeatureCache, list[Image]]) -> None:
     message = f"images have shape {list(shape)}, expected [B, 3, H, W], normalised; call images.unsqueeze(0) on a"
     with pytest.raises(ValueError, match=re.escape(message)):
         Rejector.load(of_images[0])(torch.ones(shape))
 
 
-def test_no_image(of_images: tuple[Path, FeatureBank, list[Image]]) -> None:
+def test_no_image(of_images: tuple[Path, FeatureCache, list[Image]]) -> None:
     with pytest.raises(ValueError, match="the list of images is empty, expected at least one"):
         Rejector.load(of_images[0])([])
 
 
-def test_a_model_that_was_replaced(of_images: tuple[Path, FeatureBank, list[Image]], tmp_path: Path) -> None:
-    folder, bank, images = of_images
+def test_a_model_that_was_replaced(of_images: tuple[Path, FeatureCache, list[Image]], tmp_path: Path) -> None:
+    folder, cache, images = of_images
     build(tmp_path, seed=1)
     for name in ("rejector.json", tensors_of(folder).name):
         (tmp_path / name).write_bytes((folder / name).read_bytes())
     rejector = Rejector.load(tmp_path)
     with pytest.raises(ValueError, match=r"the model in .* is not the one that the rejector was fitted for; fit and"):
         rejector(images)
-    assert len(rejector(torch.from_numpy(np.array(bank.embedding))).label) == 40, "of embeddings it cannot know"
+    assert len(rejector(torch.from_numpy(np.array(cache.embedding))).label) == 40, "of embeddings it cannot know"
 
 
 def test_a_folder_without_a_model(tmp_path: Path) -> None:
-    _, held_out, _ = banks()
+    _, held_out, _ = caches()
     Rejector.fit("z_max", None, held_out).save(tmp_path)
     with pytest.raises(ValueError, match=r"config.json does not exist, expected the config.json of a saved model"):
         Rejector.load(tmp_path)(torch.ones(1, 3, 8, 8))
 
 
-def test_banks_of_two_models_do_not_mix() -> None:
-    train = make_bank(100)
-    other = dataclasses.replace(train, info=dataclasses.replace(train.info, key=BankKey("another", "", "")))
-    with pytest.raises(ValueError, match="are banks of different models"):
-        Rejector.fit("mahalanobis", other, make_bank(50, seed=1))
+def test_caches_of_two_models_do_not_mix() -> None:
+    train = make_cache(100)
+    other = dataclasses.replace(train, info=dataclasses.replace(train.info, key=CacheKey("another", "", "")))
+    with pytest.raises(ValueError, match="are caches of different models"):
+        Rejector.fit("mahalanobis", other, make_cache(50, seed=1))
 
 
 def test_no_embedding_no_decision(tmp_path: Path) -> None:
-    Rejector.fit("norm", None, make_bank(50)).save(tmp_path)
+    Rejector.fit("norm", None, make_cache(50)).save(tmp_path)
     decision = Rejector.load(tmp_path)(torch.empty(0, 8))
     assert [len(each) for each in decision] == [0, 0, 0]
 
 
 def test_images_go_through_the_transform_of_the_fit(tmp_path: Path) -> None:
-    """At another size than the model's own; the bank is of the model in memory, whose rows are not yet scaled."""
+    """At another size than the model's own; the cache is of the model in memory, whose rows are not yet scaled."""
     torch.manual_seed(0)
     model = timm.create_model("test_resnet", head="cos", num_classes=10)
     model(torch.randn(8, 3, 32, 32))
     images = load_splits("digits").only("test", 40)
-    bank = feature_bank(model.eval(), images, Preprocessing.of_pretrained(model, image_size=32), tmp_path / "bank")
+    cache = cache_features(model.eval(), images, Preprocessing.of_pretrained(model, image_size=32), tmp_path / "cache")
     cosify.save(model, tmp_path / "model")
-    Rejector.fit("norm", None, bank).save(tmp_path / "model")
+    Rejector.fit("norm", None, cache).save(tmp_path / "model")
     found = Rejector.load(tmp_path / "model")(list(images.test["image"]))
-    assert found.label.tolist() == bank.predictions.tolist()
-    torch.testing.assert_close(found.score, torch.from_numpy(bank.norm), rtol=1e-4, atol=1e-4)
+    assert found.label.tolist() == cache.predictions.tolist()
+    torch.testing.assert_close(found.score, torch.from_numpy(cache.norm), rtol=1e-4, atol=1e-4)
 
 
 def test_images_are_upright_and_opaque_as_those_of_the_fit(tmp_path: Path) -> None:
@@ -544,11 +544,11 @@ def test_images_are_upright_and_opaque_as_those_of_the_fit(tmp_path: Path) -> No
     images = load_images(f"{tmp_path / 'data'}:train")
     build(tmp_path / "model")
     model = load(tmp_path / "model")
-    bank = feature_bank(model, images, Preprocessing.of_pretrained(model), tmp_path / "bank")
-    Rejector.fit("norm", None, dataclasses.replace(bank, labels=bank.predictions)).save(tmp_path / "model")
+    cache = cache_features(model, images, Preprocessing.of_pretrained(model), tmp_path / "cache")
+    Rejector.fit("norm", None, dataclasses.replace(cache, labels=cache.predictions)).save(tmp_path / "model")
     rejector = Rejector.load(tmp_path / "model")
     files = images.test.cast_column("image", datasets.Image(decode=False))["image"]
-    expected = torch.from_numpy(bank.norm)
+    expected = torch.from_numpy(cache.norm)
     paths = [file["path"] for file in files]
     for given in (list(images.test["image"]), [PILImage.open(path) for path in paths], paths):
         torch.testing.assert_close(rejector(given).score, expected, rtol=1e-5, atol=0)

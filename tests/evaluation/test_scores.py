@@ -13,9 +13,9 @@ from pytorch_ood import detector as detectors
 from pytorch_ood.metrics import OODMetrics
 from torch import Tensor, nn
 
-from cosify.evaluation import SCORES, FeatureBank, detection, pytorch_ood_score, scores, to_outlier_scores
+from cosify.evaluation import SCORES, FeatureCache, detection, pytorch_ood_score, scores, to_outlier_scores
 from cosify.evaluation.scores import Combine, Mahalanobis, NearestNeighbours, NormMahalanobis
-from tests.evaluation.banks import make_bank
+from tests.evaluation.caches import make_cache
 
 Floats = NDArray[np.float64]
 
@@ -23,16 +23,16 @@ Floats = NDArray[np.float64]
 HEADS = {"cosine": {"kappa": 5.0}, "stock": {"kappa": None, "bias": True}, "stock without bias": {"kappa": None}}
 
 
-def banks(head: str = "cosine", num: int = 300) -> tuple[FeatureBank, FeatureBank, FeatureBank]:
+def caches(head: str = "cosine", num: int = 300) -> tuple[FeatureCache, FeatureCache, FeatureCache]:
     """Return train, test, and outliers."""
-    train, test = (make_bank(num, seed=seed, **HEADS[head]) for seed in (1, 2))  # type: ignore[arg-type]
-    return train, test, make_bank(labels=torch.full((num,), -1), seed=3, **HEADS[head])  # type: ignore[arg-type]
+    train, test = (make_cache(num, seed=seed, **HEADS[head]) for seed in (1, 2))  # type: ignore[arg-type]
+    return train, test, make_cache(labels=torch.full((num,), -1), seed=3, **HEADS[head])  # type: ignore[arg-type]
 
 
-def by_hand(name: str, bank: FeatureBank, train: FeatureBank) -> list[float]:
+def by_hand(name: str, cache: FeatureCache, train: FeatureCache) -> list[float]:
     """Return a score, sample by sample."""
-    weight = bank.weight.double().numpy()
-    bias = np.zeros(len(weight)) if bank.bias is None else bank.bias.double().numpy()
+    weight = cache.weight.double().numpy()
+    bias = np.zeros(len(weight)) if cache.bias is None else cache.bias.double().numpy()
     rows = train.embedding.astype(np.float64)
     if name in ("mahalanobis_unit", "knn"):
         rows = np.array([row / math.sqrt(sum(row**2)) for row in rows])
@@ -46,10 +46,10 @@ def by_hand(name: str, bank: FeatureBank, train: FeatureBank) -> list[float]:
         return min(float((x - mean) @ inverse @ (x - mean)) for mean in means.values())
 
     found = []
-    for x in bank.embedding.astype(np.float64):
+    for x in cache.embedding.astype(np.float64):
         length = math.sqrt(sum(x**2))
         cosines = [w @ x / math.sqrt(sum(w**2)) / length for w in weight]
-        logits = [bank.info.kappa * z for z in cosines] if bank.info.kappa is not None else list(weight @ x + bias)
+        logits = [cache.info.kappa * z for z in cosines] if cache.info.kappa is not None else list(weight @ x + bias)
         total = sum(math.exp(logit) for logit in logits)
         found.append(
             {
@@ -70,7 +70,7 @@ def by_hand(name: str, bank: FeatureBank, train: FeatureBank) -> list[float]:
 @pytest.mark.parametrize("head", HEADS)
 @pytest.mark.parametrize("name", SCORES)
 def test_by_hand(name: str, head: str) -> None:
-    train, test, _ = banks(head, num=90)
+    train, test, _ = caches(head, num=90)
     found = SCORES[name].fit(train)(test)
     assert (found.dtype, found.shape) == (np.float64, (90,))
     in_float32 = name in ("z_max", "msp", "energy", "max_logit", "knn")
@@ -83,7 +83,7 @@ def test_table() -> None:
     fitted = {name for name, score in SCORES.items() if score.needs_train}
     assert fitted == {"norm_mahalanobis", "mahalanobis", "mahalanobis_unit", "knn"}
     assert [name for name, score in SCORES.items() if not score.of_cosine] == ["max_logit"]
-    _, test, _ = banks()
+    _, test, _ = caches()
     for name in SCORES.keys() - fitted:
         assert len(SCORES[name].fit(None)(test)) == 300
 
@@ -92,15 +92,15 @@ def test_table() -> None:
 @pytest.mark.parametrize("name", SCORES)
 def test_larger_is_more_confident(name: str, head: str) -> None:
     # Outliers are short and in no class' direction.
-    train, test, outliers = banks(head)
+    train, test, outliers = caches(head)
     score = SCORES[name].fit(train)
     assert detection(score(test), score(outliers), resamples=100).auroc > 0.8
 
 
 @pytest.mark.parametrize(("factor", "names"), [(0.01, ["norm", "norm_mahalanobis"]), (30.0, ["mahalanobis"])])
 def test_what_the_norm_says(factor: float, names: list[str]) -> None:
-    train, test, _ = banks()
-    other = make_bank(embedding=factor * torch.from_numpy(test.embedding), weight=test.weight, kappa=test.info.kappa)
+    train, test, _ = caches()
+    other = make_cache(embedding=factor * torch.from_numpy(test.embedding), weight=test.weight, kappa=test.info.kappa)
     for name in names:
         score = SCORES[name].fit(train)
         assert detection(score(test), score(other), resamples=100).auroc > 0.99
@@ -111,16 +111,16 @@ def test_what_the_norm_says(factor: float, names: list[str]) -> None:
 
 @pytest.mark.parametrize("name", SCORES)
 def test_order_of_samples(name: str) -> None:
-    train, test, _ = banks()
+    train, test, _ = caches()
     order = torch.randperm(300, generator=torch.Generator().manual_seed(0))
-    shuffled = make_bank(embedding=torch.from_numpy(test.embedding)[order], weight=test.weight, kappa=test.info.kappa)
+    shuffled = make_cache(embedding=torch.from_numpy(test.embedding)[order], weight=test.weight, kappa=test.info.kappa)
     score = SCORES[name].fit(train)
     np.testing.assert_allclose(score(shuffled), score(test)[order.numpy()], rtol=1e-5)
 
 
 @pytest.mark.parametrize("combine", ["ratio", "ratio_sq", "zsum"])
 def test_norm_and_mahalanobis(combine: Combine) -> None:
-    train, test, outliers = banks()
+    train, test, outliers = caches()
     minus_square, fitted = Mahalanobis.fit(train), NormMahalanobis.fit(train, combine)
     length, square = np.linalg.norm(test.embedding.astype(np.float64), axis=1), -minus_square(test)
     lengths, squares = np.linalg.norm(train.embedding.astype(np.float64), axis=1), -minus_square(train)
@@ -136,30 +136,32 @@ def test_norm_and_mahalanobis(combine: Combine) -> None:
 
 
 def test_ratio_is_the_default() -> None:
-    train, test, _ = banks()
+    train, test, _ = caches()
     assert NormMahalanobis.fit(train).combine == "ratio"
     np.testing.assert_array_equal(SCORES["norm_mahalanobis"].fit(train)(test), NormMahalanobis.fit(train)(test))
 
 
 def test_another_combination() -> None:
     with pytest.raises(ValueError, match="combine is 'product', expected one of ratio, ratio_sq, zsum"):
-        NormMahalanobis.fit(banks()[0], "product")  # type: ignore[arg-type]
+        NormMahalanobis.fit(caches()[0], "product")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("combine", ["ratio", "ratio_sq"])
 def test_at_a_class_mean_confidence_has_no_bound(combine: Combine) -> None:
     # Means and deviations of these are whole numbers, so that D is 0 and not almost so.
     corners = torch.tensor([[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]])
-    train = make_bank(embedding=torch.cat([corners, corners + 8]), weight=torch.eye(2), labels=torch.arange(8) // 4)
-    found = NormMahalanobis.fit(train, combine)(make_bank(embedding=torch.tensor([[8.0, 8.0], [0.0, 0.0], [8.0, 9.0]])))
+    train = make_cache(embedding=torch.cat([corners, corners + 8]), weight=torch.eye(2), labels=torch.arange(8) // 4)
+    found = NormMahalanobis.fit(train, combine)(
+        make_cache(embedding=torch.tensor([[8.0, 8.0], [0.0, 0.0], [8.0, 9.0]]))
+    )
     assert found[0] > 1e300, "at the mean"
     assert found[1] == 0, "no length, at a mean"
     assert 0 < found[2] < 100
 
 
 def test_means_of_no_length() -> None:
-    train, test, _ = banks()
-    nothing = make_bank(embedding=torch.zeros(2, 8), weight=test.weight, kappa=test.info.kappa)
+    train, test, _ = caches()
+    nothing = make_cache(embedding=torch.zeros(2, 8), weight=test.weight, kappa=test.info.kappa)
     for name, score in SCORES.items():
         assert np.isfinite(score.fit(train)(nothing)).all(), name
     assert SCORES["norm"].fit(None)(nothing).tolist() == [0, 0]
@@ -167,31 +169,31 @@ def test_means_of_no_length() -> None:
 
 @pytest.mark.parametrize("k", [1, 2, 90])
 def test_nearest_neighbours(k: int) -> None:
-    train, test, _ = banks(num=90)
-    unit, queries = (bank.embedding.astype(np.float64) / bank.norm[:, None] for bank in (train, test))
+    train, test, _ = caches(num=90)
+    unit, queries = (cache.embedding.astype(np.float64) / cache.norm[:, None] for cache in (train, test))
     distances = np.sort(np.linalg.norm(queries[:, None] - unit, axis=2), axis=1)
     np.testing.assert_allclose(NearestNeighbours(train, k)(test), -distances[:, k - 1], rtol=1e-6)
     assert NearestNeighbours(train, 1)(train).min() > -1e-3, "each is its own neighbour"
 
 
 def test_nearest_neighbours_of_a_small_training_split() -> None:
-    train, test, _ = banks(num=20)
+    train, test, _ = caches(num=20)
     np.testing.assert_array_equal(SCORES["knn"].fit(train)(test), NearestNeighbours(train, 20)(test))
 
 
 @pytest.mark.parametrize("k", [0, 21])
 def test_number_of_neighbours(k: int) -> None:
     with pytest.raises(ValueError, match=f"k is {k}, expected 1 to 20, the training samples; choose a smaller one"):
-        NearestNeighbours(banks(num=20)[0], k)
+        NearestNeighbours(caches(num=20)[0], k)
 
 
 @pytest.mark.parametrize(("num", "most"), [(50, 30), (31, 30), (60, 30), (30, 30)])
 def test_a_large_training_split_is_thinned(num: int, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scores, "MOST_NEIGHBOURS", most)
-    train, test, _ = banks(num=num)
+    train, test, _ = caches(num=num)
     rows = [i * num // most for i in range(most)]
     assert max(np.diff(rows)) - min(np.diff(rows)) <= 1
-    few = make_bank(embedding=torch.from_numpy(train.embedding)[rows], weight=train.weight)
+    few = make_cache(embedding=torch.from_numpy(train.embedding)[rows], weight=train.weight)
     np.testing.assert_array_equal(NearestNeighbours(train, most)(test), NearestNeighbours(few, most)(test))
     with pytest.raises(ValueError, match=f"k is {most + 1}, expected 1 to {most}"):
         NearestNeighbours(train, most + 1)
@@ -211,7 +213,7 @@ DETECTORS: dict[str, Callable[[], object]] = {
 @pytest.mark.parametrize("head", HEADS)
 @pytest.mark.parametrize("name", DETECTORS)
 def test_pytorch_ood_agrees(name: str, head: str) -> None:
-    train, test, outliers = banks(head)
+    train, test, outliers = caches(head)
     detector, ours = DETECTORS[name](), SCORES[name].fit(train)
     accept, reject = pytorch_ood_score(detector, test, train), pytorch_ood_score(detector, outliers)
     theirs = OODMetrics().update(*to_outlier_scores(accept, reject)).compute()
@@ -226,15 +228,15 @@ def test_pytorch_ood_agrees(name: str, head: str) -> None:
 
 
 def test_a_fitted_detector_is_not_fitted_again() -> None:
-    train, test, _ = banks()
+    train, test, _ = caches()
     detector = detectors.Mahalanobis(None)
     first = pytorch_ood_score(detector, test, train)
     np.testing.assert_array_equal(pytorch_ood_score(detector, test), first)
-    assert not np.array_equal(pytorch_ood_score(detector, test, test), first), "with a bank it is"
+    assert not np.array_equal(pytorch_ood_score(detector, test, test), first), "with a cache it is"
 
 
 def test_a_detector_with_trainable_weights() -> None:
-    train, test, outliers = banks("stock")
+    train, test, outliers = caches("stock")
     assert test.bias is not None
     layer = nn.Linear(8, 4)
     with torch.no_grad():
@@ -246,7 +248,7 @@ def test_a_detector_with_trainable_weights() -> None:
 
 
 def test_a_detector_that_learns() -> None:
-    train, test, _ = banks("stock")
+    train, test, _ = caches("stock")
     detector = detectors.TemperatureScaling(None)
     found = pytorch_ood_score(detector, test, train)
     logits: Tensor = torch.cat(list(test.logits())) / detector.t.detach()
@@ -259,7 +261,7 @@ def test_a_detector_of_images() -> None:
         " predict_logits, such as Mahalanobis(None) or MaxLogit(None)"
     )
     with pytest.raises(TypeError, match=re.escape(message)):
-        pytorch_ood_score(detectors.ODIN(nn.Identity()), banks()[1])
+        pytorch_ood_score(detectors.ODIN(nn.Identity()), caches()[1])
 
 
 def test_direction_turns_once() -> None:
@@ -271,8 +273,8 @@ def test_direction_turns_once() -> None:
 
 
 @pytest.mark.parametrize("name", SCORES)
-def test_labels_and_predictions_of_a_bank_to_score_do_not_matter(name: str) -> None:
-    train, test, _ = banks()
+def test_labels_and_predictions_of_a_cache_to_score_do_not_matter(name: str) -> None:
+    train, test, _ = caches()
     other = dataclasses.replace(test, labels=test.labels * 0, predictions=test.predictions * 0)
     score = SCORES[name].fit(train)
     np.testing.assert_array_equal(score(other), score(test))
@@ -280,6 +282,6 @@ def test_labels_and_predictions_of_a_bank_to_score_do_not_matter(name: str) -> N
 
 def test_sure_predictions_are_told_apart() -> None:
     """At kappa = 60 most probabilities are 1 in float32; the order of the log odds is still there."""
-    bank = make_bank(500, kappa=60.0, spread=0.2)
-    assert len(np.unique(bank.max_probability)) < 450
-    assert len(np.unique(SCORES["msp"].fit(None)(bank))) > 490
+    cache = make_cache(500, kappa=60.0, spread=0.2)
+    assert len(np.unique(cache.max_probability)) < 450
+    assert len(np.unique(SCORES["msp"].fit(None)(cache))) > 490

@@ -1,17 +1,20 @@
 """Every word of every table has its sentence, and no sentence is left without a word."""
 
+import dataclasses
+
 import torch
 
 from cosify.evaluation import SCORES, assess, tables_of, transfer
 from cosify.evaluation.terms import HEADERS, KAPPA_CELLS, SCORE_CELLS, meaning, meanings
-from tests.evaluation.banks import make_bank
+from tests.evaluation.caches import make_cache
 
 
 def test_every_word_is_explained() -> None:
     used = set()
-    for kappa in (16.0, None):
-        train, test = (make_bank(200, seed=seed, spread=1.0, kappa=kappa) for seed in (1, 2))
-        far, tasks = make_bank(labels=torch.full((60,), -1), seed=3, kappa=kappa), make_bank(100, seed=5)
+    for kappa, eval_kappa in ((16.0, "running"), (16.0, 9.0), (None, None)):
+        train, test = (make_cache(200, seed=seed, spread=1.0, kappa=kappa) for seed in (1, 2))
+        test = dataclasses.replace(test, info=dataclasses.replace(test.info, eval_kappa=eval_kappa))
+        far, tasks = make_cache(labels=torch.full((60,), -1), seed=3, kappa=kappa), make_cache(100, seed=5)
         done = {"a, task": transfer(tasks, lambdas=(1.0,))}
         assessment = assess("score", test, train, ood={"far": far}, transfer=done, resamples=100)
         for table in tables_of([assessment]):

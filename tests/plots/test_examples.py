@@ -11,10 +11,10 @@ import torch
 from PIL import Image
 
 from cosify.data import Splits, load_images
-from cosify.evaluation import FeatureBank, Rejector, assess
+from cosify.evaluation import FeatureCache, Rejector, assess
 from cosify.plots import Examples, Subject, examples, find_examples
 from cosify.plots.examples import data_uri
-from tests.evaluation.banks import make_bank
+from tests.evaluation.caches import make_cache
 
 NUM = 60
 
@@ -32,14 +32,14 @@ def folder_of(folder: Path, num: int = NUM, side: int = 8) -> Splits:
 
 
 @pytest.fixture
-def banks() -> tuple[FeatureBank, FeatureBank]:
-    far = make_bank(labels=torch.full((NUM,), -1), seed=3)
-    return make_bank(NUM, seed=2, spread=1.2), dataclasses.replace(
+def caches() -> tuple[FeatureCache, FeatureCache]:
+    far = make_cache(labels=torch.full((NUM,), -1), seed=3)
+    return make_cache(NUM, seed=2, spread=1.2), dataclasses.replace(
         far, info=dataclasses.replace(far.info, label_names=("unlabelled",))
     )
 
 
-def subject(test: FeatureBank, far: FeatureBank, name: str = "m") -> Subject:
+def subject(test: FeatureCache, far: FeatureCache, name: str = "m") -> Subject:
     return Subject(
         assess(name, test, ood={"far": far}, resamples=100),
         test,
@@ -50,13 +50,13 @@ def subject(test: FeatureBank, far: FeatureBank, name: str = "m") -> Subject:
 
 
 @pytest.fixture
-def found(banks: tuple[FeatureBank, FeatureBank], tmp_path: Path) -> Examples:
+def found(caches: tuple[FeatureCache, FeatureCache], tmp_path: Path) -> Examples:
     images, others = folder_of(tmp_path / "a"), folder_of(tmp_path / "b")
-    return find_examples([subject(*banks)], images, {"far": others})
+    return find_examples([subject(*caches)], images, {"far": others})
 
 
-def test_the_rows_that_the_scores_name(banks: tuple[FeatureBank, FeatureBank], found: Examples) -> None:
-    test, far = banks
+def test_the_rows_that_the_scores_name(caches: tuple[FeatureCache, FeatureCache], found: Examples) -> None:
+    test, far = caches
     score = test.top_cosine[:, 0].astype(np.float64)
     of_far, threshold = far.top_cosine[:, 0].astype(np.float64), Rejector.fit("z_max", None, test, share=0.7).threshold
     every = np.arange(NUM)
@@ -81,30 +81,30 @@ def test_the_rows_that_the_scores_name(banks: tuple[FeatureBank, FeatureBank], f
     assert "z_max" in found.note
 
 
-def test_no_data_no_pictures(banks: tuple[FeatureBank, FeatureBank], tmp_path: Path) -> None:
+def test_no_data_no_pictures(caches: tuple[FeatureCache, FeatureCache], tmp_path: Path) -> None:
     images, others = folder_of(tmp_path / "a"), folder_of(tmp_path / "b")
     for file in (tmp_path / "b" / "train").iterdir():
         file.unlink()
-    gone = find_examples([subject(*banks)], images, {"far": others})
+    gone = find_examples([subject(*caches)], images, {"far": others})
     assert gone.groups == ()
     assert gone.note.startswith("The pictures are left out: an image could not be opened again (image in row ")
-    other = find_examples([subject(*banks)], folder_of(tmp_path / "c", NUM - 1), {"far": images})
+    other = find_examples([subject(*caches)], folder_of(tmp_path / "c", NUM - 1), {"far": images})
     assert other.groups == ()
     assert "the data have 59 images, the features are of 60" in other.note
 
 
-def test_a_model_that_is_never_right_has_none(banks: tuple[FeatureBank, FeatureBank], tmp_path: Path) -> None:
+def test_a_model_that_is_never_right_has_none(caches: tuple[FeatureCache, FeatureCache], tmp_path: Path) -> None:
     images = folder_of(tmp_path / "a")
-    never = dataclasses.replace(subject(*banks), rejector=None)
+    never = dataclasses.replace(subject(*caches), rejector=None)
     found = find_examples([never], images, {"far": images})
     assert (found.groups, found.note[:34]) == ((), "There are no pictures to show: no ")
 
 
 def test_many_models_do_not_make_a_large_file(
-    banks: tuple[FeatureBank, FeatureBank], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    caches: tuple[FeatureCache, FeatureCache], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     images = folder_of(tmp_path / "a")
-    many = [subject(*banks, name=f"m{number}") for number in range(6)]
+    many = [subject(*caches, name=f"m{number}") for number in range(6)]
     found = find_examples(many, images, {"far": images})
     assert len(found.groups) == examples.MOST_GROUPS < 6 * 5
     assert found.note.endswith("More kinds are left out, to keep this file small.")
@@ -126,8 +126,10 @@ def test_large_pictures_shrink_and_small_ones_stay() -> None:
     assert pixels_of(data_uri(Image.new("L", (5000, 2)))).size == (128, 1)
 
 
-def test_long_names_are_cut_below_and_whole_in_the_text(banks: tuple[FeatureBank, FeatureBank], tmp_path: Path) -> None:
-    test, far = banks
+def test_long_names_are_cut_below_and_whole_in_the_text(
+    caches: tuple[FeatureCache, FeatureCache], tmp_path: Path
+) -> None:
+    test, far = caches
     long = tuple(f"{'x' * 80}{number}" for number in range(4))
     named = dataclasses.replace(test, info=dataclasses.replace(test.info, label_names=long))
     images = folder_of(tmp_path / "a")

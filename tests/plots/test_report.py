@@ -10,7 +10,7 @@ import torch
 
 from cosify.evaluation import Rejector, assess, verdict
 from cosify.plots import Example, ExampleGroup, Examples, Figure, Subject, plot_reliability, write_report
-from tests.evaluation.banks import make_bank
+from tests.evaluation.caches import make_cache
 
 EVIL = "<script>alert(1)</script>\" onerror='x' {{ 7*7 }} & <b>"
 FACTS = {
@@ -44,9 +44,9 @@ class Page(HTMLParser):
 
 
 def page_of(folder: Path, *, evil: str = EVIL, examples: Examples | None = None) -> str:
-    test = make_bank(300, seed=2, spread=1.0)
+    test = make_cache(300, seed=2, spread=1.0)
     test = dataclasses.replace(test, info=dataclasses.replace(test.info, label_names=(evil, "b", "c", "d")))
-    far = make_bank(labels=torch.full((80,), -1), seed=3)
+    far = make_cache(labels=torch.full((80,), -1), seed=3)
     subject = Subject(assess(evil, test, ood={evil: far}, exclude_classes=[0], resamples=100), test, {evil: far}, None)
     file = plot_reliability({"m": (test.max_probability, test.correct)}, folder / "figure.png")
     write_report([subject], [Figure(file, evil, evil)], folder, FACTS, examples)
@@ -100,6 +100,7 @@ def test_verdict_figures_pictures_tables(page: str, tmp_path: Path) -> None:
         "Right on ",
         "Accepts at least 95",
         "turns away",
+        "The threshold was set on the same test images that are counted here",
         "The score is z_max: Largest cosine",
         "Figures",
         "Pictures",
@@ -114,6 +115,7 @@ def test_verdict_figures_pictures_tables(page: str, tmp_path: Path) -> None:
     assert "<h2>Pictures</h2>" not in without
     markdown = (tmp_path / "evaluation.md").read_text(encoding="utf-8")
     assert markdown.startswith("# Evaluation\n\n**plain**\n\n- Right on ")
+    assert "The threshold was set on the same test images that are counted here" in markdown
     left_out = page_of(tmp_path, examples=Examples((), "The pictures are left out."))
     assert '<p class="note">The pictures are left out.</p>' in left_out
 
@@ -137,7 +139,7 @@ def test_few_mistakes_stand_beside_the_number(page: str) -> None:
 
 
 def test_the_verdict_goes_by_the_score_of_the_rejector(tmp_path: Path) -> None:
-    test = make_bank(300, seed=2, spread=1.0)
+    test = make_cache(300, seed=2, spread=1.0)
     assessment = assess("m", test, resamples=100)
     subject = Subject(assessment, test, {}, None, Rejector.fit("norm", None, test))
     write_report([subject], [], tmp_path, FACTS)

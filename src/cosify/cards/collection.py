@@ -21,7 +21,7 @@ from cosify.cards.metadata import evaluation_results
 from cosify.cards.records import Finetuned, Measured, read_json
 from cosify.data import Preprocessing, Splits, load_splits
 from cosify.errors import InputError
-from cosify.evaluation import FeatureBank, feature_bank
+from cosify.evaluation import FeatureCache, cache_features
 from cosify.evaluation.assessment import MEASURED_SAMPLES
 from cosify.files import left_aside, sha256_of, write_whole
 from cosify.folders import foreign_files, new_folder_beside, put_in_place, remove_own
@@ -125,14 +125,14 @@ def predicted_labels(folder: Path, images: Splits) -> NDArray[np.int64]:
     """Return the labels [N] that the model in a folder gives to a test split."""
     model = load(folder)
     with TemporaryDirectory(prefix="cosify-collect-") as scratch:
-        return np.array(feature_bank(model, images, Preprocessing.of_pretrained(model), scratch).predictions)
+        return np.array(cache_features(model, images, Preprocessing.of_pretrained(model), scratch).predictions)
 
 
 def add_evaluation(evaluation: Path, title: str, folder: Path) -> None:
     """Copy what `cosify evaluate` found for the weights in a folder, and draw their calibration.
 
     Args:
-        evaluation: its output, with the banks.
+        evaluation: its output folder, with the feature caches.
         title: of the model there.
         folder: of the weights that were evaluated.
 
@@ -144,15 +144,15 @@ def add_evaluation(evaluation: Path, title: str, folder: Path) -> None:
     if len(models) != 1:
         titles = [model["model"] for model in record["models"]]
         raise InputError(f"the evaluation {evaluation} has the models {titles}, expected {title!r} among them")
-    try:
-        bank = FeatureBank.open(evaluation / record["banks"][title] / "test")
+    try:  # "banks": an earlier name of feature caches
+        cache = FeatureCache.open(evaluation / record["banks"][title] / "test")
     except (KeyError, FileNotFoundError) as error:
         raise InputError(
-            f"{evaluation} has lost its banks, expected banks/ beside the results; evaluate again"
+            f"{evaluation} has lost its feature caches, expected them beside the results; evaluate again"
         ) from error
-    if bank.info.key.model != model_digest(load(folder)):
+    if cache.info.key.model != model_digest(load(folder)):
         raise InputError(f"{title!r} in {evaluation} is another model than {folder}; evaluate the folder itself")
-    curve = bank.max_probability[MEASURED_SAMPLES], bank.correct[MEASURED_SAMPLES]
+    curve = cache.max_probability[MEASURED_SAMPLES], cache.correct[MEASURED_SAMPLES]
     plot_reliability({folder.name: curve}, folder / RELIABILITY)
     published = {
         "command": evaluation_command(record["command"], folder.name),

@@ -1,16 +1,19 @@
-"""What a model's features are good for: one pass into a bank, everything else from banks."""
+"""What a model's features are good for: one pass into a feature cache, and every measurement from there."""
+
+import warnings
+from typing import TYPE_CHECKING, Any
 
 import cosify.lab  # noqa: F401  # one clear error where the extra is missing
 from cosify.evaluation.assessment import Assessment, assess
-from cosify.evaluation.bank import BankInfo, BankKey, FeatureBank, StaleBankError
 from cosify.evaluation.calibrated import Calibrated, calibrate
 from cosify.evaluation.calibration_error import Calibration, kappa_calibrations, temperature_calibrations
 from cosify.evaluation.decision import Decision, DecisionBatch, Decisions
 from cosify.evaluation.detection_metrics import Detection, Interval, detection, threshold_at
 from cosify.evaluation.diversity import Diversity, class_angles_deg, feature_diversity, span_angles_deg
-from cosify.evaluation.features import FeaturePass, feature_bank
+from cosify.evaluation.feature_cache import CacheInfo, CacheKey, FeatureCache, StaleCacheError
+from cosify.evaluation.features import FeaturePass, cache_features
 from cosify.evaluation.in_words import verdict
-from cosify.evaluation.kappa_scan import KappaScan, scan_bank
+from cosify.evaluation.kappa_scan import KappaScan, scan_features
 from cosify.evaluation.logistic_probe import ProbeResult, Scaling, linear_probe
 from cosify.evaluation.mahalanobis import TiedGaussian
 from cosify.evaluation.ood_bridge import pytorch_ood_score, to_outlier_scores
@@ -23,8 +26,8 @@ from cosify.models.network_identity import check_label_names
 __all__ = [
     "SCORES",
     "Assessment",
-    "BankInfo",
-    "BankKey",
+    "CacheInfo",
+    "CacheKey",
     "Calibrated",
     "Calibration",
     "Decision",
@@ -32,29 +35,29 @@ __all__ = [
     "Decisions",
     "Detection",
     "Diversity",
-    "FeatureBank",
+    "FeatureCache",
     "FeaturePass",
     "Interval",
     "KappaScan",
     "ProbeResult",
     "Rejector",
     "Scaling",
-    "StaleBankError",
+    "StaleCacheError",
     "Table",
     "TiedGaussian",
     "Transfer",
     "assess",
+    "cache_features",
     "calibrate",
     "check_label_names",
     "class_angles_deg",
     "detection",
-    "feature_bank",
     "feature_diversity",
     "kappa_calibrations",
     "knn_top1",
     "linear_probe",
     "pytorch_ood_score",
-    "scan_bank",
+    "scan_features",
     "span_angles_deg",
     "tables_of",
     "temperature_calibrations",
@@ -63,3 +66,22 @@ __all__ = [
     "transfer",
     "verdict",
 ]
+
+# Names of earlier versions, and what each is called now.
+_RENAMED = {
+    "BankInfo": "CacheInfo",
+    "BankKey": "CacheKey",
+    "FeatureBank": "FeatureCache",
+    "StaleBankError": "StaleCacheError",
+    "feature_bank": "cache_features",
+    "scan_bank": "scan_features",
+}
+
+if not TYPE_CHECKING:  # or every misspelt name would pass
+
+    def __getattr__(name: str) -> Any:
+        if name not in _RENAMED:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        message = f"{__name__}.{name} is now called {_RENAMED[name]}; use that name"
+        warnings.warn(message, DeprecationWarning, stacklevel=2)
+        return globals()[_RENAMED[name]]

@@ -1,4 +1,4 @@
-"""Everything that the banks of a model allow to say: the numbers of Tables 3 and 4, Figure 4, and calibration."""
+"""Everything that is measured from the feature caches of a model: Tables 3 and 4, Figure 4, and calibration."""
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -6,19 +6,19 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 import numpy as np
-import torch
 
 from cosify.errors import InputError
-from cosify.evaluation.bank import FeatureBank
 from cosify.evaluation.calibration_error import Calibration, kappa_calibrations, temperature_calibrations
 from cosify.evaluation.detection_metrics import RESAMPLES, Detection, detection
-from cosify.evaluation.kappa_scan import KappaScan, scan_bank
+from cosify.evaluation.feature_cache import FeatureCache
+from cosify.evaluation.kappa_scan import KappaScan, scan_features
+from cosify.evaluation.rows import to_tensor
 from cosify.evaluation.scores import SCORES, Scores
 from cosify.evaluation.transferability import Transfer
 
 logger = logging.getLogger("cosify")
 
-# Of the test split, calibration is fitted on the first and measured on the second.
+# Calibration is fitted on one half of the test split and measured on the other.
 FITTED_SAMPLES, MEASURED_SAMPLES = slice(0, None, 2), slice(1, None, 2)
 
 IdSubset = Literal["correct", "all"]
@@ -29,18 +29,18 @@ class Assessment:
     """What was measured of one model.
 
     Attributes:
-        model: title.
+        model: title of the model.
         scan: kappa*, angles and rank over the test split.
         accuracy: on the test split, in [0, 1].
         mean_per_class: mean of the accuracies of single classes, over those that the split holds.
         num_test: samples of the test split.
-        num_train: samples that scores were fitted on, 0 without a training bank.
-        miss: by name of the score; right predictions against wrong ones, all in-distribution.
-        ood: by name of the outlier set and the score; in-distribution samples against outliers.
-        id_subset: which in-distribution samples `ood` takes: `"correct"` as the paper, `"all"` as OpenOOD.
-        excluded_classes: names of the classes that were left out of `ood`.
+        num_train: samples that scores were fitted on; 0 without training features.
+        miss: by score: right predictions told from wrong ones, all in-distribution.
+        ood: by outlier set and score: in-distribution samples told from outliers.
+        id_subset: which in-distribution samples these are: `"correct"` as in the paper, `"all"` as in OpenOOD.
+        excluded_classes: names of the classes that are left out of `ood`.
         calibration: by test-time kappa or temperature; measured on every second test sample, fitted on the others.
-        transfer: by name of the other task.
+        transfer: results on other tasks, by name.
     """
 
     model: str
@@ -65,31 +65,32 @@ class Assessment:
 
 def assess(
     model: str,
-    test: FeatureBank,
-    train: FeatureBank | None = None,
+    test: FeatureCache,
+    train: FeatureCache | None = None,
     *,
-    ood: Mapping[str, FeatureBank] | None = None,
+    ood: Mapping[str, FeatureCache] | None = None,
     transfer: Mapping[str, Transfer] | None = None,
     id_subset: IdSubset = "correct",
     exclude_classes: Sequence[int] = (),
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Assessment:
-    """Measure a model from its banks.
+    """Measure a model from its feature caches.
 
     Args:
-        model: title.
-        test: bank of the test split; its labels are the model's classes.
-        train: bank of the training split, for scores that are fitted; without it they are left out.
-        ood: banks of outlier sets, by name.
-        transfer: what was measured on other tasks, by name.
-        id_subset: in-distribution samples to tell from outliers.
-        exclude_classes: of these, samples of classes that the outlier sets hold too.
-        resamples: of the bootstrap.
+        model: title of the model.
+        test: cache of the test split; its labels are the model's classes.
+        train: cache of the training split, for scores that are fitted; None to leave these out.
+        ood: caches of outlier sets, by name.
+        transfer: results of `cosify.evaluation.transfer` on other tasks, by name.
+        id_subset: which in-distribution samples are told from outliers: `"correct"` or `"all"`.
+        exclude_classes: indices of classes that the outlier sets contain, too; their samples are left out there.
+        resamples: of the bootstrap, at least 100.
         seed: of the bootstrap.
 
     Raises:
-        ValueError: if the labels are not the model's classes, or the settings do not fit.
+        ValueError: if the labels are not the model's classes, the caches are of different models, no sample is left, or
+            a setting is out of range.
     """
     if len(test.info.label_names) != test.info.num_classes:
         raise InputError(
@@ -98,9 +99,10 @@ def assess(
         )
     if id_subset not in get_args(IdSubset):
         raise InputError(f"id_subset is {id_subset!r}, expected one of {', '.join(get_args(IdSubset))}")
-    others = [bank for bank in (train, *(ood or {}).values()) if bank is not None]
-    if any(bank.info.key.model != test.info.key.model for bank in others):
-        raise InputError("the banks are of different models, expected one; make all of them with the same")
+    ood = {} if ood is None else ood
+    others = [cache for cache in (train, *ood.values()) if cache is not None]
+    if any(cache.info.key.model != test.info.key.model for cache in others):
+        raise InputError("the caches are of different models, expected one; make all of them with the same")
     outside = [index for index in exclude_classes if not 0 <= index < test.info.num_classes]
     if outside:
         raise InputError(f"exclude_classes has {outside}, expected indices 0 to {test.info.num_classes - 1}")
@@ -109,18 +111,19 @@ def assess(
         raise InputError("exclude_classes leaves no sample of the test split, expected some; exclude fewer classes")
     accepted = inside if id_subset == "all" else inside & test.correct
     miss: dict[str, Detection] = {}
-    found: dict[str, dict[str, Detection]] = {name: {} for name in ood or {}}
+    found: dict[str, dict[str, Detection]] = {name: {} for name in ood}
     for name, score in scores_for(test, train).items():
         values = score(test)
         if test.correct.any() and not test.correct.all():
             miss[name] = detection(values[test.correct], values[~test.correct], resamples=resamples, seed=seed)
-        for outliers, bank in (ood or {}).items() if accepted.any() else ():
-            found[outliers][name] = detection(values[accepted], score(bank), resamples=resamples, seed=seed)
+        if accepted.any():
+            for outliers, cache in ood.items():
+                found[outliers][name] = detection(values[accepted], score(cache), resamples=resamples, seed=seed)
     counts = np.bincount(test.labels, minlength=test.info.num_classes)
     right = np.bincount(test.labels, weights=test.correct, minlength=test.info.num_classes)
     return Assessment(
         model=model,
-        scan=scan_bank(test),
+        scan=scan_features(test),
         accuracy=float(test.correct.mean()),
         mean_per_class=float((right[counts > 0] / counts[counts > 0]).mean()),
         num_test=len(test),
@@ -134,8 +137,8 @@ def assess(
     )
 
 
-def scores_for(test: FeatureBank, train: FeatureBank | None) -> dict[str, Callable[[FeatureBank], Scores]]:
-    """Return the scores that make sense for a model, by name, fitted where they need it."""
+def scores_for(test: FeatureCache, train: FeatureCache | None) -> dict[str, Callable[[FeatureCache], Scores]]:
+    """Return the scores that suit a model, by name, fitted on `train` where they need it."""
     is_cosine = test.info.kappa is not None
     fitted = {}
     for name, score in SCORES.items():
@@ -147,26 +150,24 @@ def scores_for(test: FeatureBank, train: FeatureBank | None) -> dict[str, Callab
     return fitted
 
 
-def calibrations(test: FeatureBank) -> dict[str, Calibration]:
+def calibrations(test: FeatureCache) -> dict[str, Calibration]:
     """Return calibration by test-time kappa (cosine head) or temperature (stock head).
 
-    What is fitted, is so on every second sample; all are measured on the others.  Empty where the model's output is not
-    that of its classifier, as for networks that average two heads.
+    Kappa and temperature are fitted on every second sample; everything is measured on the others.  Empty below four
+    samples, and where the model's logits are not those of its classifier, as in networks that average two heads.
     """
     if len(test) < 4 or not test.info.output_is_classifier:
         return {}
-    embedding, labels = torch.from_numpy(np.array(test.embedding)), torch.from_numpy(np.array(test.labels))
+    embedding, labels = to_tensor(test.embedding), to_tensor(test.labels)
     fit, measured = FITTED_SAMPLES, MEASURED_SAMPLES
     if test.info.kappa is not None:
-        found = kappa_calibrations(
+        return kappa_calibrations(
             embedding[measured],
             labels[measured],
             test.weight,
             running_kappa=test.info.kappa,
             fit=(embedding[fit], labels[fit]),
+            is_calibrated=isinstance(test.info.eval_kappa, (int, float)),
         )
-        own = "calibrated" if isinstance(test.info.eval_kappa, (int, float)) else "running"
-        return {own if name == "running" else name: each for name, each in found.items()}
-
-    halves = [FeatureBank.of_rows(test.info, test.weight, test.bias, embedding[part]) for part in (measured, fit)]
+    halves = [FeatureCache.of_rows(test.info, test.weight, test.bias, embedding[part]) for part in (measured, fit)]
     return temperature_calibrations(halves[0].logits, labels[measured], fit=(halves[1].logits, labels[fit]))

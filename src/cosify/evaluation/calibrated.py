@@ -4,14 +4,13 @@ import warnings
 from dataclasses import dataclass, replace
 from functools import partial
 
-import numpy as np
-import torch
 from torch import nn
 
 from cosify.errors import InputError
 from cosify.evaluation.assessment import FITTED_SAMPLES, MEASURED_SAMPLES
-from cosify.evaluation.bank import FeatureBank, check_output
 from cosify.evaluation.calibration_error import LEAST, MOST, Calibration, calibration, fit_kappa, walk
+from cosify.evaluation.feature_cache import FeatureCache, check_output
+from cosify.evaluation.rows import to_tensor
 from cosify.functional import cosine
 from cosify.heads import CosineHead
 from cosify.models import linear_classifier
@@ -25,9 +24,9 @@ class Calibrated:
     """What `calibrate` changed, on samples that kappa was not fitted on.
 
     Attributes:
-        kappa: of evaluation, from now on.
-        before: calibration with the kappa that was.
-        after: with the new one; accuracy is the same.
+        kappa: of the head in evaluation, from now on.
+        before: calibration with the kappa that it had.
+        after: calibration with the new one; accuracy is the same.
     """
 
     kappa: float
@@ -41,20 +40,20 @@ class Calibrated:
         )
 
 
-def calibrate(model: nn.Module, features: FeatureBank) -> Calibrated:
+def calibrate(model: nn.Module, cache: FeatureCache) -> Calibrated:
     """Give a model's head the one kappa of least NLL, for evaluation; labels stay as they are.
 
     Guo et al., ICML 2017, with kappa in the place of 1 / T.  Fitted on every second sample, measured on the others.
-    `cosify.save` writes it into the folder, as `eval_kappa` for readers with cosify and as the norm of the classes for
-    others.  Features that were computed before are then those of another model, and so is a saved rejector.
+    `cosify.save` writes it into the folder: as `eval_kappa` for readers with cosify, in the norm of the class weights
+    for others.  A feature cache or rejector that was made before is then of another model: make it again.
 
     Args:
         model: with one cosine head; its `eval_kappa` is set.
-        features: of this model, of samples that it was not trained on, such as `feature_bank` returns.
+        cache: features of this model, from `cache_features`, of samples that it was not trained on.
 
     Raises:
-        ValueError: if the head is a stock one, the features are another model's or fewer than 20, the model averages
-            two heads, or no finite kappa is best, as where every sample is right.
+        ValueError: if the head is a stock linear one, the cache is another model's or has fewer than 20 samples, the
+            model averages two heads, or no finite kappa is best, as where every sample is right.
     """
     head = linear_classifier(model)
     if not isinstance(head, CosineHead):
@@ -62,25 +61,25 @@ def calibrate(model: nn.Module, features: FeatureBank) -> Calibrated:
             f"the classifier is a {type(head).__name__}, expected a cosine head; a stock one has a temperature, see"
             " cosify.evaluation.temperature_calibrations"
         )
-    check_output(features.info)
-    if features.info.key.model != model_digest(model):
+    check_output(cache.info)
+    if cache.info.key.model != model_digest(model):
         raise InputError("the features are of another model, or of this one before it changed; compute them again")
-    if len(features) < FEWEST:
-        raise InputError(f"{len(features)} samples came, expected at least {FEWEST}: half of them fit kappa")
-    embedding, labels = torch.from_numpy(np.array(features.embedding)), torch.from_numpy(np.array(features.labels))
+    if len(cache) < FEWEST:
+        raise InputError(f"{len(cache)} samples came, expected at least {FEWEST}: half of them fit kappa")
+    embedding, labels = to_tensor(cache.embedding), to_tensor(cache.labels)
     fit, measured = FITTED_SAMPLES, MEASURED_SAMPLES
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the error below says it
-        kappa = fit_kappa(partial(walk, cosine, embedding[fit], features.weight), labels[fit])
+        kappa = fit_kappa(partial(walk, cosine, embedding[fit], cache.weight), labels[fit])
     if not LEAST < kappa < MOST:
         raise InputError(
             f"no kappa from {LEAST} to {MOST} is the best for these {len(labels[fit])} samples: all of them are right,"
             " or no more than by chance; calibrate on more, or on others"
         )
-    others = FeatureBank.of_rows(features.info, features.weight, None, embedding[measured])
+    others = FeatureCache.of_rows(cache.info, cache.weight, None, embedding[measured])
     of_samples = others.max_logit / others.top_cosine[:, 0]
     mean = float(of_samples.mean()) if head.eval_kappa == "sample" else head.inference_kappa()
     before = replace(calibration(others.logits(), labels[measured]), kappa=mean)
-    after = calibration(walk(cosine, embedding[measured], features.weight), labels[measured], kappa=kappa)
+    after = calibration(walk(cosine, embedding[measured], cache.weight), labels[measured], kappa=kappa)
     head.eval_kappa = kappa
     return Calibrated(kappa, before, after)

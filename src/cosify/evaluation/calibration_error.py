@@ -29,12 +29,13 @@ class Calibration:
 
     Attributes:
         ece: expected calibration error, mean |accuracy - confidence| over bins of equal width (Naeini et al., AAAI
-            2015; Guo et al., ICML 2017); torchmetrics' with the l1 norm: bins [a, b), confidence 1 in a bin of its own.
+            2015; Guo et al., ICML 2017), as torchmetrics computes it with the l1 norm: bins [a, b), and one of its own
+            for confidence 1.
         adaptive_ece: the same over bins of equal numbers of samples (Nguyen & O'Connor, EMNLP 2015), N bins at most;
             samples of equal confidence share their accuracy, so that their order does not matter.
         nll: mean negative log-probability of the label, in nats.
         brier: mean of sum_c (p_c - 1[c = y])^2, in [0, 2].
-        accuracy: share of samples whose largest logit, the first of equal ones, is their label's; taken before kappa.
+        accuracy: share of samples whose largest logit, before kappa, is their label's; of equal logits the first.
         mean_confidence: mean probability of the predicted class.
         kappa: mean of what multiplied the logits; 1 / T for temperature scaling.
         num_samples: N.
@@ -59,11 +60,11 @@ def calibration(
     Args:
         logit_blocks: [b, C] each, N rows together: cosines, logits or log-probabilities, not probabilities.
         labels: [N], in [0, C).
-        kappa: > 0, scalar or [N]; the prediction does not depend on it.
-        num_bins: of the two calibration errors.
+        kappa: > 0, scalar or [N]; predictions do not depend on it.
+        num_bins: of both calibration errors.
 
     Raises:
-        ValueError: if shapes, values or labels do not fit, or probabilities came.
+        ValueError: if shapes, values or labels do not fit, or probabilities came instead of logits.
         TypeError: if labels are not integer.
         ModuleNotFoundError: without torchmetrics.
     """
@@ -96,22 +97,31 @@ def calibration(
 
 
 def kappa_calibrations(
-    embedding: Rows, labels: Labels, weight: Tensor, *, running_kappa: float, fit: tuple[Rows, Labels] | None = None
+    embedding: Rows,
+    labels: Labels,
+    weight: Tensor,
+    *,
+    running_kappa: float,
+    fit: tuple[Rows, Labels] | None = None,
+    is_calibrated: bool = False,
 ) -> dict[str, Calibration]:
     """Measure a cosine head under each choice of kappa at test time; accuracy is the same for all.
 
-    "running" is the stored mean of training, "sample" is Eq. (11) for every test sample, which needs no labels,
-    "fitted" the one kappa of least NLL on `fit`.  Each row holds its (mean) kappa.  Errors as in `calibration`.
+    "running" is the mean over training that the head keeps, or "calibrated" the number that `calibrate` gave it;
+    "sample" is Eq. (11) for every test sample, which needs no labels; "fitted" is the one kappa of least NLL on `fit`.
+    Each entry holds its (mean) kappa.  Errors as in `calibration`.
 
     Args:
         embedding: [N, d], any norm; may be memory-mapped.
         labels: [N], in [0, C).
         weight: [C, d], any norm.
-        running_kappa: > 0.
+        running_kappa: > 0, of the head in evaluation.
         fit: embedding and labels of a validation set, other samples than those measured; None to leave "fitted" out.
+        is_calibrated: whether `running_kappa` comes from `calibrate`; its entry is then "calibrated".
     """
     cosines = partial(walk, cosine, embedding, weight)
-    found = {"running": calibration(cosines(), labels, kappa=running_kappa)}
+    own = "calibrated" if is_calibrated else "running"
+    found = {own: calibration(cosines(), labels, kappa=running_kappa)}
     found["sample"] = calibration(cosines(), labels, kappa=torch.cat([*walk(ls_kappa, embedding, weight)]).cpu())
     if fit is not None:
         fitted = fit_kappa(partial(walk, cosine, fit[0], weight), fit[1])
@@ -122,15 +132,11 @@ def kappa_calibrations(
 def temperature_calibrations(logits_of: Blocks, labels: Labels, fit: tuple[Blocks, Labels]) -> dict[str, Calibration]:
     """Measure logits as they are ("uncalibrated") and divided by the T of least NLL on `fit` ("temperature").
 
-    Guo et al., ICML 2017.  The latter has 1 / T as its `kappa`.  Arguments as in `fit_kappa`, errors in `calibration`.
+    Guo et al., ICML 2017.  The latter has 1 / T as its `kappa`.  Arguments as in `fit_kappa`, errors as in
+    `calibration`.
     """
     plain = calibration(logits_of(), labels)
     return {"uncalibrated": plain, "temperature": calibration(logits_of(), labels, kappa=fit_kappa(*fit))}
-
-
-def fit_temperature(logits_of: Blocks, labels: Labels) -> float:
-    """Return the T of least NLL of softmax(logits / T), 1 / `fit_kappa` (Guo et al., ICML 2017)."""
-    return 1 / fit_kappa(logits_of, labels)
 
 
 @torch.no_grad()
@@ -170,7 +176,7 @@ def _slopes(logits_of: Blocks, labels: Labels, kappa: float) -> tuple[float, flo
 
 
 def _samples(logit_blocks: Iterable[Tensor], labels: Labels) -> Iterator[tuple[slice, Tensor, Tensor]]:
-    """Yield where the samples of a block lie, their logits in float64, and their labels beside them, [b, 1]."""
+    """Yield the samples of each block as a slice, their logits [b, C] in float64, and their labels [b, 1]."""
     start = 0
     for logits in logit_blocks:
         part = slice(start, start + len(logits))
@@ -187,7 +193,7 @@ def _samples(logit_blocks: Iterable[Tensor], labels: Labels) -> Iterator[tuple[s
 
 
 def walk(function: Callable[[Tensor, Tensor], Tensor], embedding: Rows, weight: Tensor) -> Iterator[Tensor]:
-    """Yield a function of embeddings and weight, of so many rows at once that memory stays bounded."""
+    """Yield `function(embedding, weight)` in blocks of rows that are small enough for the memory."""
     weight = weight.detach().to(torch.promote_types(weight.dtype, torch.float32))
     size = max(1, NUMBERS_AT_ONCE // max(1, *weight.shape))
     return (function(rows.to(weight), weight) for _, rows in row_blocks(embedding, size))

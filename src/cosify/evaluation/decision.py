@@ -37,7 +37,7 @@ class Decision:
 
 
 class Decisions(list[Decision]):
-    """What a rejector says of a list of images, in their order; whole columns are there too."""
+    """What a rejector says of a list of images, in their order; `label`, `score` and `accept` are its columns."""
 
     @property
     def label(self) -> Tensor:

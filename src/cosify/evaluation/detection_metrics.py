@@ -11,7 +11,6 @@ from cosify.errors import InputError
 RESAMPLES = 1000
 CONFIDENCE = 0.95
 DRAWS_AT_ONCE = 5_000_000  # samples of all resamples of a block: some hundred MB
-METRICS = ("ap", "auroc", "aupr_in", "aupr_out", "fpr95_id_positive", "fpr95_ood_positive")
 
 Floats = NDArray[np.float64]
 
@@ -26,20 +25,20 @@ class Interval:
 
 @dataclass(frozen=True)
 class Detection:
-    """Metrics of a score that shall be larger for `positive` samples.
+    """How well a score, larger for more confident samples, tells positives from negatives.
 
     Attributes:
-        num_positive: of confident samples: in-distribution, classified correctly.
-        num_negative: of misclassified or out-of-distribution samples.
+        num_positive: samples to accept, such as those classified correctly.
+        num_negative: samples to reject: misclassified or out-of-distribution.
         ap: average precision of the positives, the paper's number; depends on the two counts.
-        auroc: area under the ROC curve; does not depend on them.
+        auroc: area under the ROC curve; does not depend on the counts.
         aupr_in: trapezoidal area under precision and recall of the positives, as OpenOOD and pytorch-ood compute it.
-        aupr_out: the same with negatives as positive class.
+        aupr_out: the same with the negatives as the class to find.
         fpr95_id_positive: share of negatives accepted at the threshold that accepts 95 % of the positives.
         fpr95_ood_positive: share of positives rejected at the threshold that rejects 95 % of the negatives, the
             convention of OpenOOD and pytorch-ood.
-        ap_interval: of `ap`.
-        auroc_interval: of `auroc`.
+        ap_interval: around `ap`.
+        auroc_interval: around `auroc`.
     """
 
     num_positive: int
@@ -57,8 +56,8 @@ class Detection:
 def detection(positive: ArrayLike, negative: ArrayLike, *, resamples: int = RESAMPLES, seed: int = 0) -> Detection:
     """Measure a score whose larger values mean more confidence.
 
-    AP is scikit-learn's (a sum of steps), not a trapezoidal area.  Intervals: both groups are resampled with their own
-    size, so that the share of positives, on which AP depends, stays.
+    AP is scikit-learn's (a sum of steps), not a trapezoidal area.  For the intervals each group is resampled at its own
+    size, so that the share of positives, on which AP depends, stays the same.
 
     Args:
         positive: scores [N] of samples to accept.
@@ -67,7 +66,7 @@ def detection(positive: ArrayLike, negative: ArrayLike, *, resamples: int = RESA
         seed: of the bootstrap.
 
     Raises:
-        ValueError: if a group is empty, or a score is NaN.  Infinite scores are in order.
+        ValueError: if a group is empty, or a score is NaN.  Infinite scores are allowed.
     """
     from sklearn.metrics import auc, average_precision_score, precision_recall_curve, roc_auc_score
 
@@ -157,9 +156,8 @@ def _bootstrap(
         aps.append(ap)
         aurocs.append(auroc)
     tail = 100 * (1 - CONFIDENCE) / 2
-    ends = (np.percentile(np.concatenate(values), [tail, 100 - tail]).tolist() for values in (aps, aurocs))
-    ap_ends, auroc_ends = ends
-    return Interval(*ap_ends), Interval(*auroc_ends)
+    of_ap, of_auroc = (np.percentile(np.concatenate(values), [tail, 100 - tail]).tolist() for values in (aps, aurocs))
+    return Interval(*of_ap), Interval(*of_auroc)
 
 
 def _resampled(ranks: NDArray[np.intp], num_ranks: int, num: int, generator: np.random.Generator) -> NDArray[np.int64]:
@@ -173,7 +171,7 @@ def ap_and_auroc(positive: NDArray[np.int64], negative: NDArray[np.int64]) -> tu
     """Return AP and AUROC, [R] each, of many resamples at once.
 
     Args:
-        positive: [R, G], number of positives with each of the G values of the score, from the least to the largest.
+        positive: [R, G], number of positives with each of the G values of the score, smallest value first.
         negative: [R, G], the same for negatives.
     """
     accepted = positive[:, ::-1].cumsum(axis=1).astype(np.float64)

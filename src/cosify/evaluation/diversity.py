@@ -19,7 +19,7 @@ SAME = 2.0**-23  # root mean square distance from the mean direction that float3
 
 @dataclass(frozen=True)
 class Diversity:
-    """What Table 3 tells of a set of features; zero features are counted and otherwise left out.
+    """What Table 3 measures of a set of features; zero features are counted in `num_zero` and left out of the rest.
 
     Attributes:
         mean_class_angle_deg: mean of `class_angles_deg`, in [0, 180]; None without labels.
@@ -29,7 +29,7 @@ class Diversity:
         effective_rank: exp of the entropy of s / sum(s), s the singular values of the unit features, centred; None if
             all have one direction.  May exceed `numerical_rank`, whose largest singular value is mostly the mean.
         num_pc_99: principal components of the unit features that hold 99 % of their variance; None likewise.
-        rtol: of `numerical_rank`.
+        rtol: tolerance of `numerical_rank`, relative.
         num_samples: N, zero features included.
         num_zero: features of norm 0.
         dim: d.
@@ -60,7 +60,7 @@ def feature_diversity(
         embedding: [N, d], any norm; of the evaluation set, in evaluation mode.  A memory-mapped array is read once.
         labels: [N], true classes, not predictions; None to leave the class angle out.
         weight: [C, d], any norm; of a linear classifier without its bias.
-        rtol: of the numerical rank, in [1e-6, 1).
+        rtol: tolerance of the numerical rank, relative to the largest singular value, in [1e-6, 1).
 
     Raises:
         ValueError: if shapes, values or labels do not fit, there is no feature that is not 0, or `rtol` is too small.
@@ -127,8 +127,8 @@ def span_angles_deg(embedding: Rows, weight: Tensor) -> Tensor:
 def span_basis(weight: Tensor) -> Tensor:
     """Return an orthonormal basis of the classifiers' span, [d, r], float64.
 
-    Right singular vectors of the prototypes, of singular values above max(d, C) eps times the largest, eps that of the
-    weight's dtype, float32's for a shorter one.  Errors as in `feature_diversity`.
+    Right singular vectors of the prototypes whose singular values are above max(d, C) eps times the largest; eps is
+    that of the weight's dtype, or float32's where the weight has fewer bits.  Errors as in `feature_diversity`.
     """
     _, values, vectors = torch.linalg.svd(_prototypes(weight), full_matrices=False)
     eps = torch.finfo(torch.promote_types(weight.dtype, torch.float32)).eps
@@ -168,7 +168,7 @@ def _prototypes(weight: Tensor) -> Tensor:
 
 
 def _unit_blocks(embedding: Rows, prototypes: Tensor) -> Iterator[tuple[slice, Tensor]]:
-    """Yield where rows lie and the rows, of norm 1 or 0, in float64, beside the prototypes."""
+    """Yield each block as a slice and its rows, of norm 1 or 0, in float64, on the device of the prototypes."""
     if embedding.ndim != 2 or embedding.shape[0] == 0 or embedding.shape[1] != prototypes.shape[1]:
         expected = f"[N, {prototypes.shape[1]}] as weight, N > 0"
         raise InputError(f"embedding has shape {list(embedding.shape)}, expected {expected}; check both")

@@ -1,4 +1,4 @@
-"""The one pass of a model over a set of images, into a bank."""
+"""The one pass of a model over a set of images, into a feature cache."""
 
 import logging
 from collections.abc import Callable
@@ -12,8 +12,8 @@ from torch import nn
 from cosify.data import PipelineSettings, Preprocessing, Shard, Splits, open_data
 from cosify.data.batches import ALONE, eval_rows
 from cosify.errors import InputError
-from cosify.evaluation.bank import BankInfo, BankKey, FeatureBank, StaleBankError
-from cosify.evaluation.bank_writer import BankWriter
+from cosify.evaluation.cache_writer import CacheWriter
+from cosify.evaluation.feature_cache import CacheInfo, CacheKey, FeatureCache, StaleCacheError
 from cosify.heads import CosineHead
 from cosify.integrations import compat
 from cosify.models import in_evaluation, linear_classifier
@@ -28,11 +28,11 @@ class FeaturePass:
     """How a model is run over images.
 
     Attributes:
-        batch_size: images at once.
-        num_workers: processes that decode; None for the number of cores, at most 8.
-        shard: this process' place; all must see the folder.
-        wait: returns when every process has come to it.
-        show_progress: draw a bar.
+        batch_size: images in a batch.
+        num_workers: processes that decode images; None for the number of cores, at most 8.
+        shard: rank of this process and number of processes; all must see the folder.
+        wait: a barrier: returns when every process has called it.
+        show_progress: draw a progress bar.
     """
 
     batch_size: int = BATCH_SIZE
@@ -42,49 +42,52 @@ class FeaturePass:
     show_progress: bool = False
 
 
-def feature_bank(
+def cache_features(
     model: nn.Module, images: Splits, preprocessing: Preprocessing, folder: Path | str, run: FeaturePass | None = None
-) -> FeatureBank:
-    """Return the bank of a model's features over a split: from the disk if it is there, else from one pass.
+) -> FeatureCache:
+    """Return the features of a model over a split: from the cache if it is there, else from one pass of the model.
 
-    The pass is in evaluation mode, without augmentation, in the weights' own precision, and no larger than a batch in
-    memory.  A bank of another model, other data or another transform is replaced.
+    The pass is in evaluation mode, without augmentation and in the weights' own precision; it holds one batch in
+    memory.  A cache of another model, other data or another transform is replaced.
 
     Args:
         model: classifier of timm or transformers, on the device that is to run it; its mode is restored.
-        images: their test split is taken; see `Splits.only` and `cosify.data.load_images`.
+        images: their test split is used; see `Splits.only` and `cosify.data.load_images`.
         preprocessing: what the model expects, such as `Preprocessing.of_pretrained(model)`.
-        folder: of the bank.
-        run: batch size, processes.
+        folder: of the cache.
+        run: batch size and processes; None for one process and 256 images in a batch.
 
     Raises:
-        ValueError: if the model has no classifier, or images cannot be read.
+        ValueError: if the model has no classifier or gives NaN, images cannot be read, or the folder holds something
+            that is not a feature cache.
+        OSError: if the disk is full.
     """
     run = FeaturePass() if run is None else run
     folder = Path(folder)
-    key = bank_key(model, images, preprocessing)
+    key = cache_key(model, images, preprocessing)
     try:
-        bank = FeatureBank.open(folder, key)
-        logger.info("features of %d images are in %s", len(bank), folder)
-        return bank
+        cache = FeatureCache.open(folder, key)
     except FileNotFoundError:
         pass
-    except StaleBankError as stale:
+    except StaleCacheError as stale:
         logger.info("%s; it is made anew", stale)
-    run.wait()  # for every process to have seen the old one
+    else:
+        logger.info("features of %d images are in %s", len(cache), folder)
+        return cache
+    run.wait()  # until every process has seen the old one
     return _extract(model, images, preprocessing, folder, key, run)
 
 
-def bank_key(model: nn.Module, images: Splits, preprocessing: Preprocessing) -> BankKey:
-    """Return what a bank of these depends on."""
+def cache_key(model: nn.Module, images: Splits, preprocessing: Preprocessing) -> CacheKey:
+    """Return what the cache of a model's features over the test split of `images` depends on."""
     fingerprint = f"{compat.fingerprint_of(images.test)} {images.image_column} {images.label_column}"
-    return BankKey(model_digest(model), fingerprint, repr(preprocessing))
+    return CacheKey(model_digest(model), fingerprint, repr(preprocessing))
 
 
 @torch.no_grad()
 def _extract(
-    model: nn.Module, images: Splits, preprocessing: Preprocessing, folder: Path, key: BankKey, run: FeaturePass
-) -> FeatureBank:
+    model: nn.Module, images: Splits, preprocessing: Preprocessing, folder: Path, key: CacheKey, run: FeaturePass
+) -> FeatureCache:
     classifier = linear_classifier(model)
     weight = classifier.weight.detach().flatten(1).float()
     is_cosine = isinstance(classifier, CosineHead)
@@ -96,7 +99,7 @@ def _extract(
         device=weight.device,
         show_progress=run.show_progress,
     )
-    info = BankInfo(
+    info = CacheInfo(
         key=key,
         num_samples=len(images.test),
         dim=weight.shape[1],
@@ -108,7 +111,7 @@ def _extract(
         image_shape=tuple(data.image_shape),
         preprocessing=preprocessing,
     )
-    writer = BankWriter(folder, info)
+    writer = CacheWriter(folder, info)
     try:
         if run.shard.rank == 0:
             writer.create()
@@ -133,7 +136,7 @@ def _extract(
         run.wait()
     finally:
         writer.release()
-    return FeatureBank.open(folder, key)
+    return FeatureCache.open(folder, key)
 
 
 def _shown(batches: Any, num_samples: int, folder: Path, run: FeaturePass) -> Any:

@@ -1,4 +1,4 @@
-"""What a user calls an image, as an image of Pillow: a file, an image of Pillow, or an array of pixels."""
+"""Whatever a user gives as an image, a path, an image of Pillow or an array of pixels, as an image of Pillow."""
 
 import os
 from pathlib import Path
@@ -19,22 +19,22 @@ PIXELS = "uint8 pixels, [H, W] or [H, W, 3] of numpy, [H, W] or [3, H, W] of tor
 
 
 def is_array(value: Any) -> bool:
-    """Return whether it is an array of numpy or a tensor."""
+    """Return whether a value is an array of numpy or a tensor."""
     return isinstance(value, np.ndarray | Tensor)
 
 
 def is_pixels(array: Any) -> bool:
-    """Return whether an array or tensor holds pixels: whole numbers of 8 or 16 bits without a sign, no others."""
+    """Return whether an array or tensor holds pixels: unsigned integers of 8 or 16 bits."""
     return str(array.dtype).removeprefix("torch.") in ("uint8", "uint16")
 
 
 def given_image(image: Any, where: str = "image") -> "Image":
-    """Return what a user gives as an image, upright, opaque, with 8 bits a channel.
+    """Return an image of any kind as one of Pillow, upright, opaque, with 8 bits a channel.
 
     Args:
-        image: path of a file, image of Pillow, or pixels: uint8 (uint16 for grey), [H, W], [H, W, channels] as numpy,
-            [channels, H, W] as torch has them, with 1, 3 or 4 channels.
-        where: which one it is, for messages.
+        image: path of a file, image of Pillow, or pixels: uint8 (uint16 for grey), [H, W], or [H, W, channels] of
+            numpy, or [channels, H, W] of torch, with 1, 3 or 4 channels.
+        where: what messages call it.
 
     Returns:
         As `standard_image`.
@@ -42,7 +42,7 @@ def given_image(image: Any, where: str = "image") -> "Image":
     Raises:
         FileNotFoundError: if there is no such file.
         TypeError: if it is something else.
-        ValueError: if the file is none of an image, or the array is not of pixels.
+        ValueError: if the file is not an image, or the array does not hold pixels.
     """
     from PIL import Image
 

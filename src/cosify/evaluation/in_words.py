@@ -8,16 +8,21 @@ from cosify.evaluation.detection_metrics import Detection
 if TYPE_CHECKING:
     from cosify.evaluation.assessment import Assessment
 
-FEW = 50  # samples of a kind below which a metric rests on a handful of images
+FEW = 50  # samples: a metric that rests on fewer, of either kind, is only a hint
 DEFAULT_SCORE = "z_max"
+THRESHOLD = (
+    "A model that may decline does so where its score lies below a threshold. The threshold was set on the same test"
+    " images that are counted here: the 95 % hold for them by construction, and new images may differ."
+)
 
 
 def verdict(assessment: "Assessment", score: str = DEFAULT_SCORE) -> tuple[str, str, str]:
-    """Say what a model does to its test images, its mistakes and unseen sets when it may decline to answer.
+    """Say in words how a model that may decline to answer treats its test images, its mistakes and unseen sets.
 
     Args:
         assessment: of the model.
-        score: whose threshold accepts 95 % of the right answers; see `told_by`.
+        score: confidence by which the model declines; at its threshold 95 % of the right answers are accepted.  See
+            `told_by`.
 
     Returns:
         Three lines, each with its counts.
@@ -27,30 +32,26 @@ def verdict(assessment: "Assessment", score: str = DEFAULT_SCORE) -> tuple[str, 
 
 
 def told_by(assessment: "Assessment", score: str) -> str:
-    """Return the score itself if it was measured, else the default: the largest logit of a cosine head was not."""
+    """Return the score if it was measured, else the default: of a cosine head the largest logit is not."""
     return score if score in assessment.miss else DEFAULT_SCORE
 
 
 def positives(assessment: "Assessment") -> str:
-    """Return which images count as known where they are told from unseen ones."""
+    """Return, in words, which test images are told from unseen ones."""
     subset = "right predictions" if assessment.id_subset == "correct" else "all test images"
     excluded = ", ".join(assessment.excluded_classes)
     return f"{subset} without the classes {excluded}" if excluded else subset
 
 
 def percent(share: float) -> str:
-    """Return a share of 1 in percent, with decimals where whole numbers would say all or nothing."""
+    """Return a share in [0, 1] in percent, with decimals where rounding would make it all or nothing."""
     near = min(share, 1 - share)
     decimals = 0 if near == 0 or near >= 0.01 else 1 if near >= 0.001 else 3
     return f"{100 * share:.{decimals}f} %"
 
 
-def few(found: Detection) -> str:
-    """Return what to say beside a metric that rests on few samples, an empty text for one that does not."""
-    return _few(found, "positives", "negatives")
-
-
-def _few(found: Detection, positive: str, negative: str) -> str:
+def few(found: Detection, positive: str = "positives", negative: str = "negatives") -> str:
+    """Return the counts to point out beside a metric that rests on few samples; empty if it does not."""
     counts = (found.num_positive, positive), (found.num_negative, negative)
     return " and ".join(f"{num} {kind}" for num, kind in counts if num < FEW)
 
@@ -70,7 +71,7 @@ def _mistakes(assessment: "Assessment", score: str) -> str:
         return "Has no right answer on these images, so that no threshold can be set."
     share = 1 - found.fpr95_id_positive
     num = found.num_negative
-    small = _few(found, "right answers", "mistakes")
+    small = few(found, "right answers", "mistakes")
     hint = f": a hint from {small}, no more" if small else ""
     return (
         f"Accepts at least 95 % of its right answers and turns away {percent(share)} of its mistakes"

@@ -1,4 +1,4 @@
-"""Results read back from JSON into the objects that were written."""
+"""Results read back from JSON into the dataclasses that they were written from."""
 
 import types
 from collections.abc import Mapping
@@ -11,11 +11,11 @@ Kind = TypeVar("Kind")
 
 
 def from_json(kind: type[Kind], value: Any) -> Kind:
-    """Return an object of a frozen dataclass, from what `dataclasses.asdict` and JSON made of one.
+    """Return the dataclass that `dataclasses.asdict` and JSON made `value` of.
 
     Args:
-        kind: dataclass whose fields are numbers, text, None, dataclasses, tuples and mappings of these.
-        value: of JSON.
+        kind: its class, whose fields are numbers, text, None, dataclasses, and tuples and mappings of these.
+        value: as `json.loads` returns it.
 
     Raises:
         ValueError: if a field without a default is missing, or one is unknown or of another kind; the message names it.
@@ -27,7 +27,7 @@ def _read(kind: Any, value: Any, where: str) -> Any:
     origin, arguments = get_origin(kind), get_args(kind)
     if is_dataclass(kind):
         names = {entry.name for entry in fields(kind)}
-        needed = {entry.name for entry in fields(kind) if entry.default is MISSING}  # the others came in later versions
+        needed = {entry.name for entry in fields(kind) if entry.default is MISSING}  # earlier versions lack the others
         if not isinstance(value, Mapping) or not needed <= set(value) <= names:
             found = set(value) if isinstance(value, Mapping) else set()
             other = sorted(needed - found | found - names) if isinstance(value, Mapping) else type(value).__name__
@@ -45,7 +45,7 @@ def _read(kind: Any, value: Any, where: str) -> Any:
         return tuple(
             _read(each, item, f"{where}[{n}]") for n, (each, item) in enumerate(zip(kinds, value, strict=True))
         )
-    if origin is not None and issubclass(_type(origin), Mapping):
+    if isinstance(origin, type) and issubclass(origin, Mapping):
         return {name: _read(arguments[1], item, f"{where}[{name!r}]") for name, item in value.items()}
     if origin is Literal:
         wrong = value not in arguments
@@ -54,7 +54,3 @@ def _read(kind: Any, value: Any, where: str) -> Any:
     if wrong:
         raise InputError(f"{where} is {value!r}, expected {kind}; evaluate again")
     return value
-
-
-def _type(origin: Any) -> type:
-    return origin if isinstance(origin, type) else type(origin)

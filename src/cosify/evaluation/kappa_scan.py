@@ -4,13 +4,13 @@ from dataclasses import dataclass
 
 import torch
 
-from cosify.evaluation.bank import FeatureBank
 from cosify.evaluation.diversity import Diversity, feature_diversity
+from cosify.evaluation.feature_cache import FeatureCache
 from cosify.functional import adacos_kappa, expected_kappa
 from cosify.heads import EvalKappa
 from cosify.heads.kappa_statistics import KappaStatistics, KappaSummary
 
-MANY_AT_EDGE = 0.05  # share of samples from which on a mean over the grid says little
+MANY_AT_EDGE = 0.05  # share of samples at an edge of the grid above which the mean says little
 # Where LS ends, as a multiple of the closed form at cosine 0.75: 1.0 to 1.5 in the paper's Tables 2, 6 and 7 for 10 to
 # 93431 classes, 1.0 to 1.3 in our own runs.
 TYPICAL = 1.2
@@ -44,16 +44,16 @@ class KappaScan:
         dim: d.
         accuracy: share of right predictions, in [0, 1]; None where the labels are not the model's classes.
         head: `"softmax"`, or the policy of a cosine head.
-        head_kappa: of a cosine head in evaluation, its running mean or the number chosen for it.
+        head_kappa: of a cosine head in evaluation: its running mean, or the number that was chosen.
         eval_kappa: of a cosine head, `"running"`, `"sample"` or that number.
-        kappa: of LS, Eq. (11), over the samples.
+        kappa: kappa* of LS, Eq. (11), summarised over the samples.
         adacos: fixed scale of AdaCos; None for two classes, where it is 0.
-        expected: LS' closed form for orthogonal classifiers at cosine 0.75 to the own one.
-        expected_here: the same at the mean cosine to the nearest class that was measured.
-        mean_top_cosine: that cosine.
+        expected: closed form of LS for orthogonal class weights, at cosine 0.75 to the own class.
+        expected_here: the same at `mean_top_cosine`; None where that is not in (0, 1).
+        mean_top_cosine: mean cosine to the nearest class.
         diversity: angles and rank of the features; angles to the nearest class where there are no labels.
         recommendations: for rejection, accuracy and transfer.
-        warnings: what makes them doubtful.
+        warnings: reasons to doubt them.
     """
 
     num_samples: int
@@ -73,29 +73,29 @@ class KappaScan:
     warnings: tuple[str, ...]
 
 
-def scan_bank(bank: FeatureBank) -> KappaScan:
-    """Estimate kappa for a model from its features over a set.
+def scan_features(cache: FeatureCache) -> KappaScan:
+    """Estimate kappa for a model from its feature cache.
 
     Args:
-        bank: of images like those to train on; labels count where they are the model's classes.
+        cache: of images like those to train on; its labels are used where they are the model's classes.
 
     Raises:
         ValueError: if the model has fewer than two classes.
     """
-    info = bank.info
+    info = cache.info
     statistics = KappaStatistics(torch.device("cpu"))
-    statistics.update(bank.ls_kappa())
+    statistics.update(cache.ls_kappa())
     kappa = statistics.summary()
-    assert kappa is not None  # a bank has samples
+    assert kappa is not None  # a cache has samples
     labelled = len(info.label_names) == info.num_classes
-    targets = torch.from_numpy((bank.labels if labelled else bank.top_class[:, 0]).copy())
-    diversity = feature_diversity(bank.embedding, targets, bank.weight)
-    cosine = float(bank.top_cosine[:, 0].mean())
+    targets = torch.from_numpy((cache.labels if labelled else cache.top_class[:, 0]).copy())
+    diversity = feature_diversity(cache.embedding, targets, cache.weight)
+    cosine = float(cache.top_cosine[:, 0].mean())
     return KappaScan(
-        num_samples=len(bank),
+        num_samples=len(cache),
         num_classes=info.num_classes,
         dim=info.dim,
-        accuracy=float(bank.correct.mean()) if labelled else None,
+        accuracy=float(cache.correct.mean()) if labelled else None,
         head="softmax" if info.kappa is None else f"cosine, {info.kappa_policy}",
         head_kappa=info.kappa,
         eval_kappa=info.eval_kappa,
@@ -105,22 +105,22 @@ def scan_bank(bank: FeatureBank) -> KappaScan:
         expected_here=expected_kappa(info.num_classes, cosine) if 0 < cosine < 1 else None,
         mean_top_cosine=cosine,
         diversity=diversity,
-        recommendations=_recommendations(bank, kappa),
+        recommendations=_recommendations(cache, kappa),
         warnings=_warnings(kappa, info.kappa_policy, labelled),
     )
 
 
-def _recommendations(bank: FeatureBank, kappa: KappaSummary) -> tuple[Recommendation, ...]:
+def _recommendations(cache: FeatureCache, kappa: KappaSummary) -> tuple[Recommendation, ...]:
     """Return what to train with.
 
-    kappa* of a model that LS has trained is where training ends.  Under other weights it says where LS would begin, far
-    above; where it ends follows from the number of classes.
+    Under weights that LS has trained, kappa* is where training ends.  Under other weights it is where LS would begin,
+    far above; where it would end follows from the number of classes.
     """
-    if bank.info.kappa_policy == "ls":
+    if cache.info.kappa_policy == "ls":
         star, how = kappa.mean, "measured"
     else:
-        star = TYPICAL * expected_kappa(bank.info.num_classes)
-        how = f"where LS is expected to end for {bank.info.num_classes} classes"
+        star = TYPICAL * expected_kappa(cache.info.num_classes)
+        how = f"where LS is expected to end for {cache.info.num_classes} classes"
     large = max(TRANSFER_KAPPA, 4 * star)
     return (
         Recommendation(

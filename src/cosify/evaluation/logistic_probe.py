@@ -29,13 +29,13 @@ class ProbeResult:
     Attributes:
         top1: share of test samples whose highest logit is that of their label, in [0, 1].
         mean_per_class: mean of the top-1 accuracies of single classes, over those that the test set holds.
-        best_lambda: the chosen one.
-        converged: of the final fit.
+        best_lambda: the lambda of the final fit.
+        converged: whether the final fit did.
         lambdas: the path, largest first.
-        validation_top1: for each lambda of the path, in [0, 1].
-        path_converged: for each lambda of the path.
+        validation_top1: top-1 accuracy on the validation set for each lambda of the path, in [0, 1].
+        path_converged: whether the fit did, for each lambda of the path.
         scaling: of the features.
-        num_train: samples that fitted the path; the final fit takes those of validation too.
+        num_train: samples that fitted the path; the final fit adds those of validation.
         num_validation: samples that chose lambda.
         num_test: samples of the test set.
         num_test_classes: classes among them.
@@ -72,12 +72,12 @@ def linear_probe(
 
     Kobayashi, Table 4; the protocol is that of Kornblith et al., CVPR 2019, as the paper's text gives none: lambda is
     chosen by top-1 accuracy on the validation set, the larger of equally good ones; one fit on train and validation
-    together is evaluated once on the test set.  A lambda at an edge of the path is warned of.
+    together is evaluated once on the test set.  A chosen lambda at an edge of the path gives a warning.
 
     The fit is scikit-learn's `LogisticRegression(C=1 / lambda)`, L-BFGS in float64 on the CPU: the sum over samples of
-    cross-entropy + lambda / 2 ||W||^2, no penalty on the bias; of two classes W is one row.  It ends where no entry of
-    the gradient of the mean is above 1e-4 or, of more than 10 classes, 1e-3 by their number.  The weight of a lambda
-    falls with the number of samples.
+    cross-entropy + lambda / 2 ||W||^2, no penalty on the bias; for two classes W is one row.  It ends where no entry of
+    the gradient of the mean is above 1e-4, or above 1e-3 / C for more than 10 classes.  The same lambda weighs less the
+    more samples there are.
 
     Args:
         train_features: [N, d], not normalised; of a network in evaluation mode.
@@ -85,9 +85,9 @@ def linear_probe(
         test_features: [M, d].
         test_labels: [M]; classes that do not occur are left out of `mean_per_class`.
         num_classes: C.
-        validation: features and labels that choose lambda.  Default: a part of train.
+        validation: features and labels that choose lambda; None for a part of train.
         hold_out: that part, in (0, 1); random, but every class gives its share, rounded up or down.
-        seed: of its choice.
+        seed: of the choice of that part.
         lambdas: > 0; all are fitted, from the largest to the smallest, each from the fit before.
         scaling: "standardize" for mean 0 and standard deviation 1 of each dimension over the samples of the fit
             (dimensions that are constant there become 0), "l2" for rows of norm 1, or "raw".  Compare models under one
@@ -160,11 +160,11 @@ def linear_probe(
 
 
 class _Classifier:
-    """scikit-learn's logistic regression on tensors; a fit starts from the one before.
+    """scikit-learn's logistic regression on tensors; each fit starts from the one before.
 
-    A fit ends where no entry of the gradient of the mean loss is above the tolerance.  These entries get smaller with
-    the number of classes, so the tolerance does: by scikit-learn's own, 1e-4, a fit of 200 classes is said to have
-    converged where its loss is 12 % above the least.
+    A fit ends where no entry of the gradient of the mean loss is above the tolerance.  These entries shrink as classes
+    are added, and so does our tolerance: by scikit-learn's own, 1e-4, a fit of 200 classes counts as converged while
+    its loss is 12 % above the least.
     """
 
     def __init__(self) -> None:
@@ -188,7 +188,7 @@ class _Classifier:
 
 
 def _scaler(features: Tensor, scaling: Scaling) -> Callable[[Tensor], Tensor]:
-    """Return the map of features, whose statistics are those of `features`."""
+    """Return the map that scales features, with the statistics of `features`."""
     if scaling == "raw":
         return lambda rows: rows.double()
     if scaling == "l2":

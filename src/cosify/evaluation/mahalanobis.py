@@ -102,7 +102,7 @@ class TiedGaussian:
 
 
 def _blocks(embedding: Rows, unit: bool) -> Iterator[tuple[slice, Tensor]]:
-    """Yield rows in float64, some thousand at a time."""
+    """Yield each block as a slice and its rows in float64, of norm 1 if `unit`."""
     for part, block in row_blocks(embedding):
         rows = block.cpu().double()
         yield part, F.normalize(rows, dim=1) if unit else rows

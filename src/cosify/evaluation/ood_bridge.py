@@ -1,4 +1,4 @@
-"""Between our scores, larger for confident samples, and OOD libraries, whose scores are larger for outliers."""
+"""Our scores, larger for confident samples, in OOD libraries, whose scores are larger for outliers, and back."""
 
 from typing import Any
 
@@ -7,7 +7,8 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from cosify.evaluation.bank import FeatureBank
+from cosify.evaluation.feature_cache import FeatureCache
+from cosify.evaluation.rows import to_tensor
 
 OUTLIER = -1  # label of outliers in pytorch-ood
 
@@ -15,7 +16,7 @@ OUTLIER = -1  # label of outliers in pytorch-ood
 def to_outlier_scores(accept: ArrayLike, reject: ArrayLike) -> tuple[Tensor, Tensor]:
     """Return outlier scores and labels as `pytorch_ood.metrics.OODMetrics.update` takes them.
 
-    The one place where the direction turns.
+    The one place where the sign of scores is turned.
 
     Args:
         accept: scores [N] of in-distribution samples, larger for more confident ones.
@@ -30,13 +31,13 @@ def to_outlier_scores(accept: ArrayLike, reject: ArrayLike) -> tuple[Tensor, Ten
     return torch.from_numpy(-scores), labels
 
 
-def pytorch_ood_score(detector: Any, bank: FeatureBank, train: FeatureBank | None = None) -> NDArray[np.float64]:
-    """Run a detector of pytorch-ood on a bank.
+def pytorch_ood_score(detector: Any, cache: FeatureCache, train: FeatureCache | None = None) -> NDArray[np.float64]:
+    """Score the samples of a feature cache with a detector of pytorch-ood.
 
     Args:
-        detector: of `pytorch_ood.detector`, built with None for model or encoder; those that take features or logits.
-        bank: to score.
-        train: bank of the training split; None if the detector is fitted already, or needs no fit.
+        detector: of `pytorch_ood.detector`, one that takes features or logits, built with None for model or encoder.
+        cache: features to score.
+        train: cache of the training split; None if the detector is fitted already, or needs no fit.
 
     Returns:
         Scores [N], larger for more confident samples, as everywhere in cosify.
@@ -47,8 +48,8 @@ def pytorch_ood_score(detector: Any, bank: FeatureBank, train: FeatureBank | Non
     for kind, rows_of in (("features", _features), ("logits", _logits)):
         if hasattr(detector, f"predict_{kind}"):
             if train is not None and detector.requires_fit:
-                getattr(detector, f"fit_{kind}")(rows_of(train), torch.from_numpy(np.array(train.labels)))
-            found = getattr(detector, f"predict_{kind}")(rows_of(bank))
+                getattr(detector, f"fit_{kind}")(rows_of(train), to_tensor(train.labels))
+            found = getattr(detector, f"predict_{kind}")(rows_of(cache))
             return -np.asarray(found.detach().double().cpu().numpy())
     raise TypeError(
         f"{type(detector).__name__} takes neither features nor logits, expected a detector of pytorch-ood with"
@@ -56,9 +57,9 @@ def pytorch_ood_score(detector: Any, bank: FeatureBank, train: FeatureBank | Non
     )
 
 
-def _features(bank: FeatureBank) -> Tensor:
-    return torch.cat(list(bank.blocks()))
+def _features(cache: FeatureCache) -> Tensor:
+    return torch.cat(list(cache.blocks()))
 
 
-def _logits(bank: FeatureBank) -> Tensor:
-    return torch.cat(list(bank.logits()))
+def _logits(cache: FeatureCache) -> Tensor:
+    return torch.cat(list(cache.logits()))

@@ -1,4 +1,4 @@
-"""A classifier that knows when to say nothing: a score and its threshold, saved beside the model."""
+"""A classifier that declines to answer where it is unsure: a score and its threshold, saved beside the model."""
 
 import json
 import math
@@ -18,9 +18,9 @@ from torch import Tensor
 
 from cosify.data import Normalization, eval_transform
 from cosify.errors import InputError
-from cosify.evaluation.bank import BankInfo, FeatureBank
 from cosify.evaluation.decision import Decision, DecisionBatch, Decisions
 from cosify.evaluation.detection_metrics import threshold_at
+from cosify.evaluation.feature_cache import CacheInfo, FeatureCache
 from cosify.evaluation.image_kinds import given_image, is_array, is_pixels
 from cosify.evaluation.json_records import from_json
 from cosify.evaluation.mahalanobis import TiedGaussian
@@ -39,8 +39,8 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 JSON = "rejector.json"
-TENSORS = re.compile(r"rejector(-[0-9a-f]{16})?\.safetensors")  # each fit in a file of its own
-SAVED = tuple(name for name in SCORES if name != "knn")  # which needs every training feature
+TENSORS = re.compile(r"rejector(-[0-9a-f]{16})?\.safetensors")  # each fit has a file of its own
+SAVED = tuple(name for name in SCORES if name != "knn")  # "knn" would need every training feature
 BATCH_SIZE = 64  # images of a list that are in memory at once
 
 
@@ -51,12 +51,12 @@ class Rejector:
     Attributes:
         score: name of the score, one of `SAVED`.
         threshold: least score that is accepted.
-        share: of correctly classified held-out samples that the threshold accepts, in (0, 1].
-        num_held_out: how many these were.
-        info: of the model.
-        weight: [C, d], of its classifier.
+        share: of the correctly classified held-out samples that the threshold accepts, in (0, 1].
+        num_held_out: number of correctly classified held-out samples.
+        info: of the feature cache that set the threshold.
+        weight: [C, d], of the model's classifier.
         bias: [C]; None for a cosine head.
-        detector: what gives the score of a bank.
+        detector: function from a `FeatureCache` to the score of its samples, [N].
         folder: of the model; None before `load`.
     """
 
@@ -64,7 +64,7 @@ class Rejector:
     threshold: float
     share: float
     num_held_out: int
-    info: BankInfo
+    info: CacheInfo
     weight: Tensor
     bias: Tensor | None
     detector: Any
@@ -79,33 +79,33 @@ class Rejector:
             raise InputError(f"num_held_out is {self.num_held_out}, expected at least 1")
 
     @classmethod
-    def fit(cls, score: str, train: FeatureBank | None, held_out: FeatureBank, *, share: float = 0.95) -> "Rejector":
+    def fit(cls, score: str, train: FeatureCache | None, held_out: FeatureCache, *, share: float = 0.95) -> "Rejector":
         """Choose the threshold that accepts a share of the correctly classified samples.
 
         Args:
-            score: such as `"z_max"`, see `SAVED`.
-            train: bank of the training split; None for scores that need no fit.
-            held_out: bank of samples that were not trained on; those classified correctly set the threshold.
-            share: of these to accept, the true positive rate.
+            score: such as `"z_max"`, one of `SAVED`.
+            train: cache of the training split; None for scores that need no fit.
+            held_out: cache of samples that were not trained on; those classified correctly set the threshold.
+            share: of these to accept, the true positive rate, in (0, 1].
 
         Raises:
-            ValueError: for another score or share, or no correct sample.
+            ValueError: for an unknown score, a share out of range, caches of two models, or no correct sample.
         """
         if score not in SAVED:
             raise InputError(f"score is {score!r}, expected one of {', '.join(SAVED)}")
         if SCORES[score].needs_train and train is None:
-            raise InputError(f"score {score!r} is fitted on training features, expected a bank of them; pass train")
+            raise InputError(f"score {score!r} is fitted on training features, expected a cache of them; pass train")
         if train is not None and train.info.key.model != held_out.info.key.model:
-            raise InputError("train and held_out are banks of different models, expected one; make both with the same")
+            raise InputError("train and held_out are caches of different models, expected one; make both with the same")
         detector = SCORES[score].fit(train)
         accepted = detector(held_out)[held_out.correct]
         threshold = threshold_at(accepted, share)
         return cls(score, threshold, share, len(accepted), held_out.info, held_out.weight, held_out.bias, detector)
 
     def save(self, folder: Path | str) -> Path:
-        """Write rejector.json, and the tensors that it names, into the folder of the model.
+        """Write rejector.json, and the file of tensors that it names, into the folder of the model.
 
-        An earlier rejector stays until the new one is whole.
+        An earlier rejector stays in force until the new one is complete.
 
         Args:
             folder: where the model's config.json and weights are.
@@ -132,7 +132,7 @@ class Rejector:
             "tensors": file.name,
             "info": asdict(self.info),
         }
-        write_whole(folder / JSON, json.dumps(saved, indent=2) + "\n")  # until here the old one stands
+        write_whole(folder / JSON, json.dumps(saved, indent=2) + "\n")  # until here the old one is in force
         for other in folder.iterdir():
             if TENSORS.fullmatch(other.name) and other != file:
                 other.unlink()
@@ -155,12 +155,12 @@ class Rejector:
             saved = json.loads((folder / JSON).read_text(encoding="utf-8"))
             if saved.pop("format") != FORMAT:
                 raise InputError("it is of another version of cosify")
-            info = from_json(BankInfo, saved.pop("info"))
+            info = from_json(CacheInfo, saved.pop("info"))
             saved["threshold"] = float(saved["threshold"])
             name = saved.pop("tensors", "rejector.safetensors")  # what earlier editions wrote
             if not (isinstance(name, str) and TENSORS.fullmatch(name)):
                 raise InputError(f"tensors is {name!r}, expected the name of a file beside it")
-            # Copied to where torch puts its own: sums over memory that is aligned otherwise round otherwise.
+            # Copied into torch's own memory: sums over memory of another alignment round differently.
             tensors = {name: value.clone() for name, value in load_file(folder / name).items()}
             weight, bias = tensors["weight"], tensors.get("bias")
             if weight.shape != (info.num_classes, info.dim):
@@ -170,7 +170,7 @@ class Rejector:
                 raise InputError(f"{', '.join(broken)} holds NaN or infinity, expected finite numbers")
             detector = _restored(saved["score"], tensors)
             return cls(**saved, info=info, weight=weight, bias=bias, detector=detector, folder=folder)
-        except Exception as error:  # of any type, by what is wrong with the files
+        except Exception as error:  # its type depends on what is wrong with the files
             raise InputError(
                 f"the rejector in {folder} cannot be read ({type(error).__name__}: {error}), expected what"
                 " cosify.Rejector.save writes; fit and save it again"
@@ -186,16 +186,16 @@ class Rejector:
     def __call__(self, samples: Any) -> Decision | Decisions | DecisionBatch:
         """Classify, and say which predictions to trust.
 
-        Images go through the transform of the fit; the model in the folder is opened for them.  A list may be long: 64
-        images are in memory at once.
+        Images are transformed as they were for the fit; the model in the folder is opened for them.  A list may be
+        long: 64 images are in memory at once.
 
         Args:
-            samples: an image: path, image of Pillow, or pixels, uint8 [H, W], [H, W, 3] as numpy or [3, H, W] as torch
-                has them; a list, iterator, or batch [B, ...] of these; or floats: embeddings [B, d] or [d], or images
+            samples: an image: a path, an image of Pillow, or uint8 pixels, [H, W], or [H, W, 3] of numpy, or [3, H, W]
+                of torch; a list, iterator, or batch [B, ...] of these; or floats: embeddings [B, d] or [d], or images
                 that are normalised already, [B, channels, H, W].
 
         Returns:
-            A `Decision` for one image, a list of them for several, and a `DecisionBatch` of tensors for floats.
+            A `Decision` for one image, `Decisions` for several, and a `DecisionBatch` of tensors for floats.
 
         Raises:
             FileNotFoundError: if there is no such file.
@@ -247,14 +247,14 @@ class Rejector:
         ]
 
     def _name(self, label: int) -> str:
-        """Return the name of a class; its number where the names are not those of the model's classes."""
+        """Return the name of a class; its index where the names are not those of the model's classes."""
         names = self.info.label_names
         return names[label] if len(names) == self.info.num_classes else str(label)
 
     def _decide(self, embedding: Tensor, logits: Tensor | None = None) -> DecisionBatch:
-        bank = FeatureBank.of_rows(self.info, self.weight, self.bias, embedding, logits)
-        score = torch.from_numpy(np.asarray(self.detector(bank)))
-        return DecisionBatch(torch.from_numpy(bank.predictions), score, score >= self.threshold)
+        cache = FeatureCache.of_rows(self.info, self.weight, self.bias, embedding, logits)
+        score = torch.from_numpy(np.asarray(self.detector(cache)))
+        return DecisionBatch(torch.from_numpy(cache.predictions), score, score >= self.threshold)
 
     def __repr__(self) -> str:
         place = "not saved yet" if self.folder is None else str(self.folder)
@@ -266,18 +266,18 @@ class Rejector:
     @cached_property
     def _model(self) -> "_Images":
         if self.folder is None:
-            raise InputError("this rejector lies beside no model yet, expected embeddings; call save(folder) and load")
+            raise InputError("this rejector is not beside a model yet, expected embeddings; call save(folder) and load")
         return _Images(self.folder, self.info, self.weight)
 
 
 class _Images:
-    """The model of a folder, with what its images go through."""
+    """The model in a folder, with the transform of its images."""
 
-    def __init__(self, folder: Path, info: BankInfo, weight: Tensor) -> None:
+    def __init__(self, folder: Path, info: CacheInfo, weight: Tensor) -> None:
         self.model = load(folder)
         self.classifier = linear_classifier(self.model)
         found = self.classifier.weight.detach().flatten(1).float()
-        # Rows of a cosine head have another length once they were saved.
+        # A saved cosine head has rows of another length.
         same = found.shape == weight.shape and torch.allclose(unit_rows(found), unit_rows(weight), atol=1e-5)
         if not (same and same_network(model_digest(self.model), info.key.model)):
             raise InputError(

@@ -1,4 +1,4 @@
-"""Cached features, some thousand rows at a time: they may be memory-mapped, and more than fits into memory."""
+"""Cached features in blocks of rows: they may be memory-mapped, and more than fits into memory."""
 
 from collections.abc import Iterator
 
@@ -14,12 +14,12 @@ Labels = Tensor | NDArray[np.integer]
 
 
 def to_tensor(values: Rows | Labels) -> Tensor:
-    """Return a tensor without a gradient; of an array a copy, as it may be a read-only map."""
+    """Return a tensor without a gradient; an array is copied, as it may be a read-only map."""
     return values.detach() if isinstance(values, Tensor) else torch.from_numpy(np.array(values))
 
 
 def row_blocks(rows: Rows, size: int | None = None) -> Iterator[tuple[slice, Tensor]]:
-    """Yield where rows lie, and the rows, at most `size` of them, by default 4096."""
+    """Yield each block as a slice and its rows, at most `size`, by default 4096."""
     size = AT_ONCE if size is None else size
     for start in range(0, len(rows), size):
         part = slice(start, start + size)

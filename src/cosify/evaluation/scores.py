@@ -1,17 +1,17 @@
-"""Confidence of every sample of a bank: larger means more confident, for all of them."""
+"""Scores of confidence for the samples of a feature cache: larger means more confident, for every score."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 import numpy as np
-import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from cosify.errors import InputError
-from cosify.evaluation.bank import FeatureBank
+from cosify.evaluation.feature_cache import FeatureCache
 from cosify.evaluation.mahalanobis import TiedGaussian
+from cosify.evaluation.rows import to_tensor
 
 Scores = NDArray[np.float64]
 Combine = Literal["ratio", "ratio_sq", "zsum"]
@@ -20,32 +20,32 @@ MOST_NEIGHBOURS = 50_000  # the search is by brute force
 NEIGHBOURS = 50  # pytorch-ood's default; Sun et al. take 50 for CIFAR-10, 200 for CIFAR-100, 1000 for ImageNet
 
 
-def z_max(bank: FeatureBank) -> Scores:
-    """Return the largest cosine of each sample, [N], in [-1, 1]: without kappa, which would reorder samples."""
-    return bank.top_cosine[:, 0].astype(np.float64)
+def z_max(cache: FeatureCache) -> Scores:
+    """Return the largest cosine of each sample, [N], in [-1, 1]; without kappa, which may differ between samples."""
+    return cache.top_cosine[:, 0].astype(np.float64)
 
 
-def norm(bank: FeatureBank) -> Scores:
-    """Return ||x|| of the feature that the classifier gets, [N]."""
-    return bank.norm
+def norm(cache: FeatureCache) -> Scores:
+    """Return the norm of the feature that the classifier is given, [N]."""
+    return cache.norm
 
 
-def max_logit(bank: FeatureBank) -> Scores:
+def max_logit(cache: FeatureCache) -> Scores:
     """Return the largest logit, [N], bias included; for a fixed kappa this is z_max again."""
-    return bank.max_logit.astype(np.float64)
+    return cache.max_logit.astype(np.float64)
 
 
-def msp(bank: FeatureBank) -> Scores:
+def msp(cache: FeatureCache) -> Scores:
     """Return the log of the largest softmax probability, [N] (Hendrycks & Gimpel, ICLR 2017).
 
     The probability itself would round to 1, and be equal, for many samples at a large kappa.
     """
-    return -np.log1p(np.exp(-bank.log_odds.astype(np.float64)))
+    return -np.log1p(np.exp(-cache.log_odds.astype(np.float64)))
 
 
-def energy(bank: FeatureBank) -> Scores:
+def energy(cache: FeatureCache) -> Scores:
     """Return the negative free energy, log sum exp of the logits, [N] (Liu et al., NeurIPS 2020)."""
-    return bank.log_sum_exp.astype(np.float64)
+    return cache.log_sum_exp.astype(np.float64)
 
 
 @dataclass(frozen=True)
@@ -59,21 +59,21 @@ class Mahalanobis:
     gaussian: TiedGaussian
 
     @classmethod
-    def fit(cls, train: FeatureBank, *, unit: bool = False) -> "Mahalanobis":
-        """Fit on a bank of the training split; for `unit` see `TiedGaussian.fit`."""
-        return cls(TiedGaussian.fit(train.embedding, torch.from_numpy(np.array(train.labels)), unit=unit))
+    def fit(cls, train: FeatureCache, *, unit: bool = False) -> "Mahalanobis":
+        """Fit on the cache of the training split; for `unit` see `TiedGaussian.fit`."""
+        return cls(TiedGaussian.fit(train.embedding, to_tensor(train.labels), unit=unit))
 
-    def __call__(self, bank: FeatureBank) -> Scores:
+    def __call__(self, cache: FeatureCache) -> Scores:
         """Return the score of each sample, [N]."""
-        return -self.gaussian.squared_distance(bank.embedding).numpy()
+        return -self.gaussian.squared_distance(cache.embedding).numpy()
 
 
 @dataclass(frozen=True)
 class NormMahalanobis:
     """Feature norm and Mahalanobis distance together (after Noh et al., ICCV 2023).
 
-    Their text says "combined"; how is our reading: a plain product would be larger for both more and less confident
-    samples.
+    Their text says only "combined"; the ways are our readings.  A plain product is none of them: the norm grows with
+    confidence, and the distance falls.
 
     Attributes:
         mahalanobis: fitted on the features as they are.
@@ -87,11 +87,11 @@ class NormMahalanobis:
     moments: tuple[tuple[float, float], ...] = ()
 
     @classmethod
-    def fit(cls, train: FeatureBank, combine: Combine = "ratio") -> "NormMahalanobis":
-        """Fit on a bank of the training split.
+    def fit(cls, train: FeatureCache, combine: Combine = "ratio") -> "NormMahalanobis":
+        """Fit on the cache of the training split.
 
         Raises:
-            ValueError: for another `combine`, or a training split that does not suit `TiedGaussian.fit`.
+            ValueError: for an unknown `combine`, or where `TiedGaussian.fit` raises it.
         """
         if combine not in get_args(Combine):
             raise InputError(f"combine is {combine!r}, expected one of {', '.join(get_args(Combine))}")
@@ -99,9 +99,9 @@ class NormMahalanobis:
         parts = (train.norm, mahalanobis(train)) if combine == "zsum" else ()
         return cls(mahalanobis, combine, tuple((float(part.mean()), float(part.std())) for part in parts))
 
-    def __call__(self, bank: FeatureBank) -> Scores:
+    def __call__(self, cache: FeatureCache) -> Scores:
         """Return the score of each sample, [N]."""
-        length, minus_square = bank.norm, self.mahalanobis(bank)
+        length, minus_square = cache.norm, self.mahalanobis(cache)
         if self.combine == "zsum":
             parts = zip((length, minus_square), self.moments, strict=True)
             return np.asarray(sum((part - mean) / deviation for part, (mean, deviation) in parts))
@@ -111,25 +111,28 @@ class NormMahalanobis:
 
 
 class NearestNeighbours:
-    """Minus the distance to the k-th nearest training feature, all of norm 1 (Sun et al., ICML 2022).
+    """Minus the distance to the k-th nearest training feature, all features of norm 1 (Sun et al., ICML 2022).
 
     Args:
-        train: bank of the training split; of more than 50,000 samples as many are taken, evenly spaced.
-        k: which neighbour, at most the number of samples.
+        train: cache of the training split; of more than 50,000 samples, 50,000 evenly spaced ones are used.
+        k: which neighbour, at most the number of these samples.
+
+    Raises:
+        ValueError: if `k` is out of range.
     """
 
-    def __init__(self, train: FeatureBank, k: int = NEIGHBOURS) -> None:
+    def __init__(self, train: FeatureCache, k: int = NEIGHBOURS) -> None:
         from sklearn.neighbors import NearestNeighbors
 
         num = min(len(train), MOST_NEIGHBOURS)
         if not 1 <= k <= num:
             raise InputError(f"k is {k}, expected 1 to {num}, the training samples; choose a smaller one")
-        rows = torch.from_numpy(np.array(train.embedding[np.arange(num) * len(train) // num]))
+        rows = to_tensor(train.embedding[np.arange(num) * len(train) // num])
         self.index = NearestNeighbors(n_neighbors=k, algorithm="brute").fit(F.normalize(rows, dim=1).numpy())
 
-    def __call__(self, bank: FeatureBank) -> Scores:
+    def __call__(self, cache: FeatureCache) -> Scores:
         """Return the score of each sample, [N]."""
-        found = [self.index.kneighbors(F.normalize(rows, dim=1).numpy())[0][:, -1] for rows in bank.blocks()]
+        found = [self.index.kneighbors(F.normalize(rows, dim=1).numpy())[0][:, -1] for rows in cache.blocks()]
         return -np.concatenate(found).astype(np.float64)
 
 
@@ -139,13 +142,13 @@ class Score:
 
     Attributes:
         title: for tables and figures.
-        fit: from the bank of the training split to the score of any bank.
-        needs_train: whether `fit` looks at it; else None will do.
-        of_cosine: whether it says something new of a model with a cosine head.
+        fit: takes the cache of the training split, and returns the score as a function of any cache.
+        needs_train: whether `fit` uses that cache; if not, it takes None.
+        of_cosine: whether the score says anything new for a model with a cosine head.
     """
 
     title: str
-    fit: Callable[..., Callable[[FeatureBank], Scores]]
+    fit: Callable[..., Callable[[FeatureCache], Scores]]
     needs_train: bool = False
     of_cosine: bool = True
 

@@ -1,8 +1,7 @@
 """Assessments as tables, for markdown and HTML."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 from cosify.evaluation.assessment import Assessment
 from cosify.evaluation.detection_metrics import Detection, Interval
@@ -13,7 +12,7 @@ from cosify.evaluation.transferability import standard_error
 
 @dataclass(frozen=True)
 class Table:
-    """A table with its title and what a reader must know of it."""
+    """A table with its title, and a note on how to read it."""
 
     title: str
     note: str
@@ -21,7 +20,7 @@ class Table:
     rows: tuple[tuple[str, ...], ...]
 
     def markdown(self, level: int = 2) -> str:
-        """Return title, note and rows as markdown, the title as a heading of that level."""
+        """Return title, note and rows as markdown, the title as a heading of `level`."""
         return f"{'#' * level} {self.title}\n\n{self.note}\n\n{self.lines()}\n"
 
     def lines(self) -> str:
@@ -31,15 +30,15 @@ class Table:
 
 
 def tables_of(assessments: Sequence[Assessment]) -> list[Table]:
-    """Return the tables of some models that were measured on the same sets."""
+    """Return the tables of models that were measured on the same sets."""
     tables = [_models(assessments), _diversity(assessments)]
     if any(each.miss for each in assessments):
         title = "Misclassified samples (Fig. 4a)"
-        tables.append(_detection(title, "right predictions", assessments, lambda each: each.miss))
+        tables.append(_detection(title, "right predictions", assessments, [each.miss for each in assessments]))
     for name in assessments[0].ood:
         title = f"Outliers: {name} (Fig. 4b)"
-        of = partial(_of_outliers, name)
-        tables.append(_detection(title, positives(assessments[0]), assessments, of))
+        found = [each.ood[name] for each in assessments]
+        tables.append(_detection(title, positives(assessments[0]), assessments, found))
     if any(each.calibration for each in assessments):
         tables.append(_calibration(assessments))
     if assessments[0].transfer:
@@ -107,21 +106,14 @@ def _diversity(assessments: Sequence[Assessment]) -> Table:
     )
 
 
-def _of_outliers(name: str, assessment: Assessment) -> Mapping[str, Detection]:
-    return assessment.ood[name]
-
-
 def _detection(
-    title: str,
-    accepted: str,
-    assessments: Sequence[Assessment],
-    of: Callable[[Assessment], Mapping[str, Detection]],
+    title: str, accepted: str, assessments: Sequence[Assessment], by_score: Sequence[Mapping[str, Detection]]
 ) -> Table:
     rows = []
     for name, score in SCORES.items():
-        for each in assessments:
-            if name in of(each):
-                found = of(each)[name]
+        for each, of_model in zip(assessments, by_score, strict=True):
+            if name in of_model:
+                found = of_model[name]
                 rows.append(
                     (
                         score.title,

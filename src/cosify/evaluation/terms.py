@@ -1,4 +1,4 @@
-"""What the words of the tables mean, each in one sentence."""
+"""What each word of the tables means, in one sentence."""
 
 from collections.abc import Mapping
 
@@ -52,6 +52,7 @@ SCORE_CELLS: Mapping[str, str] = {
 }
 KAPPA_CELLS: Mapping[str, str] = {
     "running": "The running mean of kappa over the training batches, one number for all images.",
+    "calibrated": "The number that the head was given by calibration before, on whatever images that took.",
     "sample": "A kappa of its own for each image, by Eq. (11).",
     "fitted": "The one number that fits the other half of the test images best.",
     "uncalibrated": "The logits as they are.",
@@ -64,11 +65,11 @@ CELLS: Mapping[str, Mapping[str, str]] = {
 
 
 def meaning(header: str, cell: str | None = None) -> str | None:
-    """Return what a header means, or a cell below it; None if it speaks for itself.
+    """Return what a header, or a cell below it, means; None if it speaks for itself.
 
     Args:
-        header: of the column; of "SET, probe" and the like the set is passed over.
-        cell: below it; None for the header.
+        header: of the column; the name of a set before it, as in "SET, probe", is ignored.
+        cell: text of a cell of that column; None for the header.
     """
     if cell is not None:
         return CELLS.get(header, {}).get(cell)
@@ -76,7 +77,7 @@ def meaning(header: str, cell: str | None = None) -> str | None:
 
 
 def meanings(table: Table) -> dict[str, str]:
-    """Return every word of a table that needs one, and its sentence, in the table's order."""
+    """Return the words of a table that need a sentence, and their sentences, in the table's order."""
     words = [(header, meaning(header)) for header in table.header]
     for place, header in enumerate(table.header):
         words += [(row[place], meaning(header, row[place])) for row in table.rows]

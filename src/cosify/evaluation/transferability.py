@@ -1,4 +1,4 @@
-"""Transfer to another task (Table 4): linear probe and nearest neighbours on frozen features, from a bank."""
+"""Transfer to another task (Table 4): linear probe and nearest neighbours on the frozen features of a cache."""
 
 import logging
 from collections.abc import Sequence
@@ -10,24 +10,25 @@ from torch import Tensor
 
 from cosify.data import TEST_SHARE, held_out_mask
 from cosify.errors import InputError
-from cosify.evaluation.bank import FeatureBank
+from cosify.evaluation.feature_cache import FeatureCache
 from cosify.evaluation.logistic_probe import LAMBDAS, ProbeResult, linear_probe
+from cosify.evaluation.rows import to_tensor
 
 logger = logging.getLogger("cosify")
 
 NEIGHBOURS = 5
-LEAST = 20  # images, so that train, its held-out part and test have some
-FAR = 0.05  # that the probe may be behind nearest neighbours, and three standard errors, before it is doubted
+LEAST = 20  # images, so that the training part, its held-out part and the test part have some
+FAR = 0.05  # a probe behind nearest neighbours by more than this, and three standard errors, is doubted
 
 
 @dataclass(frozen=True)
 class Transfer:
-    """How far frozen features serve a task.
+    """How well frozen features serve another task.
 
     Attributes:
-        probe: of logistic regression on standardised features.
-        knn_top1: share of test samples whose label is that of most of the 5 nearest training samples by cosine.
-        standard_error: of the probe's top-1, sqrt(p (1 - p) / N).
+        probe: logistic regression on standardised features.
+        knn_top1: top-1 accuracy of the 5 nearest training samples by cosine, in [0, 1].
+        standard_error: of the probe's top-1 accuracy p, sqrt(p (1 - p) / N).
         protocol: how the samples were divided.
     """
 
@@ -37,25 +38,25 @@ class Transfer:
     protocol: str
 
 
-def transfer(bank: FeatureBank, *, seed: int = 0, lambdas: Sequence[float] = LAMBDAS) -> Transfer:
-    """Probe one split of another task: a fifth of each class tests, the rest trains.
+def transfer(cache: FeatureCache, *, seed: int = 0, lambdas: Sequence[float] = LAMBDAS) -> Transfer:
+    """Measure how well features serve another task: a fifth of each class tests, the rest trains.
 
     Args:
-        bank: of that split; classes that do not occur are dropped.
+        cache: of one split of that task; classes that do not occur are dropped.
         seed: of the choice of the fifth, and of the part that chooses lambda.
-        lambdas: of `linear_probe`.
+        lambdas: those that `linear_probe` tries.
 
     Raises:
         ValueError: if there are too few samples or classes.
     """
-    if len(np.unique(bank.labels)) < 2 or len(bank) < LEAST:
+    if len(np.unique(cache.labels)) < 2 or len(cache) < LEAST:
         raise InputError(
-            f"the task has {len(bank)} images of {len(np.unique(bank.labels))} classes, expected at least {LEAST} of"
+            f"the task has {len(cache)} images of {len(np.unique(cache.labels))} classes, expected at least {LEAST} of"
             " two or more; give a labelled set"
         )
-    classes, labels = torch.from_numpy(np.array(bank.labels)).unique(return_inverse=True)
+    classes, labels = to_tensor(cache.labels).unique(return_inverse=True)
     test = held_out_mask(labels, TEST_SHARE, seed)
-    features = torch.from_numpy(np.array(bank.embedding))
+    features = to_tensor(cache.embedding)
     probe = linear_probe(
         features[~test],
         labels[~test],
@@ -85,7 +86,7 @@ def transfer(bank: FeatureBank, *, seed: int = 0, lambdas: Sequence[float] = LAM
 
 
 def standard_error(accuracy: float, num: int) -> float:
-    """Return that of an accuracy in [0, 1] on `num` samples, sqrt(p (1 - p) / N)."""
+    """Return the standard error of an accuracy p in [0, 1] on N = `num` samples, sqrt(p (1 - p) / N)."""
     return float((accuracy * (1 - accuracy) / num) ** 0.5)
 
 
@@ -99,7 +100,7 @@ def knn_top1(
         train_labels: [N].
         test_features: [M, d].
         test_labels: [M].
-        k: neighbours that vote.
+        k: neighbours that vote; all training samples where there are fewer.
     """
     from sklearn.neighbors import KNeighborsClassifier
 

@@ -18,8 +18,8 @@ NOT_DEFINED = f"not defined: C{FIRM_SPACE}>={FIRM_SPACE}d"
 def plot_angles(to_class: Mapping[str, ArrayLike], to_span: Mapping[str, ArrayLike], output: Path | str) -> Path:
     """Draw how the angles of Table 3 are distributed, one line for each model.
 
-    Kobayashi, Table 3: the angle to the own class weight, and the one to the subspace that all class weights span.
-    With as many classes as dimensions that subspace is the whole space.
+    Kobayashi, Table 3: the angle to the weight of the feature's class, and the one to the subspace that all class
+    weights span.  With as many classes as dimensions that subspace is the whole space.
 
     Args:
         to_class: model -> degrees [N] in [0, 180].

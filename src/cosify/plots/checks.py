@@ -1,4 +1,4 @@
-"""Checks of what is to be drawn: one clear error each."""
+"""Checks of what is to be drawn, each with one clear error."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -32,10 +32,10 @@ def finite(name: str, values: ArrayLike, shape: str = "[N]", *, empty: bool = Fa
         name: for the message.
         values: of `shape`.
         shape: `[N]` or `[N, d]`.
-        empty: whether N = 0 is in order.
+        empty: whether N = 0 is allowed.
 
     Raises:
-        ValueError: for another shape, no values, NaN or infinity.
+        ValueError: for another shape, NaN or infinity, or no values unless `empty`.
     """
     array = np.asarray(values, dtype=np.float64)
     if array.ndim != shape.count(",") + 1:

@@ -28,7 +28,7 @@ from cosify.plots.style import (
 
 Values = Mapping[str, Mapping[str, tuple[float, float, float]]]
 
-MOST_LABELS, MOST_FLAT_LABELS = 48, 16  # bars that leave room for a number above each, upright or across
+MOST_LABELS, MOST_FLAT_LABELS = 48, 16  # bars, at most, with a number above each, and with one that lies flat
 NUM_BINS = 40
 PERCENTILES = (0.5, 99.5)  # a few extreme scores would squeeze all others into one bin
 
@@ -162,7 +162,7 @@ def plot_score_histograms(panels: Mapping[str, Mapping[str, ArrayLike]], output:
 
 
 def common_edges(groups: Mapping[str, Floats]) -> Floats:
-    """Return edges of bins for all groups, [NUM_BINS + 1]; around a value that is the only one, of width 1 in all."""
+    """Return edges of bins for all groups, [NUM_BINS + 1]; they span 1 around the value where all are equal."""
     # Of each group, not of all samples together: a large OOD set would cut a small group where it matters.
     limits = np.array([np.percentile(values, PERCENTILES) for values in groups.values()])
     low, high = float(limits[:, 0].min()), float(limits[:, 1].max())

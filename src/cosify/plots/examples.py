@@ -1,6 +1,6 @@
 """Pictures that a report shows: the surest and least sure answers, the surest mistakes, what is turned away.
 
-Which ones, the feature banks say; the pictures themselves come from the data, row by row in the banks' order.
+The feature caches say which ones; the pictures themselves come from the data, which have the same order of rows.
 """
 
 import base64
@@ -15,15 +15,15 @@ import numpy as np
 from cosify.data import Splits
 from cosify.data.decode import open_image, undecoded
 from cosify.errors import InputError
-from cosify.evaluation.bank import FeatureBank
+from cosify.evaluation.feature_cache import FeatureCache
 from cosify.evaluation.scores import SCORES
 from cosify.plots.figures import Subject
 
 SHOWN = 8  # pictures of a group
 MOST_GROUPS = 24  # of a report, which keeps its pictures below 4 MB
-SIDE = 128  # pixels, of what is embedded
-LOSSLESS_SIDE = 64  # pixels, up to which a picture stays as it is
-NAME = 40  # characters of a class name that are shown
+SIDE = 128  # pixels, at most, of an embedded picture
+LOSSLESS_SIDE = 64  # pixels; a picture up to this size stays as it is
+NAME = 40  # characters, at most, of a class name that is shown
 
 
 @dataclass(frozen=True)
@@ -32,9 +32,9 @@ class Example:
 
     Attributes:
         uri: the picture itself, as a data URI.
-        text: for those who do not see it.
+        text: in place of the picture, for those who do not see it.
         answer: the predicted class.
-        truth: the class of the label; None where the answer is right, or there is none.
+        truth: the class of the label; None where the answer is right, or there is no label.
         score: of the answer.
         small: whether it is shown enlarged, pixel by pixel.
     """
@@ -52,7 +52,7 @@ class ExampleGroup:
     """Pictures of one kind.
 
     Attributes:
-        title: which ones.
+        title: the kind.
         examples: at most `SHOWN`.
     """
 
@@ -77,12 +77,12 @@ def find_examples(subjects: Sequence[Subject], test: Splits, ood: Mapping[str, S
     """Choose pictures, and fetch them.
 
     Args:
-        subjects: models; those without a rejector, which are never right, have none.
-        test: the images of their test banks, as its test split.
-        ood: those of the outlier banks, by name.
+        subjects: models; one without a rejector, because it is never right, has no pictures.
+        test: the images of the models' test caches, as test split.
+        ood: the images of their outlier caches, as test splits, by name.
 
     Returns:
-        The pictures; without any, and with a sentence, where the images cannot be opened again.
+        The pictures; none, and a note that says why, where the images cannot be opened again.
     """
     every = (group for subject in subjects for group in _groups(subject, test, ood))
     try:
@@ -100,21 +100,21 @@ def find_examples(subjects: Sequence[Subject], test: Splits, ood: Mapping[str, S
 
 
 def _groups(subject: Subject, test: Splits, ood: Mapping[str, Splits]) -> Iterator[ExampleGroup]:
-    """Yield the kinds that occur."""
-    rejector, bank = subject.rejector, subject.test
+    """Yield the kinds of pictures of one model that occur."""
+    rejector, cache = subject.rejector, subject.test
     if rejector is None:
         return
-    names = bank.info.label_names
-    scores = np.asarray(rejector.detector(bank))
+    names = cache.info.label_names
+    scores = np.asarray(rejector.detector(cache))
     for kind, which, order in (
-        ("surest right answers", bank.correct, -scores),
-        ("least sure answers", np.ones(len(bank), dtype=bool), scores),
-        ("surest mistakes", ~bank.correct, -scores),
+        ("surest right answers", cache.correct, -scores),
+        ("least sure answers", np.ones(len(cache), dtype=bool), scores),
+        ("surest mistakes", ~cache.correct, -scores),
     ):
         if which.any():
             rows = _first(which, order)
-            labels = [names[label] for label in bank.labels[rows]]
-            yield ExampleGroup(f"{subject.name}: {kind}", _examples(bank, rows, scores, test, names, labels))
+            labels = [names[label] for label in cache.labels[rows]]
+            yield ExampleGroup(f"{subject.name}: {kind}", _examples(cache, rows, scores, test, names, labels))
     for name, outliers in subject.ood.items():
         scores = np.asarray(rejector.detector(outliers))
         rejected = scores < rejector.threshold
@@ -125,7 +125,7 @@ def _groups(subject: Subject, test: Splits, ood: Mapping[str, Splits]) -> Iterat
 
 
 def _examples(
-    bank: FeatureBank,
+    cache: FeatureCache,
     rows: Sequence[int],
     scores: Any,
     images: Splits,
@@ -133,12 +133,12 @@ def _examples(
     labels: Sequence[str] | None,
 ) -> tuple[Example, ...]:
     split = undecoded(images.test.select_columns([images.image_column]), images.image_column)
-    if len(split) != len(bank):
-        raise InputError(f"the data have {len(split)} images, the features are of {len(bank)}")
+    if len(split) != len(cache):
+        raise InputError(f"the data have {len(split)} images, the features are of {len(cache)}")
     examples = []
     for place, row in enumerate(map(int, rows)):
         image = open_image(split[row][images.image_column], row, "test")
-        answer, score = names[bank.predictions[row]], float(scores[row])
+        answer, score = names[cache.predictions[row]], float(scores[row])
         truth = None if labels is None or labels[place] == answer else labels[place]
         other = "" if truth is None else f", the label {truth}"
         text = f"Image in row {row}: the answer is {answer}{other}, the score {score:.3g}"

@@ -1,19 +1,21 @@
-"""The figures of an evaluation: which ones the banks allow, and what each says."""
+"""The figures of an evaluation, as many as its data allow, each with a caption."""
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
+from torch import Tensor
 
 from cosify.evaluation.assessment import MEASURED_SAMPLES, Assessment, scores_for
-from cosify.evaluation.bank import FeatureBank
 from cosify.evaluation.detection_metrics import Detection
 from cosify.evaluation.diversity import class_angles_deg, span_angles_deg
+from cosify.evaluation.feature_cache import FeatureCache
 from cosify.evaluation.in_words import few
 from cosify.evaluation.rejector import Rejector
+from cosify.evaluation.rows import to_tensor
 from cosify.evaluation.scores import SCORES
 from cosify.plots.angles import plot_angles
 from cosify.plots.detection import plot_detection_bars, plot_score_histograms
@@ -34,15 +36,15 @@ class Subject:
 
     Attributes:
         assessment: what was measured.
-        test: bank of the test split.
-        ood: banks of outlier sets, by name.
+        test: cache of the test split.
+        ood: caches of outlier sets, by name.
         run: folder of its training; None if it has none.
-        rejector: what the report's verdict and pictures go by; None for a model that is never right.
+        rejector: gives the score of the report's verdict and pictures; None for a model that is never right.
     """
 
     assessment: Assessment
-    test: FeatureBank
-    ood: Mapping[str, FeatureBank]
+    test: FeatureCache
+    ood: Mapping[str, FeatureCache]
     run: Path | None
     rejector: Rejector | None = None
 
@@ -57,8 +59,8 @@ class Figure:
     """A picture in a report.
 
     Attributes:
-        file: PNG.
-        title: what is shown.
+        file: PNG file.
+        title: what it shows.
         caption: how to read it.
     """
 
@@ -71,9 +73,9 @@ def draw_figures(subjects: Sequence[Subject], folder: Path, classes: Sequence[in
     """Draw every figure that the data allow.
 
     Args:
-        subjects: models, measured on the same sets, titles all different.
-        folder: of the PNGs.
-        classes: at most ten that t-SNE shows; None for the first ten.
+        subjects: models, measured on the same sets, all of different titles.
+        folder: where the PNG files go.
+        classes: indices of the classes that t-SNE shows, at most ten; None for the first ten.
     """
     folder.mkdir(parents=True, exist_ok=True)
     return [*_of_training(subjects, folder), *_of_features(subjects, folder, classes), *_of_scores(subjects, folder)]
@@ -101,11 +103,10 @@ def _of_training(subjects: Sequence[Subject], folder: Path) -> list[Figure]:
 
 def _of_features(subjects: Sequence[Subject], folder: Path, classes: Sequence[int] | None) -> list[Figure]:
     first = subjects[0].test
-    chosen = list(range(first.info.num_classes))[:TSNE_CLASSES] if classes is None else list(classes)
+    chosen = sorted(range(min(TSNE_CLASSES, first.info.num_classes)) if classes is None else classes)
     rows = np.flatnonzero(np.isin(first.labels, chosen))[:TSNE_SAMPLES]
     names = [first.info.label_names[index] for index in chosen]
-    relabelled = np.searchsorted(np.sort(chosen), first.labels[rows])
-    names = [name for _, name in sorted(zip(chosen, names, strict=True))]
+    relabelled = np.searchsorted(chosen, first.labels[rows])
     figures = []
     if len(rows) >= TSNE_LEAST:
         file = plot_tsne(
@@ -118,7 +119,7 @@ def _of_features(subjects: Sequence[Subject], folder: Path, classes: Sequence[in
         figures.append(Figure(file, "Features in two dimensions (t-SNE)", caption))
 
     spans = {each.name: _defined(span_angles_deg, each.test.embedding, each.test.weight) for each in subjects}
-    labels = torch.from_numpy(np.array(first.labels))
+    labels = to_tensor(first.labels)
     own = {each.name: _defined(class_angles_deg, each.test.embedding, labels, each.test.weight) for each in subjects}
     file = plot_angles(own, spans, folder / "angles.png")
     caption = (
@@ -169,7 +170,7 @@ def _groups(subject: Subject, score: str) -> dict[str, Any]:
     of = scores_for(subject.test, None)[score]
     values = of(subject.test)
     found = {"correct": values[subject.test.correct], "misclassified": values[~subject.test.correct]}
-    found |= {name: of(bank) for name, bank in subject.ood.items()}
+    found |= {name: of(cache) for name, cache in subject.ood.items()}
     return {name: some for name, some in found.items() if len(some) > 0}
 
 
@@ -186,11 +187,9 @@ def _bars(subjects: Sequence[Subject], found: Sequence[Mapping[str, Detection]],
     return plot_detection_bars(values, file, quantity="AP", title=title)
 
 
-def _defined(angles: Callable[..., torch.Tensor], *arguments: Any) -> Any:
-    """Return the angles that are defined: none of a span of everything, none of a zero feature."""
-    import warnings
-
+def _defined(angles: Callable[..., Tensor], *arguments: Any) -> Any:
+    """Return the angles that are defined: a zero feature has none, nor has a span of all dimensions."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of a span of everything; the figure says it
+        warnings.simplefilter("ignore")  # that the span has all dimensions: the figure says it
         found = angles(*arguments).numpy()
     return found[~np.isnan(found)]

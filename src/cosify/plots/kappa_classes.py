@@ -57,7 +57,7 @@ def plot_kappa_by_class(
         labels: class indices [N] in [0, number of names).
         label_names: name of each class; one without samples is left out.
         output: PNG file.
-        show: of more than `2 * show` classes, as many with the lowest and with the highest mean are drawn; at least 1.
+        show: at least 1; of more than `2 * show` classes only the `show` lowest and the `show` highest are drawn.
 
     Returns:
         The file.
@@ -107,7 +107,7 @@ class GridShares:
 
     Attributes:
         shares: of samples nearest to each candidate, on a log scale; [K], sums to 1.
-        mean: of kappa itself.
+        mean: of kappa itself, not of the candidates.
         low_edge: share at or below the smallest candidate, in [0, 1].
         high_edge: share at or above the largest.
     """

@@ -13,7 +13,7 @@ from cosify.training.run_folder import read_metrics
 FILE_NAME = "kappa_trace.png"
 TRAIN, TEST = "#4c78a8", "#e4572e"
 MAX_TICKS = 10
-MIN_SHARE = 0.002  # of samples; candidates with less do not stretch the axis
+MIN_SHARE = 0.002  # of samples; the axis need not reach candidates with less
 
 
 def plot_kappa_trace(run: Path | str, output: Path | str | None = None) -> Path:
@@ -55,7 +55,7 @@ def _lines(axis: Any, records: list[dict[str, Any]], quantity: str, title: str) 
     from matplotlib.ticker import PercentFormatter
 
     for split, colour in (("train", TRAIN), ("test", TEST)):
-        # Not every epoch has an evaluation, and a loss with a margin counts no correct answers.
+        # Not every epoch is evaluated, and with a margin the training accuracy is not counted.
         measured = [record for record in records if record.get(f"{split}_{quantity}") is not None]
         if not measured:
             continue

@@ -1,4 +1,4 @@
-"""How the search for kappa rules candidates out: the energy of one feature, what was evaluated, and the bounds."""
+"""How the search for kappa rules candidates out: energy of one feature, candidates evaluated, and bounds."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from cosify.plots.style import PALETTE, finish, legend_below, new_figure, save
 
 @torch.no_grad()
 def plot_ls_search(embedding: Tensor, weight: Tensor, start: float, output: Path | str) -> Path:
-    """Draw Eq. (10) at every candidate for one feature, with what the certified search knew of it.
+    """Draw Eq. (10) at every candidate for one feature, and what the certified search computed of it.
 
     Kobayashi, Eqs. (10), (11) and (14).
 
@@ -35,7 +35,7 @@ def plot_ls_search(embedding: Tensor, weight: Tensor, start: float, output: Path
     begin = (grid - start).abs().argmin().reshape(1)
     known = search_certified(scan, grid, begin, rounding_of(scan, grid))
     energy = scan.evaluate(grid.unsqueeze(1))[0].energy[:, 0]
-    # The walk; what else was evaluated lies apart from it, unless it is next to it.
+    # The walk is the run of evaluated candidates around its start.
     evaluated, low, high = known.energy[:, 0].isfinite(), int(begin), int(begin)
     while low > 0 and evaluated[low - 1]:
         low -= 1

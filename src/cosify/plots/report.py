@@ -1,4 +1,4 @@
-"""An evaluation as JSON, markdown and one HTML file that needs nothing beside it."""
+"""An evaluation as JSON, as markdown, and as one HTML file that needs no other file."""
 
 import base64
 import json
@@ -8,7 +8,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from cosify.evaluation.in_words import DEFAULT_SCORE, told_by, verdict
+from cosify.evaluation.in_words import DEFAULT_SCORE, THRESHOLD, told_by, verdict
 from cosify.evaluation.scores import SCORES
 from cosify.evaluation.tables import tables_of
 from cosify.evaluation.terms import meaning, meanings
@@ -30,9 +30,9 @@ def write_report(
 
     Args:
         subjects: models with what was measured, on the same sets.
-        figures: of them.
+        figures: of these models.
         folder: where the files go.
-        facts: command, data, environment, ready for JSON.
+        facts: command, data and environment, ready for JSON; they stand in evaluation.json.
         examples: pictures; None to leave them out.
 
     Returns:
@@ -47,7 +47,7 @@ def write_report(
     score = next((each.rejector.score for each in subjects if each.rejector is not None), DEFAULT_SCORE)
     verdicts = {each.model: verdict(each, score) for each in assessments}
     said = "".join(f"**{model}**\n\n" + "".join(f"- {line}\n" for line in verdicts[model]) + "\n" for model in verdicts)
-    text = f"# Evaluation\n\n{said}`{command}`\n\n" + "\n".join(table.markdown() for table in tables)
+    text = f"# Evaluation\n\n{said}{THRESHOLD}\n\n`{command}`\n\n" + "\n".join(table.markdown() for table in tables)
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     template = environment.from_string(files("cosify.plots").joinpath("report.html").read_text(encoding="utf-8"))
     pictures = [
@@ -62,6 +62,7 @@ def write_report(
     page = template.render(
         title=f"{', '.join(each.model for each in assessments)} on {facts['data']}",
         verdicts=verdicts,
+        threshold=THRESHOLD,
         score=SCORES[told_by(assessments[0], score)].title,
         tables=tables,
         meaning=meaning,
@@ -80,7 +81,7 @@ def write_report(
 
 
 def _width(file: Path) -> int:
-    """Return the width of a picture, pixels."""
+    """Return the width of a picture in pixels."""
     from PIL import Image
 
     with Image.open(file) as image:

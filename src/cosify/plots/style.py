@@ -93,7 +93,7 @@ def width_of(columns: int) -> float:
 
 
 def wrapped(text: str, inches: float) -> str:
-    """Break a name so that it fits at size SMALL."""
+    """Break a text into lines of at most `inches` at size SMALL, but not at a firm space."""
     return textwrap.fill(text, max(8, int(inches / CHARACTER)))
 
 

@@ -1,4 +1,4 @@
-"""Banks: what a model made of a set of images, on disk, so that every analysis runs without the model."""
+"""The feature cache: what a model made of a set of images, on disk, so that every analysis runs without the model."""
 
 import json
 from collections.abc import Iterator
@@ -23,6 +23,7 @@ from cosify.heads import CosineLinear, EvalKappa
 
 FORMAT = 1
 TOP = 5  # cosines kept of each sample
+DESCRIPTION = "bank.json"  # earlier versions called a cache a bank, and theirs are still opened
 DTYPES = {
     "embedding": np.float32,
     "top_cosine": np.float32,
@@ -34,18 +35,19 @@ DTYPES = {
     "log_odds": np.float32,
     "log_sum_exp": np.float32,
 }
-OWN = ("bank.json", "classifier.safetensors", *(f"{name}.npy" for name in DTYPES))  # files of a bank
-REPLACED_MEANWHILE = 10  # times that a bank may be while it is opened
+CLASSIFIER = "classifier.safetensors"
+OWN = (DESCRIPTION, CLASSIFIER, *(f"{name}.npy" for name in DTYPES))  # files of a cache
+MOST_ATTEMPTS = 10  # to open a cache that other processes replace meanwhile
 
 
 @dataclass(frozen=True)
-class BankKey:
-    """What a bank depends on; a bank is used again only where all of it is the same.
+class CacheKey:
+    """What a feature cache depends on; it is used again only where all of this is the same.
 
     Attributes:
-        model: digest of the weights and name of the architecture.
-        data: fingerprint of the rows.
-        transform: how images reach the model.
+        model: digest of the weights, and name of the architecture.
+        data: fingerprint of the images and labels.
+        transform: how images are prepared for the model.
     """
 
     model: str
@@ -53,33 +55,33 @@ class BankKey:
     transform: str
 
 
-class StaleBankError(InputError):
-    """A bank is there, but of another model, other data or another transform, or it is damaged."""
+class StaleCacheError(InputError):
+    """The feature cache in a folder is of another model, other data or another transform, or it is damaged."""
 
 
 class _ReplacedError(Exception):
-    """Another process has replaced a bank while it was opened."""
+    """Another process replaced the cache while it was being opened."""
 
 
 @dataclass(frozen=True)
-class BankInfo:
-    """What is known of a bank beside its arrays.
+class CacheInfo:
+    """What a feature cache says of its model and data, beside the arrays.
 
     Attributes:
-        key: what it depends on.
+        key: what the cache depends on.
         num_samples: N.
         dim: d.
         num_classes: C, of the model.
-        label_names: of the data.
-        kappa: of a cosine head in evaluation; None for a stock linear one.
-        kappa_policy: of a cosine head, such as `"ls"` or `60.0`; None for a stock one.
-        eval_kappa: of a cosine head, `"running"`, `"sample"` or a number.
-        output_is_classifier: whether the model's logits are those of its classifier: not where it averages two heads.
-        image_shape: channels, height and width that images reach the model with.
-        preprocessing: how they get there.
+        label_names: class names of the data.
+        kappa: of a cosine head in evaluation; None for a stock linear head.
+        kappa_policy: of a cosine head, such as `"ls"` or `60.0`; None for a stock linear head.
+        eval_kappa: of a cosine head: `"running"`, `"sample"` or a number.
+        output_is_classifier: whether the model's logits are its classifier's; not so where it averages two heads.
+        image_shape: channels, height and width of the images that the model is given.
+        preprocessing: how images get that shape.
     """
 
-    key: BankKey
+    key: CacheKey
     num_samples: int
     dim: int
     num_classes: int
@@ -93,25 +95,25 @@ class BankInfo:
 
 
 @dataclass(frozen=True, eq=False)
-class FeatureBank:
-    """Features of a model over a set; arrays are memory-mapped, read-only.
+class FeatureCache:
+    """Features of a model over a set of images; arrays read from disk are memory-mapped and read-only.
 
     Attributes:
-        info: key, counts, head.
+        info: what the cache says of its model and data.
         weight: [C, d], of the classifier.
-        bias: [C]; None for a cosine head.
+        bias: [C]; None for a cosine head, or a classifier without one.
         embedding: [N, d], float32: what the classifier was given, not normalised.
         top_cosine: [N, k], cosines to the nearest classes, largest first, k = min(5, C).
-        top_class: [N, k], which classes.
-        labels: [N], as the data say.
+        top_class: [N, k], the classes of these cosines.
+        labels: [N], class indices of the data; -1 for a sample without a label.
         predictions: [N], class of the model's largest logit.
         max_logit: [N], the model's largest logit.
-        max_probability: [N], of its softmax; rounds to 1 where the model is sure.
+        max_probability: [N], the largest softmax probability; rounds to 1 where the model is sure.
         log_odds: [N], log(p / (1 - p)) of that probability p, which tells sure predictions apart.
-        log_sum_exp: [N], of its logits.
+        log_sum_exp: [N], log of the sum of the exponentials of the model's logits.
     """
 
-    info: BankInfo
+    info: CacheInfo
     weight: Tensor
     bias: Tensor | None
     embedding: NDArray[np.float32]
@@ -129,23 +131,26 @@ class FeatureBank:
 
     @classmethod
     def of_rows(
-        cls, info: BankInfo, weight: Tensor, bias: Tensor | None, embedding: Tensor, logits: Tensor | None = None
-    ) -> "FeatureBank":
-        """Return a bank in memory of some features without labels.
+        cls, info: CacheInfo, weight: Tensor, bias: Tensor | None, embedding: Tensor, logits: Tensor | None = None
+    ) -> "FeatureCache":
+        """Return a cache in memory, of features without labels.
 
         Args:
-            info: of the model; the number of samples is that of `embedding`.
-            weight: [C, d].
+            info: of the model; `num_samples` is set to the length of `embedding`.
+            weight: [C, d], of the classifier.
             bias: [C]; None for a cosine head.
             embedding: [N, d].
             logits: [N, C], of the model; None to compute them from the embedding.
+
+        Raises:
+            ValueError: if logits do not follow from embeddings, as where a model averages two heads.
         """
         embedding = embedding.detach().float().cpu()
         if logits is None:
             check_output(info)
             logits = classifier_logits(info, embedding, weight, bias)
         unknown = torch.full((len(embedding),), -1)
-        arrays = measured(embedding, logits.detach().float().cpu(), unknown, weight)
+        arrays = cache_arrays(embedding, logits.detach().float().cpu(), unknown, weight)
         return cls(replace(info, num_samples=len(embedding)), weight, bias, **arrays)
 
     @property
@@ -159,7 +164,7 @@ class FeatureBank:
         return np.concatenate([np.empty(0), *(rows.double().norm(dim=1).numpy() for rows in self.blocks())])
 
     def blocks(self) -> Iterator[Tensor]:
-        """Return the embeddings, some thousand rows at a time, float32."""
+        """Return the embeddings, [<= 4096, d] at a time, float32."""
         return (rows for _, rows in row_blocks(self.embedding))
 
     def logits(self) -> Iterator[Tensor]:
@@ -173,77 +178,76 @@ class FeatureBank:
             yield classifier_logits(self.info, rows, self.weight, self.bias)
 
     def ls_kappa(self) -> Tensor:
-        """Return Eq. (11) for every sample, [N], float32, also of a stock classifier's weights."""
+        """Return kappa*, Eq. (11), of every sample, [N], float32; a stock classifier's weights have one, too."""
         return torch.cat([ls_kappa(rows, self.weight) for rows in self.blocks()])
 
     @classmethod
-    def open(cls, folder: Path, key: BankKey | None = None) -> "FeatureBank":
-        """Open a bank.
+    def open(cls, folder: Path, key: CacheKey | None = None) -> "FeatureCache":
+        """Open a cache that `cache_features` wrote.
 
         Args:
-            folder: of the bank.
-            key: what it must depend on; None for whatever it does.
+            folder: of the cache.
+            key: what it must depend on; None to open it whatever it depends on.
 
         Raises:
             FileNotFoundError: if there is none.
-            StaleBankError: if it is of something else, or damaged; the message says what differs.
+            StaleCacheError: if it depends on something else, or is damaged; the message says which.
         """
-        for _ in range(REPLACED_MEANWHILE):
+        for _ in range(MOST_ATTEMPTS):
             before = _description(folder)
             try:
                 return cls._open(folder, key, before)
-            except StaleBankError:
+            except StaleCacheError:
                 if _description(folder) == before:
                     raise
             except _ReplacedError:
                 pass
-        raise StaleBankError(f"the bank {folder} is replaced again and again while it is opened")
+        raise StaleCacheError(f"the feature cache {folder} is replaced again and again while it is opened")
 
     @classmethod
-    def _open(cls, folder: Path, key: BankKey | None, description: bytes | None) -> "FeatureBank":
+    def _open(cls, folder: Path, key: CacheKey | None, description: bytes | None) -> "FeatureCache":
         if description is None:
-            raise FileNotFoundError(f"{folder} holds no bank.json, expected a folder that cosify.evaluation wrote")
+            raise FileNotFoundError(f"{folder} holds no {DESCRIPTION}, expected a folder that cosify.evaluation wrote")
         try:
             saved = json.loads(description)
             saved.pop("made", None)
             if saved.pop("format") != FORMAT:
                 raise InputError("it is of another version of cosify")
-            info = from_json(BankInfo, saved)
-            if key is not None and info.key != key:
-                other = [name for name in BankKey.__match_args__ if getattr(info.key, name) != getattr(key, name)]
-                raise StaleBankError(f"the bank {folder} is of another {' and '.join(other)}")
+            info = from_json(CacheInfo, saved)
             arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in DTYPES}
-            classifier = load_file(folder / "classifier.safetensors")
+            classifier = load_file(folder / CLASSIFIER)
         except (OSError, ValueError, TypeError, KeyError, SafetensorError) as error:
-            if isinstance(error, StaleBankError):
-                raise
-            raise StaleBankError(f"the bank {folder} cannot be read ({type(error).__name__}: {error})") from error
+            what = f"{type(error).__name__}: {error}"
+            raise StaleCacheError(f"the feature cache {folder} cannot be read ({what})") from error
+        if key is not None and info.key != key:
+            other = [name for name in CacheKey.__match_args__ if getattr(info.key, name) != getattr(key, name)]
+            raise StaleCacheError(f"the feature cache {folder} is of another {' and '.join(other)}")
         found = {name: array.shape for name, array in arrays.items()}
         if found != shapes(info):
-            raise StaleBankError(f"the bank {folder} has arrays of shapes {found}, expected {shapes(info)}")
-        if _description(folder) != description:  # the arrays may be of another bank than it
+            raise StaleCacheError(f"the feature cache {folder} has arrays of shapes {found}, expected {shapes(info)}")
+        if _description(folder) != description:  # the arrays may be of the cache that replaced it
             raise _ReplacedError
         return cls(info, classifier["weight"], classifier.get("bias"), **arrays)
 
 
 def _description(folder: Path) -> bytes | None:
-    """Return what the bank there says of itself, which no other one says; None if there is none."""
+    """Return the description of the cache in a folder, which no two caches share; None if there is none."""
     try:
-        return (folder / "bank.json").read_bytes()
+        return (folder / DESCRIPTION).read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         return None
 
 
-def check_output(info: BankInfo) -> None:
-    """Raise a ValueError if logits cannot be had from embeddings."""
+def check_output(info: CacheInfo) -> None:
+    """Raise a ValueError if the model's logits do not follow from its embeddings."""
     if not info.output_is_classifier:
         raise InputError(
-            "the model's logits are not those of its classifier, as where two heads are averaged, expected a model with"
-            " one: from embeddings alone its labels do not follow; give images, or use scores of the bank"
+            "the model's logits are not those of its classifier, as where two heads are averaged, so that they do not"
+            " follow from embeddings, expected a model with one head; give images, or use scores of the cache"
         )
 
 
-def classifier_logits(info: BankInfo, embedding: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+def classifier_logits(info: CacheInfo, embedding: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """Return the logits [N, C] that the classifier of a model in evaluation gives to embeddings [N, d]."""
     if info.kappa is None:
         return F.linear(embedding, weight, bias)
@@ -257,8 +261,8 @@ def classifier_logits(info: BankInfo, embedding: Tensor, weight: Tensor, bias: T
     return logits
 
 
-def measured(embedding: Tensor, logits: Tensor, labels: Tensor, weight: Tensor) -> dict[str, NDArray[Any]]:
-    """Return the arrays of a bank for some samples."""
+def cache_arrays(embedding: Tensor, logits: Tensor, labels: Tensor, weight: Tensor) -> dict[str, NDArray[Any]]:
+    """Return the arrays of a cache for some of its samples, by name."""
     top = cosine(embedding, weight).topk(min(TOP, len(weight)), dim=1)
     log_sum_exp, largest = logits.logsumexp(dim=1), logits.max(dim=1)
     others = logits.scatter(1, largest.indices.unsqueeze(1), -torch.inf).logsumexp(dim=1)
@@ -276,7 +280,7 @@ def measured(embedding: Tensor, logits: Tensor, labels: Tensor, weight: Tensor) 
     return {name: value.cpu().numpy().astype(DTYPES[name], copy=False) for name, value in values.items()}
 
 
-def shapes(info: BankInfo) -> dict[str, tuple[int, ...]]:
-    """Return the shape of each array of a bank."""
+def shapes(info: CacheInfo) -> dict[str, tuple[int, ...]]:
+    """Return the shape of each array of a cache, by name."""
     width = {"embedding": info.dim, "top_cosine": min(TOP, info.num_classes), "top_class": min(TOP, info.num_classes)}
     return {name: (info.num_samples, width[name]) if name in width else (info.num_samples,) for name in DTYPES}

@@ -1,14 +1,14 @@
-"""Feature banks in memory, for tests that need no model."""
+"""Feature caches in memory, for tests that need no model."""
 
 import dataclasses
 
 import torch
 from torch import Tensor
 
-from cosify.evaluation.bank import BankInfo, BankKey, FeatureBank
+from cosify.evaluation.feature_cache import CacheInfo, CacheKey, FeatureCache
 
 
-def make_bank(
+def make_cache(
     num_samples: int = 200,
     *,
     dim: int = 8,
@@ -21,10 +21,10 @@ def make_bank(
     weight: Tensor | None = None,
     labels: Tensor | None = None,
     predictions: Tensor | None = None,
-) -> FeatureBank:
-    """Return a bank of random features around the classes of a classifier, most of them classified correctly.
+) -> FeatureCache:
+    """Return a cache of random features around the classes of a classifier, most of them classified correctly.
 
-    Banks of the same `dim` and `num_classes` have the same classifier, whatever their `seed`: such as train and test.
+    Caches of the same `dim` and `num_classes` have the same classifier, whatever their `seed`: such as train and test.
 
     Args:
         num_samples: N; that of `embedding` or `labels` where one is given.
@@ -49,8 +49,8 @@ def make_bank(
     if embedding is None:
         centres = torch.cat([weight, torch.zeros(1, dim)])  # row -1 is that of no class
         embedding = centres[labels] + spread * torch.randn(num_samples, dim, generator=generator)
-    info = BankInfo(
-        key=BankKey(f"random {dim} {num_classes}", f"seed {seed}", "none"),
+    info = CacheInfo(
+        key=CacheKey(f"random {dim} {num_classes}", f"seed {seed}", "none"),
         num_samples=num_samples,
         dim=dim,
         num_classes=num_classes,
@@ -58,6 +58,6 @@ def make_bank(
         kappa=kappa,
         kappa_policy=kappa,
     )
-    bank = FeatureBank.of_rows(info, weight, torch.linspace(-0.5, 0.5, num_classes) if bias else None, embedding)
-    bank = dataclasses.replace(bank, labels=labels.numpy())
-    return bank if predictions is None else dataclasses.replace(bank, predictions=predictions.numpy())
+    cache = FeatureCache.of_rows(info, weight, torch.linspace(-0.5, 0.5, num_classes) if bias else None, embedding)
+    cache = dataclasses.replace(cache, labels=labels.numpy())
+    return cache if predictions is None else dataclasses.replace(cache, predictions=predictions.numpy())
