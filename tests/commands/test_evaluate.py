@@ -17,7 +17,7 @@ import yaml
 import cosify
 from cosify.commands import evaluate, scan
 from cosify.data import load_splits
-from cosify.evaluation import FeatureBank, assess, scan_bank, verdict
+from cosify.evaluation import FeatureCache, assess, scan_features, verdict
 from cosify.plots.examples import data_uri
 from cosify.training import TrainArguments, train
 from scripts import reproduce
@@ -56,9 +56,9 @@ def test_a_report_of_two_models(run: Path, tmp_path: Path) -> None:
     record = json.loads((tmp_path / "evaluation.json").read_text(encoding="utf-8"))
     first, second = record["models"]
     assert {**first, "model": ""} == {**second, "model": ""}  # the run and its export are one model
-    bank = FeatureBank.open(tmp_path / "banks" / "LS" / "test")
-    assert first["accuracy"] == bank.correct.mean() > 0.5
-    assert first["scan"]["kappa"]["mean"] == scan_bank(bank).kappa.mean
+    cache = FeatureCache.open(tmp_path / "features" / "LS" / "test")
+    assert first["accuracy"] == cache.correct.mean() > 0.5
+    assert first["scan"]["kappa"]["mean"] == scan_features(cache).kappa.mean
     assert first["ood"]["two-digits-test"]["z_max"]["num_negative"] == 300
     assert first["transfer"]["digits-train"]["probe"]["num_test"] == 60
     text = (tmp_path / "evaluation.md").read_text(encoding="utf-8")
@@ -73,24 +73,24 @@ def test_a_report_of_two_models(run: Path, tmp_path: Path) -> None:
         f.name for f in files
     }
 
-    lines = verdict(assess("LS", bank, resamples=100), "z_max")
+    lines = verdict(assess("LS", cache, resamples=100), "z_max")
     assert lines[0].replace(" %", "\N{NO-BREAK SPACE}%") in page
     assert "again: turned away from the unseen set two-digits-test" in page
-    surest = int(np.argmax(np.where(bank.correct, cosify.Rejector.load(run).detector(bank), -np.inf)))
-    assert f'alt="Image in row {surest}: the answer is {bank.predictions[surest]}, the score' in page
+    surest = int(np.argmax(np.where(cache.correct, cosify.Rejector.load(run).detector(cache), -np.inf)))
+    assert f'alt="Image in row {surest}: the answer is {cache.predictions[surest]}, the score' in page
     test_images = load_splits("digits").only("test", 300).test
     assert data_uri(test_images[surest]["image"]) in page
 
     image = test_images[5]["image"]
     decision = cosify.Rejector.load(run)(image)
-    assert decision.label == bank.predictions[5]
+    assert decision.label == cache.predictions[5]
     rejector = cosify.Rejector.load(run / "export")
-    in_batch = rejector(torch.from_numpy(bank.embedding[5].copy())).score
+    in_batch = rejector(torch.from_numpy(cache.embedding[5].copy())).score
     assert decision.score == pytest.approx(float(in_batch), rel=1e-5)  # float32, of one image and of many
 
-    made = (tmp_path / "banks" / "LS" / "test" / "bank.json").stat().st_mtime_ns
+    made = (tmp_path / "features" / "LS" / "test" / "bank.json").stat().st_mtime_ns
     evaluate.main(replace(arguments, overwrite=True))
-    assert (tmp_path / "banks" / "LS" / "test" / "bank.json").stat().st_mtime_ns == made
+    assert (tmp_path / "features" / "LS" / "test" / "bank.json").stat().st_mtime_ns == made
     assert json.loads((tmp_path / "evaluation.json").read_text(encoding="utf-8")) == record
 
 
@@ -153,10 +153,10 @@ def test_titles(models: list[str], titles: list[tuple[str, str]]) -> None:
     assert evaluate.titled(models) == titles
 
 
-def test_a_scan_says_what_the_bank_does(run: Path, tmp_path: Path) -> None:
+def test_a_scan_says_what_the_cache_does(run: Path, tmp_path: Path) -> None:
     scan.main(scan.ScanArguments(model=str(run), data="digits:train", limit=150, output=str(tmp_path)))
     record = json.loads((tmp_path / "scan.json").read_text(encoding="utf-8"))
-    found = scan_bank(FeatureBank.open(tmp_path / "bank"))
+    found = scan_features(FeatureCache.open(tmp_path / "features"))
     assert record["kappa"]["mean"] == found.kappa.mean
     assert record["num_samples"] == 150
     text = (tmp_path / "scan.md").read_text(encoding="utf-8")

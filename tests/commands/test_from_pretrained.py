@@ -11,7 +11,7 @@ import torch
 import cosify
 from cosify.console.training import export
 from cosify.errors import AccuracyDroppedError
-from cosify.evaluation import FeatureBank
+from cosify.evaluation import FeatureCache
 from cosify.training import (
     CosifyArguments,
     FinetuneArguments,
@@ -130,7 +130,7 @@ def test_probe_of_an_export(softmax_run: Path, tmp_path: Path) -> None:
     assert record["top1"] > 0.9
     assert (record["num_train"], record["num_validation"], record["num_test"]) == (256, 64, 100)
     assert read_config(tmp_path / "probe")["arguments"]["model"] == str(softmax_run)
-    assert FeatureBank.open(tmp_path / "probe" / "features" / "test").info.num_samples == 100
+    assert FeatureCache.open(tmp_path / "probe" / "features" / "test").info.num_samples == 100
 
 
 OTHERS = [pytest.param(name, marks=pytest.mark.slow) for name in ("adapt", "probe")]

@@ -144,8 +144,9 @@ def add_evaluation(evaluation: Path, title: str, folder: Path) -> None:
     if len(models) != 1:
         titles = [model["model"] for model in record["models"]]
         raise InputError(f"the evaluation {evaluation} has the models {titles}, expected {title!r} among them")
-    try:  # "banks": an earlier name of feature caches
-        cache = FeatureCache.open(evaluation / record["banks"][title] / "test")
+    folders = record.get("features", record.get("banks", {}))  # earlier versions called caches banks
+    try:
+        cache = FeatureCache.open(evaluation / folders[title] / "test")
     except (KeyError, FileNotFoundError) as error:
         raise InputError(
             f"{evaluation} has lost its feature caches, expected them beside the results; evaluate again"

@@ -19,7 +19,7 @@ See that everything works, in seconds:
 
     cosify evaluate --smoke
 
-Each model passes once over each set; its features stay in banks/ of the result, and are used again while model, data
+Each model passes once over each set; its features stay in features/ of the result, and are used again while model, data
 and transform are the same.  The folder then holds evaluation.json, evaluation.md, report.html and figures/.
 --rejector z_max saves a rejector beside the weights: cosify.Rejector.load(FOLDER)("a.jpg") says label, score, accept.
 --calibrate writes there the kappa that makes the probabilities right, for every reader; labels stay.
@@ -38,7 +38,7 @@ from cosify.settings import flag, resolved
 
 if TYPE_CHECKING:
     from cosify.data import Splits
-    from cosify.evaluation import FeatureBank, FeaturePass
+    from cosify.evaluation import FeatureCache, FeaturePass
     from cosify.plots import Subject
 
 logger = logging.getLogger("cosify")
@@ -120,7 +120,7 @@ def main(args: EvaluateArguments) -> None:
         "command": typed("evaluate"),
         "data": Path(args.data).name,
         "arguments": resolved(args),
-        "banks": {title: f"banks/{folder_name(title)}" for title, _ in models},
+        "features": {title: f"features/{folder_name(title)}" for title, _ in models},
         "environment": describe_environment(accelerator.device, shard.world_size),
     }
     figures = draw_figures(subjects, output / "figures", args.classes or None)
@@ -174,14 +174,14 @@ def folder_name(title: str) -> str:
 
 @dataclass(frozen=True)
 class Passed:
-    """A model's banks."""
+    """A model's caches."""
 
     title: str
     spec: str
-    test: "FeatureBank"
-    train: "FeatureBank"
-    ood: "dict[str, FeatureBank]"
-    tasks: "dict[str, FeatureBank]"
+    test: "FeatureCache"
+    train: "FeatureCache"
+    ood: "dict[str, FeatureCache]"
+    tasks: "dict[str, FeatureCache]"
 
 
 def passes(
@@ -196,7 +196,7 @@ def passes(
 ) -> Passed:
     """Run a model over every set; every process must call this together."""
     from cosify import save
-    from cosify.evaluation import calibrate, check_label_names, feature_bank
+    from cosify.evaluation import cache_features, calibrate, check_label_names
     from cosify.hub.resolve import saved_folder
     from cosify.training.opener import open_model
 
@@ -204,13 +204,13 @@ def passes(
     model, preprocessing = open_model(name, smoke=args.smoke)
     model.to(device)
     check_label_names(model, splits.label_names)
-    banks = output / "banks" / folder_name(title)
+    caches = output / "features" / folder_name(title)
 
-    def bank(name: str, images: "Splits", limit: int | None = args.limit, part: str = "test") -> "FeatureBank":
-        return feature_bank(model, images.only(part, limit), preprocessing, banks / name, run)
+    def cache(name: str, images: "Splits", limit: int | None = args.limit, part: str = "test") -> "FeatureCache":
+        return cache_features(model, images.only(part, limit), preprocessing, caches / name, run)
 
     if args.calibrate:
-        logger.info("%s: %r", title, calibrate(model, bank("test", splits)))
+        logger.info("%s: %r", title, calibrate(model, cache("test", splits)))
         if run.shard.rank == 0:
             save(model, saved_folder(spec))
         run.wait()
@@ -219,15 +219,15 @@ def passes(
     return Passed(
         title,
         spec,
-        test=bank("test", splits),
-        train=bank("train", splits, args.limit_train, "train"),
-        ood={named(data): bank(f"other-{named(data)}", others[data]) for data in args.ood},
-        tasks={named(data): bank(f"other-{named(data)}", others[data]) for data in args.transfer},
+        test=cache("test", splits),
+        train=cache("train", splits, args.limit_train, "train"),
+        ood={named(data): cache(f"other-{named(data)}", others[data]) for data in args.ood},
+        tasks={named(data): cache(f"other-{named(data)}", others[data]) for data in args.transfer},
     )
 
 
 def measure(passed: Passed, args: EvaluateArguments) -> "Subject":
-    """Return what the banks say of one model, and save its rejector."""
+    """Return what the caches say of one model, and save its rejector."""
     import numpy as np
 
     from cosify.evaluation import Rejector, assess, transfer

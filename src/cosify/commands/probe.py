@@ -60,7 +60,7 @@ def main(args: ProbeArguments) -> None:
     from accelerate import Accelerator
 
     from cosify.data import Shard, load_splits
-    from cosify.evaluation import FeaturePass, feature_bank, linear_probe
+    from cosify.evaluation import FeaturePass, cache_features, linear_probe
     from cosify.folders import new_output
     from cosify.training import RunFolder
     from cosify.training.data_record import from_main
@@ -88,10 +88,14 @@ def main(args: ProbeArguments) -> None:
 
     features = from_main(accelerator, make) / "features"  # before the long part: a folder in use is said at once
     run = FeaturePass(args.batch_size, args.num_workers, shard, accelerator.wait_for_everyone, on_terminal(accelerator))
-    banks = [feature_bank(model, splits.only(name), preprocessing, features / name, run) for name in ("train", "test")]
+    caches = [
+        cache_features(model, splits.only(name), preprocessing, features / name, run) for name in ("train", "test")
+    ]
     if not accelerator.is_main_process:
         return
-    train, test = [(torch.from_numpy(bank.embedding.copy()), torch.from_numpy(bank.labels.copy())) for bank in banks]
+    train, test = [
+        (torch.from_numpy(cache.embedding.copy()), torch.from_numpy(cache.labels.copy())) for cache in caches
+    ]
     logger.info("features: %d train, %d test, %d dimensions", len(train[0]), *test[0].shape)
     result = linear_probe(
         *train,

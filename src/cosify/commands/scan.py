@@ -49,7 +49,7 @@ def main(args: ScanArguments) -> None:
     from rich import get_console
 
     from cosify.data import load_images
-    from cosify.evaluation import FeaturePass, check_label_names, feature_bank, scan_bank
+    from cosify.evaluation import FeaturePass, cache_features, check_label_names, scan_features
     from cosify.files import write_json, write_whole
     from cosify.folders import new_output, refuse_results
     from cosify.plots import plot_kappa_histogram
@@ -68,8 +68,8 @@ def main(args: ScanArguments) -> None:
     images = load_images(args.data, image_column=args.image_column, label_column=args.label_column)
     check_label_names(model, images.label_names)
     run = FeaturePass(args.batch_size, args.num_workers, show_progress=get_console().is_terminal)
-    bank = feature_bank(model.to(device), images.only("test", args.limit), preprocessing, output / "bank", run)
-    scan = scan_bank(bank)
+    cache = cache_features(model.to(device), images.only("test", args.limit), preprocessing, output / "features", run)
+    scan = scan_features(cache)
     record = {
         "command": typed("scan"),
         "environment": describe_environment(device, 1),
@@ -78,7 +78,7 @@ def main(args: ScanArguments) -> None:
     write_json(output / "scan.json", record)
     text = markdown(args, scan)
     write_whole(output / "scan.md", text)
-    plot_kappa_histogram({f"{name} on {Path(args.data).name}": bank.ls_kappa().numpy()}, output / "kappa.png")
+    plot_kappa_histogram({f"{name} on {Path(args.data).name}": cache.ls_kappa().numpy()}, output / "kappa.png")
     show_markdown(text)
     logger.info("files: %s", output)
 
