@@ -52,6 +52,12 @@ def test_contents(saved: Path) -> None:
     assert config["label_names"][2] == "cat"
 
 
+def test_a_saved_model_opens_without_a_word(saved: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO", logger="cosify"):
+        cosify.load(saved)
+    assert caplog.messages == []  # a bias that it never had is not dropped
+
+
 @pytest.mark.parametrize("kappa", ["ls", "ml", "rule", "trainable", "adacos", "adacos-dynamic", 25.0])
 @pytest.mark.parametrize("eval_kappa", ["running", "sample", 9.5])
 def test_every_policy_comes_back(kappa: float | str, eval_kappa: float | str, tmp_path: Path) -> None:
