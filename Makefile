@@ -4,7 +4,7 @@ PYTHON := $(VENV)/bin/python
 export HF_HUB_OFFLINE := 1
 unexport PYTHONDONTWRITEBYTECODE  # every program would compile torch anew
 
-.PHONY: demo test test-lowest check format smoke cards build
+.PHONY: demo test test-lowest check format smoke notebook cards build
 
 demo: $(VENV)/installed
 	$(PYTHON) scripts/demo.py
@@ -53,6 +53,11 @@ smoke-reproduce: $(VENV)/installed
 
 smoke-sweep: $(VENV)/installed
 	$(PYTHON) scripts/sweep.py --models test_vit test_resnet ViTForImageClassification --output runs/smoke-sweep
+
+# Runs scripts/quickstart.ipynb and stores what it prints and draws.
+notebook: $(VENV)/installed
+	PYTHONWARNINGS=ignore:IProgress $(PYTHON) -m nbconvert --to notebook --execute --inplace \
+		--ExecutePreprocessor.record_timing=False scripts/quickstart.ipynb
 
 cards: $(VENV)/installed
 	$(PYTHON) -m cosify card

@@ -39,6 +39,12 @@ def test_contents(saved: Path) -> None:
     assert config["label_names"][2] == "cat"
 
 
+def test_a_saved_model_opens_without_a_word(saved: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO", logger="cosify"):
+        cosify.load(saved)
+    assert caplog.messages == []  # a bias that it never had is not dropped
+
+
 @pytest.mark.parametrize("kappa", ["ls", "ml", "rule", "trainable", "adacos", "adacos-dynamic", 25.0])
 @pytest.mark.parametrize("eval_kappa", ["running", "sample", 9.5])
 def test_every_policy_comes_back(kappa: float | str, eval_kappa: float | str, tmp_path: Path) -> None:
@@ -458,7 +464,7 @@ def test_names_of_a_replaced_classifier_are_not_written(change: str, tmp_path: P
 
 
 def test_a_misspelt_name_is_answered_with_what_it_may_be() -> None:
-    with pytest.raises(cosify.errors.NotFoundError, match=r"did you mean resnet18_cifar.cos_60_cifar100 or .*\?"):
+    with pytest.raises(cosify.errors.NotFoundError, match=r"did you mean resnet18_cifar.cos_60_cifar100 .*\?"):
         cosify.load("resnet18_cifar.cos_60_cifar10")
     with pytest.raises(cosify.errors.NotFoundError, match=r"see cosify backbones and timm.list_models\(\)"):
         cosify.load("§§§")

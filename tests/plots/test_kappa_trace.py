@@ -53,6 +53,15 @@ def test_curves_are_those_of_the_file(tmp_path: Path, monkeypatch: pytest.Monkey
     assert kappa.get_title() == "kappa of training samples"
 
 
+def test_panels_under_each_other_read_on_a_narrow_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, figure = draw(tmp_path / "r", record(1), record(2), monkeypatch=monkeypatch)
+    path = plot_kappa_trace(tmp_path / "r", tmp_path / "stacked.png", stacked=True)
+    with Image.open(path) as image:
+        assert image.width <= 650 < image.height
+    tops = [axis.get_position().y1 for axis in figure.axes[:3]]
+    assert max(tops) - min(tops) < 0.1  # side by side
+
+
 def test_edges_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _, figure = draw(tmp_path / "r", record(1, kappa_high_edge=0.18), monkeypatch=monkeypatch)
     assert "(18.0% at high edge of the grid)" in figure.axes[2].get_title()

@@ -44,6 +44,18 @@ def test_a_run_says_what_it_will_do(tmp_path: Path, caplog: pytest.LogCaptureFix
     assert advice.endswith(f"finetune.py --model resnet18_cifar.cos_60_cifar100 --data {data}")
 
 
+def test_a_run_that_replaces_another_names_the_folder_that_was_asked_for(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    args = TrainArguments(epochs=1, limit_train=64, batch_size=32, output=str(tmp_path / "run"), overwrite=True)
+    for _ in range(2):
+        caplog.clear()
+        with caplog.at_level(logging.INFO, "cosify"):
+            train(args)
+        (block,) = (message for message in caplog.messages if message.startswith("data "))
+        assert block.endswith(f"output   {tmp_path / 'run'}")
+
+
 def test_long_runs_and_the_built_in_set_are_not_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     train(TrainArguments(epochs=1, limit_train=64, batch_size=32, output=str(tmp_path)))
     assert not [message for message in caplog.messages if "steps are few" in message]

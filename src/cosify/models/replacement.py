@@ -28,6 +28,8 @@ def replace_classifiers(model: nn.Module, spec: HeadSpec, num_new: int | None = 
     heads = {name: _make_head(leaf, spec, spec.starts.get(name), num_new) for name, leaf in leaves.items()}
     for name, head in heads.items():
         owner.set_submodule(name, head)
+        if spec.starts or head.weight.is_meta:  # of a saved model, which had no bias to lose
+            continue
         dropped = getattr(leaves[name], "bias", None) is not None
         _logger.info("%s: cosine head, kappa=%r%s", prefix + name, spec.kappa, ", bias dropped" if dropped else "")
     return heads

@@ -13,10 +13,11 @@ from cosify.training.run_folder import read_metrics
 FILE_NAME = "kappa_trace.png"
 TRAIN, TEST = "#4c78a8", "#e4572e"
 MAX_TICKS = 10
+STACKED_WIDTH = 5.0  # inches
 MIN_SHARE = 0.002  # of samples; the axis need not reach candidates with less
 
 
-def plot_kappa_trace(run: Path | str, output: Path | str | None = None) -> Path:
+def plot_kappa_trace(run: Path | str, output: Path | str | None = None, *, stacked: bool = False) -> Path:
     """Draw a run's metrics.jsonl: loss and accuracy, and beside them kappa if the head has one.
 
     The kappa panel shades the share of training samples at each candidate of Eq. (14), and draws mean and median over
@@ -25,6 +26,7 @@ def plot_kappa_trace(run: Path | str, output: Path | str | None = None) -> Path:
     Args:
         run: run folder.
         output: PNG file; default: `kappa_trace.png` in the run folder.
+        stacked: one panel under the other, for a notebook or a phone, which would shrink the three side by side.
 
     Returns:
         The file.
@@ -38,8 +40,13 @@ def plot_kappa_trace(run: Path | str, output: Path | str | None = None) -> Path:
     if not records:
         raise InputError(f"{run / 'metrics.jsonl'} has no lines, expected one an epoch; train for an epoch first")
     has_kappa = "kappa_mean" in records[0]
-    figure = new_figure(3.6, 12.5 if has_kappa else 8)
-    axes = figure.subplots(1, 3 if has_kappa else 2, width_ratios=[1, 1, 1.35] if has_kappa else None)
+    panels = 3 if has_kappa else 2
+    if stacked:
+        figure = new_figure(2.3 * panels, STACKED_WIDTH)
+        axes = figure.subplots(panels, 1)
+    else:
+        figure = new_figure(3.6, 12.5 if has_kappa else 8)
+        axes = figure.subplots(1, panels, width_ratios=[1, 1, 1.35] if has_kappa else None)
     _lines(axes[0], records, "loss", "cross entropy (nats)")
     _lines(axes[1], records, "accuracy", "accuracy")
     if has_kappa:

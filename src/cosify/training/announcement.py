@@ -36,7 +36,7 @@ def announce(session: Session, parts: Prepared, described: Mapping[str, Any]) ->
         + (f", {session.shard.world_size} processes" if session.shard.world_size > 1 else ""),
         "steps": f"{parts.total_steps:,}: {args.epochs:,} epochs of {parts.steps_per_epoch:,}, each of"
         f" {args.batch_size * args.accumulate * session.shard.world_size:,} images",
-        "output": str(session.folder.path),
+        "output": str(session.folder.place or session.folder.path),  # where it will be, once it has a checkpoint
     }
     logger.info("%s", "\n".join(f"{name:8} {text}" for name, text in rows.items()))
     scratch = isinstance(args, TrainArguments) and not args.pretrained and not args.smoke

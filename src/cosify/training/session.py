@@ -2,9 +2,11 @@
 
 import logging
 import os
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -154,11 +156,12 @@ def smoke_settings(args: Any) -> Any:
 
 
 def on_terminal(accelerator: Any) -> bool:
-    """Return whether this process may draw, on a terminal or in a notebook."""
+    """Return whether this process may draw: on a terminal, or in a notebook that has what rich draws with there."""
     from rich import get_console
 
     console = get_console()
-    return bool(accelerator.is_main_process) and (console.is_terminal or console.is_jupyter)
+    draws = find_spec("ipywidgets") is not None if console.is_jupyter else console.is_terminal
+    return bool(accelerator.is_main_process) and draws
 
 
 def _config(args: RunArguments, world_size: int, record: DataRecord) -> dict[str, Any]:
@@ -218,9 +221,12 @@ def _tracker(args: RunArguments) -> str | None:
 
 def _show_lines() -> None:
     """Let a program that has set up no logging, a notebook for instance, see what a run says."""
+    from rich import get_console
+
     lines = logging.getLogger("cosify")
     if not lines.hasHandlers():
-        handler = logging.StreamHandler()
+        # A notebook shows what goes to stderr as if it were an error.
+        handler = logging.StreamHandler(sys.stdout if get_console().is_jupyter else None)
         handler.setFormatter(logging.Formatter("%(message)s"))
         lines.addHandler(handler)
         lines.setLevel(logging.INFO if os.environ.get("RANK", "0") == "0" else logging.ERROR)
