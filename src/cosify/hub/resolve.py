@@ -68,7 +68,7 @@ def saved_folder(path: str | Path) -> Path:
 
 
 def _open_by_name(name: str, head: str | None) -> nn.Module:
-    if not timm.is_model(name):
+    if not timm.is_model(name) or ("." in name and name not in timm.list_models(pretrained=True)):
         close = similar_names(name)
         raise NotFoundError(
             f"{name} is neither a folder here, nor a published backbone, nor a timm model; "

@@ -49,7 +49,8 @@ class Backbone:
 
 def similar_names(name: str) -> list[str]:
     """Return the published backbones and timm models that are spelt most like a name, at most three."""
-    return difflib.get_close_matches(name, [*backbones(), *timm.list_models(pretrained=True), *timm.list_models()], 3)
+    known = dict.fromkeys([*backbones(), *timm.list_models(pretrained=True), *timm.list_models()])
+    return difflib.get_close_matches(name, known, 3)
 
 
 def backbones_folder() -> Path:
