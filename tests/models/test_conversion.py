@@ -102,6 +102,9 @@ def test_every_tiny_timm_model_trains_and_keeps_its_labels(name: str) -> None:
 
 
 def test_weight_is_kept_and_bias_dropped_with_a_word(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, logger="cosify"):
+        cosify.convert(tiny(), num_classes=4)  # of a new layer none is lost
+    assert not caplog.messages
     model = tiny()
     weight = model.fc.weight
     with caplog.at_level(logging.INFO, logger="cosify"):

@@ -1,13 +1,14 @@
 """What a run says before it begins, and when nothing came of it."""
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from cosify.training import Evaluation, TrainArguments, train
+from cosify.training import Evaluation, FinetuneArguments, TrainArguments, finetune, train
 from cosify.training.announcement import warn_of_chance
 from tests.processes import run_python
 
@@ -54,6 +55,14 @@ def test_a_run_that_replaces_another_names_the_folder_that_was_asked_for(
             train(args)
         (block,) = (message for message in caplog.messages if message.startswith("data "))
         assert block.endswith(f"output   {tmp_path / 'run'}")
+
+
+def test_few_steps_of_a_trained_network(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    data = folder_of_images(tmp_path / "data")
+    args = FinetuneArguments(model="resnet18_cifar.cos_60_cifar100", data=str(data), epochs=1, batch_size=16)
+    finetune(replace(args, output=str(tmp_path / "run")))
+    (advice,) = (message for message in caplog.messages if "steps are few" in message)
+    assert advice == "1 steps are few; raise --epochs, or lower --batch-size"
 
 
 def test_long_runs_and_the_built_in_set_are_not_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

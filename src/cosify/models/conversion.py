@@ -1,5 +1,6 @@
 """Give a timm or transformers classifier a cosine head, in place."""
 
+import logging
 from typing import TypeVar
 
 from torch import nn
@@ -19,6 +20,7 @@ from cosify.models.memory import Memory
 from cosify.models.replacement import replace_classifiers
 
 Model = TypeVar("Model", bound=nn.Module)
+_logger = logging.getLogger(__name__)
 
 
 def convert(
@@ -48,12 +50,17 @@ def convert(
         ValueError: for a model without a classifier, fewer than two classes, a bad kappa, or a multi-label model.
         TypeError: if the model is neither from timm nor from transformers.
     """
-    if num_classes is None and not find_classifiers(unwrap_cosified(model)):
+    leaves = {} if num_classes is not None else find_classifiers(unwrap_cosified(model))
+    if num_classes is None and not leaves:
         raise InputError(
             f"{type(model).__name__} has no classifier (num_classes=0), so there is nothing to convert; call"
             " cosify.convert(model, num_classes=...)"
         )
-    return apply_spec(model, HeadSpec(kappa, eval_kappa), num_classes)
+    apply_spec(model, HeadSpec(kappa, eval_kappa), num_classes)
+    for name, leaf in leaves.items():
+        if getattr(leaf, "bias", None) is not None:
+            _logger.info("%s: cosine head, kappa=%r, bias dropped", name, kappa)
+    return model
 
 
 def apply_spec(model: Model, spec: HeadSpec, num_classes: int | None = None) -> Model:

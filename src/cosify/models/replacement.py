@@ -1,14 +1,10 @@
 """Put cosine heads in the place of a model's classifier layers."""
 
-import logging
-
 from torch import nn
 
 from cosify.heads import CosineConv1x1, CosineHead, CosineLinear, HeadSpec
 from cosify.heads.spec import HeadStart
 from cosify.models.classifiers import find_classifiers, owner_of_classifier
-
-_logger = logging.getLogger(__name__)
 
 
 def replace_classifiers(model: nn.Module, spec: HeadSpec, num_new: int | None = None) -> dict[str, CosineHead]:
@@ -28,10 +24,6 @@ def replace_classifiers(model: nn.Module, spec: HeadSpec, num_new: int | None = 
     heads = {name: _make_head(leaf, spec, spec.starts.get(name), num_new) for name, leaf in leaves.items()}
     for name, head in heads.items():
         owner.set_submodule(name, head)
-        if spec.starts or head.weight.is_meta:  # of a saved model, which had no bias to lose
-            continue
-        dropped = getattr(leaves[name], "bias", None) is not None
-        _logger.info("%s: cosine head, kappa=%r%s", prefix + name, spec.kappa, ", bias dropped" if dropped else "")
     return heads
 
 

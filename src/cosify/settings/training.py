@@ -199,6 +199,10 @@ class FinetuneArguments(RunArguments):
     head: Head = flag("linear", "For the new classes, linear is softmax. Default linear, as in the paper.")
     kappa: str = flag("ls", KAPPA_HELP)
     blocks: str = flag("all", BLOCKS_HELP, BLOCKS)
+    batch_size: int = flag(
+        32, "Images of a batch on each process. Default 32: of a few hundred pictures larger ones make too few steps.",
+        AT_LEAST_1,
+    )  # fmt: skip
     lr: float = flag(0.01, "Peak learning rate. Default 0.01: a tenth of that from scratch.", ABOVE_0)
     weight_decay: float = flag(
         1e-5, "Weight decay; none on vectors. Default 1e-5, as is usual for fine-tuning.", FROM_0

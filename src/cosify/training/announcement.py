@@ -13,6 +13,7 @@ from cosify.training.progress import logger
 from cosify.training.session import Session
 
 FEW_STEPS = 500  # in which a network from scratch hardly learns
+FEW_STEPS_MORE = 100  # in which a trained one hardly learns another task
 PRECISION = {"no": "float32", "bf16": "bfloat16 where it is safe", "fp16": "float16 where it is safe"}
 PIPELINES = {"device": "decoded once, kept on the device", "workers": "decoded as the run needs them"}
 TRAINED = "cosify finetune resnet18_cifar.cos_60_cifar100 {data}"
@@ -39,8 +40,12 @@ def announce(session: Session, parts: Prepared, described: Mapping[str, Any]) ->
         "output": str(session.folder.place or session.folder.path),  # where it will be, once it has a checkpoint
     }
     logger.info("%s", "\n".join(f"{name:8} {text}" for name, text in rows.items()))
-    scratch = isinstance(args, TrainArguments) and not args.pretrained and not args.smoke
-    if scratch and parts.total_steps < FEW_STEPS and base_and_split(args.data)[0] not in BUILT_IN:
+    if args.smoke or base_and_split(args.data)[0] in BUILT_IN:
+        return
+    if not isinstance(args, TrainArguments) or args.pretrained:
+        if parts.total_steps < FEW_STEPS_MORE:
+            logger.warning("%d steps are few; raise --epochs, or lower --batch-size", parts.total_steps)
+    elif parts.total_steps < FEW_STEPS:
         logger.warning(
             "%d steps are few for a network that begins with random weights, which learns little in fewer than about"
             " %d; raise --epochs, or start from a trained one: %s",

@@ -32,9 +32,11 @@ def finetune(args: FinetuneArguments) -> TrainResult:
     head = args.kappa if args.head == "cos" else "softmax"
     session = Session.open(args, f"{Path(args.model).name}-{head}", preprocessing)
     digest = model_digest(model)
-    model.reset_classifier(len(session.data.label_names))  # type: ignore[operator]  # every timm classifier has it
+    num_classes = len(session.data.label_names)
     if args.head == "cos":
-        convert(model, kappa=kappa_policy(args.kappa))
+        convert(model, kappa_policy(args.kappa), num_classes)
+    else:
+        model.reset_classifier(num_classes)  # type: ignore[operator]  # every timm classifier has it
     freeze_stages(model, blocks_of(args.blocks))
     return fit(
         session, model, more_config={"start": args.model, "start_digest": digest, "head": head, "blocks": args.blocks}
