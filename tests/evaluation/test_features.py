@@ -76,6 +76,7 @@ def test_a_cache_is_used_again_until_something_changes(
     model, folder = small_model(), tmp_path / "cache"
     cache_features(model, images, PREPROCESSING, folder)
     made = (folder / "bank.json").stat().st_mtime_ns
+    assert FeatureCache.open(str(folder)).info == FeatureCache.open(folder).info
 
     def remade() -> bool:
         nonlocal made

@@ -182,7 +182,7 @@ class FeatureCache:
         return torch.cat([ls_kappa(rows, self.weight) for rows in self.blocks()])
 
     @classmethod
-    def open(cls, folder: Path, key: CacheKey | None = None) -> "FeatureCache":
+    def open(cls, folder: Path | str, key: CacheKey | None = None) -> "FeatureCache":
         """Open a cache that `cache_features` wrote.
 
         Args:
@@ -193,6 +193,7 @@ class FeatureCache:
             FileNotFoundError: if there is none.
             StaleCacheError: if it depends on something else, or is damaged; the message says which.
         """
+        folder = Path(folder)
         for _ in range(MOST_ATTEMPTS):
             before = _description(folder)
             try:
