@@ -52,8 +52,7 @@ assert type(config) in mapping.keys(), type(config)
 
 @pytest.mark.parametrize(
     "first",
-    ["timm", "torch", "cosify.models", "cosify.hub", "cosify.heads", "cosify.integrations.timm", "cosify.training",
-     "cosify.integrations.transformers", "cosify.models.published", "cosify.run"],
+    ["timm", "cosify.models", "cosify.hub", "cosify.integrations.timm", "cosify.integrations.transformers"],
 )  # fmt: skip
 def test_timm_learns_of_the_head_whatever_comes_first(first: str) -> None:
     code = f"""
