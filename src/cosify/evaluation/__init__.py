@@ -21,6 +21,7 @@ from cosify.evaluation.rejector import Rejector
 from cosify.evaluation.scores import SCORES
 from cosify.evaluation.tables import Table, tables_of
 from cosify.evaluation.transferability import Transfer, knn_top1, transfer
+from cosify.evaluation.verification import Verification, verify_pairs
 from cosify.models.network_identity import check_label_names
 
 __all__ = [
@@ -46,6 +47,7 @@ __all__ = [
     "Table",
     "TiedGaussian",
     "Transfer",
+    "Verification",
     "assess",
     "cache_features",
     "calibrate",
@@ -65,6 +67,7 @@ __all__ = [
     "to_outlier_scores",
     "transfer",
     "verdict",
+    "verify_pairs",
 ]
 
 # Names of earlier versions, and what each is called now.
