@@ -17,6 +17,7 @@ from cosify.data.open import (
     open_data,
     train_transform,
 )
+from cosify.data.pair_lists import PairList, read_cfp_pairs, read_csv_pairs, read_lfw_pairs
 from cosify.data.preprocessing import Preprocessing, record_preprocessing
 from cosify.data.sources import BUILT_IN, Splits, base_and_split, load_images, load_splits
 from cosify.data.tensors import ImageSet, decode_splits
@@ -34,6 +35,7 @@ __all__ = [
     "ImageSet",
     "Normalization",
     "Normalizer",
+    "PairList",
     "Pipeline",
     "PipelineSettings",
     "Preprocessing",
@@ -57,6 +59,9 @@ __all__ = [
     "own_rows",
     "random_crop",
     "random_flip",
+    "read_cfp_pairs",
+    "read_csv_pairs",
+    "read_lfw_pairs",
     "record_preprocessing",
     "standard_image",
     "train_transform",
