@@ -7,6 +7,7 @@ from cosify.data.decode import standard_image
 from cosify.data.device import DeviceData
 from cosify.data.fingerprint import Fingerprint
 from cosify.data.held_out import TEST_SHARE, held_out_mask
+from cosify.data.insightface_bin import EncodedPairs, read_insightface_bin
 from cosify.data.normalize import Normalization, Normalizer
 from cosify.data.open import (
     Data,
@@ -31,6 +32,7 @@ __all__ = [
     "Augmentation",
     "Data",
     "DeviceData",
+    "EncodedPairs",
     "Fingerprint",
     "ImageSet",
     "Normalization",
@@ -61,6 +63,7 @@ __all__ = [
     "random_flip",
     "read_cfp_pairs",
     "read_csv_pairs",
+    "read_insightface_bin",
     "read_lfw_pairs",
     "record_preprocessing",
     "standard_image",
