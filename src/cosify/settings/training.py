@@ -66,8 +66,8 @@ class RunArguments:
     )
     mixed_precision: Precision = flag(
         "no",
-        "no (float32), bf16, or fp16 (CUDA alone). Default no: exact; bf16 is faster on GPUs, and on CPUs that have"
-        " instructions for it.",
+        "Precision: no (float32), bf16, or fp16 (CUDA alone). Default no: exact; bf16 is faster on GPUs, and on CPUs"
+        " that have instructions for it.",
     )
     seed: int = flag(
         0,
@@ -131,7 +131,9 @@ class RunArguments:
         "device: decode once and keep the images on the device. workers: decode in worker processes, as needed. Default"
         " auto: chosen by the size of the images and of the set.",
     )
-    num_workers: int | None = key(None, "Workers of each process. Default: its share of the cores, at most 8.", FROM_0)
+    num_workers: int | None = key(
+        None, "Workers that decode images, on each process. Default: its share of the cores, at most 8.", FROM_0
+    )
     streaming: bool = key(False, "Read rows as they are needed instead of storing the set. Default: off.")
     num_train: int | None = key(
         None, "Number of images in a streamed training split. Default: the stream states its length.", AT_LEAST_1
@@ -148,9 +150,11 @@ class RunArguments:
     sync_batch_norm: bool = key(False, "Compute batch norm statistics over all processes, on CUDA alone. Default: off.")
     # evaluation and checkpoints
     eval_every_epochs: int = key(1, "Epochs between evaluations; the last epoch always has one. Default 1.", AT_LEAST_1)
-    eval_every_steps: int | None = key(None, "Also evaluate each time after this many steps. Default: off.", AT_LEAST_1)
+    eval_every_steps: int | None = key(
+        None, "Steps between further evaluations, within epochs. Default: off.", AT_LEAST_1
+    )
     save_every_steps: int | None = key(
-        None, "Also save a checkpoint each time after this many steps. Default: after epochs alone.", AT_LEAST_1
+        None, "Steps between further checkpoints, within epochs. Default: off.", AT_LEAST_1
     )
     early_stop_evaluations: int | None = key(
         None, "Stop after this many evaluations without a better one. Default: off.", AT_LEAST_1
