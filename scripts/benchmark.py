@@ -1,26 +1,26 @@
 """Time what cosify adds to training and evaluation, and check that it is exact.
 
-See that everything works, in half a minute; ratios are printed, not judged:
+See that everything works, in half a minute; the ratios are printed, but not compared with targets:
 
     python scripts/benchmark.py --quick --output runs/benchmark
 
-Loss, memory and evaluation, all shapes, on one core, several minutes and some 6 GB of memory; on one GPU, with TF32
-products:
+Measure loss, memory and evaluation for all shapes: on one core, in several minutes and with about 6 GB of memory; or on
+one GPU, with TF32 products:
 
     python scripts/benchmark.py
     python scripts/benchmark.py --device cuda --tf32 --output runs/benchmark-cuda
 
-A whole training step with LS, with a fixed kappa and with the stock softmax head; the trainer beside a bare PyTorch
-loop, and the resident pipeline beside worker processes; on a GPU in bf16:
+Measure a whole training step (with LS, a fixed kappa, and the stock softmax head), or compare the trainer with a bare
+PyTorch loop and the resident pipeline with worker processes; on a GPU in bf16:
 
     python scripts/benchmark.py --parts step --repeats 11
     python scripts/benchmark.py --parts step --device cuda --compile
     python scripts/benchmark.py --parts loop --repeats 15 --threads 2
 
-`CosineSoftmaxLoss` with LS kappa is compared with plain softmax, naive LS and pytorch-metric-learning, forward and
-backward with respect to embeddings and weight.  All contenders are interleaved in one process.  Every run fails, after
-writing its files, if kappa differs from the float64 grid's, if a gradient is wrong, or if page faults spoilt the times.
-The folder holds benchmark.json and benchmark.md, from the first measurement on.
+`CosineSoftmaxLoss` with LS kappa is compared with plain softmax, naive LS and pytorch-metric-learning, in the forward
+pass and in the backward pass to embeddings and weight.  All contenders take turns in one process.  A run writes its
+files and then fails if a kappa differs from that of the float64 grid, if a gradient is wrong, or if page faults spoilt
+the times.  OUTPUT holds benchmark.json and benchmark.md, which are written after each measurement.
 """
 
 import ctypes
@@ -29,13 +29,15 @@ import logging
 import math
 import os
 import sys
-from argparse import RawDescriptionHelpFormatter
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+
+from cosify.errors import InputError
+from cosify.settings import flag
 
 if TYPE_CHECKING:
     from scripts.benchmark_cases import Kind, Row, Shape
@@ -64,7 +66,7 @@ SHAPES: "dict[str, tuple[Shape, ...]]" = {
     "cpu": FIVE,
     "cuda": (*FIVE, (512, 512, 93_431)),
     "cpu quick": ((32, 64, 50), (64, 128, 2000)),
-    # A GPU starts the kernels of a small problem more slowly than it computes them; one shows that.
+    # On a GPU, launching the kernels of a small problem takes longer than computing them; one case shows that.
     "cuda quick": ((64, 128, 2000), (256, 2048, 1000), (256, 2048, 8142), (512, 512, 93_431)),
 }
 FOUR = ("plain", "PML Normalized", "fixed", "certified")
@@ -83,39 +85,38 @@ EVALUATION = ((1, 512, 1000), (32, 512, 1000), (256, 2048, 1000), (1, 768, 21_84
 
 @dataclass(frozen=True)
 class BenchmarkArguments:
-    """What to measure."""
+    """Settings: what to measure."""
 
-    output: str = field(default="runs/benchmark", metadata={"help": "Folder for benchmark.json and benchmark.md."})
-    device: Literal["cpu", "cuda"] = field(default="cpu", metadata={"help": "One core, or one GPU."})
-    parts: list[str] = field(
-        default_factory=lambda: ["memory", "evaluation", "loss"],
-        metadata={"help": "Some of memory, step, loop, evaluation, loss. Default: those of the heads alone."},
+    output: str = flag("runs/benchmark", "Folder for benchmark.json and benchmark.md.")
+    device: Literal["cpu", "cuda"] = flag("cpu", "One core, or one GPU.")
+    parts: list[str] = flag(
+        ["memory", "evaluation", "loss"], "What to measure. Some of memory, step, loop, evaluation, loss."
     )
-    quick: bool = field(default=False, metadata={"help": "Small problems and 3 repeats, for CI; on a GPU fewer ones."})
-    repeats: int = field(default=9, metadata={"help": "Timed steps of each contender; a median needs about 9."})
-    threads: int = field(default=1, metadata={"help": "Of the CPU. Default 1: one core is steadier than many."})
-    compile: bool = field(default=False, metadata={"help": "In the part step, measure compiled networks, too."})
-    tf32: bool = field(default=False, metadata={"help": "TF32 products, on a GPU; gradients are then not judged."})
-    seed: int = field(default=0, metadata={"help": "Of weights, labels and embeddings."})
+    quick: bool = flag(False, "Small problems and 3 repeats, for CI; on a GPU fewer problems.")
+    repeats: int = flag(9, "Timed steps of each contender; a median needs about 9.")
+    threads: int = flag(1, "CPU threads. Default 1: one core is steadier than many.")
+    compile: bool = flag(False, "Measure compiled networks, too, in the part step.")
+    tf32: bool = flag(False, "TF32 products, on a GPU; gradients are then not checked.")
+    seed: int = flag(0, "Seed of weights, labels and embeddings.")
 
     def __post_init__(self) -> None:
         unknown = sorted(set(self.parts) - set(TITLES))
         if unknown:
-            raise ValueError(f"parts has {unknown}, expected some of {list(TITLES)}")
+            raise InputError(f"parts has {unknown}, expected some of {list(TITLES)}")
         if self.repeats < 2:
-            raise ValueError(f"repeats is {self.repeats}, expected at least 2, for a spread")
+            raise InputError(f"repeats is {self.repeats}, expected at least 2, for a spread")
         if self.tf32 and self.device == "cpu":
-            raise ValueError("tf32 has no effect on the CPU; leave it out or add --device cuda")
+            raise InputError("tf32 has no effect on the CPU; leave it out or add --device cuda")
         if self.compile and "step" not in self.parts:
-            raise ValueError("compile has no effect without the part step; leave it out or add --parts step")
+            raise InputError("compile has no effect without the part step; leave it out or add --parts step")
 
     @property
     def size(self) -> str:
-        """Key of the problems."""
+        """Key of `SHAPES` and `MEMORY`."""
         return self.device + " quick" * self.quick
 
 
-# The most that each may be, by `numbers`.  The last one is for a GPU with TF32.
+# The largest value allowed, by name in `numbers`.  The last one is for a GPU with TF32.
 TARGETS = {
     "time, certified / plain, (128, 512, 100) planted": 2.3,
     "time, certified / plain, (256, 2048, 1000) planted": 1.8,
@@ -143,7 +144,7 @@ TARGETS = {
 
 
 def numbers(found: dict[str, list[Any]]) -> dict[str, float]:
-    """Return what targets can be set for, by name."""
+    """Return the numbers that targets can be set for, by name."""
     named: dict[str, float] = {}
     for row in found["loss"]:
         where = f"{row.shape} {row.kind}"
@@ -159,7 +160,7 @@ def numbers(found: dict[str, list[Any]]) -> dict[str, float]:
 
 
 def verdicts(found: dict[str, list[Any]]) -> list[dict[str, str]]:
-    """Return the columns of each target that was measured."""
+    """Return a table row for each target that was measured."""
     measured = numbers(found)
     return [
         {"target": name, "at most": f"{limit:g}", "measured": f"{measured[name]:.2f}", "": MET[measured[name] <= limit]}
@@ -169,7 +170,7 @@ def verdicts(found: dict[str, list[Any]]) -> list[dict[str, str]]:
 
 
 def failures(row: "Row", args: BenchmarkArguments) -> list[str]:
-    """Return what makes this run worthless."""
+    """Return the reasons why this run does not count."""
     where, found = f"{row.shape} {row.kind}", []
     if row.wrong_index > 0:
         found.append(f"{where}: {row.wrong_index} kappas differ from the float64 grid's")
@@ -183,7 +184,7 @@ def failures(row: "Row", args: BenchmarkArguments) -> list[str]:
 
 
 def cells(part: str, row: Any, found: dict[str, list[Any]]) -> dict[str, str]:
-    """Return the columns of a measurement of some part; the spread is the slowest to the fastest step."""
+    """Return the table row of a measurement; the spread is the slowest step divided by the fastest."""
     from scripts.benchmark_cases import CONTENDERS
 
     if part == "step":
@@ -212,7 +213,7 @@ def cells(part: str, row: Any, found: dict[str, list[Any]]) -> dict[str, str]:
 
 
 def tables(found: dict[str, list[Any]]) -> dict[str, str]:
-    """Return the tables of what was measured so far, in markdown, by title."""
+    """Return markdown tables of what was measured so far, by title."""
     rows = {TITLES[part]: [cells(part, row, found) for row in rows] for part, rows in found.items()}
     return {title: markdown(lines) for title, lines in {**rows, "Targets": verdicts(found)}.items() if lines}
 
@@ -224,13 +225,13 @@ def markdown(rows: list[dict[str, str]]) -> str:
 
 
 def measure(args: BenchmarkArguments) -> Iterator[tuple[str, Any]]:
-    """Yield part and measurement, one after the other.
+    """Yield each measurement with the name of its part.
 
-    Memory comes first, while the allocator is the stock one, and training before the heap is kept.
+    Memory comes first and training second, before `keep_heap` changes the allocator.
     """
     from scripts import benchmark_cases as ours
 
-    small = args.size == "cpu quick"  # only to see that everything works
+    small = args.size == "cpu quick"  # a smoke test
     repeats = QUICK_REPEATS if small else args.repeats
     for shape, names in MEMORY[args.size].items() if "memory" in args.parts else ():
         for name in names:
@@ -258,7 +259,7 @@ def measure(args: BenchmarkArguments) -> Iterator[tuple[str, Any]]:
 
 
 def keep_heap() -> None:
-    """Stop glibc from handing every large tensor back to the system: each step would spend its time on page faults."""
+    """Keep glibc from returning freed tensors to the system, or each step would spend its time on page faults."""
     libc = ctypes.CDLL(None)
     assert libc.mallopt(M_TRIM_THRESHOLD, -1)
     assert libc.mallopt(M_MMAP_MAX, 0)
@@ -297,19 +298,8 @@ def main(args: BenchmarkArguments) -> None:
         sys.exit("\n".join(["error: this run does not count", *failed]))
 
 
-def parse_arguments() -> BenchmarkArguments:
-    """Return the command line's arguments, without an import of torch: `--help` is quick."""
-    from transformers import HfArgumentParser
-
-    parser = HfArgumentParser(BenchmarkArguments, description=__doc__, formatter_class=RawDescriptionHelpFormatter)
-    try:
-        (parsed,) = parser.parse_args_into_dataclasses()
-    except ValueError as error:
-        parser.error(str(error))
-    arguments: BenchmarkArguments = parsed
-    return arguments
-
-
 if __name__ == "__main__":
+    from cosify.console import Command
+
     sys.path.insert(0, str(ROOT))  # for the modules beside this file
-    main(parse_arguments())
+    Command(main, BenchmarkArguments, __doc__).run()

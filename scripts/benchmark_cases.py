@@ -1,4 +1,4 @@
-"""What scripts/benchmark.py measures of heads: time, exactness and memory of the loss, and time of evaluation."""
+"""Cases of scripts/benchmark.py for heads: time, exactness and memory of the loss, and time of evaluation."""
 
 import gc
 import logging
@@ -29,13 +29,13 @@ logger = logging.getLogger("benchmark")
 CONTENDERS = ("plain", "naive", "certified", "in-model", "fixed", "PML Normalized", "PML CosFace", "PML ArcFace")
 KAPPA = 10.0  # of the contenders that do not estimate it
 WARM_UP = 2  # rounds
-MANY_CLASSES = 20_000  # above, on the CPU: what holds several [B, C] at once is left out, and naive LS is timed twice
+MANY_CLASSES = 20_000  # with more, on the CPU, contenders with several [B, C] are left out; naive LS is timed twice
 MIN_RUN_TIME = 0.05  # seconds
-CLEAR_GAP = 1e-6  # of float64 energies; closer candidates are a tie to float32 inputs
+CLEAR_GAP = 1e-6  # of float64 energies; with a smaller one, candidates tie for float32 inputs
 
 
 def wait_for(device: str) -> None:
-    """Wait until the device has done what it was given."""
+    """Wait until the device has finished its work."""
     if device == "cuda":
         torch.cuda.synchronize()
 
@@ -46,9 +46,9 @@ def interleaved(
     """Yield round, contender, seconds and minor page faults of each step; a contender may be dropped in between.
 
     Args:
-        steps: make one step each.
-        rounds: of all contenders.
-        device: waited for before and after.
+        steps: functions that make one step each.
+        rounds: how often each contender gets its turn.
+        device: is waited for before and after each turn.
         at_once: steps between two waits; more than one lets a GPU's queue run ahead, as it does in training.
     """
     for number in range(rounds):
@@ -76,7 +76,7 @@ def seconds_of(
 
 @dataclass(frozen=True)
 class Timing:
-    """The steps of one contender; `ratio` is of medians, to plain; `spread` is max / min; `faults` is the most."""
+    """The steps of one contender: `ratio` of its median to plain's, `spread` max / min, `faults` the largest number."""
 
     median_ms: float
     ratio: float
@@ -87,7 +87,7 @@ class Timing:
 
 @dataclass(frozen=True)
 class Row:
-    """One problem; `wrong_index` counts samples over all steps, `ties` those that no step is judged by."""
+    """One problem.  `wrong_index` counts wrong kappas over all steps; the samples of `ties` are not judged."""
 
     shape: Shape
     kind: Kind
@@ -165,7 +165,7 @@ def gradient_errors(embedding: Tensor, weight: Parameter, labels: Tensor, kappa:
 
 
 def contender(name: str, x: Tensor, weight: Parameter, y: Tensor) -> tuple[Callable[[], Tensor], Any]:
-    """Return the loss to time, and the module that holds kappa or other weights; all share one weight, PML apart.
+    """Return the loss to time, and its module, if any.  All share `weight`; those of PML have a copy.
 
     Raises:
         ImportError: for PML, if it is not installed.
@@ -195,7 +195,7 @@ def contender(name: str, x: Tensor, weight: Parameter, y: Tensor) -> tuple[Calla
         }[name]().to(x.device)
         other.W = torch.nn.Parameter(weight.detach().T.contiguous())
         return lambda: other(x, y), other
-    # Not built with C classes, as a million would be drawn twice; they get theirs here.
+    # Built with 2 classes and given the weight of C, since a million rows would be drawn twice.
     policy, start = (KAPPA, None) if name == "fixed" else ("ls", expected_kappa(C))
     head = CosineLinear(d, 2, kappa=policy, start_kappa=start, device=x.device)
     head.num_classes, head.weight = C, weight
@@ -262,10 +262,9 @@ def run_case(shape: Shape, kind: Kind, repeats: int, device: str, seed: int) -> 
 
 
 def run_evaluation(shape: Shape, rounds: int, device: str, seed: int) -> EvaluationRow:
-    """Time heads that evaluate, as many calls in a round as 50 ms take.
+    """Time heads in evaluation mode, with as many calls in a round as fit in 50 ms.
 
-    The embeddings lie about their classes, and the running kappa, from which the search starts, is that of another
-    batch, as after training.
+    As after training, the embeddings lie near their classes, and the search starts from the kappa of another batch.
     """
     B, d, C = shape
     torch.manual_seed(seed)
@@ -289,24 +288,24 @@ def run_evaluation(shape: Shape, rounds: int, device: str, seed: int) -> Evaluat
 
 
 def forward_and_backward(loss: Callable[[], Tensor]) -> Callable[[], None]:
-    """Return what is timed."""
+    """Return a function that runs both passes."""
     return lambda: loss().backward()
 
 
 def measure_memory_apart(name: str, shape: Shape, device: str, seed: int) -> MemoryRow:
-    """Measure in a fork of this process, in which nothing was computed and the allocator is still the stock one."""
+    """Measure in a fork of this process, which has computed nothing yet and has the stock allocator."""
     context = multiprocessing.get_context("fork")
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=lambda: sender.send(measure_memory(name, shape, device, seed)))
     process.start()
-    sender.close()  # so that the end of a process that failed is heard
+    sender.close()  # so that recv fails if the process does
     row: MemoryRow = receiver.recv()
     process.join()
     return row
 
 
 def measure_memory(name: str, shape: Shape, device: str, seed: int) -> MemoryRow:
-    """Return the peak of one step; on the CPU meant for a process of its own."""
+    """Return the peak memory of one step; on the CPU, call it in a process of its own."""
     generator = torch.Generator().manual_seed(seed)
 
     def problem(B: int, d: int, C: int) -> Callable[[], Tensor]:

@@ -1,4 +1,4 @@
-"""What scripts/benchmark.py measures of training: heads in a whole step, the trainer beside a bare loop, pipelines."""
+"""Cases of scripts/benchmark.py for training: heads in a whole step, trainer against bare loop, pipelines."""
 
 import statistics
 import tempfile
@@ -34,7 +34,7 @@ SIDE = 32
 
 @dataclass(frozen=True)
 class Case:
-    """A network, its images, and how many steps lie between two looks at the clock."""
+    """A network, its images, and how many steps are timed at once."""
 
     model: str
     batch_size: int
@@ -61,7 +61,7 @@ NUM_WORKERS = {"cpu": 2, "cuda": 8}
 def bare_loop(
     model: Any, batches: Iterator[tuple[Tensor, Tensor]], layout: torch.memory_format, device: str
 ) -> Callable[[], None]:
-    """Return a function that makes one step of SGD, on a GPU in bf16 and fused: the best loop of a user's own."""
+    """Return a function that makes one step of SGD as a user would write it, on a GPU in bf16 and fused."""
     model = model.to(device, memory_format=layout)
     optimizer = torch.optim.SGD(
         model.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4, nesterov=True, fused=device == "cuda" or None
@@ -82,9 +82,9 @@ def bare_loop(
 def step_costs(
     case: Case, device: str, repeats: int, compiler: Literal["inductor", "eager"] | None
 ) -> Iterator[dict[str, Any]]:
-    """Yield medians, ratios and spreads of steps with each head, then, with a compiler, those of compiled networks.
+    """Yield medians, ratios and spreads of steps with each head; with a compiler, also those of compiled networks.
 
-    On a GPU they are channels-last, too.
+    On a GPU, images and networks are channels-last.
     """
     torch.backends.cudnn.benchmark = device == "cuda"
     images = torch.randn(case.batch_size, 3, case.size, case.size, device=device)
@@ -116,15 +116,15 @@ def step_costs(
 
 
 def loop_costs(case: Case, device: str, repeats: int) -> dict[str, Any]:
-    """Return what the trainer costs beside a bare loop, and the resident pipeline beside worker processes."""
+    """Return the cost of the trainer relative to a bare loop, and of the pipelines relative to each other."""
     splits = images_of(case.num_images)
     return {**asdict(case), **pipelines(splits, case, device), **trainer(splits, case, device, repeats)}
 
 
 def trainer(splits: Splits, case: Case, device: str, repeats: int) -> dict[str, float]:
-    """Return median seconds of a step of the trainer and of bare loops in its layout and contiguous, and ratios.
+    """Return median seconds of a step, and ratios, of the trainer and of two bare loops: in its layout and contiguous.
 
-    All have the same batches, network and loss; on a GPU they are bf16.
+    All have the same batches, network and loss; on a GPU they run in bf16.
     """
     with tempfile.TemporaryDirectory() as folder:
         settings = TrainArguments(
@@ -169,7 +169,7 @@ def trainer(splits: Splits, case: Case, device: str, repeats: int) -> dict[str, 
 
 
 def pipelines(splits: Splits, case: Case, device: str) -> dict[str, float]:
-    """Return images a second of both pipelines, delivered to nobody so that their own speed shows, and their ratio."""
+    """Return images per second of both pipelines, without a network that uses them, and their ratio."""
     speeds = {}
     for pipeline, epochs in (("device", 5), ("workers", 1)):
         data = opened(splits, pipeline, device)
@@ -191,7 +191,7 @@ def opened(splits: Splits, pipeline: Any, device: str) -> Data:
 
 
 def images_of(num_train: int) -> Splits:
-    """Return colour images of 32 px in memory, stored as PNG, as data sets store them."""
+    """Return colour images of 32 px in memory, stored as PNG like those of real data sets."""
     features = Features({"image": Image(), "label": ClassLabel(num_classes=10)})
     pixels = np.random.default_rng(0).integers(0, 256, (num_train, SIDE, SIDE, 3), dtype=np.uint8)
     rows = {"image": [PILImage.fromarray(each) for each in pixels], "label": [i % 10 for i in range(num_train)]}

@@ -3,11 +3,11 @@
     python scripts/compare.py --config scripts/recipes/digits.yaml --output scripts/results/digits
     python scripts/compare.py --smoke
 
-Heads and seeds of one's own; what is in OUTPUT/runs.jsonl already is not trained again:
+Choose heads and seeds; runs that are in OUTPUT/runs.jsonl already are not repeated:
 
     python scripts/compare.py --config scripts/recipes/digits.yaml --heads softmax ls 20 2kappa --seeds 0 1
 
-OUTPUT then holds runs.jsonl, a line for each run, and table.json and table.md made from it.
+OUTPUT then holds runs.jsonl, with a line for each run, and table.json and table.md, which are made from it.
 """
 
 import json
@@ -33,14 +33,14 @@ DOUBLED = "2kappa"  # twice the final mean of LS with the same seed, fixed
 
 @dataclass(frozen=True)
 class CompareArguments:
-    """What to train and where to write."""
+    """Settings: what to train and where to write."""
 
-    config: str | None = flag(None, "Recipe of scripts/train.py. Default: the digits.")
-    data: str | None = flag(None, "In place of the recipe's data. Default: that.")
+    config: str | None = flag(None, "Recipe of cosify train. Default: the digits.")
+    data: str | None = flag(None, "Data, in place of the recipe's. Default: the recipe's.")
     heads: list[str] = flag(
-        HEADS, "softmax, 2kappa (2 x kappa* of an LS run), or values of --kappa. Default: Tables 1 and 2."
+        HEADS, "Heads: softmax, 2kappa (twice kappa* of an LS run), or values of --kappa. Default: Tables 1 and 2."
     )
-    seeds: list[int] = flag([0, 1, 2], "One run each. Default 0 1 2.")
+    seeds: list[int] = flag([0, 1, 2], "Seeds, with one run each. Default 0 1 2.")
     output: str = flag("runs/compare", "Folder of the results. Default runs/compare.")
     threads: int = flag(1, "CPU threads. Default 1: small images gain nothing from more.")
     smoke: bool = flag(False, "Softmax, LS and 2kappa on synthetic images. Default: off.")
@@ -74,7 +74,7 @@ def main(args: CompareArguments) -> None:
                 continue
             done.append(train_one(settings(recipe, head, seed, done), head, folder))
             write_whole(runs, "".join(json.dumps(run) + "\n" for run in done))
-    made = folder / "environment.json"  # not there if all runs were copied from elsewhere
+    made = folder / "environment.json"  # missing if all runs were copied from elsewhere
     environment = json.loads(made.read_text(encoding="utf-8")) if made.exists() else None
     rows = summarise(done, [head for head in HEADS + args.heads if any(run["head"] == head for run in done)])
     table = {"command": "python scripts/compare.py " + " ".join(sys.argv[1:]), "environment": environment, "rows": rows}
@@ -89,11 +89,11 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 
 def same_recipe(path: Path, recipe: "TrainArguments") -> None:
-    """Note the recipe, or refuse another one: its runs would stand in one table with those of this one."""
+    """Store the recipe, or refuse one that differs from the stored one: one table holds runs of one recipe."""
     from cosify.files import write_json
     from cosify.settings import resolved
 
-    # Where the data lie may change; what they are called here says little.
+    # `data` is left out: the same data may lie in another place.
     ours = {key: value for key, value in resolved(recipe).items() if key != "data"}
     if not path.exists():
         write_json(path, ours)

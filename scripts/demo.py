@@ -2,9 +2,9 @@
 
     python scripts/demo.py
 
-It trains three small networks on scikit-learn's digits, with the stock softmax head, with the self-estimating
-temperature and with kappa = 1, and prints accuracy, kappa and angles.  Then it opens the exported model in a fresh
-process that has stock timm alone, and compares the labels.
+It trains three small networks on scikit-learn's digits: with the stock softmax head, with the self-estimating
+temperature, and with kappa = 1.  It prints accuracy, kappa and angles.  Then a fresh process opens the exported model
+with timm but without cosify, and the labels are compared.
 """
 
 import subprocess
@@ -26,7 +26,7 @@ RUNS = {
 }
 LS_RUN = "cosine, kappa by LS"
 
-# Runs without cosify: images as files hold them, through the preprocessing that the export names.
+# This program runs without cosify.  Its images are those of the files; the export names their preprocessing.
 STOCK_READER = """
 import sys
 import numpy, timm, torch
@@ -53,7 +53,7 @@ def main() -> None:
 
     from cosify.training import train
 
-    torch.set_num_threads(1)  # images so small gain nothing from a second thread, and lose much if its core is taken
+    torch.set_num_threads(1)  # for so small images a second thread gains nothing, and loses much if its core is busy
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     console = get_console()
     with tempfile.TemporaryDirectory(prefix="cosify-demo-") as folder:
@@ -90,7 +90,7 @@ def table(results: dict[str, "TrainResult"]) -> object:
 
 
 def compare_with_stock_timm(result: "TrainResult", folder: Path) -> tuple[int, int]:
-    """Return how many of how many test labels a process without cosify gets as this one does."""
+    """Return how many test labels a process without cosify gets as this one does, and how many there are."""
     import numpy as np
 
     import cosify.hub

@@ -1,9 +1,9 @@
-"""Test and measure on a GPU machine that has no network and is lent for minutes: everything, in the order of its worth.
+"""Test and measure on a GPU machine without network that is lent for minutes; what matters most comes first.
 
     python scripts/gpu_suite.py --minutes 9 --output runs/gpu_suite
     python scripts/gpu_suite.py --minutes 9 --data FOLDER --output runs/gpu_suite
 
-Some of it:
+Choose stages:
 
     python scripts/gpu_suite.py --minutes 4 --stages environment step --output runs/gpu_suite
 
@@ -11,10 +11,10 @@ See that everything works, on the CPU, in a minute or two:
 
     python scripts/gpu_suite.py --smoke --output runs/gpu_suite_smoke
 
-Each stage is a process with a share of the time; what one leaves goes to the next, and one that is late is ended.
-Results come into OUTPUT while a stage runs, eight files at most: environment.json, gpu_tests.txt, benchmark.json,
-benchmark.md, step.json, loop.json, cifar100_gpu_40.jsonl and, about the stages, suite.json.  The training goes on with
-the runs that cifar100_gpu_40.jsonl holds already; one that is cut is left out.
+Each stage is a process with a share of the time.  Time that it does not use goes to the next stage; a stage that takes
+too long is ended.  Results are written to OUTPUT while a stage runs, eight files at most: environment.json,
+gpu_tests.txt, benchmark.json, benchmark.md, step.json, loop.json, cifar100_gpu_40.jsonl and, about the stages,
+suite.json.  The training skips the runs that are in cifar100_gpu_40.jsonl already; a run that is cut off is left out.
 """
 
 import logging
@@ -38,10 +38,10 @@ from cosify.settings import flag  # noqa: E402
 
 logger = logging.getLogger("cosify")
 ROOT = Path(__file__).resolve().parents[1]
-# Of nine minutes, in seconds.  All but the training need less, and leave it the rest.
+# Seconds of nine minutes.  All stages but the training need less, and leave it the rest.
 SHARES = {"environment": 45, "tests": 130, "benchmark": 90, "step": 120, "loop": 50, "training": 105}
 RECIPE = "scripts/recipes/cifar100_gpu_40.yaml"
-HEADS = ["ls", "softmax", "2kappa", "20", "1", "60", "5", "trainable"]  # of the table, in the order of worth
+HEADS = ["ls", "softmax", "2kappa", "20", "1", "60", "5", "trainable"]  # of the table, the most important first
 SMI = ["nvidia-smi", "--query-gpu=name,driver_version,memory.total,power.limit", "--format=csv,noheader"]
 GRACE = 5.0  # seconds from SIGTERM to SIGKILL
 TAIL = 40  # lines of a failed stage
@@ -50,13 +50,13 @@ SMOKE_MINUTES = 15.0  # far more than it takes, also on a busy machine
 
 @dataclass(frozen=True)
 class SuiteArguments:
-    """What to run, for how long, and where to write."""
+    """Settings: what to run, for how long, and where to write."""
 
     output: str = flag("runs/gpu_suite", "Folder of the results. Default runs/gpu_suite.")
-    minutes: float = flag(9.0, "For everything. Default 9: a command there may take ten.")
-    data: str | None = flag(None, "CIFAR-100, as train.py takes it. Default: no training.")
-    stages: list[str] = flag(list(SHARES), "Some of them. Default: all.")
-    smoke: bool = flag(False, "Every stage on the CPU, with little to do. Default: off.")
+    minutes: float = flag(9.0, "Minutes for all stages. Default 9: on the lent machine a command may take ten.")
+    data: str | None = flag(None, "CIFAR-100, as cosify train takes it. Default: no training.")
+    stages: list[str] = flag(list(SHARES), "Stages to run. Default: all.")
+    smoke: bool = flag(False, "Run every stage on the CPU, with little to do. Default: off.")
 
     def __post_init__(self) -> None:
         unknown = sorted(set(self.stages) - set(SHARES))
@@ -68,13 +68,13 @@ class SuiteArguments:
 
 @dataclass(frozen=True)
 class Stage:
-    """A program.
+    """A stage: a program and its results.
 
     Attributes:
         name: of the stage.
         command: arguments of Python.
-        results: its files in the working folder, and what they are called in OUTPUT.
-        may_be_cut: whether running out of time is no failure.
+        results: its files in the working folder, with their names in OUTPUT.
+        may_be_cut: whether it may run out of time without failing.
     """
 
     name: str
@@ -85,7 +85,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class Ended:
-    """How a stage ended; `said` is its last line outside of tables, and `tail` many lines of one that failed."""
+    """How a stage ended.  `said` is its last line outside of tables; `tail` the last lines of a failed stage."""
 
     stage: str
     status: Literal["passed", "failed", "late", "cut"]
@@ -97,13 +97,13 @@ class Ended:
 
 
 def main(args: SuiteArguments) -> None:
-    """Run the stages, each until its share is over."""
+    """Run the stages, each until it ends or its share of the time is over."""
     from rich.table import Table
 
     from cosify.console import set_up_logging, show
 
     set_up_logging()
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so that a stage ends with this
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so that a running stage is ended too
     output = Path(args.output)
     output.mkdir(parents=True, exist_ok=True)
     ended: list[Ended] = []
@@ -129,7 +129,7 @@ def main(args: SuiteArguments) -> None:
 
 
 def all_stages(args: SuiteArguments, folder: Path, output: Path) -> list[Stage]:
-    """Return the stages in the order of their worth; runs of an earlier training in `output` are gone on with."""
+    """Return the stages, the most important first; runs of an earlier training in `output` are kept."""
     device = "cpu" if args.smoke else "cuda"
     write = "import sys; from scripts.gpu_suite import write_environment; write_environment(*sys.argv[1:])"
     pytest = ["-m", "pytest", "-m", "gpu", "tests/gpu", "-q", "--durations=5", "-p", "no:cacheprovider"]
@@ -168,7 +168,7 @@ def environment(args: SuiteArguments, folder: str) -> dict[str, str]:
 
     Args:
         args: of the suite.
-        folder: of temporary files, which a program that is killed leaves.
+        folder: for temporary files, since a killed program does not remove its own.
     """
     path = os.pathsep.join([str(ROOT / "src"), str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     more = {"OMP_NUM_THREADS": "1", "GPU_TEST_DEVICE": "cpu", "CUDA_VISIBLE_DEVICES": ""} if args.smoke else {}
@@ -177,7 +177,7 @@ def environment(args: SuiteArguments, folder: str) -> dict[str, str]:
 
 
 def run(stage: Stage, folder: Path, output: Path, deadline: float, variables: Mapping[str, str]) -> Ended:
-    """Run a stage until it ends or the deadline comes; bring its results to `output` while it runs."""
+    """Run a stage until it ends or the deadline comes; copy its results to `output` while it runs."""
     begin, log = time.monotonic(), folder / f"{stage.name}.txt"
     brought: dict[str, float] = {}
     command = [sys.executable, *stage.command]
@@ -202,7 +202,7 @@ def run(stage: Stage, folder: Path, output: Path, deadline: float, variables: Ma
 
 
 def bring(stage: Stage, folder: Path, output: Path, brought: dict[str, float]) -> None:
-    """Copy what a stage wrote anew."""
+    """Copy the files that a stage has written since the last call."""
     from cosify.files import write_whole
 
     for source, name in stage.results.items():
@@ -213,7 +213,7 @@ def bring(stage: Stage, folder: Path, output: Path, brought: dict[str, float]) -
 
 
 def end_group(process: subprocess.Popen[bytes]) -> None:
-    """End a process with all that it started, at first in peace, so that temporary folders go."""
+    """End a process and all that it started: first by SIGTERM, so that it removes its temporary folders."""
     for number, seconds in ((signal.SIGTERM, GRACE), (signal.SIGKILL, None)):
         try:
             os.killpg(process.pid, number)
@@ -223,7 +223,7 @@ def end_group(process: subprocess.Popen[bytes]) -> None:
 
 
 def write_environment(device: str, path: str) -> None:
-    """Write what this machine is; called in a process of its own, so that the suite's takes no memory of the GPU."""
+    """Write what this machine is, in a process of its own, so that the suite itself takes no GPU memory."""
     from importlib.util import find_spec
 
     import torch

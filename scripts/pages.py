@@ -2,15 +2,18 @@
 
     python scripts/pages.py
 
-The words are in scripts/page_texts; no number of a table is typed there.
+The texts are templates in scripts/page_texts; all numbers of tables come from the result files.
 """
 
 import json
 import statistics
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # python scripts/pages.py sees this folder alone
 
 from scripts import reproduce
 
@@ -27,7 +30,7 @@ SCANS = {
 
 @dataclass(frozen=True)
 class PagesArguments:
-    """None."""
+    """No settings."""
 
 
 def main(args: PagesArguments) -> None:
@@ -76,14 +79,14 @@ def read(name: str) -> str:
 
 
 def section(name: str, title: str) -> str:
-    """Return the table under a title of a file in markdown."""
+    """Return the table under a title in a markdown file."""
     _, found, rest = read(name).partition(f"## {title}\n")
     assert found, f"{name} has no section {title!r}"
     return rest.split("\n## ")[0].strip()
 
 
 def backbones(architecture: str) -> str:
-    """Return what was measured of the published backbones of an architecture, in the order of their family."""
+    """Return the table of the published backbones of an architecture, in the order of their family."""
     from cosify.cards import CardInfo
     from cosify.cards.card import family_table
 
@@ -106,7 +109,7 @@ def draw_accuracy(file: Path) -> None:
 
 
 def scans() -> str:
-    """Return what scan.py recommends for some models."""
+    """Return what cosify scan recommends for some models."""
     rows = []
     for name, title in SCANS.items():
         found = json.loads(read(f"{name}/scan.json"))
@@ -137,7 +140,7 @@ def weight_decay(name: str) -> str:
 
 
 def spread(values: list[float]) -> str:
-    """Return mean ± standard deviation, where there are several."""
+    """Return the mean, with ± standard deviation if there are several values."""
     return f"{statistics.mean(values):.1f}" + (f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else "")
 
 
@@ -151,7 +154,7 @@ def sweep() -> dict[str, int]:
 
 
 def steps(name: str) -> str:
-    """Return images a second of whole training steps, and the speed of LS beside the others."""
+    """Return images per second of whole training steps, and the speed of LS relative to the other heads."""
     rows = []
     for case in json.loads(read(name))["cases"]:
         speed = case["images_per_second"]

@@ -1,11 +1,11 @@
-"""Put the paper's numbers and ours side by side, with scale, seeds and errors; what was not run is marked so.
+"""Put the paper's numbers and ours side by side, with scale, seeds and errors; what was not run is marked.
 
     python scripts/reproduce.py all
     python scripts/reproduce.py table3
     python scripts/reproduce.py fig1 --output runs/reproduce
 
-Numbers are read from scripts/results; where a file is missing, the commands that make it are shown.  --run runs them,
-with the data named by --cifar100, --cifar10 and --omniglot (folders or hub ids): hours on a CPU.
+Numbers are read from scripts/results.  If a file is missing, the commands that make it are shown; --run runs them, on
+the data that --cifar100, --cifar10 and --omniglot name (folders or hub ids).  On a CPU that takes hours.
 """
 
 import json
@@ -42,11 +42,11 @@ RUN = "runs/reproduce/{head}"
 class ReproduceArguments:
     """Settings."""
 
-    target: str = flag("all", "table1 to table7, fig1 to fig4, or all; the first word. Default: all.")
+    target: str = flag("all", "table1 to table7, fig1 to fig4, or all. Default: all.")
     run: bool = flag(False, "Run what is missing. Default: show the commands.")
-    cifar100: str = flag("uoft-cs/cifar100", "Folder or hub id. Default: the hub's.")
-    cifar10: str = flag("uoft-cs/cifar10:test", "DATA:SPLIT. Default: the hub's.")
-    omniglot: str = flag("", "DATA:SPLIT of handwritten characters. Default: left out.")
+    cifar100: str = flag("uoft-cs/cifar100", "CIFAR-100: folder or hub id. Default: the hub's.")
+    cifar10: str = flag("uoft-cs/cifar10:test", "CIFAR-10, as DATA:SPLIT. Default: the hub's.")
+    omniglot: str = flag("", "Omniglot, handwritten characters, as DATA:SPLIT. Default: left out.")
     output: str = flag("runs/reproduce", "Folder of the tables and pictures.")
 
 
@@ -55,7 +55,7 @@ class Ours:
     """A column of our numbers.
 
     Attributes:
-        title: set and quantity.
+        title: data and quantity.
         scale: network and training.
         cells: by row of the paper's table.
     """
@@ -66,7 +66,7 @@ class Ours:
 
 
 def main(args: ReproduceArguments) -> None:
-    """Read, or run, and write the tables."""
+    """Run what is missing, if asked for, and write the tables."""
     import yaml
 
     from cosify.console import set_up_logging, show_markdown
@@ -208,7 +208,7 @@ OURS: Mapping[str, Callable[[], list[Ours]]] = {
 
 
 def read(name: str, file: str) -> dict[str, Any]:
-    """Return a result file, empty where it was not made."""
+    """Return the content of a result file; empty if there is none."""
     path = RESULTS / name / file
     found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     return found

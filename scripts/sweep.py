@@ -1,9 +1,10 @@
-"""Convert every classifier of timm and transformers to a cosine head, without storage, and write what happened.
+"""Convert every classifier of timm and transformers to a cosine head, on the meta device, and write what happened.
 
-Smoke test (seconds):
     python scripts/sweep.py --models test_vit test_resnet ViTForImageClassification --output runs/sweep
-All of timm and transformers (tens of minutes on one core, no weights and no downloads):
     python scripts/sweep.py --output scripts/results
+
+The first command takes seconds.  The second sweeps all of timm and transformers: tens of minutes on one core, without
+weights or downloads.
 """
 
 import fnmatch
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SweepArguments:
-    """What to sweep."""
+    """Settings: what to sweep."""
 
     models: list[str] = flag(["*"], "Patterns of timm's architectures and transformers' classes. Default: all.")
     output: str = flag("runs/sweep", "Folder for sweep.jsonl and sweep.md.")
@@ -131,13 +132,13 @@ def sweep_transformers(patterns: list[str]) -> Iterator[Row]:
                 yield Row("transformers", model_class.__name__, 10, "ok", heads)
             except Exception as error:  # a sweep reports whatever a model raises
                 message = f"{type(error).__name__}: {error}"
-                outcome = "converted, not run" if heads else "failed"  # it wants more than an image
+                outcome = "converted, not run" if heads else "failed"  # some models need more inputs than an image
                 yield Row("transformers", model_class.__name__, 10, outcome, heads, message)
 
 
 @contextmanager
 def _every_head_called(heads: "dict[str, CosineHead]") -> Iterator[None]:
-    """Fail unless each head is called exactly once inside."""
+    """Fail unless each head is called exactly once within this context."""
     calls = Counter[str]()
     hooks = [head.register_forward_hook(lambda *_, name=name: calls.update([name])) for name, head in heads.items()]
     yield
@@ -153,7 +154,7 @@ def _expect_logits(logits: object, num_classes: int) -> None:
 
 
 def table(rows: list[Row]) -> str:
-    """Return the counts as a markdown table, and below it everything that did not go well."""
+    """Return the counts as markdown tables, and below them each architecture that was not converted and run."""
     groups = Counter(
         (row.library, "with a classifier" if row.default_classes else "headless, num_classes=10", row.outcome)
         for row in rows

@@ -9,9 +9,6 @@ import pytest
 
 import cosify
 
-# To be renamed.
-TWINS = {"functional.chunked_loss"}
-
 
 def modules() -> list[ModuleType]:
     found = pkgutil.walk_packages(cosify.__path__, "cosify.")
@@ -26,7 +23,7 @@ def test_no_module_is_called_as_a_function() -> None:
         for owner in (module, sys.modules[package]):
             if not isinstance(getattr(owner, name, module), ModuleType):
                 found.add(module.__name__.removeprefix("cosify."))
-    assert found <= TWINS
+    assert found == set()
 
 
 def test_modules_do_not_import_each_other() -> None:

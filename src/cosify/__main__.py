@@ -11,7 +11,7 @@ COMMANDS = ("train", "finetune", "adapt", "probe", "scan", "evaluate", "publish"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command that comes first, with the rest of the arguments.
+    """Run the command that the first argument names, with the rest of the arguments.
 
     Raises:
         SystemExit: if it is unknown, or ends with an error.
@@ -48,8 +48,8 @@ def overview() -> str:
             "",
             *lines,
             "",
-            "cosify COMMAND --help shows its flags; DATA is a folder, parquet files or a hub",
-            "id, MODEL a run, a folder, a published backbone, a timm name or a hub id.",
+            "cosify COMMAND --help shows its flags.  DATA is a folder, parquet files or a hub",
+            "id; MODEL is a run, a folder, a published backbone, a timm name or a hub id.",
             "",
         ]
     )

@@ -1,7 +1,8 @@
 """Run any script with the cosify plugins on: `python -m cosify.run train.py --model resnet50 --model-kwargs head=cos`.
 
-timm and transformers look for no plugins, so a script that does not import cosify needs this one line in front.  With
-a cosine head, timm's train.py prints kappa with each epoch and writes it to its summary.csv, and to W&B if asked to.
+timm and transformers do not look for plugins: a script that does not import cosify has to be started this way.  With a
+cosine head, timm's train.py then prints kappa after each epoch, and writes it to summary.csv and, with --log-wandb, to
+W&B.
 """
 
 import runpy
@@ -17,8 +18,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the script named first, as `__main__`, with the rest of the arguments.
 
     Raises:
-        SystemExit: if no script is named, it does not exist, or it gives cosify what does not work, such as a
-            cosine head to train with a sigmoid loss.
+        SystemExit: if no script is named, it does not exist, or it asks for what cosify refuses, such as a cosine
+            head with a sigmoid loss.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if not arguments:

@@ -328,7 +328,7 @@ def test_a_run_that_started_from_weights_names_them(base: Path, root: Path, tmp_
     run = json.loads((tmp_path / "cards" / LS / "run.json").read_text())
     assert (run["arguments"]["model"], run["start"]) == ("ORG/base", "ORG/base")
     facts.write_text(yaml.safe_dump(FACTS))
-    with pytest.raises(ValueError, match="base_model is missing among the facts, and the run started"):
+    with pytest.raises(ValueError, match=r"base_model is missing in facts\.yaml, but the run started"):
         collect(tmp_path / "run", facts, tmp_path / "cards" / LS)
 
 

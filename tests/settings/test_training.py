@@ -174,9 +174,7 @@ def test_model_choice_depends_on_the_data() -> None:
 
 def test_model_kwargs() -> None:
     assert parse_model_kwargs(["a=1", "b=(1, 2)", "c=gelu", "d=x=y"]) == {"a": 1, "b": (1, 2), "c": "gelu", "d": "x=y"}
-    with pytest.raises(
-        ValueError, match=r"model argument 'width' does not read key=value, expected for example width=0.25"
-    ):
+    with pytest.raises(ValueError, match=r"model argument 'width' is not key=value, expected for example width=0.25"):
         parse_model_kwargs(["width"])
 
 

@@ -50,7 +50,7 @@ def test_a_run_of_an_earlier_version_goes_on_with_a_warning(tmp_path: Path, capl
     (run / "config.json").write_text(json.dumps(config))
     with caplog.at_level(logging.WARNING, logger="cosify"):
         session = resume(run)
-    assert "was started by an earlier version, which noted nothing of its data" in caplog.text
+    assert "was started by an earlier version, which recorded nothing of its data" in caplog.text
     caplog.clear()
     session.write_config({})  # as the loop does
     with caplog.at_level(logging.WARNING, logger="cosify"):

@@ -28,12 +28,12 @@ def prepared(folder: Path, **settings: Any) -> Prepared:
     return Prepared(session, build_model(choice, args, 10, 1))
 
 
-def test_steps_heads_and_average(tmp_path: Path) -> None:
+def test_steps_heads_and_ema(tmp_path: Path) -> None:
     parts = prepared(tmp_path, epochs=3, accumulate=2, ema_decay=0.9, kappa="trainable")
     assert (parts.steps_per_epoch, parts.total_steps) == (2, 6)
     (head,) = parts.heads
     assert parts.start_kappa == head.start_kappa
-    assert parts.evaluated is parts.average.module is not parts.model
+    assert parts.evaluated is parts.ema.module is not parts.model
     assert parts.whole is None
 
 

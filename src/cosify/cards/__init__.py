@@ -1,4 +1,4 @@
-"""Cards of published models: facts that people know, records of runs, and the text that is made of both."""
+"""Cards of published models, made from facts that people know and from records of runs."""
 
 import cosify.lab  # noqa: F401  # one clear error where the extra is missing
 from cosify.cards.card import family_table, render

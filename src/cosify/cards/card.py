@@ -1,4 +1,4 @@
-"""The card of a published model: every number from a file beside it, every missing fact an error."""
+"""The card of a published model.  Every number comes from a file beside it; a missing fact is an error."""
 
 from collections.abc import Sequence
 from importlib.resources import files
@@ -20,7 +20,7 @@ def family_table(siblings: Sequence[CardInfo], this: str = "") -> Table:
 
     Args:
         siblings: in the order to show.
-        this: name of the one to point at.
+        this: name of the model to mark as this one.
     """
     tasks = list(dict.fromkeys(task for each in siblings for task in each.probes))
     tuned = list(dict.fromkeys(task for each in siblings for task in each.tuned))
@@ -55,7 +55,7 @@ def with_error(value: float, error: float) -> str:
 
 
 def against_baseline(info: CardInfo, siblings: Sequence[CardInfo]) -> list[str]:
-    """Return sentences that compare transfer with that of the softmax baseline, where the family has one."""
+    """Return sentences that compare transfer with that of the softmax baseline, if the family has one."""
     sentences, gains = [], []
     for other in siblings:
         if other.facts.use != "baseline" or other.name == info.name:
@@ -77,7 +77,7 @@ def against_baseline(info: CardInfo, siblings: Sequence[CardInfo]) -> list[str]:
 
 
 def kappa_shares(summary: KappaSummary) -> Table:
-    """Return which candidates of Eq. (14) the samples have, those that none has left out."""
+    """Return the share of samples at each candidate of Eq. (14); candidates without samples are left out."""
     total = sum(summary.histogram)
     found = [(kappa, count) for kappa, count in zip(kappa_grid().tolist(), summary.histogram, strict=True) if count > 0]
     shares = ("% of the images", *(f"{100 * count / total:.2f}" for _, count in found))
@@ -89,10 +89,10 @@ def render(info: CardInfo, siblings: Sequence[CardInfo]) -> str:
 
     Args:
         info: of the model.
-        siblings: of its family, itself too, in the order to show.
+        siblings: models of its family, itself included, in the order to show.
 
     Raises:
-        ValueError: if the front matter does not hold what the hub asks for.
+        ValueError: if the front matter lacks what the hub asks for.
     """
     import jinja2
     from huggingface_hub import ModelCard

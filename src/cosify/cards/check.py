@@ -1,4 +1,4 @@
-"""Look at a card before it is published: it says what the files beside it say, or it does not go up."""
+"""Check of a card before it is published: it must say what the files beside it say."""
 
 from pathlib import Path
 
@@ -12,11 +12,11 @@ def check_card(folder: Path, repo_id: str) -> None:
     """Compare the card in a folder with the files beside it; pass this to `cosify.push`.
 
     Args:
-        folder: that is to be published; one without facts.yaml passes.
-        repo_id: `OWNER/NAME` that it is to be published as.
+        folder: to be published; one without facts.yaml passes.
+        repo_id: `OWNER/NAME` to publish it as.
 
     Raises:
-        ValueError: if the card is written for another repository, or is not what the files say.
+        ValueError: if the card is written for another repository, or does not agree with the files.
     """
     if not (folder / FACTS).is_file():
         return

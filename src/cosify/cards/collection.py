@@ -1,4 +1,4 @@
-"""From a run and its evaluation to a folder that can be published: weights, card, and the files behind every number."""
+"""Make a folder to publish from a run and its evaluation: weights, card, and the files behind every number."""
 
 import json
 import re
@@ -49,14 +49,14 @@ from cosify.training.run_folder import read_metrics
 
 
 def collect(run: Path, facts: Path, folder: Path, *, half: bool = False) -> None:
-    """Fill a folder with what a card needs of a run; an earlier one of the name is replaced when all is there.
+    """Fill a folder with what a card needs of a run.  An earlier folder of that name is replaced at the end.
 
     Args:
-        run: of the training, with an export.
+        run: folder of a training run with an export.
         facts: YAML file, see `Facts`.
         folder: to be filled, named `architecture.tag` as the model is to be called.
-        half: store matrices and filters in float16, half the size.  Labels of the run's test split are compared, and
-            the card says how many changed: evaluate the folder, not the run.
+        half: store matrices and filters in float16, which halves the file.  Labels of the run's test split are
+            compared, and the card says how many changed.  Then evaluate the folder, not the run.
 
     Raises:
         ValueError: if a file or a fact is missing, or the name does not fit.
@@ -102,19 +102,19 @@ def collect(run: Path, facts: Path, folder: Path, *, half: bool = False) -> None
 
 
 def check_replaceable(folder: Path) -> None:
-    """Raise a ValueError if a folder, or file, is there that is none of ours, or holds more than we write."""
+    """Raise a ValueError if the path is taken by a file, a folder not of ours, or one with foreign files."""
     if not folder.exists() and not folder.is_symlink():
         return
     found = foreign_files(folder, PUBLISHED) if folder.is_dir() and not folder.is_symlink() else [folder.name]
     if found or (any(folder.iterdir()) and not (folder / FACTS).is_file()):
         raise InputError(
             f"{folder} holds {found[:5] or sorted(path.name for path in folder.iterdir())[:5]}, expected a new or empty"
-            " folder, or what cosify card has collected alone; move it away, or choose another --name"
+            " folder, or nothing but what cosify card has collected; move it away, or choose another --name"
         )
 
 
 def check_name(name: str, architecture: str) -> None:
-    """Raise a ValueError unless a name is `architecture.tag`, and not that of a model of timm's."""
+    """Raise a ValueError unless a name is `architecture.tag` and timm has no model of that name."""
     if re.fullmatch(rf"{re.escape(architecture)}\.[A-Za-z0-9_-]+", name) is None:
         raise InputError(f"the name is {name!r}, expected {architecture}.TAG with a tag of letters, digits and _")
     if name in compat.require(compat.CFGS) and name not in backbones():
@@ -133,7 +133,7 @@ def add_evaluation(evaluation: Path, title: str, folder: Path) -> None:
 
     Args:
         evaluation: its output folder, with the feature caches.
-        title: of the model there.
+        title: of the model in that evaluation.
         folder: of the weights that were evaluated.
 
     Raises:
@@ -165,7 +165,7 @@ def add_evaluation(evaluation: Path, title: str, folder: Path) -> None:
 
 
 def add_finetuned(run: Path, folder: Path) -> None:
-    """Add what fine-tuning of the weights in a folder gave; a later run on the same task replaces an earlier one.
+    """Add the result of fine-tuning the weights in a folder; it replaces an earlier result on the same task.
 
     Args:
         run: of `cosify finetune`.
@@ -198,7 +198,7 @@ def add_finetuned(run: Path, folder: Path) -> None:
 
 
 def rendered(folder: Path) -> dict[Path, str]:
-    """Return what the files of a folder hold that are made from others: the card, and results for leaderboards.
+    """Return the files of a folder that are made from its other files, and their text: card and leaderboard results.
 
     Raises:
         ValueError: if the folder or one of its siblings, beside it, lacks a file or a fact.
@@ -209,7 +209,7 @@ def rendered(folder: Path) -> dict[Path, str]:
 
 
 def render_all(root: Path) -> list[Path]:
-    """Write what `rendered` returns for every folder with facts; return the files.
+    """Write the files of `rendered` for each folder with facts; return their paths.
 
     Raises:
         ValueError: if there is none, or one cannot be rendered; then nothing is written.
@@ -225,5 +225,5 @@ def render_all(root: Path) -> list[Path]:
 
 
 def _half(value: Tensor) -> Tensor:
-    """Return a matrix or a filter in float16; vectors, such as running variances, need their range."""
+    """Return a matrix or filter in float16.  Vectors, such as running variances, stay: they need the range."""
     return value.to(torch.float16) if value.is_floating_point() and value.ndim >= 2 else value

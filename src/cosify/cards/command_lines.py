@@ -1,4 +1,4 @@
-"""The commands behind the numbers of a card, as others would type them: without paths of the machine that ran them."""
+"""The commands behind the numbers of a card, as others would type them: with names in place of local paths."""
 
 import shlex
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ COMMANDS = {
 
 
 def run_for_others(run: Mapping[str, Any], data: str | None = None, model: str | None = None) -> dict[str, Any]:
-    """Return a run's config.json with names instead of paths, and what defaults became where they depend on a name.
+    """Return a run's config.json with names instead of paths, and with defaults resolved that depend on a name.
 
     Args:
         run: its config.json.

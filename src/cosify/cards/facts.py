@@ -1,4 +1,4 @@
-"""What no run knows of a model that is to be published: licences, names, purpose, limits."""
+"""Facts of a published model that no run knows: licences, names, purpose, limits."""
 
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
@@ -37,10 +37,10 @@ def write_form(file: Path) -> None:
     """Write a facts.yaml to fill in.
 
     Args:
-        file: that is not there yet.
+        file: a new file.
 
     Raises:
-        ValueError: if it is.
+        ValueError: if it exists.
     """
     if file.exists():
         raise InputError(f"{file} exists, expected a new file: facts that were written are not replaced; name another")
@@ -50,7 +50,7 @@ def write_form(file: Path) -> None:
 
 @dataclass(frozen=True)
 class Facts:
-    """What no run knows.
+    """Facts that no run knows.
 
     Attributes:
         repo_id: `OWNER/NAME` on the hub.
@@ -58,7 +58,7 @@ class Facts:
         dataset_id: on the hub.
         dataset_name: for people.
         dataset_license: what is known of it, a sentence.
-        use: which of `USES`.
+        use: one of `USES`.
         limits: sentences on limits and risks.
         siblings: names of the folders of the same family, this one too; empty for a model alone.
         dataset_split: that accuracy was measured on.
@@ -83,7 +83,7 @@ class Facts:
         """Read facts.yaml.
 
         Raises:
-            ValueError: if a fact is missing, unknown, empty or of another kind.
+            ValueError: if a fact is missing, unknown, empty or of the wrong type.
         """
         import yaml
 
@@ -104,7 +104,7 @@ class Facts:
         for name, value in found.items():
             lines = value if name in ("siblings", "limits") else [value]
             if not isinstance(lines, list) or not all(isinstance(line, str) for line in lines if line is not None):
-                raise InputError(f"{name} in {path} is {value!r}, expected text, or a list of texts; write it so")
+                raise InputError(f"{name} in {path} is {value!r}, expected text, or a list of texts; change it")
         if found["use"] not in USES:
             raise InputError(f"use in {path} is {found['use']!r}, expected one of {sorted(USES)}")
         try:
@@ -114,13 +114,13 @@ class Facts:
         return cls(**{**found, "siblings": tuple(found.get("siblings", ())), "limits": tuple(found["limits"])})
 
     def check_start(self, run: Mapping[str, Any]) -> None:
-        """Raise a ValueError if a run started from weights that no fact names.
+        """Raise a ValueError if a run started from weights that the facts do not name.
 
         Args:
             run: its config.json.
         """
         if self.base_model is None and (run["script"] != "TrainArguments" or run["arguments"]["pretrained"]):
             raise InputError(
-                "base_model is missing among the facts, and the run started from other weights; name them and their"
-                " licence in facts.yaml"
+                "base_model is missing in facts.yaml, but the run started from other weights, expected their name; add"
+                " base_model and base_license"
             )

@@ -18,21 +18,21 @@ from cosify.training.run_folder import read_metrics
 
 @dataclass(frozen=True)
 class CardInfo:
-    """All that a card says.
+    """All that a card says of a model.
 
     Attributes:
         name: of the folder, timm's `architecture.tag`.
         facts: what no run knows.
-        config: of the model, config.json.
-        run: of its training: script, arguments and what they became.
+        config: the model's config.json.
+        run: its training: script, arguments and what they became.
         environment: versions, commit, device of the training.
         seconds: of the training.
         kappa: of the last epoch's training samples; None for a softmax head.
-        evaluation: its command.
+        evaluation: command of the evaluation.
         assessment: what was measured.
-        finetuned: on other tasks; may be empty.
-        measured: the files that it was measured of.
-        opens_by_name: whether it lies where the package finds it.
+        finetuned: results on other tasks; may be empty.
+        measured: the files that were evaluated.
+        opens_by_name: whether the folder lies where the package finds it.
     """
 
     name: str
@@ -53,7 +53,7 @@ class CardInfo:
         """Read a folder of `hub_cards`; the weights themselves need not be there.
 
         Raises:
-            ValueError: if a file or a fact is missing, or a file is another than the one that was measured.
+            ValueError: if a file or a fact is missing, or a file has changed since it was evaluated.
         """
         needed = (CONFIG, RUN, METRICS, ENVIRONMENT, TRACE, EVALUATION, RELIABILITY, FACTS)
         missing = [name for name in needed if not (folder / name).is_file()]

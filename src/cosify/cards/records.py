@@ -1,4 +1,4 @@
-"""What is read from the files in a published folder."""
+"""Records in the JSON files of a published folder."""
 
 import json
 from collections.abc import Mapping
@@ -12,12 +12,12 @@ from cosify.files import sha256_of
 from cosify.hub.contents import ENVIRONMENT, METRICS, RUN
 from cosify.models.binding import CONFIG, WEIGHTS
 
-MEASURED = (CONFIG, WEIGHTS, RUN, METRICS, ENVIRONMENT)  # what an evaluation is of
+MEASURED = (CONFIG, WEIGHTS, RUN, METRICS, ENVIRONMENT)  # the files that an evaluation is about
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What was measured: a folder with these files.
+    """The files that were evaluated.
 
     Attributes:
         sha256: of each file in `MEASURED`.
@@ -31,7 +31,7 @@ class Measured:
 
     @classmethod
     def of_folder(cls, folder: Path) -> "Measured":
-        """Look at a folder."""
+        """Return the record of the files in a folder."""
         from safetensors.torch import load_file
 
         tensors = load_file(folder / WEIGHTS).values()
@@ -40,7 +40,7 @@ class Measured:
         return cls(sha256, (folder / WEIGHTS).stat().st_size, " and ".join(sorted(kinds)))
 
     def changed(self, folder: Path) -> list[str]:
-        """Return the files in a folder that are others than these; one that is not there is none."""
+        """Return the files in a folder that have changed; a missing file is not counted."""
         return [
             name for name in MEASURED if (folder / name).is_file() and sha256_of(folder / name) != self.sha256[name]
         ]
@@ -59,7 +59,7 @@ class Finetuned:
         num_train: images.
         num_test: images.
         seed: of the run.
-        weights_sha256: of what it started from.
+        weights_sha256: of the weights that it started from.
     """
 
     task: str
@@ -74,15 +74,15 @@ class Finetuned:
 
     @property
     def standard_error(self) -> float:
-        """Of the accuracy."""
+        """Standard error of the accuracy."""
         return standard_error(self.accuracy, self.num_test)
 
 
 def read_json(path: Path) -> Any:
-    """Return a file that a script wrote.
+    """Return the content of a JSON file that a script wrote.
 
     Raises:
-        ValueError: if it is not there, or is no JSON.
+        ValueError: if it is missing or is no JSON.
     """
     if not path.is_file():
         raise InputError(f"{path} is missing, expected the output of a script; run it first")

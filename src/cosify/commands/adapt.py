@@ -5,9 +5,10 @@
     cosify adapt RUN FOLDER --kappa 10 --blocks 1     the last stage alone
     cosify adapt --resume RUN                         after Ctrl-C, a power cut
 
-The paper calls this to cosify (Section 4.4), and finds the last stage alone enough for a small kappa.  MODEL is any
-timm model with weights, the run of a softmax head, a folder, or hf-hub:ORG/NAME.  Nothing but the head, and, without a
-hub, the ImageNet weights that the extra cosify[demo] brings:
+The paper calls this "cosify" (Section 4.4), and finds that for a small kappa the last stage alone is enough.  MODEL is
+a timm model with weights, the run of a softmax head, a folder, or hf-hub:ORG/NAME.
+
+Train the head alone; start from the ImageNet weights of the extra cosify[demo], which need no hub:
 
     cosify adapt RUN FOLDER --kappa 10 --blocks head
     cosify adapt efficientnet-lite0 FOLDER --image-size 64
@@ -21,8 +22,8 @@ See that everything works, in seconds:
 
     cosify adapt --smoke
 
-Where the classes are those of the model, its own accuracy is measured first, and the run stops with a message when it
-falls more than --max-drop below.  kappa* of the start weights is printed before the first step.
+If the model has as many classes as the data, its accuracy is measured first; the run stops with a message once it
+falls more than --max-drop below that.  kappa* of the start weights is printed before the first step.
 """
 
 from cosify.console import Command

@@ -1,11 +1,11 @@
-"""List the published backbones, with what was measured of each.
+"""List the published backbones with what was measured of each.
 
     cosify backbones
     cosify backbones --json
 
-timm.create_model(NAME, pretrained=True) opens one, and the other commands take its NAME as MODEL.  Accuracy is on the
-test split of the data that it was trained on, the probe a linear classifier on frozen features of another task.  The
-weights of those marked "here" came with the package; the others are downloaded on first use.
+timm.create_model(NAME, pretrained=True) opens one, and the other commands take its NAME as MODEL.  Accuracy is that on
+the test split of its training data; probe is the accuracy of a linear classifier on its frozen features, on another
+task.  The weights of those marked "here" came with the package; the others are downloaded on first use.
 """
 
 import json
@@ -20,7 +20,7 @@ from cosify.settings import flag
 class BackbonesArguments:
     """Settings."""
 
-    json: bool = flag(False, "One list of objects, for programs. Default: a table.")
+    json: bool = flag(False, "Print a JSON list, for programs. Default: a table.")
 
 
 def main(args: BackbonesArguments) -> None:

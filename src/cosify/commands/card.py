@@ -1,18 +1,19 @@
-"""Write model cards from the files of runs, or a form for facts.
+"""Write model cards from the files of runs.
 
     cosify card                       write all cards anew
-    cosify card --init FACTS          a file to fill in with what no run knows
+    cosify card --init FACTS          write a form for the facts that no run knows
     cosify card --name N --run RUN --facts FACTS
     cosify card --name N --evaluation FOLDER --title LS
     cosify card --name N --finetuned RUN2
 
-FACTS are licences, limits, what it is for.  With --run one folder is filled: weights and config of the run's export,
-its settings, metrics and environment, and these facts.  Evaluated and fine-tuned is what is shipped:
+FACTS is a YAML file: licences, limits, what the model is for.  With --run, the folder hub_cards/N is filled: weights
+and config of the run's export, its settings, metrics and environment, and these facts.  Then evaluate and fine-tune
+what is in that folder, since that is what others get:
 
     cosify evaluate LS=hub_cards/N DATA --output FOLDER
     cosify finetune hub_cards/N TASK --output RUN2
 
-and the last two add that.  No number of a card is typed.
+--evaluation and --finetuned add the results.  No number of a card is typed by hand.
 """
 
 import logging
@@ -30,15 +31,15 @@ logger = logging.getLogger("cosify")
 class CardArguments:
     """Settings."""
 
-    init: str | None = flag(None, "Facts to begin: a YAML file of all keys, with comments.")
-    name: str | None = flag(None, "Of one folder. Default: write all cards.")
-    run: str | None = flag(None, "Run with an export, to collect.")
-    facts: str | None = flag(None, "YAML file of what no run knows; with --run.")
+    init: str | None = flag(None, "Write a form for FACTS, a YAML file with comments. It has all keys.")
+    name: str | None = flag(None, "Name of the model's folder. Default: write all cards.")
+    run: str | None = flag(None, "Run to collect; it has an export.")
+    facts: str | None = flag(None, "YAML file of what no run knows, for --run.")
     half: bool = flag(False, "Store matrices and filters in float16. Default: float32.")
-    evaluation: str | None = flag(None, "Result of cosify evaluate, to add.")
-    title: str | None = flag(None, "Of the model in that evaluation.")
-    finetuned: str | None = flag(None, "Run of cosify finetune from it, to add.")
-    root: str = flag("hub_cards", "Folder of the models. Default hub_cards.")
+    evaluation: str | None = flag(None, "Result of cosify evaluate to add.")
+    title: str | None = flag(None, "Title of the model in that evaluation.")
+    finetuned: str | None = flag(None, "Run of cosify finetune from this folder, to add.")
+    root: str = flag("hub_cards", "Folder of all models. Default hub_cards.")
 
 
 def main(args: CardArguments) -> None:

@@ -1,12 +1,12 @@
-"""Measure accuracy, rejection, calibration, transfer; with a report.
+"""Report accuracy, rejection, calibration and transfer of models.
 
     cosify evaluate RUN FOLDER
     cosify evaluate softmax=RUN1 LS=RUN2 FOLDER     titles; the last word is DATA
     cosify evaluate RUN FOLDER --ood OTHER --transfer TASK
     cosify evaluate RUN FOLDER --calibrate --rejector z_max
 
-MODEL is a run folder, a folder of cosify.save, timm or transformers, a published backbone, or hf-hub:ORG/NAME; several
-are compared, and TITLE=MODEL gives one a title.  Sets are DATA or DATA:SPLIT:
+MODEL is a run folder, a folder of cosify.save, timm or transformers, a published backbone, or hf-hub:ORG/NAME.  Several
+models are compared; TITLE=MODEL names one in tables and figures.  A set is DATA or DATA:SPLIT:
 
     cosify evaluate softmax=RUN1 LS=RUN2 CIFAR100 --ood CIFAR10 OMNIGLOT --transfer CIFAR10:test
     cosify evaluate hf-hub:ORG/NAME imagenet-1k --ood food101
@@ -19,10 +19,10 @@ See that everything works, in seconds:
 
     cosify evaluate --smoke
 
-Each model passes once over each set; its features stay in features/ of the result, and are used again while model, data
-and transform are the same.  The folder then holds evaluation.json, evaluation.md, report.html and figures/.
---rejector z_max saves a rejector beside the weights: cosify.Rejector.load(FOLDER)("a.jpg") says label, score, accept.
---calibrate writes there the kappa that makes the probabilities right, for every reader; labels stay.
+Each model runs once over each set.  Its features are kept in features/ of the result's folder, and used again while
+model, data and transform are the same.  The folder then holds evaluation.json, evaluation.md, report.html and figures/.
+--rejector z_max saves a rejector beside the weights: cosify.Rejector.load(FOLDER)("a.jpg") gives label, score, accept.
+--calibrate saves the kappa that makes the probabilities right, for all programs that open the model; labels stay.
 """
 
 import logging
@@ -48,28 +48,28 @@ logger = logging.getLogger("cosify")
 class EvaluateArguments:
     """Settings of one evaluation."""
 
-    models: list[str] = flag([], "Each MODEL or TITLE=MODEL. Needed, except with --smoke.")
-    data: str = flag("digits", "What they were trained on; the last word. Default: digits.")
+    models: list[str] = flag([], "Models, each as MODEL or TITLE=MODEL. Needed, except with --smoke.")
+    data: str = flag("digits", "Data that they were trained on; the last word. Default: digits.")
     ood: list[str] = flag([], "Outlier sets, DATA or DATA:SPLIT. Default: none.")
-    transfer: list[str] = flag([], "Other tasks, DATA or DATA:SPLIT. A fifth tests. Default: none.")
+    transfer: list[str] = flag([], "Other tasks, DATA or DATA:SPLIT. A fifth of each tests the probe. Default: none.")
     image_column: str | None = flag(None, "Column of images. Default: the only one.")
     label_column: str | None = flag(None, "Column of labels of --data. Default: the only one.")
-    limit_train: int | None = flag(None, "Fit scores on this many images. Default: all.")
-    limit: int | None = flag(None, "Images of every set but that of training. Default: all.")
-    num_lambdas: int = flag(45, "Penalties of a probe, from 1e5 down to at most 1e-6. Default 45.")
+    limit_train: int | None = flag(None, "Training images that scores are fitted on. Default: all.")
+    limit: int | None = flag(None, "Images of each set, except the training split. Default: all.")
+    num_lambdas: int = flag(45, "Penalties to try for each probe, from 1e5 down to 1e-6. Default 45.")
     id_subset: Literal["correct", "all"] = flag(
-        "correct", "Samples to tell from outliers: right ones, as the paper, or all."
+        "correct", "Test images to tell from outliers: those predicted right, as in the paper, or all."
     )
-    exclude_classes: list[int] = flag([], "Class indices that outlier sets hold too, left out. Default: none.")
-    classes: list[int] = flag([], "At most 10 that t-SNE shows. Default: first.")
-    rejector: str | None = flag(None, "Score of a rejector to save with each, such as z_max. Default: none.")
+    exclude_classes: list[int] = flag([], "Indices of classes to leave out: outlier sets hold them too. Default: none.")
+    classes: list[int] = flag([], "Classes in the t-SNE figure: at most 10 indices. Default: the first.")
+    rejector: str | None = flag(None, "Save a rejector with this score, such as z_max. Default: none.")
     calibrate: bool = flag(
-        False, "Write the kappa that makes probabilities right. Fitted on half of the test images. Default: off."
+        False, "Save the kappa that makes probabilities right. It is fitted on half of the test images. Default: off."
     )
-    batch_size: int = flag(256, "Images of a batch on each process. Default 256.")
-    num_workers: int | None = flag(None, "Processes that decode. Default: by cores.")
-    resamples: int = flag(1000, "Of the bootstrap. Default 1000.")
-    seed: int = flag(0, "Of bootstrap, probes and t-SNE. Default 0.")
+    batch_size: int = flag(256, "Images in a batch on each process. Default 256.")
+    num_workers: int | None = flag(None, "Processes that decode images. Default: by cores.")
+    resamples: int = flag(1000, "Resamples of the bootstrap. Default 1000.")
+    seed: int = flag(0, "Seed of bootstrap, probes and t-SNE. Default 0.")
     output: str | None = flag(None, "Folder of the result. Default: a new runs/DATE-DATA-evaluation.")
     overwrite: bool = flag(False, "Replace an earlier result there. Default: refuse.")
     smoke: bool = flag(False, "A small random model on synthetic images. Default: off.")
@@ -110,7 +110,7 @@ def main(args: EvaluateArguments) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
-    output = from_main(accelerator, make)  # now: a name that cannot be must not cost a pass
+    output = from_main(accelerator, make)  # now: a wrong name of the folder must not cost a pass
     others = {data: load_images(data) for data in (*args.ood, *args.transfer)}
     passed = [passes(title, spec, args, splits, others, run, accelerator.device, output) for title, spec in models]
     if not accelerator.is_main_process:
@@ -136,13 +136,13 @@ def main(args: EvaluateArguments) -> None:
 
 
 def titled(models: list[str]) -> list[tuple[str, str]]:
-    """Return title and model of each argument; without a title, the model's last name."""
+    """Return title and model of each argument; the title defaults to the last part of the model's path."""
     found = [re.fullmatch(r"(?:([^=/:]+)=)?(.+)", each) for each in models]
     return [(match[1] or Path(match[2]).name, match[2]) for match in found if match is not None]
 
 
 def check(args: EvaluateArguments, models: list[tuple[str, str]], num_classes: int) -> None:
-    """Raise a ValueError for what would fail, or overwrite, after hours."""
+    """Raise a ValueError for what would fail, or overwrite results, only after hours."""
     from cosify.evaluation.rejector import SAVED
 
     folders = [folder_name(title) for title, _ in models]
@@ -174,7 +174,7 @@ def folder_name(title: str) -> str:
 
 @dataclass(frozen=True)
 class Passed:
-    """A model's caches."""
+    """The feature caches of a model."""
 
     title: str
     spec: str
@@ -227,7 +227,7 @@ def passes(
 
 
 def measure(passed: Passed, args: EvaluateArguments) -> "Subject":
-    """Return what the caches say of one model, and save its rejector."""
+    """Measure one model from its caches, and save its rejector if one is asked for."""
     import numpy as np
 
     from cosify.evaluation import Rejector, assess, transfer

@@ -19,8 +19,8 @@ See that everything works, in seconds:
 
     cosify finetune --smoke
 
-Images are scaled and normalised as the backbone expects.  Batch norms of frozen stages stay as they are.  The run
-folder is that of `cosify train`.
+Images are scaled and normalised as the backbone expects.  Batch norms of frozen stages keep their statistics.  The run
+folder holds the same files as that of `cosify train`.
 """
 
 from cosify.console import Command

@@ -1,10 +1,10 @@
-"""Linear probe: a linear classifier on a backbone's frozen features.
+"""Linear probe: train a classifier on the frozen features of a model.
 
     cosify probe resnet18_cifar.cos_60_cifar100 FOLDER
     cosify probe RUN FOLDER
     cosify probe resnet50 FOLDER
 
-The protocol, logistic regression, is that of the paper's Table 4.  MODEL is a run of `cosify train` (or its export/),
+The protocol is that of the paper's Table 4, logistic regression.  MODEL is a run of `cosify train` (or its export/),
 a folder of cosify.save, hf-hub:ORG/NAME, or a timm name.
 
 Several processes share the feature pass; the main one fits:
@@ -16,9 +16,9 @@ See that everything works, in seconds:
 
     cosify probe --smoke
 
-Features are those of evaluation mode, without augmentation, standardised with mean and deviation of the training split.
-Lambda is chosen on a held-out part of it, the test split looked at once.  The folder of the result then holds
-config.json, environment.json, metrics.jsonl and the features.
+Features are taken in evaluation mode, without augmentation, and standardised by mean and deviation of the training
+split.  The penalty lambda is chosen on a held-out part of that split; the test split is used once.  The folder of the
+result then holds config.json, environment.json, metrics.jsonl and the features.
 """
 
 import logging
@@ -37,18 +37,18 @@ class ProbeArguments:
     """Settings of one probe."""
 
     model: str = flag("", "The backbone. Needed, except with --smoke.")
-    data: str = flag("digits", "Images, as of cosify train. Default: scikit-learn's digits.")
+    data: str = flag("digits", "Images, as for cosify train. Default: scikit-learn's digits.")
     image_column: str | None = flag(None, "Column of images. Default: the only one.")
     label_column: str | None = flag(None, "Column of labels. Default: the only one.")
     image_size: int | None = flag(None, "Side in pixels. Default: the backbone's own.")
     limit_train: int | None = flag(None, "Fit on this many images. Default: all.")
-    batch_size: int = flag(256, "Images of a batch on each process. Default 256.")
-    num_workers: int | None = flag(None, "Processes that decode. Default: by cores.")
+    batch_size: int = flag(256, "Images in a batch on each process. Default 256.")
+    num_workers: int | None = flag(None, "Processes that decode images. Default: by cores.")
     scaling: Literal["standardize", "raw", "l2"] = flag(
-        "standardize", "Of features. Compare backbones under one alone. Default standardize."
+        "standardize", "Scaling of the features. Compare backbones under the same one. Default standardize."
     )
-    hold_out: float = flag(0.2, "Share of the training split to choose lambda. Default .2.")
-    seed: int = flag(0, "Of the held-out part. Default 0.")
+    hold_out: float = flag(0.2, "Share of the training split that chooses lambda. Default 0.2.")
+    seed: int = flag(0, "Seed of the held-out part. Default 0.")
     output: str | None = flag(None, "Folder of the result. Default: a new runs/DATE-DATA-MODEL-probe.")
     overwrite: bool = flag(False, "Replace an earlier result there. Default: refuse.")
     smoke: bool = flag(False, "Random features of synthetic images. Default: off.")
@@ -86,7 +86,7 @@ def main(args: ProbeArguments) -> None:
         made[0].write_environment(describe_environment(accelerator.device, shard.world_size))
         return made[0].path
 
-    features = from_main(accelerator, make) / "features"  # before the long part: a folder in use is said at once
+    features = from_main(accelerator, make) / "features"  # first: an error about the folder must not come after hours
     run = FeaturePass(args.batch_size, args.num_workers, shard, accelerator.wait_for_everyone, on_terminal(accelerator))
     caches = [
         cache_features(model, splits.only(name), preprocessing, features / name, run) for name in ("train", "test")

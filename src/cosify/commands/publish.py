@@ -1,14 +1,14 @@
-"""Publish a model on the hub; without --push it is only checked.
+"""Publish a model on the hub; without --push, only check it.
 
     cosify publish RUN ORG/NAME
     cosify publish FOLDER ORG/NAME --push
     cosify publish FOLDER ORG/NAME --push --revision v2
     cosify publish FOLDER ORG/NAME --push --create-pr
 
-The folder is opened in timm and transformers, each with cosify and without, in processes of their own, and labels are
-compared; then config.json, model.safetensors, the card README.md, results and pictures go up as one commit.  The token
-is that of `hf auth login` or HF_TOKEN; HF_ENDPOINT names another hub.  An upload that broke off is repeated by the same
-command: what is there is not sent again.
+timm and transformers open the folder, each with cosify and without, in processes of their own, and their labels are
+compared.  Then config.json, model.safetensors, the card README.md, results and pictures are uploaded as one commit.
+The token comes from `hf auth login` or HF_TOKEN; HF_ENDPOINT names another hub.  If an upload breaks off, run the same
+command again: files that are there are not sent again.
 """
 
 import logging
@@ -29,13 +29,13 @@ logger = logging.getLogger("cosify")
 class PublishArguments:
     """Settings of one upload."""
 
-    model: str = flag("", "Run, or folder of cosify.save. Needed.")
-    repo: str = flag("", "On the hub, made if it is not there. Needed.")
+    model: str = flag("", "Run, or a folder of cosify.save. Needed.")
+    repo: str = flag("", "Repository on the hub, made if missing. Needed.")
     push: bool = flag(False, "Upload. Default: check and show only.")
     private: bool = flag(False, "Make a private repository. Default: public.")
-    revision: str | None = flag(None, "Branch, made if it is not there. Default: main.")
-    create_pr: bool = flag(False, "Open a pull request instead. Default: commit.")
-    message: str = flag("Upload with cosify", "Of the commit.")
+    revision: str | None = flag(None, "Branch, made if missing. Default: main.")
+    create_pr: bool = flag(False, "Open a pull request instead of a commit. Default: commit.")
+    message: str = flag("Upload with cosify", "Message of the commit.")
 
 
 def main(args: PublishArguments) -> None:

@@ -5,9 +5,9 @@
     cosify scan RUN digits:train
 
 MODEL is a run folder, a folder of cosify.save, timm or transformers, hf-hub:ORG/NAME, ORG/NAME of transformers, or a
-timm name; stock softmax heads too.  DATA are images like those to train on; their labels count where they are the
-model's classes.  The folder of the result then holds scan.json, scan.md, kappa.png and the features, which are used
-again while model, data and transform are the same.  See that everything works, in seconds:
+timm name; it may have a stock softmax head.  DATA are images like those that you will train on; their labels are used
+if they are the model's classes.  The folder of the result then holds scan.json, scan.md, kappa.png and the features,
+which are used again while model, data and transform are the same.  See that everything works, in seconds:
 
     cosify scan --smoke
 """
@@ -36,8 +36,8 @@ class ScanArguments:
     image_column: str | None = flag(None, "Column of images. Default: the only one.")
     label_column: str | None = flag(None, "Column of labels. Default: the only one.")
     image_size: int | None = flag(None, "Side in pixels. Default: the model's own.")
-    batch_size: int = flag(16, "Images of a batch. Default 16: a CPU needs twice the time for 64 of 224 px.")
-    num_workers: int | None = flag(None, "Processes that decode. Default: by cores.")
+    batch_size: int = flag(16, "Images in a batch. Default 16: on a CPU, 64 of 224 px take twice the time.")
+    num_workers: int | None = flag(None, "Processes that decode images. Default: by cores.")
     output: str | None = flag(None, "Folder of the result. Default: a new runs/DATE-DATA-MODEL-scan.")
     overwrite: bool = flag(False, "Replace an earlier result there. Default: refuse.")
     smoke: bool = flag(False, "A small random model on synthetic images. Default: off.")

@@ -21,7 +21,7 @@ See that everything works, in seconds:
     cosify train --smoke
 
 The run folder then holds config.json, metrics.jsonl, environment.json, trackers/, checkpoints/, kappa_trace.png, and in
-export/ the model: with a cosine head and a stock architecture, stock timm and stock transformers open it too.
+export/ the model.  If its architecture is one of timm's own, timm and transformers open it without cosify too.
 """
 
 from cosify.console import Command

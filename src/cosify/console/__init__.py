@@ -1,4 +1,4 @@
-"""What every command does around its work: words and flags, help, errors in one line, logging, tables."""
+"""What all commands share: words and flags, help, one-line errors, logging, tables."""
 
 from cosify.console.command import Command, typed
 from cosify.console.ending import leave_processes, one_line_errors

@@ -1,4 +1,4 @@
-"""A command: what it does, the dataclass of its settings, and the words that may stand on its line without a flag."""
+"""A command: its function, the dataclass of its settings, its help, and the settings that need no flag."""
 
 import shlex
 import sys
@@ -20,8 +20,9 @@ class Command:
     Attributes:
         main: does the work; takes an object of `settings`.
         settings: dataclass of flags and keys.
-        text: what `--help` says: a line, commands as examples (the first block), and more for `--help-all`.
-        words: settings that are given as words; one that is a list takes all words but those of the settings after it.
+        text: of the help: one line, example commands (the first indented block), and the rest, for `--help-all` alone.
+        words: settings that are given as words, without a flag.  A list takes all words but one for each setting after
+            it.
         shown: flags that `--help` lists; empty for all.
         needs_lab: whether it needs the packages of `cosify[lab]`.
     """
@@ -34,7 +35,7 @@ class Command:
     needs_lab: bool = True
 
     def run(self, arguments: Sequence[str] | None = None, program: str | None = None) -> None:
-        """Do what a command line says; end the process with one line and a fitting exit code where that fails.
+        """Run the command.  If it fails, the process ends with a one-line message and an exit code.
 
         Args:
             arguments: what follows the program's name; None for those of this process.
@@ -55,6 +56,6 @@ class Command:
 
 
 def typed(name: str) -> str:
-    """Return the line that started this process, as `cosify NAME ...`, however it was written."""
+    """Return the command that started this process as `cosify NAME ...`, even if a script was called."""
     words = sys.argv[1:]
     return shlex.join(["cosify", name, *(words[1:] if words[:1] == [name] else words)])

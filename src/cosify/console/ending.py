@@ -1,4 +1,4 @@
-"""How a command ends: one line and a fitting exit code for what the user is to mend, a traceback for what is not."""
+"""How a command ends: in one line for an error that the user can mend, in a traceback for any other."""
 
 import logging
 import os
@@ -11,36 +11,36 @@ from contextlib import contextmanager
 
 from cosify.errors import AccuracyDroppedError, InputError, Interrupted
 
-# What gloo and NCCL say where another process is gone or silent; their errors have no type of their own.
+# What gloo and NCCL say when another process has ended or does not answer; their errors have no type of their own.
 LOST = re.compile("closed by peer|reset by peer|timed out|timeout|broken pipe|remote worker", re.IGNORECASE)
 
 
 @contextmanager
 def one_line_errors() -> Iterator[None]:
-    """End the program with one line and a fitting exit code where the message says all.
+    """End the program with a one-line message and an exit code if the user can mend the error.
 
-    That is so for what the user is to mend: our own errors, and the system's about a file that it names.  Any other
-    error is a fault of ours, or of a library, and keeps its traceback.
+    These are our own errors, and those of the system that name a file.  Any other error is a fault of ours or of a
+    library, and keeps its traceback.
     """
     try:
         yield
     except Interrupted as stop:
         logging.getLogger("cosify").warning("%s", stop)
         sys.exit(128 + stop.signal_number)
-    except KeyboardInterrupt:  # before the first step, or a second one, which does not wait for a checkpoint
+    except KeyboardInterrupt:  # before the first step, or the second Ctrl-C, which does not wait for a checkpoint
         _end("", 128 + signal.SIGINT)
     except (InputError, AccuracyDroppedError) as error:
         _end(f"error: {error}")
     except OSError as error:
-        if error.filename is None and error.errno is not None:  # what failed, but not where
+        if error.filename is None and error.errno is not None:  # it does not say which file
             raise
         _end(f"error: {error}")
     except RuntimeError as error:
         if not _in_group() or LOST.search(str(error)) is None:
             raise
         _end(
-            "error: another process of this run has ended, or has not answered for wait_minutes of the recipe; see what"
-            f" it printed, then go on with --resume ({' '.join(str(error).split())})"
+            "error: another process of this run has ended, or has not answered for wait_minutes (a key of the recipe);"
+            f" see what it printed, then go on with --resume ({' '.join(str(error).split())})"
         )
     finally:
         if isinstance(sys.exc_info()[1], Exception) and _in_group():
@@ -54,7 +54,7 @@ def _in_group() -> bool:
 
 
 def _end(message: str, code: int = 1) -> None:
-    """End this process; one of several at once, for whose ends the threads of its group would wait without end."""
+    """End this process.  One of several ends at once: otherwise the threads of its group would wait for the others."""
     if not _in_group():
         sys.exit(message if message and code == 1 else code)
     sys.stderr.write(message + "\n")
@@ -64,7 +64,7 @@ def _end(message: str, code: int = 1) -> None:
 
 
 def leave_processes() -> None:
-    """Leave the group of processes, if there is one: its threads abort an interpreter that ends with them."""
+    """Leave the process group, if there is one: an interpreter that ends with its threads alive is aborted."""
     if _in_group():
         import torch
 

@@ -1,4 +1,4 @@
-"""Help on one screen, and all of it."""
+"""The text of `--help`, which fits one screen, and of `--help-all`."""
 
 import textwrap
 from collections.abc import Sequence
@@ -6,16 +6,16 @@ from dataclasses import Field, fields
 from types import UnionType
 from typing import Any, Literal, get_args, get_origin
 
-from cosify.settings import default_of, is_key
+from cosify.settings import as_flag, default_of, is_key
 
 SCREEN = (80, 24)  # columns and lines of a terminal as it opens
 _INDENT = 26
-# What stands for a value, where its type alone says too little.
+# What stands for a value if its type alone says too little.
 _VALUES = {"data": "DATA", "model": "MODEL", "models": "MODEL", "output": "FOLDER", "resume": "RUN", "repo": "ORG/NAME"}
 
 
 def short_help(program: str, kind: Any, text: str, words: Sequence[str], shown: Sequence[str]) -> str:
-    """Return what the command is for, its first examples, and the flags that are used most: one screen.
+    """Return one screen: what the command is for, its first examples, and the flags that are used most.
 
     Args:
         program: its name.
@@ -30,7 +30,7 @@ def short_help(program: str, kind: Any, text: str, words: Sequence[str], shown: 
     lines = [_usage(program, kind, words), "", *_first_paragraph_and_commands(text), ""]
     for entry in listed:
         about, default = entry.metadata["help"].partition(". ")[0].rstrip("."), default_of(entry)
-        told = "" if default in (None, False, "") or default == [] else f" [{default}]"
+        told = "" if default in (None, False, "") or isinstance(default, list) else f" [{default}]"
         lines.append(f"  {_flag(entry, words):{_INDENT - 3}} {about}{told}")
     hidden = len(entries) - len(listed) + sum(map(is_key, fields(kind)))
     lines.append(f"  {'--help-all':{_INDENT - 2}}" + (f"{hidden} more, and all of this text" if hidden else "All text"))
@@ -45,8 +45,8 @@ def long_help(program: str, kind: Any, text: str, words: Sequence[str]) -> str:
             lines += [f"  {_flag(entry, words)}", *_wrapped(entry.metadata["help"])]
     keys = [entry for entry in fields(kind) if is_key(entry)]
     if keys:
-        lines += ["  --config FILE", *_wrapped("Recipe: a YAML file of settings, flags as key: value lines and keys.")]
-        lines += ["  --set KEY=VALUE ...", *_wrapped("Keys of a recipe, over those of --config.")]
+        lines += ["  --config FILE", *_wrapped("Recipe: a YAML file with one line 'name: value' for each flag or key.")]
+        lines += ["  --set KEY=VALUE ...", *_wrapped("Keys of a recipe; they win over those of --config.")]
         lines += ["", "keys of a recipe, and of --set:"]
         for entry in keys:
             lines += [f"  {entry.name}", *_wrapped(entry.metadata["help"])]
@@ -65,12 +65,12 @@ def _first_paragraph_and_commands(text: str) -> list[str]:
 
 
 def _flag(entry: Field[Any], words: Sequence[str]) -> str:
-    name, value = f"--{entry.name.replace('_', '-')}", _value(entry)
-    return value if entry.name in words else f"{name} {value}".rstrip()
+    value = _value(entry)
+    return value if entry.name in words else f"{as_flag(entry.name)} {value}".rstrip()
 
 
 def _value(entry: Field[Any]) -> str:
-    """Return what stands for the value of a flag; nothing where the flag says all."""
+    """Return what stands for the value of a flag; nothing for a flag without a value."""
     if entry.name in _VALUES:
         return _VALUES[entry.name] + (" ..." if get_origin(entry.type) is list else "")
     kinds = get_args(entry.type) if get_origin(entry.type) is UnionType else (entry.type,)

@@ -1,27 +1,27 @@
-"""What a command prints: lines of logging, tables, markdown."""
+"""What a command prints: log lines, tables, markdown."""
 
 import logging
-import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
+
+from cosify.log_level import set_log_level
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 
 def set_up_logging() -> None:
-    """Log cosify's lines on the main process, warnings of everything else."""
+    """Print log lines: all of cosify's on the main process, warnings of other packages."""
     from rich import get_console
     from rich.logging import RichHandler
 
     console = get_console()
-    # Off a terminal rich would break lines at 80 columns; on one, it keeps them apart from the progress bar.
+    # On a terminal, rich keeps lines apart from the progress bar.  Elsewhere it would break them at 80 columns.
     handler: logging.Handler = logging.StreamHandler()
     if console.is_terminal:
         handler = RichHandler(console=console, show_path=False, show_level=False)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler])
-    is_main = os.environ.get("RANK", "0") == "0"
-    logging.getLogger("cosify").setLevel(logging.INFO if is_main else logging.ERROR)
+    set_log_level()
 
 
 def show(table: "Table") -> None:
@@ -40,7 +40,7 @@ def show_markdown(text: str) -> None:
 
 
 def two_columns(title: str, rows: Mapping[str, Any]) -> "Table":
-    """Return the table that ends a command: what was found, and where it lies."""
+    """Return the table that ends a command: names and values."""
     from rich.table import Table
 
     table = Table(show_header=False, title=title)

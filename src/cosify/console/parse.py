@@ -1,4 +1,4 @@
-"""From words and flags, a recipe file and an earlier run's config.json to checked settings."""
+"""Checked settings, from words and flags, a recipe file, or the config.json of an earlier run."""
 
 import argparse
 import difflib
@@ -10,10 +10,10 @@ from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
 from cosify.errors import InputError
-from cosify.settings import is_key
+from cosify.settings import as_flag, is_key
 
 Settings = TypeVar("Settings")
-# What other programs call a setting, where no spelling is near ours.
+# Names in other programs that are not spelt like ours.
 ABBREVIATED = {
     **dict.fromkeys(("bs", "per_device_train_batch_size", "train_batch_size"), "batch_size"),
     **dict.fromkeys(("wd", "l2"), "weight_decay"),
@@ -38,14 +38,14 @@ def parse_arguments(
 ) -> Settings:
     """Read the words and flags of a command.
 
-    A command with keys also reads a YAML file that `--config` names, and `--set key=value`; `--set` and flags win over
-    the file, and with `--resume RUN` all settings are those of that run.
+    A command with keys also takes `--config FILE`, a YAML file, and `--set key=value`; both `--set` and flags win over
+    the file.  With `--resume RUN` all settings are those of that run.
 
     Args:
         kind: the command's settings.
         arguments: what follows the program's name; None for those of this process.
         program: its name, for messages.
-        words: settings that are given as words, in this order; a list takes all words but those of the settings after
+        words: settings that are given as words, in this order.  A list takes all words but one for each setting after
             it.  Each may be given as a flag instead.
 
     Returns:
@@ -62,7 +62,7 @@ def parse_arguments(
         if not any(map(is_key, _fields(kind))):
             return kind(**given)
         if given.get("resume") is not None:
-            others = [_flag(name) for name in given if name != "resume"]
+            others = [as_flag(name) for name in given if name != "resume"]
             if others:
                 raise InputError(
                     f"resume takes every setting from the run's config.json, but {others} came too, expected --resume"
@@ -77,17 +77,13 @@ def parse_arguments(
 
 
 def _hyphens(argument: str) -> str:
-    """Return a flag with hyphens, as it is listed: other programs write --batch_size."""
+    """Return a flag with hyphens: other programs write --batch_size, we list --batch-size."""
     name, equals, value = argument.partition("=")
     return name.replace("_", "-") + equals + value if name.startswith("--") else argument
 
 
-def _flag(name: str) -> str:
-    return f"--{name.replace('_', '-')}"
-
-
 def _from_words(found: list[str], words: Sequence[str], kind: Any, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings that words stand for; those that came as flags have none."""
+    """Return the settings that came as words; no word is left for those that came as flags."""
     lists = {entry.name for entry in _fields(kind) if get_origin(entry.type) is list}
     free = [name for name in words if name not in given]
     settings: dict[str, Any] = {}
@@ -109,7 +105,7 @@ def _fields(kind: Any) -> tuple[Field[Any], ...]:
 
 
 def _parser(kind: type, program: str | None) -> argparse.ArgumentParser:
-    """Return the parser of a command; it gives what stands on the line alone, without defaults."""
+    """Return the parser of a command; it returns what was typed, without defaults."""
     parser = argparse.ArgumentParser(
         program, usage=f"{program or '%(prog)s'} --help", add_help=False, argument_default=argparse.SUPPRESS,
         allow_abbrev=False,
@@ -117,9 +113,9 @@ def _parser(kind: type, program: str | None) -> argparse.ArgumentParser:
     parser.add_argument("words", nargs="*")
     for entry in _fields(kind):
         if not is_key(entry):
-            parser.add_argument(_flag(entry.name), **_reading(entry.type))
+            parser.add_argument(as_flag(entry.name), **_reading(entry.type))
             if entry.type is bool:
-                parser.add_argument(_flag(f"no_{entry.name}"), dest=entry.name, action="store_false")
+                parser.add_argument(as_flag(f"no_{entry.name}"), dest=entry.name, action="store_false")
     if any(map(is_key, _fields(kind))):
         parser.add_argument("--config")
         parser.add_argument("--set", nargs="+")
@@ -149,7 +145,7 @@ def from_run(kind: type[Settings], run: Path) -> Settings:
         run: run folder.
 
     Raises:
-        ValueError: if it is no run folder, of another script, or of another version.
+        ValueError: if it is no run folder, or one of another command or another version.
     """
     from cosify.training.run_folder import read_config
 
@@ -179,7 +175,7 @@ def read_yaml(path: Path, kind: type) -> dict[str, Any]:
         kind: whose fields the keys must be.
 
     Raises:
-        ValueError: if it is no mapping, or has keys that are no settings, or values of another type.
+        ValueError: if it is no mapping, or has a key that is no setting or a value of another type.
         OSError: if it cannot be read.
     """
     import yaml
@@ -230,14 +226,14 @@ def _checked(content: Mapping[str, Any], kind: type, where: str) -> dict[str, An
 
 
 def _as_type(key: str, value: Any, expected: Any, where: str) -> Any:
-    """Return `value` if it suits the field, numbers as the field's kind; YAML reads 5e-4 as text."""
+    """Return `value` as the type of its field: YAML reads 5e-4 as text."""
     if key == "model_kwargs" and isinstance(value, dict):
         return [f"{name}={entry!r}" for name, entry in value.items()]
     kinds = {get_origin(each) if get_origin(each) in (list, dict) else each for each in _parts(expected)}
     if value is None and NoneType in kinds:
         return None
     if bool in kinds or isinstance(value, bool):
-        # `no` is no text in YAML, but what users write for mixed_precision.
+        # Users write `no` for mixed_precision, which YAML reads as False.
         fine = bool in kinds and isinstance(value, bool)
         if key == "mixed_precision" and value is False:
             return "no"
@@ -268,7 +264,7 @@ def _suggest(name: str, kind: type) -> str:
     close = short or difflib.get_close_matches(given, names, 1)
     if not close:
         return "check the spelling"
-    return f"did you mean {_flag(close[0]) if name.startswith('--') else close[0]}?"
+    return f"did you mean {as_flag(close[0]) if name.startswith('--') else close[0]}?"
 
 
 def _one_line(error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""What the training commands do around their run: export, figure, summary."""
+"""What the training commands do after the training: export, figure, summary."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -29,14 +29,14 @@ def run_training(train: "Callable[[Arguments], TrainResult]", args: Arguments) -
 
 
 def export(result: "TrainResult") -> None:
-    """Write `export/`, the model for others."""
+    """Write `export/`, the folder that other programs open."""
     from cosify.hub import save
 
     save(result.model, result.folder.export, label_names=result.label_names)
 
 
 def plot(result: "TrainResult") -> Path:
-    """Draw the run."""
+    """Draw the course of the training; return the figure's file."""
     from cosify.plots import plot_kappa_trace
 
     return plot_kappa_trace(result.folder.path)

@@ -1,7 +1,20 @@
-"""Settings of commands: fields of frozen dataclasses, with a help text and, where the type says too little, a rule."""
+"""Settings of commands: fields of frozen dataclasses, each with a help text and, where its type is too wide, a rule."""
 
 from cosify.settings.record import command_line, resolved
-from cosify.settings.rules import ABOVE_0, AT_LEAST_1, FROM_0, SHARE, Rule, check, default_of, flag, is_key, key, wrong
+from cosify.settings.rules import (
+    ABOVE_0,
+    AT_LEAST_1,
+    FROM_0,
+    SHARE,
+    Rule,
+    as_flag,
+    check,
+    default_of,
+    flag,
+    is_key,
+    key,
+    wrong,
+)
 
 __all__ = [
     "ABOVE_0",
@@ -9,6 +22,7 @@ __all__ = [
     "FROM_0",
     "SHARE",
     "Rule",
+    "as_flag",
     "check",
     "command_line",
     "default_of",

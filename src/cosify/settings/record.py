@@ -1,4 +1,4 @@
-"""Settings on their way out: into config.json, and into the command that gives them again."""
+"""Settings as they are written down: in config.json, and as the command that gives them again."""
 
 import json
 import shlex
@@ -6,24 +6,24 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from typing import Any
 
-from cosify.settings.rules import default_of, is_key
+from cosify.settings.rules import as_flag, default_of, is_key
 
 
 def resolved(args: Any) -> dict[str, Any]:
-    """Return the settings as config.json stores them, without those that say only how this run was started."""
+    """Return the settings as config.json stores them, without those that only say how this run was started."""
     return {key: value for key, value in asdict(args).items() if key not in ("resume", "overwrite", "output")}
 
 
 def command_line(
     program: Sequence[str], kind: Any, arguments: Mapping[str, Any], words: Sequence[str] = ("model", "data")
 ) -> str:
-    """Return the command that gives a run's settings, without those that are defaults.
+    """Return the command that gives a run's settings; defaults are left out.
 
     Args:
         program: its first words, such as `cosify train`.
         kind: the command's settings.
         arguments: of a run's config.json.
-        words: settings that are written first and without their names, in that order, as far as all are there.
+        words: settings that are written first and without names, in this order, up to the first that is a default.
     """
     first, flags, keys = [], [], []
     changed = {
@@ -43,5 +43,5 @@ def command_line(
             keys.append(f"{entry.name}={json.dumps(value)}")
         else:
             given = [] if value is True else value if isinstance(value, list) else [str(value)]
-            flags += [f"--{entry.name.replace('_', '-')}", *given]
+            flags += [as_flag(entry.name), *given]
     return shlex.join([*program, *first, *flags, *(["--set", *keys] if keys else [])])

@@ -1,4 +1,4 @@
-"""Fields with their rules: a flag stands on the command line; a key in a recipe alone, or after `--set`."""
+"""Fields and their rules.  A flag is given on the command line, a key in a recipe or after `--set`."""
 
 from collections.abc import Callable
 from dataclasses import MISSING, Field, dataclass, field, fields
@@ -49,10 +49,16 @@ def default_of(entry: Field[Any]) -> Any:
     return entry.default if entry.default_factory is MISSING else entry.default_factory()
 
 
-def check(settings: Any) -> None:
-    """Raise a ValueError for a value that breaks its rule, or is none of its choices; nothing is fine where it may be.
+def as_flag(name: str) -> str:
+    """Return a setting's name as it is typed on the command line."""
+    return f"--{name.replace('_', '-')}"
 
-    argparse checks the choices of flags; a YAML file and Python's arguments do not pass through it.
+
+def check(settings: Any) -> None:
+    """Raise a ValueError for a value that breaks its rule or is none of its choices.
+
+    None is fine where it is the default.  argparse checks the choices of flags, but sees neither a YAML file nor
+    arguments from Python.
     """
     for entry in fields(settings):
         rule, value, optional = entry.metadata.get("rule"), getattr(settings, entry.name), entry.default is None
@@ -65,5 +71,5 @@ def check(settings: Any) -> None:
 def wrong(settings: Any, name: str, expected: str) -> InputError:
     """Return the error for a value that does not fit."""
     (entry,) = (each for each in fields(settings) if each.name == name)
-    where = f"{name} in the recipe" if is_key(entry) else f"--{name.replace('_', '-')}"
+    where = f"{name} in the recipe" if is_key(entry) else as_flag(name)
     return InputError(f"{name} is {getattr(settings, name)!r}, expected {expected}; change {where}")

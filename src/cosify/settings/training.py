@@ -1,4 +1,4 @@
-"""What a training run can be told: flags, and keys of a recipe, which are many, rarely changed, the same for all."""
+"""Settings of the training commands: flags for what people change often, keys of a recipe for the rest."""
 
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -13,12 +13,13 @@ Schedule = Literal["cosine", "step", "multistep", "poly", "constant"]
 Balance = Literal["none", "loss", "sampling"]
 Export = Literal["last", "best"]
 KAPPA_HELP = (
-    "A number, or how it is found, such as ls. kappa multiplies the cosine (1 / temperature, no unit): fixed, above 0,"
-    " or ls, ml, rule, trainable, adacos, adacos-dynamic. Default: ls, the estimate of the paper's Eq. 11."
+    "A number, or a policy such as ls. kappa multiplies the cosine (1 / temperature, no unit). A number above 0 fixes"
+    " it; the policies are ls, ml, rule, trainable, adacos and adacos-dynamic. Default: ls, the estimate of the paper's"
+    " Eq. 11."
 )
 BLOCKS_HELP = (
-    "What trains: all, head, or the last N stages. With N the head does, too; batch norms of frozen stages stay as they"
-    " are. Default: all."
+    "What trains: all, head, or the last N stages. With N the head trains too; batch norms of frozen stages keep their"
+    " statistics. Default: all."
 )
 BLOCKS = Rule(
     lambda value: value in ("all", "head") or (value.isdigit() and int(value) >= 1),
@@ -28,20 +29,20 @@ BLOCKS = Rule(
 
 @dataclass(frozen=True)
 class RunArguments:
-    """Settings that every training script has."""
+    """Settings that all training commands share."""
 
     data: str = flag(
         "digits",
         "A folder, a data set of the hub, or digits. A folder holds train/CLASS/*.png and test/CLASS/*.png, or"
-        " train.parquet and test.parquet; DATA:SPLIT is one split, of which a fifth tests. two-digits and synthetic are"
-        " made on the spot. Default: the 1,797 digits of scikit-learn, which need no download.",
+        " train.parquet and test.parquet. DATA:SPLIT takes one split and keeps a fifth of it for the test. two-digits"
+        " and synthetic are generated. Default: the 1,797 digits of scikit-learn, which need no download.",
     )
     image_column: str | None = flag(None, "Name of the column of images. Default: the only one of that type.")
     label_column: str | None = flag(None, "Name of the column of class indices. Default: the only ClassLabel column.")
     image_size: int | None = flag(
         None,
-        "Side of the images in pixels. Default: as stored, or the model's own size where images differ; 32 for digits"
-        " with the default model, whose stem divides it by 4.",
+        "Side of the images in pixels. Default: as stored if all images have one size, else the model's own size; 32"
+        " for digits with the default model, whose stem divides the side by 4.",
         AT_LEAST_1,
     )
     limit_train: int | None = flag(
@@ -49,13 +50,14 @@ class RunArguments:
     )
     augment: Augment = flag(
         "auto",
-        "timm: timm's transform, random crop of random scale, mirroring, colours. crop-flip: shift by up to an eighth"
-        " of the side, mirroring. crop: the shift alone, for text of your own. Default auto: crop-flip for small images"
-        " that are all alike, without mirroring for the built-in digits; timm for others.",
+        "Augmentation of the training images. timm: timm's transform, with random crops of random scale, mirroring and"
+        " colour changes. crop-flip: a shift by up to an eighth of the side, and mirroring. crop: the shift without"
+        " mirroring, for images of text. Default auto: crop-flip for small images of one size, crop for the built-in"
+        " digits, timm for others.",
     )
     epochs: int = flag(30, "Passes over the training set. Default 30: enough for the digits.", AT_LEAST_1)
     batch_size: int = flag(
-        128, "Images of a batch on each process. Default 128: usual for CIFAR at a learning rate of 0.1.", AT_LEAST_1
+        128, "Images in a batch on each process. Default 128: usual for CIFAR at a learning rate of 0.1.", AT_LEAST_1
     )
     optimizer: str = flag("sgd", "Any optimiser of timm. Default sgd: with Nesterov momentum, usual for ResNets.")
     lr: float = flag(0.1, "Peak learning rate. Default 0.1: fits SGD with batches of 128; use 1e-3 for adamw.", ABOVE_0)
@@ -63,15 +65,21 @@ class RunArguments:
         5e-4, "Weight decay; none on vectors, so none on a trainable kappa. Default 5e-4: usual for CIFAR.", FROM_0
     )
     mixed_precision: Precision = flag(
-        "no", "no (float32), bf16 or fp16 (CUDA). Default no: exact; bf16 pays on GPUs and on CPUs with bf16 units."
+        "no",
+        "Precision: no (float32), bf16, or fp16 (CUDA alone). Default no: exact; bf16 is faster on GPUs, and on CPUs"
+        " that have instructions for it.",
     )
     seed: int = flag(
-        0, "Of weights, order and augmentation. Default 0.", Rule(lambda value: value >= 0, "a whole number from 0 on")
+        0,
+        "Seed of weights, order and augmentation. Default 0.",
+        Rule(lambda value: value >= 0, "a whole number from 0 on"),
     )
-    output: str | None = flag(None, "Run folder, else a new one under runs/. Default: runs/DATE-DATA-MODEL-KAPPA.")
+    output: str | None = flag(
+        None, "Run folder; without it, a new one under runs/. Default: runs/DATE-DATA-MODEL-KAPPA."
+    )
     overwrite: bool = flag(False, "Replace an earlier run in the run folder. Default: refuse, so that none is lost.")
     resume: str | None = flag(
-        None, "Run folder to go on with, with the settings of its config.json. Default: start a new run."
+        None, "Run folder to continue, with the settings of its config.json. Default: start a new run."
     )
     tracker: str = flag(
         "auto", "Any tracker of Accelerate, such as wandb, or none. Default auto: TensorBoard if installed."
@@ -79,59 +87,78 @@ class RunArguments:
     smoke: bool = flag(False, "Ten epochs on synthetic images, to see that everything works. Default: off.")
     # optimisation
     momentum: float = key(0.9, "Momentum of the optimiser, no unit. Default 0.9: the usual one.", FROM_0)
-    schedule: Schedule = key("cosine", "Course of the learning rate after the warm-up. Default cosine, to min_lr.")
+    schedule: Schedule = key("cosine", "Learning-rate schedule after the warm-up. Default cosine: falls to min_lr.")
     warmup_epochs: float | None = key(
-        None, "Epochs of linear warm-up. Default: 1, or half of a run that is shorter than 2; large kappas need one."
+        None, "Epochs of linear warm-up, which large kappas need. Default: 1, or half of a run of less than 2 epochs."
     )
-    min_lr: float = key(0.0, "Learning rate at the end of cosine and poly. Default 0.", FROM_0)
-    decay_epochs: float = key(30.0, "Epochs between the decays of step. Default 30, as for ImageNet.", ABOVE_0)
-    decay_milestones: list[int] = key([], "Epochs of the decays of multistep, such as [160, 180]. Default: none.")
-    decay_rate: float = key(0.1, "Factor of each decay (step, multistep), or the power of poly. Default 0.1.", ABOVE_0)
-    clip_grad_norm: float | None = key(None, "Largest norm of the gradient. Default: not limited.", ABOVE_0)
-    accumulate: int = key(1, "Batches whose gradients make one optimiser step. Default 1.", AT_LEAST_1)
+    min_lr: float = key(0.0, "Learning rate at the end of the schedules cosine and poly. Default 0.", FROM_0)
+    decay_epochs: float = key(
+        30.0, "Epochs between two decays of the schedule step. Default 30, as for ImageNet.", ABOVE_0
+    )
+    decay_milestones: list[int] = key(
+        [], "Epochs at which the schedule multistep decays, such as [160, 180]. Default: none."
+    )
+    decay_rate: float = key(
+        0.1, "Factor of each decay of step and multistep, or the power of poly. Default 0.1.", ABOVE_0
+    )
+    clip_grad_norm: float | None = key(None, "Clip the gradient to this norm. Default: no clipping.", ABOVE_0)
+    accumulate: int = key(1, "Batches whose gradients are accumulated for one optimiser step. Default 1.", AT_LEAST_1)
     ema_decay: float | None = key(
         None,
-        "Average of the weights, per step, such as 0.9999; evaluated and exported.",
+        "Decay per step of an EMA of the weights, such as 0.9999; the EMA is evaluated and exported. Default: no EMA.",
         Rule(lambda value: 0 < value < 1, "a number between 0 and 1"),
     )
     # loss
     label_smoothing: float = key(
         0.0,
-        "Share of the target given to all classes, in [0, 1). Default 0.",
+        "Share of the target that is spread over all classes, in [0, 1). Default 0.",
         Rule(lambda value: 0 <= value < 1, "a share in [0, 1)"),
     )
     cosine_margin: float = key(0.0, "CosFace margin on the target cosine, such as 0.35. Default 0.", FROM_0)
     angular_margin: float = key(0.0, "ArcFace margin on the target angle, radians, such as 0.5. Default 0.", FROM_0)
-    balance: Balance = key("none", "Rare classes weigh more in the loss, or are drawn as often as others.")
+    balance: Balance = key(
+        "none", "loss: rare classes weigh more in the loss. sampling: they are drawn as often as others. Default none."
+    )
     # augmentation
     transform: dict[str, Any] = key({}, "Arguments of timm.data.create_transform, such as {auto_augment: rand-m9}.")
     random_erasing: float = key(0.0, "Probability that a rectangle of an image is erased. Default 0.", SHARE)
     mixup: float = key(0.0, "Alpha of mixup, from 0 on. Default 0: off.", FROM_0)
     cutmix: float = key(0.0, "Alpha of cutmix, from 0 on. Default 0: off.", FROM_0)
-    mix_off_epochs: int = key(0, "Last epochs without mixup and cutmix. Default 0.", FROM_0)
+    mix_off_epochs: int = key(0, "How many epochs at the end go without mixup and cutmix. Default 0.", FROM_0)
     # data
-    pipeline: Pipeline = key("auto", "device, workers, or by size of images and set. Default auto.")
-    num_workers: int | None = key(None, "Worker processes a rank. Default: its share of the cores, at most 8.", FROM_0)
+    pipeline: Pipeline = key(
+        "auto",
+        "device: decode once and keep the images on the device. workers: decode in worker processes, as needed. Default"
+        " auto: chosen by the size of the images and of the set.",
+    )
+    num_workers: int | None = key(
+        None, "Workers that decode images, on each process. Default: its share of the cores, at most 8.", FROM_0
+    )
     streaming: bool = key(False, "Read rows as they are needed instead of storing the set. Default: off.")
     num_train: int | None = key(
-        None, "Images of a streamed training split that does not say. Default: it does.", AT_LEAST_1
+        None, "Number of images in a streamed training split. Default: the stream states its length.", AT_LEAST_1
     )
     # execution
     compile: bool = key(False, "torch.compile the network. Default: off; it takes minutes at the start.")
     grad_checkpointing: bool = key(False, "Recompute activations in the backward pass to save memory. Default: off.")
     wait_minutes: float = key(
         30.0,
-        "Minutes that a process waits for another before it gives up; more where the main one prepares long.",
+        "Minutes that a process waits for another before it gives up. Default 30; raise it for data that take longer to"
+        " prepare.",
         ABOVE_0,
     )
-    sync_batch_norm: bool = key(False, "Statistics of batch norm over all processes, CUDA only. Default: off.")
+    sync_batch_norm: bool = key(False, "Compute batch norm statistics over all processes, on CUDA alone. Default: off.")
     # evaluation and checkpoints
-    eval_every_epochs: int = key(1, "Epochs between evaluations; the last one always has one. Default 1.", AT_LEAST_1)
-    eval_every_steps: int | None = key(None, "Also evaluate every so many steps. Default: not.", AT_LEAST_1)
-    save_every_steps: int | None = key(
-        None, "Also save a checkpoint every so many steps. Default: after epochs.", AT_LEAST_1
+    eval_every_epochs: int = key(1, "Epochs between evaluations; the last epoch always has one. Default 1.", AT_LEAST_1)
+    eval_every_steps: int | None = key(
+        None, "Steps between further evaluations, within epochs. Default: off.", AT_LEAST_1
     )
-    early_stop_evaluations: int | None = key(None, "Stop after as many without a better one. Default: not.", AT_LEAST_1)
+    save_every_steps: int | None = key(
+        None, "Steps between further checkpoints, within epochs. Default: off.", AT_LEAST_1
+    )
+    early_stop_evaluations: int | None = key(
+        None, "Stop after this many evaluations without a better one. Default: off.", AT_LEAST_1
+    )
     export: Export = key("last", "Weights to export: of the last step, or of the best evaluation. Default last.")
 
     def __post_init__(self) -> None:
@@ -159,7 +186,7 @@ class RunArguments:
 
     @property
     def has_margin(self) -> bool:
-        """Whether the loss is the embedding-level one."""
+        """Whether there is a margin, which makes the loss the embedding-level one."""
         return self.cosine_margin > 0 or self.angular_margin > 0
 
     @property
@@ -193,14 +220,14 @@ class FinetuneArguments(RunArguments):
 
     model: str = flag(
         "",
-        "A published backbone, run, folder, timm or hub name. A folder is one that cosify.save or timm wrote, a name on"
-        " the hub is hf-hub:ORG/NAME. Needed, except with --smoke.",
+        "A published backbone, run, folder, timm or hub name. The folder is one that cosify.save or timm wrote; the hub"
+        " name is hf-hub:ORG/NAME. Needed, except with --smoke.",
     )
-    head: Head = flag("linear", "For the new classes, linear is softmax. Default linear, as in the paper.")
+    head: Head = flag("linear", "Head for the new classes; linear is softmax. Default linear, as in the paper.")
     kappa: str = flag("ls", KAPPA_HELP)
     blocks: str = flag("all", BLOCKS_HELP, BLOCKS)
     batch_size: int = flag(
-        32, "Images of a batch on each process. Default 32: of a few hundred pictures larger ones make too few steps.",
+        32, "Images in a batch on each process. Default 32: with few pictures, larger ones leave too few steps.",
         AT_LEAST_1,
     )  # fmt: skip
     lr: float = flag(0.01, "Peak learning rate. Default 0.01: a tenth of that from scratch.", ABOVE_0)
@@ -219,14 +246,15 @@ class CosifyArguments(RunArguments):
 
     model: str = flag(
         "",
-        "A softmax model: timm name, run, folder or hub name. timm's pretrained weights are used; a name on the hub is"
+        "A softmax model: timm name, run, folder or hub name. A timm name brings its pretrained weights; a hub name is"
         " hf-hub:ORG/NAME; efficientnet-lite0 has the weights of the extra cosify[demo]. Needed, except with --smoke.",
     )
     kappa: str = flag("ls", KAPPA_HELP)
     blocks: str = flag("all", BLOCKS_HELP, BLOCKS)
     max_drop: float = flag(
         0.05,
-        "Stop when accuracy falls so far. Below that of the softmax model, in [0, 1]; 1 is never. Default 0.05.",
+        "Stop when accuracy drops by more than this. The drop is from the softmax model's accuracy, in [0, 1]; 1 never"
+        " stops. Default 0.05.",
         SHARE,
     )
     lr: float = flag(0.01, "Peak learning rate. Default 0.01: a tenth of that from scratch.", ABOVE_0)
@@ -237,7 +265,7 @@ class CosifyArguments(RunArguments):
 
 
 def kappa_policy(kappa: str) -> float | str:
-    """Return `kappa` as heads take it: a number where it reads as one, else the name of a policy."""
+    """Return `kappa` as heads take it: a number if it can be read as one, else the name of a policy."""
     try:
         return float(kappa)
     except ValueError:
@@ -245,12 +273,12 @@ def kappa_policy(kappa: str) -> float | str:
 
 
 def check_head(head: Any, kappa: str, has_margin: bool) -> None:
-    """Raise a ValueError if kappa is none, or has no head to belong to."""
+    """Raise a ValueError if `kappa` is neither a policy nor a number above 0, or the head has no use for it."""
     if head == "linear" and kappa != "ls":
         raise InputError(f"kappa is {kappa!r} with head linear, which has no kappa; use head cos or drop kappa")
     if head == "linear" and has_margin:
         raise InputError("a margin is set with head linear, which has no cosine; use head cos or drop the margin")
     if head == "cos":
-        from cosify.heads import resolve_policy  # with it comes torch, which --help does not wait for
+        from cosify.heads import resolve_policy  # imports torch, which --help does not wait for
 
         resolve_policy(kappa_policy(kappa))

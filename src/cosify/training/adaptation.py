@@ -1,4 +1,4 @@
-"""Cosify: a softmax-pretrained network gets a cosine head and is trained on (paper, Section 4.4 and Table 5)."""
+"""Cosify: give a softmax-pretrained network a cosine head and train it further (paper, Section 4.4 and Table 5)."""
 
 from collections.abc import Callable
 from dataclasses import asdict
@@ -28,11 +28,11 @@ BATCH = 256
 
 
 def cosify_pretrained(args: CosifyArguments) -> TrainResult:
-    """Give a softmax-pretrained network a cosine head, and train on.
+    """Give a softmax-pretrained network a cosine head, and train it further.
 
-    The rows of its classifier stay, as directions of the classes; the bias goes.  Before the first step kappa* of the
-    start weights is reported, whatever kappa the training uses.  A network whose classes are not those of the data gets
-    a new classifier, and has no accuracy to fall below.
+    The classifier keeps its weight and loses its bias.  Before the first step, kappa* of the start weights is logged,
+    whatever kappa the training uses.  A network with another number of classes than the data gets a new classifier; it
+    has no earlier accuracy, so `max_drop` does not apply.
 
     Args:
         args: the settings.
@@ -56,7 +56,7 @@ def cosify_pretrained(args: CosifyArguments) -> TrainResult:
         logger.info("softmax model: test accuracy %.2f %%", 100 * base.accuracy)
     else:
         logger.info(
-            "the model has %d classes and the data %d: it gets a new classifier", num_classes_of(model), num_classes
+            "model of %d classes, data of %d: the model gets a new classifier", num_classes_of(model), num_classes
         )
         model.reset_classifier(num_classes)  # type: ignore[operator]  # every timm classifier has it
     convert(model, kappa=kappa_policy(args.kappa))

@@ -1,4 +1,4 @@
-"""What a run is about to do, in one block before its first step, and whether something came of it."""
+"""What a run is about to do, logged as one block before its first step, and a warning if it learnt nothing."""
 
 import math
 from collections.abc import Mapping
@@ -12,20 +12,20 @@ from cosify.training.prepare import Prepared
 from cosify.training.progress import logger
 from cosify.training.session import Session
 
-FEW_STEPS = 500  # in which a network from scratch hardly learns
-FEW_STEPS_MORE = 100  # in which a trained one hardly learns another task
+FEW_STEPS = 500  # with fewer, a network from scratch hardly learns
+FEW_STEPS_MORE = 100  # with fewer, a trained network hardly learns another task
 PRECISION = {"no": "float32", "bf16": "bfloat16 where it is safe", "fp16": "float16 where it is safe"}
 PIPELINES = {"device": "decoded once, kept on the device", "workers": "decoded as the run needs them"}
 TRAINED = "cosify finetune resnet18_cifar.cos_60_cifar100 {data}"
 
 
 def announce(session: Session, parts: Prepared, described: Mapping[str, Any]) -> None:
-    """Log data, images, network, device, steps and output; warn where few steps are to train much.
+    """Log data, images, network, device, steps and output; warn if the steps are too few.
 
     Args:
         session: the opened run.
-        parts: of the run.
-        described: what its settings became, as `session.describe` says.
+        parts: network, optimiser and so on.
+        described: what the settings became, from `session.describe`.
     """
     args = session.args
     rows = {
@@ -37,7 +37,7 @@ def announce(session: Session, parts: Prepared, described: Mapping[str, Any]) ->
         + (f", {session.shard.world_size} processes" if session.shard.world_size > 1 else ""),
         "steps": f"{parts.total_steps:,}: {args.epochs:,} epochs of {parts.steps_per_epoch:,}, each of"
         f" {args.batch_size * args.accumulate * session.shard.world_size:,} images",
-        "output": str(session.folder.place or session.folder.path),  # where it will be, once it has a checkpoint
+        "output": str(session.folder.place or session.folder.path),  # its final place, taken with the first checkpoint
     }
     logger.info("%s", "\n".join(f"{name:8} {text}" for name, text in rows.items()))
     if args.smoke or base_and_split(args.data)[0] in BUILT_IN:
@@ -47,8 +47,8 @@ def announce(session: Session, parts: Prepared, described: Mapping[str, Any]) ->
             logger.warning("%d steps are few; raise --epochs, or lower --batch-size", parts.total_steps)
     elif parts.total_steps < FEW_STEPS:
         logger.warning(
-            "%d steps are few for a network that begins with random weights, which learns little in fewer than about"
-            " %d; raise --epochs, or start from a trained one: %s",
+            "%d steps are few for a network with random weights, which learns little in fewer than about %d; raise"
+            " --epochs, or start from a trained one: %s",
             parts.total_steps,
             FEW_STEPS,
             TRAINED.format(data=args.data),
@@ -56,7 +56,7 @@ def announce(session: Session, parts: Prepared, described: Mapping[str, Any]) ->
 
 
 def warn_of_chance(evaluation: Evaluation, num_classes: int, data: str) -> None:
-    """Warn if a result is no better than guessing, within three standard errors."""
+    """Warn if a result is less than three standard errors better than guessing."""
     chance = 1 / num_classes
     error = math.sqrt(chance * (1 - chance) / max(1, evaluation.num_samples))
     if evaluation.accuracy < chance + 3 * error:

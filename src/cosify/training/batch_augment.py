@@ -1,4 +1,4 @@
-"""What is done to a normalised batch on the device, after either pipeline: erasing, mixup, cutmix."""
+"""Augmentation of a normalised batch on the device, after either pipeline: erasing, mixup, cutmix."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from cosify.settings.training import RunArguments
 class BatchAugment:
     """Random erasing, mixup and cutmix, all timm's.
 
-    Their choices come from the global generators, which the loop seeds for each step.
+    They draw from the global random generators, which the loop seeds at each step.
 
     Args:
         args: probabilities and strengths.

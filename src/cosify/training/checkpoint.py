@@ -1,4 +1,4 @@
-"""Checkpoints: written aside, renamed when whole, so that a killed process leaves the one before.
+"""Checkpoints.  Each is written aside and renamed when whole, so that a killed process leaves the one before.
 
 `checkpoints/step-N` is the newest state to resume from; `checkpoints/best.safetensors` the weights of the best
 evaluation.
@@ -27,16 +27,16 @@ PREFIX, DIGITS = "step-", 9
 
 @dataclass
 class Progress:
-    """Where a run is.  Everything else about a step follows from the settings and its number.
+    """How far a run is.  All else about a step follows from the settings and the number of the step.
 
     Attributes:
         step: optimiser steps done.
         sums: loss, correct and samples of the epoch so far, over all ranks.
         kappa: state of `KappaStatistics`, over all ranks.
         seconds: time spent on the epoch so far.
-        waited: how much of it passed until batches were there.
+        waited: how much of that was spent waiting for batches.
         best_accuracy: of all evaluations, None before the first.
-        since_best: evaluations since then.
+        since_best: evaluations since the best one.
         done: whether an early stop ended the run.
     """
 
@@ -54,7 +54,7 @@ class Checkpoints:
     """The checkpoints of a run.
 
     Args:
-        accelerator: of the run; models and optimisers that it prepared, and what is registered with it, are saved.
+        accelerator: of the run.  The models and optimisers that it prepared, and what is registered with it, are saved.
         run: folder of the run.
     """
 
@@ -92,7 +92,7 @@ class Checkpoints:
     def _write(self, aside: Path, progress: Progress) -> None:
         try:
             if self.accelerator.is_main_process:
-                for left in self.folder.glob(f".{PREFIX}{DIGITS * '[0-9]'}.new"):  # of a process that was killed
+                for left in self.folder.glob(f".{PREFIX}{DIGITS * '[0-9]'}.new"):  # by a process that was killed
                     shutil.rmtree(left, ignore_errors=True)
                 aside.mkdir()
             self.accelerator.wait_for_everyone()
@@ -112,18 +112,18 @@ class Checkpoints:
         for old in self.folder.glob(PREFIX + DIGITS * "[0-9]"):
             if old != target:
                 shutil.rmtree(old, ignore_errors=True)
-        self.run.put_in_place()  # an earlier run there stays until now
+        self.run.put_in_place()  # an earlier run stays there until now
 
     def on_every_rank(self, write: Callable[[], None], what: str, kept: Path | None) -> None:
-        """Call `write`; if it fails on any rank, raise the same on all, so that none waits for another.
+        """Call `write`; if it fails on any rank, raise on all of them, so that none waits for another.
 
         Raises:
-            OSError: that says what failed and what is still there.
+            OSError: says what failed and which checkpoint is kept.
         """
         failed = None
         try:
             write()
-        except Exception as error:  # a full disk is an OSError, a RuntimeError or a SafetensorError, by who writes
+        except Exception as error:  # by library, a full disk is an OSError, a RuntimeError or a SafetensorError
             failed = error
         flag = torch.tensor([int(failed is not None)], device=self.accelerator.device)
         if int(self.accelerator.reduce(flag, reduction="sum")) == 0:
@@ -136,11 +136,11 @@ class Checkpoints:
         ) from failed
 
     def on_main_process(self, write: Callable[[], None], what: str) -> None:
-        """Call `write` on the main process; every rank must call this together, and raises if it fails."""
+        """Call `write` on the main process.  Every rank must call this together; all raise if it fails."""
         self.on_every_rank(write if self.accelerator.is_main_process else lambda: None, what, self.newest())
 
     def load(self) -> Progress:
-        """Load the newest checkpoint, and return where it was; a run without one begins at step 0.
+        """Load the newest checkpoint, and return its progress; a run without one begins at step 0.
 
         Raises:
             ValueError: if it does not fit the model or is damaged.
@@ -157,7 +157,7 @@ class Checkpoints:
                 f"checkpoint {newest} cannot be loaded ({type(error).__name__}: {error}), expected a whole one of the"
                 " same model; start a new run"
             ) from error
-        if not self.accelerator.is_main_process:  # sums over ranks count once
+        if not self.accelerator.is_main_process:  # the sums are over all ranks: only one may continue them
             progress.sums, progress.kappa = [0.0] * len(progress.sums), KappaStatistics.empty_state(progress.kappa)
         return progress
 
@@ -183,7 +183,7 @@ class Checkpoints:
 
 
 def read_progress(file: Path) -> Progress:
-    """Return what a checkpoint says of its place."""
+    """Return the progress that a checkpoint stores."""
     progress = Progress(**json.loads(file.read_text(encoding="utf-8")))
     for name, value in asdict(Progress()).items():
         found = getattr(progress, name)
@@ -196,9 +196,9 @@ def read_progress(file: Path) -> Progress:
 
 
 def _flush(path: Path) -> None:
-    """Have what is written reach the disk, before a rename says that it is there.
+    """Flush a folder and its files to the disk, since the rename that follows promises that they are whole.
 
-    Windows opens no folder, and flushes only what is open for writing.
+    Windows cannot open a folder, and flushes only files that are open for writing.
     """
     for each in (*(path.iterdir() if path.is_dir() else ()), path):
         if each.is_dir() and os.name == "nt":
@@ -211,7 +211,7 @@ def _flush(path: Path) -> None:
 def _without_wrapper(_: Any, weights: list[Mapping[str, Tensor]], __: str) -> None:
     """Drop the `module.` of DDP from names, so that another number of processes can load them.
 
-    accelerate makes weights that are channels-last contiguous, as safetensors needs them, in an OrderedDict alone.
+    They stay in an OrderedDict: only in one does accelerate make channels-last weights contiguous for safetensors.
     """
     weights[:] = [
         OrderedDict((name.removeprefix("module."), value) for name, value in each.items()) for each in weights

@@ -1,4 +1,4 @@
-"""What a run's config.json says of its data, and the comparison when it goes on."""
+"""The record of a run's data in config.json, and its comparison with the data of a resumed run."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,12 +24,12 @@ Found = TypeVar("Found")
 
 @dataclass(frozen=True)
 class DataRecord:
-    """What must not change while a run lasts.
+    """What must not change between the start of a run and its end.
 
     Attributes:
-        pipeline: `"device"` or `"workers"`, and with it the default augmentation.
+        pipeline: `"device"` or `"workers"`; the default augmentation follows from it.
         fingerprint: of the data.
-        survey: of the images, where the pipeline followed from them; not stored.
+        survey: of the images, if the pipeline was chosen by it; not stored.
     """
 
     pipeline: Literal["device", "workers"]
@@ -38,13 +38,13 @@ class DataRecord:
 
     @classmethod
     def of(cls, args: RunArguments, splits: Splits, settings: PipelineSettings, expects: Preprocessing) -> "DataRecord":
-        """Decide, or for a run that is resumed read and compare, what belongs to these data.
+        """Return the record of a new run; for a resumed run, read its record and compare the data with it.
 
         Args:
-            args: the settings; with `resume` the record of that run counts.
+            args: the settings; `resume` names the run whose record counts.
             splits: as they will be trained on.
             settings: how images become batches.
-            expects: of the network.
+            expects: what the network expects of its images.
 
         Raises:
             ValueError: if the data are not those that the run was started with, or cannot be read.
@@ -63,8 +63,8 @@ class DataRecord:
                 )
         elif args.resume is not None:
             logger.warning(
-                "run %s was started by an earlier version, which noted nothing of its data: whether they are still"
-                " the same is not known",
+                "run %s was started by an earlier version, which recorded nothing of its data: whether they are still"
+                " the same cannot be checked",
                 args.resume,
             )
         return cls(pipeline, now, survey)

@@ -1,4 +1,4 @@
-"""What a run ran on: versions, commit and device, without names of machines or users."""
+"""The environment of a run: versions, commit and device, but no names of machines or users."""
 
 import platform
 import subprocess

@@ -37,12 +37,12 @@ def evaluate(
     device: torch.device,
     all_sum: Callable[[Tensor], Tensor] = lambda values: values,
 ) -> Evaluation:
-    """Measure a classifier.  It works for cosine heads and stock linear ones; the model's mode is restored.
+    """Measure a classifier with a cosine head or a stock linear one; the model's mode is restored.
 
     Args:
         model: timm classifier, not wrapped by DDP: ranks may have different numbers of batches.
         batches: this rank's normalised images [B, channels, H, W] and labels [B].
-        device: where they lie.
+        device: of model and batches.
         all_sum: returns the sum of a tensor over all ranks; every rank must call this together.
 
     Raises:

@@ -16,8 +16,8 @@ from cosify.training.session import Session, smoke_settings
 def finetune(args: FinetuneArguments) -> TrainResult:
     """Train a pretrained backbone with a new head.
 
-    The head is new even where the classes are as many as before; an ordinary softmax unless `args.head` is cos, as for
-    every kappa of the paper's Table 4.
+    The head is always new, even if the number of classes stays.  By default it is an ordinary softmax head, as in the
+    paper's Table 4; `args.head` chooses a cosine head.
 
     Args:
         args: the settings.

@@ -1,4 +1,4 @@
-"""NaN and infinity end a run before they are recorded, saved or exported; no number is fetched for it alone."""
+"""NaN and infinity end a run before they are recorded, saved or exported."""
 
 import math
 
@@ -14,11 +14,11 @@ from cosify.training.session import Session
 class FiniteNumbers:
     """The check of a run's numbers.
 
-    Every rank must call `fetch` and `evaluation` together; what they raise, they raise on all ranks.
+    Every rank must call `fetch` and `evaluation` together; an error is raised on all ranks.
 
     Args:
         session: of the run.
-        model: that trains; under FSDP2 each rank looks at its part.
+        model: the network that trains; under FSDP2 each rank checks its part.
         checkpoints: for the message.
         progress: for the message.
         steps_per_epoch: for the message.
@@ -43,12 +43,12 @@ class FiniteNumbers:
         return totals
 
     def look(self, sums: Tensor) -> None:
-        """Do the same for the loss after a step, where no device and no rank has to be waited for."""
+        """Check the loss after a step, if that waits neither for a device nor for other ranks."""
         if sums.device.type == "cpu" and self._session.shard.world_size == 1:
             self._check("training loss", float(sums[0]))
 
     def evaluation(self, found: Evaluation) -> Evaluation:
-        """Return an evaluation; a ValueError if its loss is not finite."""
+        """Return the evaluation, or raise a ValueError if its loss is not finite."""
         self._check("test loss", found.loss)
         return found
 
@@ -69,7 +69,7 @@ class FiniteNumbers:
 
 
 def has_non_finite(model: nn.Module) -> Tensor:
-    """Return whether anything that a checkpoint would hold of a model is not finite, 1 or 0, [1], on its device."""
+    """Return 1 if a weight or buffer that a checkpoint would hold is not finite, else 0: [1], on the device."""
     from torch.distributed.tensor import DTensor
 
     values = (value.to_local() if isinstance(value, DTensor) else value for value in model.state_dict().values())

@@ -7,14 +7,14 @@ from typing import Any
 
 import torch
 
-CHECK_EVERY = 10  # steps between the ranks' agreement; on one process every step is looked at
+CHECK_EVERY = 10  # steps between two agreements of the ranks; one process checks at every step
 
 
 class Interrupts:
-    """Notes signals while it is entered.  A second one acts at once, as it would have without.
+    """Context that notes a signal.  A second signal acts at once, as if this context were not there.
 
     Args:
-        accelerator: of the run; its ranks agree when to stop.
+        accelerator: of the run; its ranks agree on when to stop.
     """
 
     def __init__(self, accelerator: Any) -> None:
@@ -23,7 +23,7 @@ class Interrupts:
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> "Interrupts":
-        if threading.current_thread() is threading.main_thread():  # no other may set handlers
+        if threading.current_thread() is threading.main_thread():  # Python lets no other thread set handlers
             for number in (signal.SIGINT, signal.SIGTERM):
                 self._before[number] = signal.signal(number, self._note)
         return self
@@ -38,7 +38,7 @@ class Interrupts:
             signal.signal(each, handler)
 
     def agreed(self, step: int) -> int:
-        """Return the signal that any rank got, 0 for none; every rank must call this after each step.
+        """Return the signal that any rank received, 0 for none; every rank must call this after each step.
 
         Args:
             step: optimiser steps done.

@@ -1,8 +1,8 @@
-"""The training loop: Accelerate runs it on one process or many, timm gives model, optimiser and schedule.
+"""The training loop: Accelerate runs it on one process or many; timm gives model, optimiser and schedule.
 
-Every random choice of a step follows from the seed and the step's number, so that a resumed run needs no generator's
-state.  Order and augmentation of the images do not depend on the number of processes; mixup, erasing, dropout and batch
-norm, which act within the batch of one process, do.
+All random choices of a step follow from the seed and the number of the step, so that a resumed run needs no state of a
+random generator.  Order and augmentation of the images do not depend on the number of processes.  Mixup, erasing,
+dropout and batch norm do: they act within the batch of one process.
 """
 
 import time
@@ -44,7 +44,7 @@ def fit(
     """Train `model` and write the run folder, except for `export/`.
 
     Args:
-        session: the opened run; one that resumes goes on where its newest checkpoint is.
+        session: the opened run; a resumed one continues from its newest checkpoint.
         model: network with its head; what is frozen does not train.
         more_config: further entries of config.json.
         guard: called with each evaluation; what it raises ends the run.
@@ -59,7 +59,7 @@ def fit(
 
 
 class Run:
-    """A run: its parts, where it is, and the steps between."""
+    """A run: its parts, its progress, and its steps."""
 
     def __init__(self, session: Session, model: nn.Module, more_config: Mapping[str, Any], guard: Guard | None) -> None:
         self.session, self.guard = session, guard
@@ -88,11 +88,12 @@ class Run:
             announce(session, self.parts, described)
 
     def fit(self) -> TrainResult:
-        """Run what is left of the epochs."""
+        """Run the remaining epochs."""
         progress, evaluation = self.progress, None
         drawing = bar(on_terminal(self.accelerator), progress.step, self.parts.total_steps)
         noting = Interrupts(self.accelerator)
-        with drawing as drawn, noting as interrupts, values_unseen():  # for ranks to end together: `FiniteNumbers`
+        # Heads do not check values here: `FiniteNumbers` does, so that all ranks end together.
+        with drawing as drawn, noting as interrupts, values_unseen():
             while progress.step < self.parts.total_steps and not progress.done:
                 self._steps_of_epoch(drawn, interrupts)
                 evaluation = self._end_epoch()
@@ -102,7 +103,7 @@ class Run:
         return self._result(evaluation)
 
     def _steps_of_epoch(self, drawn: Bar, interrupts: Interrupts) -> None:
-        """Run the steps from where the run is to the end of its epoch."""
+        """Run the remaining steps of the current epoch."""
         progress, args, device = self.progress, self.args, self.accelerator.device
         epoch, first = divmod(progress.step, self.steps_per_epoch)
         sums = torch.tensor(progress.sums, dtype=sum_dtype(device), device=device)
@@ -138,10 +139,10 @@ class Run:
         """Make one optimiser step.
 
         Args:
-            batches: of this rank; as many are taken as make a step.
+            batches: of this rank; `accumulate` of them are taken.
             epoch: from 0 on.
-            sums: loss, correct and samples of this rank, added to.
-            drawn: shows it.
+            sums: loss, correct answers and samples of this rank so far; the step adds its own.
+            drawn: progress bar.
         """
         args, accelerator, parts, shard = self.args, self.accelerator, self.parts, self.session.shard
         parts.optimizer.zero_grad()
@@ -169,12 +170,12 @@ class Run:
         parts.optimizer.step()
         self.progress.step += 1
         parts.schedule.step_update(self.progress.step)
-        if parts.average is not None:
-            parts.average.update(self.model, step=self.progress.step)
+        if parts.ema is not None:
+            parts.ema.update(self.model, step=self.progress.step)
         drawn.step(epoch, num_images * shard.world_size, sums, self.kappas, parts.counts_correct)
 
     def _end_epoch(self) -> Evaluation | None:
-        """Record an epoch, evaluate if it is time, and decide whether to go on."""
+        """Evaluate if it is due, record the epoch, and apply the guard."""
         progress, args, parts = self.progress, self.args, self.parts
         epoch = progress.step // self.steps_per_epoch
         kappa = self.kappas.summary(self.session.all_sum, self.session.shard.world_size)
@@ -208,12 +209,12 @@ class Run:
         self.trackers.log(record)
 
     def _save(self, sums: Tensor) -> None:
-        """Save in the middle of an epoch, with what was counted so far."""
+        """Save in the middle of an epoch, with its sums so far."""
         kappa = self.kappas.state(self.session.all_sum, self.session.shard.world_size)
         self._save_checkpoint(replace(self.progress, sums=self.finite.fetch(sums), kappa=kappa))
 
     def _save_checkpoint(self, progress: Progress) -> None:
-        if self.parts.whole is not None:  # each rank writes some of the buffers
+        if self.parts.whole is not None:  # under FSDP2 each rank writes some of the buffers
             take_buffers_of_main(self.model)
         self.checkpoints.save(progress)
 
@@ -237,7 +238,7 @@ class Run:
             warn_of_chance(evaluation, len(self.session.data.label_names), self.args.data)
         unwrapped = self.accelerator.unwrap_model(self.parts.objective, keep_fp32_wrapper=False)
         vars(unwrapped).pop("forward", None)  # under bf16 accelerate 1.15 leaves the method behind as an attribute
-        model.to(memory_format=torch.contiguous_format)  # the only one that safetensors stores
+        model.to(memory_format=torch.contiguous_format)  # the only format that safetensors stores
         self.accelerator.wait_for_everyone()
         records = read_metrics(self.folder.path)
         return TrainResult(

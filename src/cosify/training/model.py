@@ -43,7 +43,7 @@ class ModelChoice:
         """Resolve the defaults, which depend on the data.
 
         Raises:
-            ValueError: if a model argument does not read key=value.
+            ValueError: if a model argument is not key=value.
         """
         kwargs = parse_model_kwargs(args.model_kwargs)
         base, _ = base_and_split(args.data)
@@ -56,7 +56,7 @@ class ModelChoice:
 
 
 def parse_model_kwargs(pairs: Sequence[str]) -> dict[str, Any]:
-    """Read `["width=0.25", "act_layer=gelu"]`; values are Python literals, and text where they are not.
+    """Read `["width=0.25", "act_layer=gelu"]`; a value that is no Python literal is text.
 
     Raises:
         ValueError: for a pair without `=`.
@@ -65,7 +65,7 @@ def parse_model_kwargs(pairs: Sequence[str]) -> dict[str, Any]:
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not equals or not key.isidentifier():
-            raise InputError(f"model argument {pair!r} does not read key=value, expected for example width=0.25")
+            raise InputError(f"model argument {pair!r} is not key=value, expected for example width=0.25")
         try:
             kwargs[key] = ast.literal_eval(value)
         except (ValueError, SyntaxError):
@@ -103,7 +103,7 @@ def build_model(
         ValueError: if the model does not take its arguments or images of that size, or the head does not suit it.
     """
     try:
-        # With its own head first, also of a published cosine model.
+        # Its own linear head first, even for a published cosine model; `convert` makes the cosine head below.
         settings = {"num_classes": num_classes, "in_chans": in_chans, "head": "linear", **choice.kwargs}
         config = timm.get_pretrained_cfg(choice.name, allow_unregistered=True)
         if size is not None and config is not None and _is_made_for_another(config.to_dict(), size):
@@ -111,7 +111,7 @@ def build_model(
         model: nn.Module = timm.create_model(choice.name, pretrained=args.pretrained, **settings)
     except InputError:
         raise
-    except Exception as error:  # of many types, by which network makes what of an argument
+    except Exception as error:  # its type depends on the network and the argument
         raise InputError(
             f"model {choice.name!r} cannot be built ({type(error).__name__}: {error}), expected arguments it takes,"
             f" got {choice.kwargs}; change --model-kwargs, or drop --pretrained if it has no weights"
@@ -125,9 +125,9 @@ def build_model(
 
 
 def set_image_size(model: nn.Module, image_size: int) -> None:
-    """Make a pretrained network take square images of another side than its own, where it is made for one alone.
+    """Let a pretrained network that takes one image size alone take square images of another side.
 
-    timm resamples its position embeddings; an export remembers the size.
+    timm resamples its position embeddings; an export keeps the size.
 
     Args:
         model: of timm or transformers.
@@ -152,7 +152,7 @@ def set_image_size(model: nn.Module, image_size: int) -> None:
 
 
 def _is_made_for_another(config: Mapping[str, Any], size: Sequence[int]) -> bool:
-    """Return whether timm says that a network takes images of one size alone, and another one than this."""
+    """Return whether a network takes images of one size alone, by timm's configuration, and not of this size."""
     return bool(config.get("fixed_input_size")) and tuple(config["input_size"][-2:]) != tuple(size)
 
 

@@ -1,4 +1,4 @@
-"""What is minimised: a network and its loss as one module, so that DDP, FSDP and autocast see one forward pass."""
+"""The training objective: network and loss as one module, so that DDP, FSDP and autocast see one forward pass."""
 
 from typing import Any
 
@@ -15,8 +15,8 @@ from cosify.settings.training import RunArguments
 class Objective(nn.Module):
     """Map images and targets to the mean loss and the number of correct answers.
 
-    Without a margin it is cross-entropy on the network's logits, Eq. (2); with one, `CosineSoftmaxLoss` on its
-    embedding, which never holds all logits, so that there is no answer to count.
+    Without a margin, the loss is cross-entropy on the network's logits, Eq. (2).  With one, it is `CosineSoftmaxLoss`
+    on the embedding; it never holds all logits, so correct answers are not counted.
 
     Args:
         model: timm network.
@@ -39,7 +39,7 @@ class Objective(nn.Module):
             # n / (C n_c), as scikit-learn's "balanced": over all samples the mean weight is 1.
             weights = class_counts.sum() / (len(class_counts) * class_counts.clamp_min(1).double())
         self.register_buffer("class_weights", None if weights is None else weights.float(), persistent=False)
-        # In a tuple: registered, the head would be there twice.
+        # In a tuple, so that the head is not registered as a submodule twice.
         self._margin_loss: tuple[CosineSoftmaxLoss, ...] = ()
         if args.has_margin:
             heads = list(find_heads(model).values())
@@ -55,11 +55,11 @@ class Objective(nn.Module):
 
     @property
     def counts_correct(self) -> bool:
-        """Whether the second result means something."""
+        """Whether `forward` counts correct answers."""
         return not self._margin_loss
 
     def forward(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """Return loss and correct answers, scalars.
+        """Return the loss and the number of correct answers, scalars.
 
         Args:
             images: [B, channels, H, W].
@@ -76,18 +76,18 @@ class Objective(nn.Module):
         smoothing = 0.0 if soft else self.label_smoothing
         losses = F.cross_entropy(logits, targets, label_smoothing=smoothing, reduction="none")
         if self.class_weights is not None:
-            # Not cross_entropy's own weights: they would weigh the smoothed part of a target by the other classes'.
+            # Not cross_entropy's `weight`: it weighs the smoothed part of a target by the weights of the other classes.
             losses = losses * self._sample_weights(targets, self.class_weights)
         labels = targets.argmax(dim=1) if soft else targets
         # The mean over samples, not over weights: ranks and accumulated batches then add up to one large batch.
         return losses.mean(), (logits.detach().argmax(dim=1) == labels).sum()
 
     def _sample_weights(self, targets: Tensor, class_weights: Tensor) -> Tensor:
-        """Return one weight for each sample, [B]: that of its class, of a mixed image the mean of its two labels'.
+        """Return the weight of each sample, [B]: that of its class; for a mixed image, the mean over its two labels.
 
-        The target keeps its shape: a mixed image's share of a rare class does not grow.
+        The target is not changed: the share of a rare class in a mixed image does not grow.
         """
         if targets.ndim == 1:
             return class_weights[targets]
-        smoothing = self.label_smoothing  # of which each class has an equal share, whatever the labels are
+        smoothing = self.label_smoothing  # it is spread evenly over all classes, whatever the labels are
         return (targets @ class_weights - smoothing * class_weights.mean()) / (1 - smoothing)

@@ -1,4 +1,4 @@
-"""The one way to a classifier that has its weights already, for training, evaluation and scans."""
+"""Opening a classifier that has weights already, for training, evaluation and scans alike."""
 
 from typing import Any, Literal, cast
 
@@ -26,9 +26,9 @@ def open_model(
     Args:
         name: as `cosify.load` takes it.
         image_size: side of the images, pixels; None for its own.
-        head: `"linear"` for the stock head, also of a published cosine model.
-        smoke: without a name, a small network with random weights.
-        seed: of these weights.
+        head: `"linear"` for the stock head, even of a published cosine model.
+        smoke: if no name is given, return a small network with random weights.
+        seed: of these random weights.
 
     Raises:
         ValueError: if none is named, it cannot be loaded, or takes no images of that size.
@@ -37,7 +37,7 @@ def open_model(
         model = load(name, head=head)
         if image_size is not None:
             set_image_size(model, image_size)
-        if not find_classifiers(model):  # of a backbone alone; what becomes of its features shall not depend on it
+        if not find_classifiers(model):  # a backbone alone; with a classifier, all models are treated alike
             model.reset_classifier(1)  # type: ignore[operator]  # every timm classifier has it
     elif smoke:
         torch.manual_seed(seed)

@@ -1,4 +1,4 @@
-"""Optimiser, learning-rate schedule and averaged weights, all timm's."""
+"""Optimiser, learning-rate schedule and EMA of the weights, all timm's."""
 
 from inspect import signature
 from typing import Any
@@ -38,9 +38,9 @@ def make_optimizer(args: RunArguments, model: nn.Module) -> Optimizer:
 
 
 def fused(name: str, device: torch.device) -> dict[str, bool]:
-    """Return the argument that makes one operation of an optimiser's step, on CUDA, where torch has one (SGD, AdamW).
+    """Return the argument that fuses an optimiser's step into one kernel, on CUDA and if torch has one (SGD, AdamW).
 
-    Elsewhere nothing: on a CPU it rounds otherwise.
+    Not on a CPU, where fused steps round differently.
     """
     name = name.lower().removeprefix("lookahead_")
     if device.type != "cuda" or name not in list_optimizers():
@@ -50,12 +50,12 @@ def fused(name: str, device: torch.device) -> dict[str, bool]:
 
 
 def make_schedule(args: RunArguments, optimizer: Optimizer, steps_per_epoch: int) -> Any:
-    """Return timm's schedule: linear warm-up to the peak, then the course that `args.schedule` names.
+    """Return timm's schedule: linear warm-up to the peak, then the schedule that `args.schedule` names.
 
     It has no state: the rate of the next step follows from the number of steps done.
 
     Args:
-        args: epochs, warm-up and course.
+        args: epochs, warm-up and schedule.
         optimizer: whose learning rate it sets, by `step_update(number of steps done)`.
         steps_per_epoch: optimiser steps in an epoch.
     """
@@ -69,7 +69,7 @@ def make_schedule(args: RunArguments, optimizer: Optimizer, steps_per_epoch: int
         decay_rate=args.decay_rate,
         min_lr=args.min_lr,
         warmup_epochs=warmup_steps / steps_per_epoch,
-        # Not 0: the first step would be lost.
+        # Not 0, which would waste the first step.
         warmup_lr=args.lr / max(warmup_steps, 1),
         step_on_epochs=False,
         updates_per_epoch=steps_per_epoch,
@@ -77,8 +77,8 @@ def make_schedule(args: RunArguments, optimizer: Optimizer, steps_per_epoch: int
     return schedule
 
 
-def make_average(args: RunArguments, model: nn.Module) -> Any:
-    """Return timm's moving average of the weights, None if none is asked for."""
+def make_ema(args: RunArguments, model: nn.Module) -> Any:
+    """Return timm's EMA of the weights; None without `ema_decay`."""
     if args.ema_decay is None:
         return None
     # With warm-up, because a decay of 0.9999 would keep the initial weights for a whole short run.

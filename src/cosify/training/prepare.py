@@ -1,4 +1,4 @@
-"""What a run trains: network and loss as one objective, optimiser, schedule and averaged weights, for Accelerate."""
+"""The parts of a run, prepared by Accelerate: network and loss as one objective, optimiser, schedule and EMA."""
 
 import copy
 from collections.abc import Callable
@@ -15,32 +15,32 @@ from cosify.models.stage_freezing import keep_frozen_in_eval
 from cosify.training.batch_augment import BatchAugment
 from cosify.training.model import checkpoint_gradients
 from cosify.training.objective import Objective
-from cosify.training.optimizer import make_average, make_optimizer, make_schedule
+from cosify.training.optimizer import make_ema, make_optimizer, make_schedule
 from cosify.training.session import Session
 from cosify.training.sharding import check_sharding
 
 
 class Prepared:
-    """The parts of a run; `session.accelerator` knows them afterwards, for checkpoints.
+    """The parts of a run.  They are registered with `session.accelerator`, which saves them in checkpoints.
 
     Attributes:
         model: network with its head, on the training device; under FSDP2 each rank has a part of every weight.
         heads: its cosine heads.
-        objective: prepared by Accelerate; from images and targets to loss and correct answers.
-        counts_correct: whether the objective counts them.
-        backward: of a loss.
+        objective: maps images and targets to loss and correct answers; prepared by Accelerate.
+        counts_correct: whether the objective counts correct answers.
+        backward: function that runs the backward pass of a loss.
         optimizer: prepared by Accelerate.
         schedule: of the learning rate; `step_update(number of steps done)`.
-        average: moving average of the weights; None if none is asked for.
-        whole: a network to gather the weights in, under FSDP2; None elsewhere.
+        ema: EMA of the weights; None without `ema_decay`.
+        whole: under FSDP2 an unsharded network, into which the weights are gathered; None elsewhere.
         batch_augment: erasing, mixup, cutmix.
-        layout: of images and network.
+        layout: memory format of images and network.
         steps_per_epoch: optimiser steps in an epoch.
         total_steps: of the run.
 
     Args:
         session: the opened run.
-        model: network with its head; what is frozen does not train.
+        model: network with its head; frozen parameters do not train.
 
     Raises:
         ValueError: for settings that do not work; the message says what to change.
@@ -68,7 +68,7 @@ class Prepared:
         self.counts_correct = objective.counts_correct
         optimizer = make_optimizer(args, model)
         self.schedule = make_schedule(args, optimizer, self.steps_per_epoch)
-        self.average = make_average(args, model)
+        self.ema = make_ema(args, model)
         self.whole = copy.deepcopy(model) if accelerator.is_fsdp2 else None
         if args.compile:
             model.compile()
@@ -77,26 +77,26 @@ class Prepared:
             autocast = torch.autocast(device.type, torch.bfloat16)
             objective.forward = autocast(objective.forward)  # type: ignore[method-assign]
         self.objective, self.optimizer = accelerator.prepare(objective, optimizer)
-        if self.average is not None:
-            accelerator.register_for_checkpointing(self.average)
-        # accelerate's divides by 1 first, and that again in the backward pass.
+        if self.ema is not None:
+            accelerator.register_for_checkpointing(self.ema)
+        # Without scaling, accelerate's backward divides the loss by 1, which costs two more operations a step.
         scaled = accelerator.scaler is not None or accelerator.distributed_type == "DEEPSPEED"
         self.backward: Callable[[Tensor], None] = accelerator.backward if scaled else Tensor.backward
 
     @property
     def evaluated(self) -> nn.Module:
-        """The network that is evaluated and exported: the averaged or gathered one, if there is one."""
-        if self.average is not None:
-            return self.average.module  # type: ignore[no-any-return]
+        """The network that is evaluated and exported: the EMA or the gathered network, if there is one."""
+        if self.ema is not None:
+            return self.ema.module  # type: ignore[no-any-return]
         return self.model if self.whole is None else self.whole
 
     @property
     def start_kappa(self) -> float | None:
-        """What a trainable kappa began with; None for others."""
+        """Start value of a trainable kappa; None for other policies."""
         return self.heads[0].start_kappa if self.heads and self.heads[0].log_kappa is not None else None
 
     def train_mode(self) -> None:
-        """Let what trains train; batch norms of frozen stages stay as they are."""
+        """Set training mode, except for batch norms of frozen stages, which keep their statistics."""
         self.objective.train()
         keep_frozen_in_eval(self.model)
 

@@ -1,4 +1,4 @@
-"""What one sees of a run while it goes on: a bar on a terminal, a line for each epoch, warnings about kappa."""
+"""What a run shows while it goes on: a progress bar on a terminal, a line for each epoch, warnings."""
 
 import logging
 import time
@@ -15,15 +15,15 @@ from cosify.training.evaluation import Evaluation
 
 logger = logging.getLogger("cosify.training")
 
-EDGE_WARNING = 0.05  # share of kappa* at an edge of the grid from which the estimate is not to be trusted
-RUNAWAY = 2.0  # times its start value from which a trainable kappa is said to run away
-STARVING = 0.2  # share of the time that the network waits for images, from which they come too slowly
-SHORTEST_JUDGED = 5.0  # seconds; shorter epochs are mostly start-up
-DISPLAY_SECONDS = 0.5  # fetching numbers for the bar waits for the device
+EDGE_WARNING = 0.05  # share of kappa* at an edge of the grid; above it, the estimate is not to be trusted
+RUNAWAY = 2.0  # multiple of its start value; above it, a trainable kappa runs away
+STARVING = 0.2  # share of the time spent waiting for images; above it, they come too slowly
+SHORTEST_JUDGED = 5.0  # seconds of an epoch; shorter ones are mostly start-up
+DISPLAY_SECONDS = 0.5  # between two updates of the bar: to fetch its numbers, it waits for the device
 
 
 class Bar:
-    """A line with loss, accuracy, kappa and speed on the main process' terminal; elsewhere nothing, not even a sync."""
+    """Progress bar with loss, accuracy, kappa and speed on the main process' terminal; elsewhere it does nothing."""
 
     def __init__(self, bar: Any, done: int, total: int) -> None:
         self._bar = bar
@@ -73,7 +73,7 @@ def epoch_record(
         progress: sums and times of the epoch, over all ranks.
         epoch: from 1 on.
         lr: learning rate of the next step.
-        kappa: of the epoch; None without any.
+        kappa: of the epoch; None for a softmax head.
         counts_correct: whether correct answers were counted.
     """
     loss, correct, samples = progress.sums
@@ -92,7 +92,7 @@ def epoch_record(
 
 
 def evaluation_record(evaluation: Evaluation) -> dict[str, Any]:
-    """Return what a line of metrics.jsonl says of an evaluation."""
+    """Return the entries of an evaluation in metrics.jsonl."""
     return {
         "test_loss": evaluation.loss,
         "test_accuracy": evaluation.accuracy,
@@ -108,8 +108,8 @@ def log_epoch(
     Args:
         record: its line of metrics.jsonl.
         epochs: of the whole run.
-        kappa: of the epoch; None without any.
-        start_kappa: value that a trainable kappa began with, None for others.
+        kappa: of the epoch; None for a softmax head.
+        start_kappa: start value of a trainable kappa; None for other policies.
         pipeline: of the images.
     """
     shown = f"epoch {record['epoch']}/{epochs}  loss {record['train_loss']:.3f}"
@@ -126,11 +126,11 @@ def log_epoch(
 
 
 def warn_about_kappa(kappa: KappaSummary, start: float | None) -> None:
-    """Warn where the mean of kappa hides something.
+    """Warn if many kappas are at an edge of the grid, or a trainable kappa runs away.
 
     Args:
         kappa: of an epoch.
-        start: value that a trainable kappa began with, None for others.
+        start: start value of a trainable kappa; None for other policies.
     """
     for edge, share in (("lower", kappa.low_edge), ("upper", kappa.high_edge)):
         if share > EDGE_WARNING:

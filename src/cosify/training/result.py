@@ -1,4 +1,4 @@
-"""What a run leaves in memory."""
+"""The result of a run, in memory."""
 
 from dataclasses import dataclass
 
@@ -16,7 +16,8 @@ class TrainResult:
 
     Attributes:
         folder: of the run.
-        model: trained (or averaged, or best: as the settings say), unwrapped, float32, on the training device.
+        model: that of the last step, the EMA or the best one, as the settings say; unwrapped, float32, on the training
+            device.
         evaluation: of that model on the test split.
         kappa: of the last epoch's training samples; None for a stock softmax head.
         data: both splits, as batches.

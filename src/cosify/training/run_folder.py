@@ -22,24 +22,25 @@ from cosify.folders import (
 )
 
 FORMAT = 1
-MARK = "cosify_run"  # the key of config.json by which a run folder is known
+MARK = "cosify_run"  # key of config.json that marks a run folder
 OWN = (
     *("config.json", "metrics.jsonl", "environment.json", "kappa_trace.png", LOCK, ".*.new", "trackers/*"),
     *("checkpoints/step-*", "checkpoints/best.safetensors", "checkpoints/.*.new*", "export/.*.new", "export/.saving-*"),
     *("export/config.json", "export/model.safetensors", "export/preprocessor_config.json"),
     *("export/rejector.json", "export/rejector*.safetensors"),
     *("features/*/*.npy", "features/*/bank.json", "features/*/classifier.safetensors", "features/.*.lock"),
-)  # what the programs here write into it
+)  # what our programs write into a run folder
 
 
 class RunFolder:
-    """A run's folder.  Every file and folder in it appears at once, whole.
+    """A run's folder.  Each file and folder in it is written aside and renamed when whole.
 
-    One process writes to it: the one that made or opened it holds its lock as long as this object lives.
+    Only one process writes to it: the one that made or opened it, which holds a lock while this object lives.
 
     Attributes:
         path: of the folder.
-        place: where it will be once `put_in_place` is called; None if it is there.  Until then an earlier run stays.
+        place: path that the folder takes when `put_in_place` is called; until then an earlier run stays there.  None if
+            the folder is there already.
     """
 
     def __init__(self, path: Path, place: Path | None = None) -> None:
@@ -59,17 +60,17 @@ class RunFolder:
 
     @classmethod
     def create(cls, path: Path | str, config: Mapping[str, Any], *, overwrite: bool = False) -> "RunFolder":
-        """Make the folder.  It appears with its config.json, so that a run that is killed at once can be resumed.
+        """Make the folder together with its config.json, so that a run that is killed at once can be resumed.
 
-        Where there is a run that may be replaced, the new one lies beside it until `put_in_place`.
+        If it replaces an earlier run, the new folder lies beside that one until `put_in_place`.
 
         Args:
             path: of the folder; parents are made.
             config: script and arguments, all that is needed to start.
-            overwrite: replace an earlier run in it.  What is no run of ours is never replaced.
+            overwrite: replace an earlier run.  Other folders are never replaced.
 
         Raises:
-            FileExistsError: if it holds files of something else, or a run and `overwrite` is False.
+            FileExistsError: if it holds foreign files, or holds a run and `overwrite` is False.
             ValueError: if another process writes to it.
             OSError: if it cannot be made or written to.
         """
@@ -117,7 +118,7 @@ class RunFolder:
         return folder
 
     def put_in_place(self) -> None:
-        """Let the folder take its place, and drop the run that was there; for the main process alone."""
+        """Move the folder to its place, and drop the earlier run there; for the main process alone."""
         if self.place is not None:
             old = put_in_place(self.path, self.place.resolve())
             if old is not None:
@@ -125,7 +126,7 @@ class RunFolder:
             self._has_place()
 
     def was_put_in_place(self) -> None:
-        """Note on another process that the main one has called `put_in_place`."""
+        """Tell another process that the main one has called `put_in_place`."""
         self.path, self.place = self.place or self.path, None
 
     def _has_place(self) -> None:
@@ -134,7 +135,7 @@ class RunFolder:
         moved_lock(self._lock, self.path)
 
     def write_config(self, config: Mapping[str, Any]) -> None:
-        """Write script, arguments and what became of them to config.json."""
+        """Write config.json: script, arguments and what they became."""
         write_json(self.path / "config.json", {MARK: FORMAT, **config})
 
     def write_environment(self, environment: Mapping[str, Any]) -> None:
@@ -142,13 +143,13 @@ class RunFolder:
         write_json(self.path / "environment.json", environment)
 
     def append_metrics(self, record: Mapping[str, Any]) -> None:
-        """Add a line to metrics.jsonl.  The file is written anew: short, and never torn."""
+        """Add a line to metrics.jsonl.  The file is short and is written anew, so that it is never half a line."""
         path = self.path / "metrics.jsonl"
         before = path.read_text(encoding="utf-8") if path.exists() else ""
         write_whole(path, before + json.dumps(record) + "\n")
 
     def drop_metrics_after(self, step: int) -> None:
-        """Forget what was recorded after `step`: a resumed run comes there again.
+        """Drop what was recorded after `step`: a resumed run records it again.
 
         Raises:
             ValueError: if the file is damaged.
@@ -191,7 +192,7 @@ def _is_run(path: Path) -> bool:
 
 
 def _drop(aside: Path, process: int) -> None:
-    """Remove a run that ended before it had its place."""
+    """Remove the folder of a run that ended before it took its place."""
     if os.getpid() == process:
         remove_own(aside, OWN)
 
@@ -203,7 +204,7 @@ def read_config(path: Path | str) -> dict[str, Any]:
         path: of the run folder.
 
     Raises:
-        ValueError: if the folder is missing, or no run of ours.
+        ValueError: if the folder is missing or is no run folder.
     """
     file = Path(path) / "config.json"
     try:
@@ -221,7 +222,7 @@ def read_metrics(path: Path | str, kind: str = "epoch") -> list[dict[str, Any]]:
 
     Args:
         path: of the run folder.
-        kind: `"epoch"`, one for each, or `"step"`, evaluations between.
+        kind: `"epoch"` for one record an epoch, `"step"` for evaluations within epochs.
 
     Raises:
         ValueError: if it is damaged.

@@ -1,4 +1,4 @@
-"""Checkpoints hold tensors and numbers: nothing in their files is executed."""
+"""Checkpoints are read as tensors and numbers alone: nothing in their files is executed."""
 
 import os
 import pickle
@@ -11,7 +11,7 @@ import torch
 
 from cosify.errors import InputError
 
-INDEX = ".metadata"  # of a sharded checkpoint, which torch.distributed.checkpoint unpickles
+INDEX = ".metadata"  # file of a sharded checkpoint that torch.distributed.checkpoint unpickles
 _INDEX_MODULES = ("torch.distributed.checkpoint.metadata", "torch.distributed.checkpoint.filesystem")
 _INDEX_NAMES = {
     ("collections", "OrderedDict"),
@@ -26,11 +26,11 @@ _INDEX_NAMES = {
 def tensors_only(folder: Path) -> Iterator[None]:
     """Let torch.load read tensors and plain values alone, whatever its caller asks for.
 
-    accelerate 1.15 loads what is registered with it, such as averaged weights, and torch 2.14 the numbers of a sharded
-    optimiser with weights_only=False.
+    With weights_only=False, accelerate 1.15 loads what is registered with it, such as the EMA, and torch 2.14 the
+    numbers of a sharded optimiser.
 
     Args:
-        folder: checkpoint that is loaded meanwhile.
+        folder: checkpoint that is loaded within this context.
 
     Raises:
         ValueError: if the index of a sharded checkpoint names anything but torch's descriptions of tensors.
@@ -52,10 +52,10 @@ def tensors_only(folder: Path) -> Iterator[None]:
 
 
 class _Index(pickle.Unpickler):
-    """Reads an index that names nothing else than classes which hold data."""
+    """Unpickler of an index; it allows only classes that hold data."""
 
     def find_class(self, module: str, name: str) -> Any:
-        """Return what the file names, if it is harmless."""
+        """Return the class that the file names, if it is harmless."""
         fine = (module, name) in _INDEX_NAMES or (module == "torch" and isinstance(getattr(torch, name), torch.dtype))
         if fine or (module in _INDEX_MODULES and "." not in name):
             found = super().find_class(module, name)

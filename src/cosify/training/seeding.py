@@ -1,4 +1,4 @@
-"""The global generators."""
+"""Seeds of the global random generators."""
 
 import random
 
@@ -7,11 +7,11 @@ import torch
 
 
 def seed_everything(seed: int, device: torch.device) -> None:
-    """Seed the global generators, of which dropout, erasing, mixup and the like draw, and those of a device."""
+    """Seed the global random generators, from which dropout, erasing and mixup draw, and those of a device."""
     random.seed(seed)
     np.random.seed(seed % 2**32)  # noqa: NPY002  # the source that timm's Mixup draws from
-    # Not torch.manual_seed: for each kind of accelerator that is not in use it notes the call and its traceback, which
-    # takes a millisecond a step.
+    # Not torch.manual_seed: it stores a traceback for each kind of accelerator that is not in use, which costs a
+    # millisecond a step.
     torch.default_generator.manual_seed(seed)
     if device.type != "cpu":
         torch.get_device_module(device).manual_seed(seed)

@@ -1,4 +1,4 @@
-"""The network on the test split: how good it is, which weights were the best, and which ones a run ends with."""
+"""Evaluations on the test split, and the choice of weights to keep and to export."""
 
 from torch import nn
 
@@ -13,13 +13,13 @@ EVAL_BATCH = 256
 
 
 class Selection:
-    """Evaluations of a run.  Every rank must call each method together with the others.
+    """The evaluations of a run.  All ranks must call each method together.
 
     Args:
         session: of the run.
         parts: of the run.
-        checkpoints: where the best weights are kept.
-        finite: the check of the numbers.
+        checkpoints: keep the best weights.
+        finite: checks the numbers.
     """
 
     def __init__(self, session: Session, parts: Prepared, checkpoints: Checkpoints, finite: FiniteNumbers) -> None:
@@ -41,7 +41,7 @@ class Selection:
         return self._finite.evaluation(found)
 
     def note(self, evaluation: Evaluation, progress: Progress) -> None:
-        """Keep the weights of the best evaluation, and end the run with its epoch where none came for long enough."""
+        """Keep the weights of the best evaluation; mark the run as done if no better one came for long enough."""
         patience = self._session.args.early_stop_evaluations
         progress.since_best += 1
         if progress.best_accuracy is None or evaluation.accuracy > progress.best_accuracy:

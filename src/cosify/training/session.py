@@ -1,4 +1,4 @@
-"""What a run needs before there is a network: processes, seed, run folder, data."""
+"""What a run needs before its network: processes, seed, run folder, data."""
 
 import logging
 import os
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from cosify.data import Data, PipelineSettings, Preprocessing, Shard, load_splits, open_data
 from cosify.errors import InputError
 from cosify.folders import new_output
+from cosify.log_level import set_log_level
 from cosify.settings import resolved
 from cosify.settings.training import RunArguments
 from cosify.training.data_record import DataRecord, from_main
@@ -32,10 +33,10 @@ class Session:
 
     Attributes:
         accelerator: of Accelerate.
-        args: the settings; batch_size is that of one process, also where another number of them resumes the run.
+        args: the settings.  batch_size is that of one process; it is adapted if the run is resumed with another number.
         folder: of the run.
         data: both splits, as batches.
-        shard: this process' place.
+        shard: rank of this process and number of processes.
         record: of the data.
     """
 
@@ -48,7 +49,7 @@ class Session:
 
     @classmethod
     def open(cls, args: RunArguments, name: str, preprocessing: Preprocessing) -> "Session":
-        """Start the processes, seed them, make (or, to resume, find) the run folder, and load the data.
+        """Start the processes, seed them, make the run folder (or open that of a resumed run), and load the data.
 
         Args:
             args: the settings.
@@ -66,13 +67,13 @@ class Session:
         _refuse_deepspeed()
         if args.mixed_precision == "fp16" and not torch.cuda.is_available():
             raise InputError("mixed_precision is 'fp16', which needs CUDA; use bf16 or no on this machine")
-        # Without `cpu`, accelerate 1.15 lets processes on the CPU run side by side, each believing it is alone.
+        # Without `cpu`, processes on the CPU run as if each were alone (accelerate 1.15).
         accelerator: Any = Accelerator(
             mixed_precision=args.mixed_precision,
             cpu=not torch.accelerator.is_available(),
             log_with=_tracker(args),
             kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(minutes=args.wait_minutes))],
-            # TensorBoard's tracker wants a folder at once; the run's own is known when the processes are.
+            # TensorBoard's tracker wants a folder now; that of the run is known only when the processes are.
             project_config=ProjectConfiguration(logging_dir="runs"),
         )
         slow = args.mixed_precision == "bf16" and accelerator.device.type == "cpu" and not cpu_has_bf16()
@@ -91,7 +92,7 @@ class Session:
 
         if not on_terminal(accelerator):
             datasets.disable_progress_bars()
-        with accelerator.local_main_process_first():  # the others then find the prepared files in datasets' cache
+        with accelerator.local_main_process_first():  # the others then find the prepared files in the cache of datasets
             splits = load_splits(
                 args.data,
                 image_column=args.image_column,
@@ -103,7 +104,7 @@ class Session:
             splits = splits.limit_train(args.limit_train)
         settings = PipelineSettings(args.augment, args.transform, args.pipeline, args.num_workers)
         record = from_main(accelerator, lambda: DataRecord.of(args, splits, settings, preprocessing))
-        # Now: a wrong name of the data must not replace an earlier run.
+        # Only now: a wrong name of the data must not replace an earlier run.
         folder = _folder(accelerator, args, name, record)
         data = open_data(
             splits,
@@ -130,7 +131,7 @@ class Session:
         return summed
 
     def describe(self, model: nn.Module) -> dict[str, Any]:
-        """Return what the settings became, ready for config.json."""
+        """Return what the settings became: entries of config.json."""
         data, config = self.data, getattr(model, "pretrained_cfg", {})
         return {
             "model": config.get("architecture", type(model).__name__),
@@ -151,12 +152,12 @@ class Session:
 
 
 def smoke_settings(args: Any) -> Any:
-    """Return the settings of a smoke test where one is asked for."""
+    """Return the settings, with data and epochs of the smoke test if `smoke` is set."""
     return replace(args, data="synthetic", epochs=SMOKE_EPOCHS) if args.smoke else args
 
 
 def on_terminal(accelerator: Any) -> bool:
-    """Return whether this process may draw: on a terminal, or in a notebook that has what rich draws with there."""
+    """Return whether this process may draw: the main one on a terminal, or in a notebook with ipywidgets."""
     from rich import get_console
 
     console = get_console()
@@ -174,7 +175,7 @@ def _config(args: RunArguments, world_size: int, record: DataRecord) -> dict[str
 
 
 def _batch_size_of(args: RunArguments, world_size: int) -> int:
-    """Return the batch of one process that leaves that of all as it was."""
+    """Return the batch size of one process for which that of all together stays as it was."""
     assert args.resume is not None
     together = args.batch_size * int(read_config(args.resume)["world_size"])
     if together % world_size != 0:
@@ -187,7 +188,7 @@ def _batch_size_of(args: RunArguments, world_size: int) -> int:
 
 
 def _folder(accelerator: Any, args: RunArguments, name: str, record: DataRecord) -> RunFolder:
-    """Create or open the run folder on the main process, which locks it; every rank learns its path, or the error."""
+    """Create or open the run folder on the main process, which locks it; all ranks get its path, or the error."""
     made: list[RunFolder] = []
 
     def make() -> tuple[Path, Path | None]:
@@ -220,7 +221,7 @@ def _tracker(args: RunArguments) -> str | None:
 
 
 def _show_lines() -> None:
-    """Let a program that has set up no logging, a notebook for instance, see what a run says."""
+    """Show the log lines of a run in a program without logging, such as a notebook."""
     from rich import get_console
 
     lines = logging.getLogger("cosify")
@@ -229,11 +230,11 @@ def _show_lines() -> None:
         handler = logging.StreamHandler(sys.stdout if get_console().is_jupyter else None)
         handler.setFormatter(logging.Formatter("%(message)s"))
         lines.addHandler(handler)
-        lines.setLevel(logging.INFO if os.environ.get("RANK", "0") == "0" else logging.ERROR)
+        set_log_level()
 
 
 def _asked_for(feature: str) -> bool:
-    """Return whether `accelerate launch`, by a flag or its configuration, was told to use a feature."""
+    """Return whether `accelerate launch` was told to use a feature, by a flag or its configuration."""
     return os.environ.get(f"ACCELERATE_USE_{feature}", "false").lower() == "true"
 
 
@@ -246,5 +247,5 @@ def _refuse_deepspeed() -> None:
 
 
 def cpu_has_bf16() -> bool:
-    """Return whether oneDNN multiplies bf16 on this CPU; elsewhere torch converts number by number."""
+    """Return whether oneDNN can multiply bf16 on this CPU; if not, torch converts each number."""
     return torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())

@@ -1,4 +1,4 @@
-"""Weights and buffers that are not the same on every process: FSDP2, and the statistics of batch norms and heads."""
+"""Weights and buffers that differ between processes: under FSDP2, and statistics of batch norms and heads."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from cosify.settings.training import RunArguments
 
 
 def check_sharding(args: RunArguments, accelerator: Any) -> None:
-    """Raise a ValueError for what FSDP cannot do here, and keep accelerate from what it cannot do."""
+    """Raise a ValueError for settings that do not work with FSDP, and correct accelerate's own settings."""
     if accelerator.distributed_type != "FSDP":
         return
     if not accelerator.is_fsdp2:
@@ -22,14 +22,14 @@ def check_sharding(args: RunArguments, accelerator: Any) -> None:
     if args.mixed_precision == "fp16":
         raise InputError("mixed_precision is 'fp16' with FSDP, expected bf16 or no; change --mixed-precision")
     plugin = accelerator.state.fsdp_plugin
-    # accelerate 1.15 takes it for granted that all of a state dict is sharded, but buffers (batch norm, kappa) are not.
+    # accelerate 1.15 assumes that all of a state dict is sharded, but buffers (batch norm, kappa) are not.
     plugin.cpu_ram_efficient_loading = False
     # It would cast batch norms and the cosine to bfloat16; autocast, as elsewhere, leaves them in float32.
     plugin.mixed_precision_policy = None
 
 
 def gather_weights(sharded: nn.Module, whole: nn.Module) -> None:
-    """Copy weights and buffers of a network under FSDP to one that is whole on each rank."""
+    """Copy weights and buffers of a network under FSDP into an unsharded one on each rank."""
     from torch.distributed.tensor import DTensor
 
     source = sharded.state_dict()

@@ -1,4 +1,4 @@
-"""What is told to TensorBoard, wandb and the like: the numbers of metrics.jsonl."""
+"""Trackers such as TensorBoard and wandb, which get the numbers of metrics.jsonl."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,18 +6,18 @@ from typing import Any
 from cosify.errors import InputError
 from cosify.training.run_folder import RunFolder, read_metrics
 
-FOLDER = "trackers"  # of the run folder, for the files of TensorBoard
-PROJECT = "cosify"  # of the others' dashboards, where each run bears the name of its folder
+FOLDER = "trackers"  # in the run folder, for TensorBoard's files
+PROJECT = "cosify"  # on the dashboards of the others, where each run has the name of its folder
 NAMED = ("wandb", "trackio")
 
 
 class Trackers:
-    """The trackers of a run.  They start when the run folder has its place, which they note, and then catch up.
+    """The trackers of a run.  They start when the run folder is in its place, and then catch up.
 
     Args:
         accelerator: of the run.
         run: its folder.
-        settings: of the run, as text.
+        settings: of the run, as text, by name.
     """
 
     def __init__(self, accelerator: Any, run: RunFolder, settings: Mapping[str, str]) -> None:
@@ -40,7 +40,7 @@ class Trackers:
         self._started = True
 
     def log(self, record: Mapping[str, Any]) -> None:
-        """Tell the numbers of a record that metrics.jsonl has."""
+        """Log the numbers of a record of metrics.jsonl."""
         if self._started:
             numbers = {key: value for key, value in record.items() if isinstance(value, (int, float))}
             self._accelerator.log(numbers, step=record["step"])
@@ -52,8 +52,8 @@ class Trackers:
                     self.log(each)
 
     def finish(self) -> None:
-        """Let the trackers write what they hold."""
+        """Let the trackers write what they still hold."""
         if not self._started:
             self.log({})
-        for tracker in self._accelerator.trackers:  # not end_training: it would end the processes' group too
+        for tracker in self._accelerator.trackers:  # not end_training: it would end the process group too
             tracker.finish()

@@ -1,0 +1,19 @@
+"""Each script answers `--help` when it is started as its docstring says, from the top of the checkout."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PROGRAMS = ["benchmark", "compare", "gpu_suite", "pages", "reproduce", "sweep", "train"]
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_help(name: str) -> None:
+    command = [sys.executable, f"scripts/{name}.py", "--help"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(f"usage: {name}.py ")
+    assert f"python scripts/{name}.py" in done.stdout or f"cosify {name}" in done.stdout  # an example
