@@ -1,5 +1,6 @@
 """Checkpoints are read as tensors and numbers alone: nothing in their files is executed."""
 
+import io
 import os
 import pickle
 from collections.abc import Iterator
@@ -36,8 +37,7 @@ def tensors_only(folder: Path) -> Iterator[None]:
         ValueError: if the index of a sharded checkpoint names anything but torch's descriptions of tensors.
     """
     for index in folder.glob(f"*/{INDEX}"):
-        with index.open("rb") as file:
-            _Index(file).load()
+        _Index(io.BytesIO(index.read_bytes())).load()
     settings = {"TORCH_FORCE_WEIGHTS_ONLY_LOAD": "1", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD": "0"}
     before = {name: os.environ.get(name) for name in settings}
     os.environ.update(settings)
@@ -51,7 +51,8 @@ def tensors_only(folder: Path) -> Iterator[None]:
                 os.environ[name] = value
 
 
-class _Index(pickle.Unpickler):
+# Python's own version in the place of that in C, which takes the memory that a file asks for before it has the data.
+class _Index(pickle._Unpickler):
     """Unpickler of an index; it allows only classes that hold data."""
 
     def find_class(self, module: str, name: str) -> Any:
