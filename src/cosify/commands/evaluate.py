@@ -34,7 +34,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from cosify.console import Command, set_up_logging, show_markdown, typed
 from cosify.errors import InputError
-from cosify.settings import flag, resolved
+from cosify.settings import AT_LEAST_1, FROM_0, flag, resolved
 
 if TYPE_CHECKING:
     from cosify.data import Splits
@@ -54,9 +54,9 @@ class EvaluateArguments:
     transfer: list[str] = flag([], "Other tasks, DATA or DATA:SPLIT. A fifth tests. Default: none.")
     image_column: str | None = flag(None, "Column of images. Default: the only one.")
     label_column: str | None = flag(None, "Column of labels of --data. Default: the only one.")
-    limit_train: int | None = flag(None, "Fit scores on this many images. Default: all.")
-    limit: int | None = flag(None, "Images of every set but that of training. Default: all.")
-    num_lambdas: int = flag(45, "Penalties of a probe, from 1e5 down to at most 1e-6. Default 45.")
+    limit_train: int | None = flag(None, "Fit scores on this many images. Default: all.", AT_LEAST_1)
+    limit: int | None = flag(None, "Images of every set but that of training. Default: all.", AT_LEAST_1)
+    num_lambdas: int = flag(45, "Penalties of a probe, from 1e5 down to at most 1e-6. Default 45.", AT_LEAST_1)
     id_subset: Literal["correct", "all"] = flag(
         "correct", "Samples to tell from outliers: right ones, as the paper, or all."
     )
@@ -66,10 +66,10 @@ class EvaluateArguments:
     calibrate: bool = flag(
         False, "Write the kappa that makes probabilities right. Fitted on half of the test images. Default: off."
     )
-    batch_size: int = flag(256, "Images of a batch on each process. Default 256.")
-    num_workers: int | None = flag(None, "Processes that decode. Default: by cores.")
+    batch_size: int = flag(256, "Images of a batch on each process. Default 256.", AT_LEAST_1)
+    num_workers: int | None = flag(None, "Processes that decode. Default: by cores.", FROM_0)
     resamples: int = flag(1000, "Of the bootstrap. Default 1000.")
-    seed: int = flag(0, "Of bootstrap, probes and t-SNE. Default 0.")
+    seed: int = flag(0, "Of bootstrap, probes and t-SNE. Default 0.", FROM_0)
     output: str | None = flag(None, "Folder of the result. Default: a new runs/DATE-DATA-evaluation.")
     overwrite: bool = flag(False, "Replace an earlier result there. Default: refuse.")
     smoke: bool = flag(False, "A small random model on synthetic images. Default: off.")
