@@ -136,6 +136,12 @@ def test_what_cannot_be_is_refused_before_any_pass(message: str, tmp_path: Path)
         evaluate.main(evaluate.EvaluateArguments(**{"models": ["m"], "output": str(tmp_path), **REFUSED[message]}))
 
 
+def test_a_later_model_that_is_not_there_costs_no_pass(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="nope is neither a folder here"):
+        evaluate.main(evaluate.EvaluateArguments([str(run), "nope"], output=str(tmp_path / "out")))
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_model_must_come(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no model came"):
         evaluate.main(evaluate.EvaluateArguments(output=str(tmp_path)))

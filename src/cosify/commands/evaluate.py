@@ -81,13 +81,14 @@ def main(args: EvaluateArguments) -> None:
     from accelerate import Accelerator
 
     from cosify.data import Shard, load_images, load_splits
-    from cosify.evaluation import FeaturePass, tables_of, verdict
+    from cosify.evaluation import FeaturePass, check_label_names, tables_of, verdict
     from cosify.evaluation.in_words import DEFAULT_SCORE
     from cosify.folders import new_output, refuse_results
     from cosify.hub.resolve import saved_folder
     from cosify.plots import draw_figures, find_examples, write_report
     from cosify.training.data_record import from_main
     from cosify.training.environment import describe_environment
+    from cosify.training.opener import open_model
     from cosify.training.session import on_terminal
 
     set_up_logging()
@@ -100,6 +101,8 @@ def main(args: EvaluateArguments) -> None:
     splits = load_splits(args.data, image_column=args.image_column, label_column=args.label_column)
     models = titled(args.models)
     check(args, models, len(splits.label_names))
+    for _, spec in models[1:]:  # one that cannot be opened, or has other classes, must not cost the first one's pass
+        check_label_names(open_model(spec)[0], splits.label_names)
     accelerator: Any = Accelerator(cpu=not torch.accelerator.is_available())
     shard = Shard(accelerator.process_index, accelerator.num_processes)
     run = FeaturePass(args.batch_size, args.num_workers, shard, accelerator.wait_for_everyone, on_terminal(accelerator))
