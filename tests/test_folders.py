@@ -103,6 +103,8 @@ def test_results_are_overwritten_only_if_they_are_ours_and_it_is_asked_for(tmp_p
     record.unlink()
     with pytest.raises(FileExistsError, match=r"holds \['scan.md'\], .*; choose another --output"):
         refuse_results(record, ("scan.md",), overwrite=True)
+    with pytest.raises(FileExistsError, match=r"scan.md is a file, expected a folder for the results; choose another"):
+        refuse_results(tmp_path / "scan.md" / "scan.json", (), overwrite=True)
 
 
 def test_a_lock_keeps_others_out_as_long_as_its_object_lives(tmp_path: Path) -> None:

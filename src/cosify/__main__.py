@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-from cosify.console import Command
+from cosify.console import Command, one_line_errors
 
 COMMANDS = ("train", "finetune", "adapt", "probe", "scan", "evaluate", "publish", "card", "backbones")
 
@@ -18,7 +18,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if not arguments or arguments[0] in ("-h", "--help", "--help-all", "help"):
-        sys.stdout.write(overview())
+        with one_line_errors():
+            sys.stdout.write(overview())
     elif arguments[0] == "--version":
         import cosify
 

@@ -103,6 +103,8 @@ def refuse_results(record: Path, names: Sequence[str], *, overwrite: bool) -> No
     Raises:
         FileExistsError: if they would.
     """
+    if record.parent.exists() and not record.parent.is_dir():
+        raise FileExistsError(f"{record.parent} is a file, expected a folder for the results; choose another --output")
     try:
         saved = json.loads(record.read_text(encoding="utf-8"))
         ours = isinstance(saved, dict) and {"command", "environment"} <= set(saved)

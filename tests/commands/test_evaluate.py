@@ -136,6 +136,12 @@ def test_what_cannot_be_is_refused_before_any_pass(message: str, tmp_path: Path)
         evaluate.main(evaluate.EvaluateArguments(**{"models": ["m"], "output": str(tmp_path), **REFUSED[message]}))
 
 
+def test_a_later_model_that_is_not_there_costs_no_pass(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="nope is neither a folder here"):
+        evaluate.main(evaluate.EvaluateArguments([str(run), "nope"], output=str(tmp_path / "out")))
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_model_must_come(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no model came"):
         evaluate.main(evaluate.EvaluateArguments(output=str(tmp_path)))
@@ -171,6 +177,12 @@ def test_results_that_are_there_are_replaced_only_when_asked(run: Path, tmp_path
     with pytest.raises(FileExistsError, match=r"holds an earlier result, .* or pass --overwrite to replace it"):
         scan.main(args)
     scan.main(replace(args, overwrite=True))
+
+
+def test_a_scan_is_of_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ValueError, match="scan was started on 2 processes, expected one; run it without a launcher"):
+        scan.main(scan.ScanArguments(smoke=True))
 
 
 def test_a_model_in_the_place_of_the_images_is_named(run: Path) -> None:

@@ -1,5 +1,7 @@
 """How a command ends: one line for what the user is to mend, a traceback for what is not."""
 
+import os
+import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +10,7 @@ import pytest
 
 from cosify.console import Command, one_line_errors
 from cosify.errors import AccuracyDroppedError, InputError, Interrupted
+from tests.processes import environment, python
 
 
 @pytest.mark.parametrize(
@@ -36,6 +39,33 @@ def test_signals_end_with_their_code(stop: BaseException, code: int) -> None:
     with pytest.raises(SystemExit) as ended, one_line_errors():
         raise stop
     assert ended.value.code == code
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("words", [["--help"], ["train", "--help-all"], ["backbones", "--json"]])
+def test_output_that_nobody_reads_ends_a_command_without_a_word(words: list[str], unbuffered: str) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [python(), "-m", "cosify", *words],
+        env=environment(PYTHONUNBUFFERED=unbuffered),
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_another_broken_pipe_keeps_its_traceback() -> None:
+    with pytest.raises(BrokenPipeError), one_line_errors():
+        raise BrokenPipeError(32, "Broken pipe")
+
+
+def test_a_closed_output_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", None)
+    Command(lambda _: None, Nothing, "", needs_lab=False).run([], "program")
 
 
 @dataclass(frozen=True)

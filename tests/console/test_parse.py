@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from cosify.__main__ import command
 from cosify.console import parse_arguments
 from cosify.errors import InputError
 from cosify.settings import AT_LEAST_1, SHARE, check, flag, key
@@ -32,6 +33,7 @@ class Command:
         (["--sizes", "1", "2", "--quick", "--no-quick"], Command(sizes=[1, 2])),
         (["--quick", "m"], Command("m", quick=True)),
         (["--num-images", "3", "m"], Command("m", 3)),
+        (["--sizes", "1", "--sizes", "2", "5"], Command(sizes=[1, 2, 5])),
         (["--num-images=3", "--sizes", "1"], Command(num_images=3, sizes=[1])),
     ],
 )
@@ -75,10 +77,40 @@ class Several:
         (["a", "b", "--data", "d"], Several(["a", "b"], "d")),
         (["d", "--models", "a", "b"], Several(["a", "b"], "d")),
         ([], Several()),
+        (["--models", "a", "--models", "b"], Several(["a", "b"])),
     ],
 )
 def test_the_last_word_is_the_last_setting(words: list[str], expected: Several) -> None:
     assert parse_arguments(Several, words, words=("models", "data")) == expected
+
+
+def test_a_shell_variable_that_is_not_set_is_no_default(capsys: pytest.CaptureFixture[str]) -> None:
+    for words, name in ((["m", ""], "data"), (["", "d"], "models"), (["m", "--data", ""], "data")):
+        with pytest.raises(SystemExit):
+            parse_arguments(Several, words, words=("models", "data"))
+        assert f"{name} is empty, expected text" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        *((name, ["--batch-size", "0"]) for name in ("evaluate", "probe", "scan")),
+        *((name, ["--num-workers=-1"]) for name in ("evaluate", "probe", "scan")),
+        ("evaluate", ["--limit", "-3"]),
+        ("scan", ["--limit", "0"]),
+        ("probe", ["--limit-train", "0"]),
+        ("probe", ["--hold-out", "1"]),
+        ("probe", ["--seed", "-1"]),
+        ("scan", ["--image-size", "0"]),
+    ],
+)
+def test_numbers_that_cannot_be_are_refused_before_any_work(
+    name: str, words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        command(name).run(["m", "d", *words], name)
+    flag_name = words[0].partition("=")[0]
+    assert f"change {flag_name}" in capsys.readouterr().err
 
 
 @dataclass(frozen=True)

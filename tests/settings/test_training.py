@@ -100,6 +100,11 @@ def test_yaml_and_flags_that_win(tmp_path: Path) -> None:
         (["--learning-rate", "0.1"], "unknown flag --learning-rate, expected one of --help-all; did you mean --lr?"),
         (["a", "b"], "the words ['a', 'b'] came, expected DATA; see --help"),
         (["--set", "mixup"], "--set has 'mixup', expected key=value"),
+        (["--set", "lr=1"], "--set has 'lr', which is a flag, expected a key of a recipe; write --lr 1"),
+        (["--set", "wait_minutes=.inf"], "wait_minutes is inf, expected a number above 0 and below infinity"),
+        (["--lr", "inf"], "lr is inf, expected a number above 0 and below infinity"),
+        ([""], "data is empty, expected text; drop it, or look at the shell variable"),
+        (["--output", ""], "output is empty, expected text"),
         (["--set", "mixup=a"], "mixup in --set is 'a', expected float"),
         (["--set", "label_smoothing=1"], "label_smoothing is 1.0, expected a share in [0, 1)"),
         (["--set", "schedule=exp"], "schedule is 'exp', expected one of ('cosine'"),
@@ -141,6 +146,11 @@ def test_wrong_flags(capsys: pytest.CaptureFixture[str], arguments: list[str], m
         ("lr: [1]\n", "lr in {path} is [1], expected float"),
         ("smoke: 1\n", "smoke in {path} is 1, expected bool"),
         ("kappa: true\n", "kappa in {path} is True, expected str"),
+        ("output: ''\n", "output is empty, expected text"),
+        ("data: [a]\n", "data in {path} is ['a'], expected str"),
+        ("decay_milestones: [1, b]\n", "an entry of decay_milestones in {path} is 'b', expected int"),
+        ("schedule: [step]\n", "schedule in {path} is ['step'], expected one of cosine, step,"),
+        ("resume: runs/a\n", "resume stands in {path}, expected it alone; write --resume runs/a"),
         ("- epochs\n", "{path} holds list, expected key: value lines"),
         ("head: sine\n", "head is 'sine', expected one of"),
         ("", "{path} holds no settings, expected key: value lines such as 'epochs: 30'"),
@@ -218,7 +228,7 @@ def test_a_damaged_config_of_a_run_is_named(
     assert re.search(message, capsys.readouterr().err)
 
 
-@pytest.mark.parametrize("blocks", ["some", "0", "-1", "1.5"])
+@pytest.mark.parametrize("blocks", ["some", "0", "-1", "1.5", "²"])
 def test_wrong_blocks(blocks: str) -> None:
     with pytest.raises(ValueError, match=f"blocks is '{blocks}', expected all, head, or a number of stages"):
         FinetuneArguments(blocks=blocks)

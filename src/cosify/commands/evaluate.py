@@ -34,7 +34,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from cosify.console import Command, set_up_logging, show_markdown, typed
 from cosify.errors import InputError
-from cosify.settings import flag, resolved
+from cosify.settings import AT_LEAST_1, FROM_0, flag, resolved
 
 if TYPE_CHECKING:
     from cosify.data import Splits
@@ -54,9 +54,9 @@ class EvaluateArguments:
     transfer: list[str] = flag([], "Other tasks, DATA or DATA:SPLIT. A fifth of each tests the probe. Default: none.")
     image_column: str | None = flag(None, "Column of images. Default: the only one.")
     label_column: str | None = flag(None, "Column of labels of --data. Default: the only one.")
-    limit_train: int | None = flag(None, "Training images that scores are fitted on. Default: all.")
-    limit: int | None = flag(None, "Images of each set, except the training split. Default: all.")
-    num_lambdas: int = flag(45, "Penalties to try for each probe, from 1e5 down to 1e-6. Default 45.")
+    limit_train: int | None = flag(None, "Training images that scores are fitted on. Default: all.", AT_LEAST_1)
+    limit: int | None = flag(None, "Images of each set, except the training split. Default: all.", AT_LEAST_1)
+    num_lambdas: int = flag(45, "Penalties to try for each probe, from 1e5 down to 1e-6. Default 45.", AT_LEAST_1)
     id_subset: Literal["correct", "all"] = flag(
         "correct", "Test images to tell from outliers: those predicted right, as in the paper, or all."
     )
@@ -66,10 +66,10 @@ class EvaluateArguments:
     calibrate: bool = flag(
         False, "Save the kappa that makes probabilities right. It is fitted on half of the test images. Default: off."
     )
-    batch_size: int = flag(256, "Images in a batch on each process. Default 256.")
-    num_workers: int | None = flag(None, "Processes that decode images. Default: by cores.")
+    batch_size: int = flag(256, "Images in a batch on each process. Default 256.", AT_LEAST_1)
+    num_workers: int | None = flag(None, "Processes that decode images. Default: by cores.", FROM_0)
     resamples: int = flag(1000, "Resamples of the bootstrap. Default 1000.")
-    seed: int = flag(0, "Seed of bootstrap, probes and t-SNE. Default 0.")
+    seed: int = flag(0, "Seed of bootstrap, probes and t-SNE. Default 0.", FROM_0)
     output: str | None = flag(None, "Folder of the result. Default: a new runs/DATE-DATA-evaluation.")
     overwrite: bool = flag(False, "Replace an earlier result there. Default: refuse.")
     smoke: bool = flag(False, "A small random model on synthetic images. Default: off.")
@@ -81,13 +81,14 @@ def main(args: EvaluateArguments) -> None:
     from accelerate import Accelerator
 
     from cosify.data import Shard, load_images, load_splits
-    from cosify.evaluation import FeaturePass, tables_of, verdict
+    from cosify.evaluation import FeaturePass, check_label_names, tables_of, verdict
     from cosify.evaluation.in_words import DEFAULT_SCORE
     from cosify.folders import new_output, refuse_results
     from cosify.hub.resolve import saved_folder
     from cosify.plots import draw_figures, find_examples, write_report
     from cosify.training.data_record import from_main
     from cosify.training.environment import describe_environment
+    from cosify.training.opener import open_model
     from cosify.training.session import on_terminal
 
     set_up_logging()
@@ -100,6 +101,8 @@ def main(args: EvaluateArguments) -> None:
     splits = load_splits(args.data, image_column=args.image_column, label_column=args.label_column)
     models = titled(args.models)
     check(args, models, len(splits.label_names))
+    for _, spec in models[1:]:  # one that cannot be opened, or has other classes, must not cost the first one's pass
+        check_label_names(open_model(spec)[0], splits.label_names)
     accelerator: Any = Accelerator(cpu=not torch.accelerator.is_available())
     shard = Shard(accelerator.process_index, accelerator.num_processes)
     run = FeaturePass(args.batch_size, args.num_workers, shard, accelerator.wait_for_everyone, on_terminal(accelerator))

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cosify.console import Command, set_up_logging, show, two_columns
-from cosify.settings import flag
+from cosify.settings import AT_LEAST_1, FROM_0, Rule, flag
 
 logger = logging.getLogger("cosify")
 
@@ -40,15 +40,19 @@ class ProbeArguments:
     data: str = flag("digits", "Images, as for cosify train. Default: scikit-learn's digits.")
     image_column: str | None = flag(None, "Column of images. Default: the only one.")
     label_column: str | None = flag(None, "Column of labels. Default: the only one.")
-    image_size: int | None = flag(None, "Side in pixels. Default: the backbone's own.")
-    limit_train: int | None = flag(None, "Fit on this many images. Default: all.")
-    batch_size: int = flag(256, "Images in a batch on each process. Default 256.")
-    num_workers: int | None = flag(None, "Processes that decode images. Default: by cores.")
+    image_size: int | None = flag(None, "Side in pixels. Default: the backbone's own.", AT_LEAST_1)
+    limit_train: int | None = flag(None, "Fit on this many images. Default: all.", AT_LEAST_1)
+    batch_size: int = flag(256, "Images in a batch on each process. Default 256.", AT_LEAST_1)
+    num_workers: int | None = flag(None, "Processes that decode images. Default: by cores.", FROM_0)
     scaling: Literal["standardize", "raw", "l2"] = flag(
         "standardize", "Scaling of the features. Compare backbones under the same one. Default standardize."
     )
-    hold_out: float = flag(0.2, "Share of the training split that chooses lambda. Default 0.2.")
-    seed: int = flag(0, "Seed of the held-out part. Default 0.")
+    hold_out: float = flag(
+        0.2,
+        "Share of the training split that chooses lambda. Default 0.2.",
+        Rule(lambda value: 0 < value < 1, "a share between 0 and 1"),
+    )
+    seed: int = flag(0, "Seed of the held-out part. Default 0.", FROM_0)
     output: str | None = flag(None, "Folder of the result. Default: a new runs/DATE-DATA-MODEL-probe.")
     overwrite: bool = flag(False, "Replace an earlier result there. Default: refuse.")
     smoke: bool = flag(False, "Random features of synthetic images. Default: off.")

@@ -13,12 +13,14 @@ which are used again while model, data and transform are the same.  See that eve
 """
 
 import logging
+import os
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cosify.console import Command, set_up_logging, show_markdown, typed
-from cosify.settings import flag
+from cosify.errors import InputError
+from cosify.settings import AT_LEAST_1, FROM_0, flag
 
 if TYPE_CHECKING:
     from cosify.evaluation import KappaScan
@@ -32,12 +34,12 @@ class ScanArguments:
 
     model: str = flag("", "The classifier. Needed, except with --smoke.")
     data: str = flag("digits", "Images, DATA or DATA:SPLIT. Default: digits.")
-    limit: int = flag(1000, "Images to look at, drawn at random. Default 1000.")
+    limit: int = flag(1000, "Images to look at, drawn at random. Default 1000.", AT_LEAST_1)
     image_column: str | None = flag(None, "Column of images. Default: the only one.")
     label_column: str | None = flag(None, "Column of labels. Default: the only one.")
-    image_size: int | None = flag(None, "Side in pixels. Default: the model's own.")
-    batch_size: int = flag(16, "Images in a batch. Default 16: on a CPU, 64 of 224 px take twice the time.")
-    num_workers: int | None = flag(None, "Processes that decode images. Default: by cores.")
+    image_size: int | None = flag(None, "Side in pixels. Default: the model's own.", AT_LEAST_1)
+    batch_size: int = flag(16, "Images in a batch. Default 16: on a CPU, 64 of 224 px take twice the time.", AT_LEAST_1)
+    num_workers: int | None = flag(None, "Processes that decode images. Default: by cores.", FROM_0)
     output: str | None = flag(None, "Folder of the result. Default: a new runs/DATE-DATA-MODEL-scan.")
     overwrite: bool = flag(False, "Replace an earlier result there. Default: refuse.")
     smoke: bool = flag(False, "A small random model on synthetic images. Default: off.")
@@ -57,6 +59,10 @@ def main(args: ScanArguments) -> None:
     from cosify.training.opener import open_model
 
     set_up_logging()
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        raise InputError(
+            f"scan was started on {os.environ['WORLD_SIZE']} processes, expected one; run it without a launcher"
+        )
     if args.smoke:
         args = replace(args, data="synthetic")
     name = Path(args.model).name or "smoke"

@@ -43,12 +43,12 @@ class Command:
         """
         arguments = sys.argv[1:] if arguments is None else arguments
         program = Path(sys.argv[0]).name if program is None else program
-        if "-h" in arguments or "--help" in arguments:
-            sys.stdout.write(short_help(program, self.settings, self.text, self.words, self.shown))
-        elif "--help-all" in arguments:
-            sys.stdout.write(long_help(program, self.settings, self.text, self.words))
-        else:
-            with one_line_errors():
+        with one_line_errors():
+            if "-h" in arguments or "--help" in arguments:
+                sys.stdout.write(short_help(program, self.settings, self.text, self.words, self.shown))
+            elif "--help-all" in arguments:
+                sys.stdout.write(long_help(program, self.settings, self.text, self.words))
+            else:
                 if self.needs_lab:
                     require_lab()
                 self.main(parse_arguments(self.settings, arguments, program, self.words))

@@ -3,6 +3,7 @@
 import logging
 import os
 import re
+import select
 import signal
 import sys
 import traceback
@@ -14,6 +15,8 @@ from cosify.errors import AccuracyDroppedError, InputError, Interrupted
 # What gloo and NCCL say when another process has ended or does not answer; their errors have no type of their own.
 LOST = re.compile("closed by peer|reset by peer|timed out|timeout|broken pipe|remote worker", re.IGNORECASE)
 
+UNREAD = 128 + 13  # as a program that SIGPIPE ends
+
 
 @contextmanager
 def one_line_errors() -> Iterator[None]:
@@ -24,6 +27,8 @@ def one_line_errors() -> Iterator[None]:
     """
     try:
         yield
+        if sys.stdout is not None:
+            sys.stdout.flush()  # here, where an error has its line
     except Interrupted as stop:
         logging.getLogger("cosify").warning("%s", stop)
         sys.exit(128 + stop.signal_number)
@@ -31,6 +36,11 @@ def one_line_errors() -> Iterator[None]:
         _end("", 128 + signal.SIGINT)
     except (InputError, AccuracyDroppedError) as error:
         _end(f"error: {error}")
+    except BrokenPipeError:
+        if not _unread(1):
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # for what Python still writes at its end
+        _end("", UNREAD)
     except OSError as error:
         if error.filename is None and error.errno is not None:  # it does not say which file
             raise
@@ -45,6 +55,15 @@ def one_line_errors() -> Iterator[None]:
     finally:
         if isinstance(sys.exc_info()[1], Exception) and _in_group():
             _end(traceback.format_exc())
+
+
+def _unread(pipe: int) -> bool:
+    """Return whether nobody reads from a pipe that we write to, as after `| head`."""
+    if not hasattr(select, "poll"):  # Windows
+        return False
+    waiting = select.poll()
+    waiting.register(pipe, 0)
+    return any(event & select.POLLERR for _, event in waiting.poll(0))
 
 
 def _in_group() -> bool:

@@ -10,7 +10,7 @@ from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
 from cosify.errors import InputError
-from cosify.settings import as_flag, is_key
+from cosify.settings import as_flag, check, is_key
 
 Settings = TypeVar("Settings")
 # Names in other programs that are not spelt like ours.
@@ -59,8 +59,11 @@ def parse_arguments(
         if unknown:
             raise InputError(f"unknown flag {unknown[0]}, expected one of --help-all; {_suggest(unknown[0], kind)}")
         given.update(_from_words(given.pop("words", []), words, kind, given))
+        _refuse_empty(given)
         if not any(map(is_key, _fields(kind))):
-            return kind(**given)
+            made = kind(**given)
+            check(made)
+            return made
         if given.get("resume") is not None:
             others = [as_flag(name) for name in given if name != "resume"]
             if others:
@@ -71,6 +74,9 @@ def parse_arguments(
             return from_run(kind, Path(given["resume"]))
         config, pairs = given.pop("config", None), given.pop("set", [])
         settings = {} if config is None else read_yaml(Path(config), kind)
+        if settings.get("resume") is not None:
+            raise InputError(f"resume stands in {config}, expected it alone; write --resume {settings['resume']}")
+        _refuse_empty(settings)
         return kind(**{**settings, **_pairs(pairs, kind), **given})
     except (InputError, OSError) as error:
         parser.error(str(error))
@@ -97,7 +103,16 @@ def _from_words(found: list[str], words: Sequence[str], kind: Any, given: Mappin
     if left:
         expected = " ".join(name.upper() for name in free) or "flags alone"
         raise InputError(f"the words {found} came, expected {expected}; see --help-all")
-    return {name: value for name, value in settings.items() if value}
+    return {name: value for name, value in settings.items() if value != []}
+
+
+def _refuse_empty(settings: Mapping[str, Any]) -> None:
+    """Raise for text that is empty: the default would be taken in its place, or the working folder for a path."""
+    empty = [name for name, value in settings.items() if value == "" or (isinstance(value, list) and "" in value)]
+    if empty:
+        raise InputError(
+            f"{empty[0]} is empty, expected text; drop it, or look at the shell variable that it came from"
+        )
 
 
 def _fields(kind: Any) -> tuple[Field[Any], ...]:
@@ -118,7 +133,7 @@ def _parser(kind: type, program: str | None) -> argparse.ArgumentParser:
                 parser.add_argument(as_flag(f"no_{entry.name}"), dest=entry.name, action="store_false")
     if any(map(is_key, _fields(kind))):
         parser.add_argument("--config")
-        parser.add_argument("--set", nargs="+")
+        parser.add_argument("--set", nargs="+", action="extend")
     return parser
 
 
@@ -128,7 +143,7 @@ def _reading(expected: Any) -> dict[str, Any]:
     if get_origin(kind) is Literal:
         return {"choices": get_args(kind)}
     if get_origin(kind) is list:
-        return {"nargs": "+", "type": get_args(kind)[0]}
+        return {"nargs": "+", "action": "extend", "type": get_args(kind)[0]}
     return {"action": "store_true"} if kind is bool else {"type": kind}
 
 
@@ -201,7 +216,11 @@ def _pairs(pairs: Sequence[str], kind: type) -> dict[str, Any]:
         key, equals, value = pair.partition("=")
         if not equals:
             raise InputError(f"--set has {pair!r}, expected key=value, for example label_smoothing=0.1")
-        if key not in {entry.name for entry in _fields(kind) if is_key(entry)}:
+        if key in {entry.name for entry in _fields(kind) if not is_key(entry)}:
+            raise InputError(
+                f"--set has {key!r}, which is a flag, expected a key of a recipe; write {as_flag(key)} {value}"
+            )
+        if key not in {entry.name for entry in _fields(kind)}:
             raise InputError(f"--set has {key!r}, expected a key that --help-all lists; {_suggest(key, kind)}")
         try:
             settings[key] = yaml.safe_load(value)
@@ -244,14 +263,20 @@ def _as_type(key: str, value: Any, expected: Any, where: str) -> Any:
             value, fine = float(value), True
         except (TypeError, ValueError):
             fine = False
-    elif list in kinds or dict in kinds:
-        fine = type(value) in kinds
+    elif list in kinds:
+        fine = isinstance(value, list)
+        if fine:
+            value = [_as_type(f"an entry of {key}", entry, get_args(expected)[0], where) for entry in value]
+    elif dict in kinds:
+        fine = isinstance(value, dict)
     else:
         fine = isinstance(value, (str, int, float))
-        value = str(value) if get_origin(expected) is not Literal else value
+        value = str(value) if fine and get_origin(expected) is not Literal else value
     if not fine:
+        choices = f"one of {', '.join(map(str, get_args(expected)))}" if get_origin(expected) is Literal else None
         raise InputError(
-            f"{key} in {where} is {value!r}, expected {getattr(expected, '__name__', expected)}; see --help-all"
+            f"{key} in {where} is {value!r}, expected {choices or getattr(expected, '__name__', expected)};"
+            " see --help-all"
         )
     return value
 

@@ -1,5 +1,6 @@
 """Fields and their rules.  A flag is given on the command line, a key in a recipe or after `--set`."""
 
+import math
 from collections.abc import Callable
 from dataclasses import MISSING, Field, dataclass, field, fields
 from typing import Any, Literal, get_args, get_origin
@@ -16,8 +17,8 @@ class Rule:
 
 
 AT_LEAST_1 = Rule(lambda value: value >= 1, "at least 1")
-FROM_0 = Rule(lambda value: value >= 0, "a number from 0 on")
-ABOVE_0 = Rule(lambda value: value > 0, "a number above 0")
+FROM_0 = Rule(lambda value: 0 <= value < math.inf, "a number from 0 on, below infinity")
+ABOVE_0 = Rule(lambda value: 0 < value < math.inf, "a number above 0 and below infinity")
 SHARE = Rule(lambda value: 0 <= value <= 1, "a share in [0, 1]")
 
 

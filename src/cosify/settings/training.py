@@ -22,7 +22,7 @@ BLOCKS_HELP = (
     " statistics. Default: all."
 )
 BLOCKS = Rule(
-    lambda value: value in ("all", "head") or (value.isdigit() and int(value) >= 1),
+    lambda value: value in ("all", "head") or (value.isdecimal() and int(value) >= 1),
     "all, head, or a number of stages from 1 on",
 )
 

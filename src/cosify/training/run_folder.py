@@ -28,7 +28,8 @@ OWN = (
     *("checkpoints/step-*", "checkpoints/best.safetensors", "checkpoints/.*.new*", "export/.*.new", "export/.saving-*"),
     *("export/config.json", "export/model.safetensors", "export/preprocessor_config.json"),
     *("export/rejector.json", "export/rejector*.safetensors"),
-    *("features/*/*.npy", "features/*/bank.json", "features/*/classifier.safetensors", "features/.*.lock"),
+    *("features/*/*.npy", "features/*/bank.json", "features/*/classifier.safetensors"),
+    *("features/.*.lock", ".features.lock"),
 )  # what our programs write into a run folder
 
 
