@@ -70,7 +70,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     limits = {"limit": 200, "limit_train": 300, "num_lambdas": 2, "resamples": 100}
     output = str(base / "eval")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["cosify", "evaluate", *models, "--limit", "200", "--output", output])
+        patch.setattr(sys, "argv", ["cosify", "evaluate", *models, "digits", "--limit", "200", "--output", output])
         evaluate.main(evaluate.EvaluateArguments(models=models, transfer=["digits:train"], output=output, **limits))
     for name in (LS, SOFTMAX):
         add_evaluation(base / "eval", name, base / "cards" / name)
@@ -106,8 +106,8 @@ def test_cards_are_written_and_say_what_the_files_say(base: Path, root: Path) ->
         "- Digits of one country.",
         "datasets/ORG/digits",
         "licence: CC-BY 4.0. From scratch.",
-        f"`cosify evaluate {LS} --limit 200`",
-        f"finetune.py --data digits:train --limit-train 200 --epochs 1 --model {LS}`",
+        f"`cosify evaluate {LS} digits --limit 200`",
+        f"`cosify finetune {LS} digits:train --limit-train 200 --epochs 1`",
         f"| {LS} (this one) | rejection |",
         f"| {SOFTMAX} | baseline | - |",
         'image.convert("L")',
@@ -273,7 +273,7 @@ def test_a_folder_of_the_users_is_not_replaced(base: Path, tmp_path: Path, files
     for name in files:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text("{}")
-    with pytest.raises(ValueError, match=r"holds \[.*\], expected a new or empty folder, or what cosify card"):
+    with pytest.raises(ValueError, match=r"holds \[.*\], expected a new or empty folder, or nothing but what"):
         collect(base / LS, base / f"{LS}.yaml", folder)
     assert sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()) == sorted(files)
 

@@ -253,14 +253,13 @@ def test_a_damaged_progress_is_named(damage: str, tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("again", [False, True])
 def test_ctrl_c_ends_before_the_first_step_and_at_once_the_second_time(again: bool, tmp_path: Path) -> None:
-    code = "import os, signal, sys; from cosify.training.loop import Run; from scripts import train;"
-    code += "from cosify.training import TrainArguments;"
+    code = "import os, signal, sys; from cosify.training.loop import Run; from cosify.__main__ import main;"
     # A shell that starts the tests in the background has SIGINT ignored in all of them.
     code += "signal.signal(signal.SIGINT, signal.default_int_handler);"
     code += "stop = lambda *_: os.kill(os.getpid(), signal.SIGINT);"
     code += "stop = (lambda first: lambda *_: (first(), first()))(stop);" if again else ""
     code += f"Run.{'step' if again else '__init__'} = stop;"
-    code += f"train.main(TrainArguments(data='synthetic', tracker='none', output={str(tmp_path / 'run')!r}))"
+    code += f"main(['train', 'synthetic', '--tracker', 'none', '--output', {str(tmp_path / 'run')!r}])"
     if again:
         code = code.replace("Run.step = stop", "step = Run.step; Run.step = lambda *a: (step(*a), stop())")
     done = subprocess.run(

@@ -1,7 +1,6 @@
 """Read the `.bin` files of insightface (lfw.bin, agedb_30.bin, cfp_fp.bin), which are pickles, without running them."""
 
 import io
-import pickle
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cosify.errors import InputError
+from cosify.integrations import compat
 
 _DTYPES = ("u1", "uint8", "b1", "bool", "i8", "i4", "int64", "int32")
 _ARRAY_CLASS = object()  # stands for numpy.ndarray, which a pickle only passes on, and must not call
@@ -60,13 +60,12 @@ def read_insightface_bin(file: Path | str) -> EncodedPairs:
     return EncodedPairs(images, np.array(same, dtype=bool))
 
 
-# Python's own version in the place of that in C, which takes the memory that a file asks for before it has the data.
-class _Unpickler(pickle._Unpickler):
+class _Unpickler(compat.CarefulUnpickler):
     """Reads arrays of numbers and plain values."""
 
     def find_class(self, module: str, name: str) -> Any:
         """Return our own version of what the file names, if it is one of the few that an array needs."""
-        found = _ALLOWED.get((module.replace("numpy._core", "numpy.core"), name))
+        found = _ALLOWED.get((module.replace(compat.NUMPY_CORE, "numpy.core"), name))
         if found is None:
             raise InputError(f"it names {module}.{name}, expected arrays of bytes alone")
         return found

@@ -1,4 +1,4 @@
-"""Every private name of timm, transformers, datasets and huggingface_hub that cosify uses, in one place.
+"""Every private name of timm, transformers, datasets, huggingface_hub and pickle that cosify uses, in one place.
 
 Any release may drop one.  A missing name breaks no import, neither ours nor the user's: one warning names it, and the
 feature that needs it raises an error when it is used.  `cosify.functional`, the heads and `cosify.convert` need none of
@@ -7,6 +7,7 @@ them.
 
 import importlib
 import logging
+import pickle
 from collections.abc import Callable
 from typing import Any
 
@@ -35,6 +36,9 @@ NAMES = {
 ) = NAMES  # fmt: skip
 # Attributes of a transformers model: patterns of names in a checkpoint that its reader passes over.
 IGNORE_UNEXPECTED, IGNORE_MISSING = "_keys_to_ignore_on_load_unexpected", "_keys_to_ignore_on_load_missing"
+NUMPY_CORE = "numpy._core"  # where numpy 2 says in a pickle that its functions are; before it was numpy.core
+# Python's own version in the place of that in C, which takes the memory that a file asks for before it has the data.
+CarefulUnpickler = pickle._Unpickler
 _said: set[str] = set()
 
 

@@ -2,7 +2,6 @@
 
 import io
 import os
-import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import torch
 
 from cosify.errors import InputError
+from cosify.integrations import compat
 
 INDEX = ".metadata"  # file of a sharded checkpoint that torch.distributed.checkpoint unpickles
 _INDEX_MODULES = ("torch.distributed.checkpoint.metadata", "torch.distributed.checkpoint.filesystem")
@@ -51,8 +51,7 @@ def tensors_only(folder: Path) -> Iterator[None]:
                 os.environ[name] = value
 
 
-# Python's own version in the place of that in C, which takes the memory that a file asks for before it has the data.
-class _Index(pickle._Unpickler):
+class _Index(compat.CarefulUnpickler):
     """Unpickler of an index; it allows only classes that hold data."""
 
     def find_class(self, module: str, name: str) -> Any:
