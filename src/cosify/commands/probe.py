@@ -65,6 +65,7 @@ def main(args: ProbeArguments) -> None:
 
     from cosify.data import Shard, load_splits
     from cosify.evaluation import FeaturePass, cache_features, linear_probe
+    from cosify.evaluation.rows import to_tensor
     from cosify.folders import new_output
     from cosify.training import RunFolder
     from cosify.training.data_record import from_main
@@ -97,9 +98,7 @@ def main(args: ProbeArguments) -> None:
     ]
     if not accelerator.is_main_process:
         return
-    train, test = [
-        (torch.from_numpy(cache.embedding.copy()), torch.from_numpy(cache.labels.copy())) for cache in caches
-    ]
+    train, test = [(to_tensor(cache.embedding), to_tensor(cache.labels)) for cache in caches]
     logger.info("features: %d train, %d test, %d dimensions", len(train[0]), *test[0].shape)
     result = linear_probe(
         *train,

@@ -3,10 +3,9 @@
 import textwrap
 from collections.abc import Sequence
 from dataclasses import Field, fields
-from types import UnionType
 from typing import Any, Literal, get_args, get_origin
 
-from cosify.settings import as_flag, default_of, is_key
+from cosify.settings import as_flag, default_of, is_key, types_of
 
 SCREEN = (80, 24)  # columns and lines of a terminal as it opens
 _INDENT = 26
@@ -73,8 +72,7 @@ def _value(entry: Field[Any]) -> str:
     """Return what stands for the value of a flag; nothing for a flag without a value."""
     if entry.name in _VALUES:
         return _VALUES[entry.name] + (" ..." if get_origin(entry.type) is list else "")
-    kinds = get_args(entry.type) if get_origin(entry.type) is UnionType else (entry.type,)
-    return _name_of(kinds[0])
+    return _name_of(types_of(entry.type)[0])
 
 
 def _name_of(kind: Any) -> str:

@@ -6,11 +6,11 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import Field, fields
 from pathlib import Path
-from types import NoneType, UnionType
+from types import NoneType
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
 from cosify.errors import InputError
-from cosify.settings import as_flag, check, is_key
+from cosify.settings import as_flag, check, is_key, types_of
 
 Settings = TypeVar("Settings")
 # Names in other programs that are not spelt like ours.
@@ -139,17 +139,12 @@ def _parser(kind: type, program: str | None) -> argparse.ArgumentParser:
 
 def _reading(expected: Any) -> dict[str, Any]:
     """Return how argparse reads a value of that type."""
-    (kind,) = {each for each in _parts(expected) if each is not NoneType}
+    (kind,) = {each for each in types_of(expected) if each is not NoneType}
     if get_origin(kind) is Literal:
         return {"choices": get_args(kind)}
     if get_origin(kind) is list:
         return {"nargs": "+", "action": "extend", "type": get_args(kind)[0]}
     return {"action": "store_true"} if kind is bool else {"type": kind}
-
-
-def _parts(expected: Any) -> tuple[Any, ...]:
-    """Return the types of a union, or the type itself."""
-    return get_args(expected) if get_origin(expected) is UnionType else (expected,)
 
 
 def from_run(kind: type[Settings], run: Path) -> Settings:
@@ -248,7 +243,7 @@ def _as_type(key: str, value: Any, expected: Any, where: str) -> Any:
     """Return `value` as the type of its field: YAML reads 5e-4 as text."""
     if key == "model_kwargs" and isinstance(value, dict):
         return [f"{name}={entry!r}" for name, entry in value.items()]
-    kinds = {get_origin(each) if get_origin(each) in (list, dict) else each for each in _parts(expected)}
+    kinds = {get_origin(each) if get_origin(each) in (list, dict) else each for each in types_of(expected)}
     if value is None and NoneType in kinds:
         return None
     if bool in kinds or isinstance(value, bool):

@@ -13,6 +13,7 @@ from cosify.settings.rules import (
     flag,
     is_key,
     key,
+    types_of,
     wrong,
 )
 
@@ -30,5 +31,6 @@ __all__ = [
     "is_key",
     "key",
     "resolved",
+    "types_of",
     "wrong",
 ]

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import MISSING, Field, dataclass, field, fields
+from types import UnionType
 from typing import Any, Literal, get_args, get_origin
 
 from cosify.errors import InputError
@@ -48,6 +49,11 @@ def is_key(entry: Field[Any]) -> bool:
 def default_of(entry: Field[Any]) -> Any:
     """Return the default of a field."""
     return entry.default if entry.default_factory is MISSING else entry.default_factory()
+
+
+def types_of(expected: Any) -> tuple[Any, ...]:
+    """Return the types in a union, or the type itself."""
+    return get_args(expected) if get_origin(expected) is UnionType else (expected,)
 
 
 def as_flag(name: str) -> str:
