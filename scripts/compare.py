@@ -24,10 +24,11 @@ from cosify.errors import InputError
 from cosify.settings import flag
 
 if TYPE_CHECKING:
-    from cosify.training import TrainArguments
+    from cosify.training import TrainArguments, TrainResult
 
 logger = logging.getLogger("cosify")
 HEADS = ["softmax", "rule", "ml", "ls", "2kappa", "trainable", "adacos", "1", "5", "10", "20", "60"]
+GROUPS = ("accuracy", "many", "medium", "few")
 DOUBLED = "2kappa"  # twice the final mean of LS with the same seed, fixed
 
 
@@ -137,9 +138,31 @@ def train_one(args: "TrainArguments", head: str, output: Path) -> dict[str, Any]
         "low_edge": None if result.kappa is None else result.kappa.low_edge,
         "high_edge": None if result.kappa is None else result.kappa.high_edge,
         "seconds": result.seconds,
+        **long_tail(result),
     }
     logger.info("%s, seed %d: %.2f %%, kappa %s", head, args.seed, 100 * result.evaluation.accuracy, run["kappa"])
     return run
+
+
+def long_tail(result: "TrainResult") -> dict[str, Any]:
+    """Return accuracy by class size, plain and with the logits adjusted by the prior; nothing if classes are even."""
+    import torch
+
+    from cosify.evaluation import adjust_logits, long_tail_accuracy
+
+    assert result.data.train_labels is not None
+    counts = result.data.train_labels.bincount(minlength=len(result.label_names))
+    if int(counts.max()) < 2 * int(counts.min()):
+        return {}
+    model = result.model.eval()
+    with torch.no_grad():
+        batches = [(model(images), labels) for images, labels in result.data.test_batches(256)]
+    logits, labels = (torch.cat(parts).cpu() for parts in zip(*batches, strict=True))
+    found = {}
+    for name, values in (("plain", logits), ("adjusted", adjust_logits(logits, counts))):
+        measured = long_tail_accuracy(values.argmax(dim=1), labels, counts)
+        found[name] = {group: getattr(measured, group) for group in GROUPS}
+    return found
 
 
 def summarise(runs: Sequence[dict[str, Any]], heads: Sequence[str]) -> list[dict[str, Any]]:

@@ -8,6 +8,7 @@ from cosify.data.device import DeviceData
 from cosify.data.fingerprint import Fingerprint
 from cosify.data.held_out import TEST_SHARE, held_out_mask
 from cosify.data.insightface_bin import EncodedPairs, read_insightface_bin
+from cosify.data.long_tail_sets import exponential_sizes, long_tailed
 from cosify.data.normalize import Normalization, Normalizer
 from cosify.data.open import (
     Data,
@@ -52,9 +53,11 @@ __all__ = [
     "decode_splits",
     "eval_rows",
     "eval_transform",
+    "exponential_sizes",
     "held_out_mask",
     "load_images",
     "load_splits",
+    "long_tailed",
     "mixed_seed",
     "num_train_batches",
     "open_data",

@@ -15,6 +15,7 @@ from cosify.evaluation.features import FeaturePass, cache_features
 from cosify.evaluation.in_words import verdict
 from cosify.evaluation.kappa_scan import KappaScan, scan_features
 from cosify.evaluation.logistic_probe import ProbeResult, Scaling, linear_probe
+from cosify.evaluation.long_tail import LongTailAccuracy, adjust_logits, long_tail_accuracy
 from cosify.evaluation.mahalanobis import TiedGaussian
 from cosify.evaluation.ood_bridge import pytorch_ood_score, to_outlier_scores
 from cosify.evaluation.rejector import Rejector
@@ -40,6 +41,7 @@ __all__ = [
     "FeaturePass",
     "Interval",
     "KappaScan",
+    "LongTailAccuracy",
     "ProbeResult",
     "Rejector",
     "Scaling",
@@ -48,6 +50,7 @@ __all__ = [
     "TiedGaussian",
     "Transfer",
     "Verification",
+    "adjust_logits",
     "assess",
     "cache_features",
     "calibrate",
@@ -58,6 +61,7 @@ __all__ = [
     "kappa_calibrations",
     "knn_top1",
     "linear_probe",
+    "long_tail_accuracy",
     "pytorch_ood_score",
     "scan_features",
     "span_angles_deg",

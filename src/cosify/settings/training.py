@@ -1,5 +1,6 @@
 """Settings of the training commands: flags for what people change often, keys of a recipe for the rest."""
 
+import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -137,6 +138,12 @@ class RunArguments:
     streaming: bool = key(False, "Read rows as they are needed instead of storing the set. Default: off.")
     num_train: int | None = key(
         None, "Number of images in a streamed training split. Default: the stream states its length.", AT_LEAST_1
+    )
+    imbalance: float | None = key(
+        None,
+        "Make the training split long-tailed, as CIFAR-100-LT is: this many images of the first class for each of the"
+        " last, such as 100. Default: the split as it is.",
+        Rule(lambda value: 1 <= value < math.inf, "a number from 1 on"),
     )
     # execution
     compile: bool = key(False, "torch.compile the network. Default: off; it takes minutes at the start.")

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cosify.data import Data, PipelineSettings, Preprocessing, Shard, load_splits, open_data
+from cosify.data import Data, PipelineSettings, Preprocessing, Shard, load_splits, long_tailed, open_data
 from cosify.errors import InputError
 from cosify.folders import new_output
 from cosify.log_level import set_log_level
@@ -100,6 +100,8 @@ class Session:
                 streaming=args.streaming,
                 num_train=args.num_train,
             )
+        if args.imbalance is not None:
+            splits = long_tailed(splits, args.imbalance)
         if args.limit_train is not None:
             splits = splits.limit_train(args.limit_train)
         settings = PipelineSettings(args.augment, args.transform, args.pipeline, args.num_workers)
