@@ -43,6 +43,7 @@ class CompareArguments:
     )
     seeds: list[int] = flag([0, 1, 2], "Seeds, with one run each. Default 0 1 2.")
     output: str = flag("runs/compare", "Folder of the results. Default runs/compare.")
+    keep: str | None = flag(None, "Keep the runs here, and go on with those that were stopped. Default: results alone.")
     threads: int = flag(1, "CPU threads. Default 1: small images gain nothing from more.")
     smoke: bool = flag(False, "Softmax, LS and 2kappa on synthetic images. Default: off.")
 
@@ -73,7 +74,7 @@ def main(args: CompareArguments) -> None:
         for head in args.heads:
             if any((run["head"], run["seed"]) == (head, seed) for run in done):
                 continue
-            done.append(train_one(settings(recipe, head, seed, done), head, folder))
+            done.append(train_one(settings(recipe, head, seed, done), head, folder, args.keep))
             write_whole(runs, "".join(json.dumps(run) + "\n" for run in done))
     made = folder / "environment.json"  # missing if all runs were copied from elsewhere
     environment = json.loads(made.read_text(encoding="utf-8")) if made.exists() else None
@@ -117,15 +118,20 @@ def settings(recipe: "TrainArguments", head: str, seed: int, done: Sequence[dict
     return replace(recipe, kappa=head, seed=seed)
 
 
-def train_one(args: "TrainArguments", head: str, output: Path) -> dict[str, Any]:
-    """Train, and return what the table needs; the run's environment.json goes to `output`."""
+def train_one(args: "TrainArguments", head: str, output: Path, keep: str | None) -> dict[str, Any]:
+    """Train, and return what the table needs; the run's environment.json goes to `output`, the run to `keep`."""
     from cosify.files import write_whole
+    from cosify.hub import save
     from cosify.training import read_metrics, train
 
-    with tempfile.TemporaryDirectory(prefix="cosify-compare-") as folder:
-        result = train(replace(args, output=folder))
+    with tempfile.TemporaryDirectory(prefix="cosify-compare-") as aside:
+        folder = Path(aside if keep is None else keep, f"{head}-{args.seed}")
+        begun = (folder / "checkpoints").exists()
+        result = train(replace(args, resume=str(folder)) if begun else replace(args, output=str(folder)))
+        if keep is not None:
+            save(result.model, result.folder.export, label_names=result.label_names)
         records = read_metrics(folder)
-        write_whole(output / "environment.json", (Path(folder) / "environment.json").read_text(encoding="utf-8"))
+        write_whole(output / "environment.json", (folder / "environment.json").read_text(encoding="utf-8"))
     kappas = [record["kappa_mean"] for record in records if "kappa_mean" in record]
     run = {
         "head": head,

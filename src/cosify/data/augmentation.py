@@ -8,7 +8,7 @@ from torch import Tensor
 
 from cosify.data.batches import ALONE, Shard
 
-Augmentation = Literal["crop-flip", "crop", "none"]
+Augmentation = Literal["crop-flip", "crop", "flip", "none"]
 
 
 def random_crop(images: Tensor, padding: int, generator: torch.Generator, shard: Shard = ALONE) -> Tensor:
@@ -56,15 +56,17 @@ def augment(images: Tensor, augmentation: Augmentation, seed: int, shard: Shard 
 
     Args:
         images: [B, channels, H, W]; they shift by up to an eighth of their side, the usual 4 pixels for 32.
-        augmentation: `"crop-flip"`, `"crop"` for things that have a left and a right, such as digits, or `"none"`.
+        augmentation: `"crop-flip"`, `"crop"` for things that have a left and a right, such as digits, `"flip"` for what
+            is aligned, such as faces, or `"none"`.
         seed: of this batch.
         shard: which part of the batch of all ranks these images are.
     """
     if augmentation == "none":
         return images
     generator = torch.Generator(images.device).manual_seed(seed)
-    images = random_crop(images, max(1, min(images.shape[-2:]) // 8), generator, shard)
-    return random_flip(images, generator, shard) if augmentation == "crop-flip" else images
+    if "crop" in augmentation:
+        images = random_crop(images, max(1, min(images.shape[-2:]) // 8), generator, shard)
+    return random_flip(images, generator, shard) if "flip" in augmentation else images
 
 
 def _own(num_rows: int, shard: Shard) -> slice:

@@ -183,7 +183,7 @@ def train_transform(
     """Return what a worker does to a training image: timm's transform, or the shift of the resident pipeline.
 
     Args:
-        augmentation: `"timm"`, `"crop-flip"`, `"crop"` or `"none"`.
+        augmentation: `"timm"`, `"crop-flip"`, `"crop"`, `"flip"` or `"none"`.
         options: arguments of `timm.data.create_transform`.
         shape: channels, height and width that come out.
         preprocessing: for the interpolation.
@@ -203,7 +203,7 @@ def train_transform(
     if augmentation in ("crop", "crop-flip"):
         steps.append(torch.as_tensor)
         steps.append(transforms.RandomCrop(shape[1:], padding=max(1, min(shape[1:]) // 8)))
-    if augmentation == "crop-flip":
+    if augmentation in ("flip", "crop-flip"):
         steps.append(transforms.RandomHorizontalFlip())
     composed: Callable[[Any], Any] = transforms.Compose(steps)
     return composed

@@ -2,7 +2,7 @@
 
 import timm  # noqa: F401  # first: with it comes the plugin, which needs the modules below before they are begun
 
-from cosify.models import cifar_resnet  # registers its architectures with timm
+from cosify.models import cifar_resnet, iresnet  # they register their architectures with timm
 from cosify.models.classifiers import find_classifiers, find_heads
 from cosify.models.conversion import apply_spec, convert
 from cosify.models.inference import in_evaluation, linear_classifier
@@ -14,5 +14,6 @@ __all__ = [
     "find_classifiers",
     "find_heads",
     "in_evaluation",
+    "iresnet",
     "linear_classifier",
 ]

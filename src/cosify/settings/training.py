@@ -53,8 +53,8 @@ class RunArguments:
         "auto",
         "Augmentation of the training images. timm: timm's transform, with random crops of random scale, mirroring and"
         " colour changes. crop-flip: a shift by up to an eighth of the side, and mirroring. crop: the shift without"
-        " mirroring, for images of text. Default auto: crop-flip for small images of one size, crop for the built-in"
-        " digits, timm for others.",
+        " mirroring, for images of text. flip: mirroring alone, for aligned faces. Default auto: crop-flip for small"
+        " images of one size, crop for the built-in digits, timm for others.",
     )
     epochs: int = flag(30, "Passes over the training set. Default 30: enough for the digits.", AT_LEAST_1)
     batch_size: int = flag(

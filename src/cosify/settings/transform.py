@@ -7,7 +7,7 @@ from typing import Any, Literal
 from cosify.errors import InputError
 
 Pipeline = Literal["auto", "device", "workers"]
-Augment = Literal["auto", "timm", "crop-flip", "crop", "none"]
+Augment = Literal["auto", "timm", "crop-flip", "crop", "flip", "none"]
 OURS = ("input_size", "is_training", "mean", "std", "use_prefetcher", "normalize", "separate")
 # Used in evaluation alone, or left to timm's own loader: erasing is the recipe's random_erasing.
 WITHOUT_EFFECT = ("crop_pct", "crop_mode", "crop_border_pixels", "re_prob", "re_mode", "re_count", "re_num_splits")
