@@ -61,6 +61,7 @@ TASKS = {
     "./data/dtd": Task(47, 3760),
     "./data/flowers": Task(102, 2040),
     "./data/omniglot:train": Task(964, 15_424, (1, 28, 28)),
+    "./runs/faces/celeba": Task(281, 5443, (3, 112, 112)),
     "./data/ms1mv3": Task(93_431, 5_179_510, (3, 112, 112)),
     "./data/imagenet_lt": Task(1000, 115_846),
     "./data/places_lt": Task(365, 62_500),
@@ -212,7 +213,7 @@ def test_network_gives_logits_of_its_classes(header: Header) -> None:
     with torch.device("meta"):
         if isinstance(args, TrainArguments):
             choice = ModelChoice.of(args)
-            model = build_model(choice, replace(args, pretrained=False), num_classes, shape[0])
+            model = build_model(choice, replace(args, pretrained=False), num_classes, shape[0], shape[1:])
             assert choice.image_size in (None, shape[1])
         else:
             model = timm.create_model(network_name(header, args), num_classes=num_classes)
@@ -266,7 +267,8 @@ def test_transform_gives_the_shape_that_the_network_takes(header: Header) -> Non
 
 
 def test_resident_pipeline_is_for_small_images_alone() -> None:
-    others = [each.values[0].parse() for each in HEADERS if not with_timms_transform(each.values[0])]
+    recipes = [each.values[0].parse() for each in HEADERS]
+    others = [args for args in recipes if args.augment == "auto" and not args.transform]
     assert len(others) >= 7
     assert all(max(image_shape(args)[1:]) <= 64 for args in others)
 
@@ -274,7 +276,7 @@ def test_resident_pipeline_is_for_small_images_alone() -> None:
 def test_faces_are_whole_mirrored_or_not() -> None:
     header = Header.read(RECIPES[0].with_name("table6_faces.yaml"))
     args = header.parse()
-    transform = train_transform("timm", args.transform, image_shape(args), preprocessing(header, args))
+    transform = train_transform(args.augment, args.transform, image_shape(args), preprocessing(header, args))
     face = np.random.default_rng(0).integers(256, size=(112, 112, 3), dtype=np.uint8)
     seen = {np.asarray(transform(Image.fromarray(face))).tobytes() for _ in range(20)}
     planes = face.transpose(2, 0, 1)
