@@ -34,7 +34,7 @@ format: $(VENV)/installed
 	$(PYTHON) -m ruff format .
 
 # The slow tests run compare.py, benchmark.py and `cosify card`; gpu_suite.py runs the other benchmarks.
-COMMANDS := train finetune adapt probe scan evaluate
+COMMANDS := train finetune adapt probe scan evaluate verify
 OTHERS := gpu_suite publish reproduce sweep
 .PHONY: $(COMMANDS:%=smoke-%) $(OTHERS:%=smoke-%)
 smoke: $(COMMANDS:%=smoke-%) $(OTHERS:%=smoke-%)

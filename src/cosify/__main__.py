@@ -7,7 +7,10 @@ from importlib import import_module
 
 from cosify.console import Command, one_line_errors
 
-COMMANDS = ("train", "finetune", "adapt", "probe", "scan", "evaluate", "publish", "card", "backbones")
+COMMANDS = (
+    *("train", "finetune", "adapt", "probe", "scan", "evaluate", "verify", "publish", "card", "backbones"),
+    *("convert-bin", "convert-rec"),
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -34,13 +37,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def command(name: str) -> Command:
     """Return the command of that name."""
-    found: Command = import_module(f"cosify.commands.{name}").COMMAND
+    found: Command = import_module(f"cosify.commands.{name.replace('-', '_')}").COMMAND
     return found
 
 
 def overview() -> str:
     """Return what `cosify --help` says."""
-    lines = [f"  {name:11}{command(name).text.strip().splitlines()[0]}" for name in COMMANDS]
+    lines = [f" {name:12}{command(name).text.strip().splitlines()[0]}" for name in COMMANDS]
     return "\n".join(
         [
             "usage: cosify COMMAND [WORDS] [FLAGS]",

@@ -18,12 +18,12 @@ from huggingface_hub import parse_eval_result_entries
 import cosify
 from cosify.cards import CardInfo, check_card
 from cosify.cards.card import against_baseline, family_table, render
-from cosify.cards.collection import add_evaluation, add_finetuned, collect, render_all, rendered
+from cosify.cards.collection import add_evaluation, add_finetuned, add_verification, collect, render_all, rendered
 from cosify.cards.command_lines import evaluation_command
 from cosify.cards.facts import Facts
 from cosify.cards.metadata import front_matter
 from cosify.commands import card as cards
-from cosify.commands import evaluate
+from cosify.commands import evaluate, verify
 from cosify.console import parse_arguments
 from cosify.console.training import export, plot
 from cosify.hub import push
@@ -37,6 +37,7 @@ from cosify.training import (
     train,
 )
 from cosify.training import cosify_pretrained as cosify_again
+from tests.data.face_pictures import bin_file, png
 
 pytestmark = pytest.mark.slow  # two trainings and an evaluation
 
@@ -124,6 +125,47 @@ def test_cards_are_written_and_say_what_the_files_say(base: Path, root: Path) ->
     softmax = cards[1].read_text(encoding="utf-8")
     assert "## Kappa" not in softmax
     assert "import cosify" not in softmax, "its folder is plain timm"
+
+
+def test_verification_stands_on_the_card_and_in_the_results(root: Path, tmp_path: Path) -> None:
+    for name in (LS, SOFTMAX):
+        shutil.copytree(root / name, tmp_path / "cards" / name)
+    folder, result = tmp_path / "cards" / LS, tmp_path / "result"
+    pairs = bin_file(tmp_path / "pairs.bin", [png(seed, (12, 12)) for seed in range(400)], [True, False] * 100)
+    arguments = {"model": str(folder), "data": str(pairs), "folds": 5, "output": str(result)}
+    verify.main(verify.VerifyArguments(**arguments))
+    at_root = {"name": LS, "root": str(tmp_path / "cards"), "verification": str(result)}
+    cards.main(cards.CardArguments(**at_root))
+    found = json.loads((result / "verification.json").read_text())["verification"]
+    text = rendered(folder)[folder / "README.md"]
+    row = f"{100 * found['accuracy']:.2f} ± {100 * found['standard_error']:.2f} | {found['auc']:.4f}"
+    share = f"{100 * found['tar']['0.01']:.2f} at 0.01"
+    assert f"| pairs.bin | {row} | {100 * found['eer']:.2f} | {share} | 100, 100 |" in text
+    assert f"\n`cosify verify {LS} pairs.bin --folds 5`\n" in text
+    assert str(tmp_path) not in (folder / "verification.json").read_text()
+    assert folder / ".eval_results" / "verification.yaml" not in rendered(folder), "the pairs are not on the hub"
+
+    cards.main(cards.CardArguments(**at_root, dataset="ORG/pairs"))
+    render_all(tmp_path / "cards")
+    assert len(json.loads((folder / "verification.json").read_text())) == 1, "it replaces the same"
+    text = (folder / ".eval_results" / "verification.yaml").read_text()
+    (entry,) = parse_eval_result_entries(yaml.safe_load(text))
+    assert (entry.dataset_id, entry.task_id) == ("ORG/pairs", "face-verification")
+    assert entry.value == round(100 * found["accuracy"], 2)
+    assert f"5 folds of 200 pairs, standard error {100 * found['standard_error']:.2f}" in str(entry.notes)
+    names = {str(path.relative_to(folder)) for path in files_to_publish(folder)}
+    assert {"verification.json", ".eval_results/verification.yaml"} <= names
+
+    with pytest.raises(ValueError, match="the repository is 'pairs', expected OWNER/NAME"):
+        add_verification(result, folder, "pairs")
+    with pytest.raises(ValueError, match=rf"result is of another model than .*{SOFTMAX}; run cosify verify"):
+        add_verification(result, tmp_path / "cards" / SOFTMAX)
+    (entry,) = json.loads((folder / "verification.json").read_text())
+    (folder / "verification.json").write_text(json.dumps([{**entry, "weights_sha256": "0"}]))
+    with pytest.raises(
+        ValueError, match=r"verification\.json in .* is of another model\.safetensors; verify the folder"
+    ):
+        CardInfo.of_folder(folder)
 
 
 def test_nothing_of_this_machine_is_in_a_folder(base: Path, root: Path) -> None:
@@ -369,6 +411,9 @@ def test_a_card_that_is_wrong_does_not_go_up(root: Path, tmp_path: Path, monkeyp
         {"name": "n", "run": "r"},
         {"name": "../n", "finetuned": "t"},
         {"name": "n", "facts": "f", "finetuned": "t"},
+        {"name": "n", "dataset": "ORG/NAME"},
+        {"verification": "v"},
+        {"name": "n", "verification": "v", "finetuned": "t"},
     ],
 )
 def test_flags_that_do_not_belong_together(flags: dict[str, str]) -> None:

@@ -94,14 +94,15 @@ def test_a_shell_variable_that_is_not_set_is_no_default(capsys: pytest.CaptureFi
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        *((name, ["--batch-size", "0"]) for name in ("evaluate", "probe", "scan")),
-        *((name, ["--num-workers=-1"]) for name in ("evaluate", "probe", "scan")),
+        *((name, ["--batch-size", "0"]) for name in ("evaluate", "probe", "scan", "verify")),
+        *((name, ["--num-workers=-1"]) for name in ("evaluate", "probe", "scan", "verify")),
         ("evaluate", ["--limit", "-3"]),
         ("scan", ["--limit", "0"]),
         ("probe", ["--limit-train", "0"]),
         ("probe", ["--hold-out", "1"]),
         ("probe", ["--seed", "-1"]),
         ("scan", ["--image-size", "0"]),
+        ("verify", ["--folds", "1"]),
     ],
 )
 def test_numbers_that_cannot_be_are_refused_before_any_work(

@@ -6,6 +6,7 @@ import shutil
 from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,15 +15,16 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from cosify.cards.card import render
-from cosify.cards.command_lines import evaluation_command, run_for_others, training_command
+from cosify.cards.command_lines import evaluation_command, run_for_others, training_command, verification_command
 from cosify.cards.facts import Facts
 from cosify.cards.info import CardInfo
-from cosify.cards.metadata import evaluation_results
-from cosify.cards.records import Finetuned, Measured, read_json
+from cosify.cards.metadata import evaluation_results, verification_results
+from cosify.cards.records import Finetuned, Measured, Verified, read_json
 from cosify.data import Preprocessing, Splits, load_splits
 from cosify.errors import InputError
-from cosify.evaluation import FeatureCache, cache_features
+from cosify.evaluation import FeatureCache, Verification, cache_features
 from cosify.evaluation.assessment import MEASURED_SAMPLES
+from cosify.evaluation.json_records import from_json
 from cosify.files import left_aside, sha256_of, write_whole
 from cosify.folders import foreign_files, new_folder_beside, put_in_place, remove_own
 from cosify.hub import load
@@ -38,8 +40,11 @@ from cosify.hub.contents import (
     RELIABILITY,
     RUN,
     TRACE,
+    VERIFICATION,
+    VERIFICATION_RESULTS,
 )
 from cosify.hub.export import write_model
+from cosify.hub.publish import check_repo_id
 from cosify.integrations import compat
 from cosify.models.binding import CONFIG, WEIGHTS
 from cosify.models.network_identity import model_digest
@@ -192,9 +197,40 @@ def add_finetuned(run: Path, folder: Path) -> None:
         seed=config["arguments"]["seed"],
         weights_sha256=sha256_of(folder / WEIGHTS),
     )
-    file = folder / FINETUNED
-    others = [each for each in read_json(file) if each["task"] != task] if file.is_file() else []
-    write_whole(file, json.dumps([*others, asdict(done)], indent=2) + "\n")
+    _add(folder / FINETUNED, "task", asdict(done))
+
+
+def add_verification(result: Path, folder: Path, dataset_id: str | None = None) -> None:
+    """Add what `cosify verify` found for the weights in a folder; it replaces an earlier result on the same pairs.
+
+    Args:
+        result: its output folder.
+        folder: of the weights.
+        dataset_id: of the pairs on the hub, for leaderboards; None if they are not there.
+
+    Raises:
+        ValueError: if the result is of other weights than the folder's, or the id is none.
+    """
+    record = read_json(result / VERIFICATION)
+    if record["model"] != model_digest(load(folder)):
+        raise InputError(f"{result} is of another model than {folder}; run cosify verify {folder} DATA")
+    if dataset_id is not None:
+        check_repo_id(dataset_id)
+    done = Verified(
+        data=record["data"],
+        dataset_id=dataset_id,
+        command=verification_command(record["arguments"], folder.name),
+        num_pictures=record["num_pictures"],
+        found=from_json(Verification, record["verification"]),
+        weights_sha256=sha256_of(folder / WEIGHTS),
+    )
+    _add(folder / VERIFICATION, "data", asdict(done))
+
+
+def _add(file: Path, key: str, entry: dict[str, Any]) -> None:
+    """Add an entry to a JSON list; it replaces the one with the same `key`."""
+    others = [each for each in read_json(file) if each[key] != entry[key]] if file.is_file() else []
+    write_whole(file, json.dumps([*others, entry], indent=2) + "\n")
 
 
 def rendered(folder: Path) -> dict[Path, str]:
@@ -205,7 +241,12 @@ def rendered(folder: Path) -> dict[Path, str]:
     """
     info = CardInfo.of_folder(folder)
     siblings = [info if name == info.name else CardInfo.of_folder(folder.parent / name) for name in info.facts.siblings]
-    return {folder / CARD: render(info, siblings), folder / EVALUATION_RESULTS: evaluation_results(info)}
+    texts = {
+        CARD: render(info, siblings),
+        EVALUATION_RESULTS: evaluation_results(info),
+        VERIFICATION_RESULTS: verification_results(info),
+    }
+    return {folder / name: text for name, text in texts.items() if text}
 
 
 def render_all(root: Path) -> list[Path]:

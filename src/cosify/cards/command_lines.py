@@ -67,3 +67,16 @@ def evaluation_command(command: str, name: str) -> str:
         if flag not in ("--models", "--output", "--overwrite"):
             kept.append(word if word == flag else Path(word).name)
     return shlex.join(["cosify", "evaluate", name, *(Path(word).name for word in data), *kept])
+
+
+def verification_command(arguments: Mapping[str, Any], name: str) -> str:
+    """Return the command of a verification, with names in place of paths.
+
+    Args:
+        arguments: of its verification.json.
+        name: of the model.
+    """
+    words = ["cosify", "verify", name, Path(arguments["data"]).name]
+    pairs = None if arguments["pairs"] is None else Path(arguments["pairs"]).name
+    flags = {"--pairs": pairs, "--folds": arguments["folds"], "--image-size": arguments["image_size"]}
+    return shlex.join(words + [str(word) for flag in flags.items() if flag[1] is not None for word in flag])

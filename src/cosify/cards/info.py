@@ -5,12 +5,22 @@ from pathlib import Path
 from typing import Any
 
 from cosify.cards.facts import Facts
-from cosify.cards.records import Finetuned, Measured, read_json
+from cosify.cards.records import Finetuned, Measured, Verified, read_json
 from cosify.errors import InputError
 from cosify.evaluation import Assessment
 from cosify.evaluation.json_records import from_json
 from cosify.heads.kappa_statistics import KappaSummary
-from cosify.hub.contents import ENVIRONMENT, EVALUATION, FACTS, FINETUNED, METRICS, RELIABILITY, RUN, TRACE
+from cosify.hub.contents import (
+    ENVIRONMENT,
+    EVALUATION,
+    FACTS,
+    FINETUNED,
+    METRICS,
+    RELIABILITY,
+    RUN,
+    TRACE,
+    VERIFICATION,
+)
 from cosify.models.binding import CONFIG, WEIGHTS
 from cosify.models.published import backbones_folder
 from cosify.training.run_folder import read_metrics
@@ -31,6 +41,7 @@ class CardInfo:
         evaluation: command of the evaluation.
         assessment: what was measured.
         finetuned: results on other tasks; may be empty.
+        verified: results on pairs of pictures; may be empty.
         measured: the files that were evaluated.
         opens_by_name: whether the folder lies where the package finds it.
     """
@@ -45,6 +56,7 @@ class CardInfo:
     evaluation: str
     assessment: Assessment
     finetuned: tuple[Finetuned, ...]
+    verified: tuple[Verified, ...]
     measured: Measured
     opens_by_name: bool
 
@@ -73,6 +85,10 @@ class CardInfo:
         finetuned = tuple(from_json(Finetuned, each) for each in read_json(tuned)) if tuned.is_file() else ()
         if any(each.weights_sha256 != measured.sha256[WEIGHTS] for each in finetuned):
             raise InputError(f"{FINETUNED} in {folder} is of another {WEIGHTS}; fine-tune the folder anew")
+        pairs = folder / VERIFICATION
+        verified = tuple(from_json(Verified, each) for each in read_json(pairs)) if pairs.is_file() else ()
+        if any(each.weights_sha256 != measured.sha256[WEIGHTS] for each in verified):
+            raise InputError(f"{VERIFICATION} in {folder} is of another {WEIGHTS}; verify the folder anew")
         return cls(
             name=folder.name,
             facts=facts,
@@ -84,6 +100,7 @@ class CardInfo:
             evaluation=evaluation["command"],
             assessment=from_json(Assessment, evaluation["models"][0]),
             finetuned=finetuned,
+            verified=verified,
             measured=measured,
             opens_by_name=folder.resolve().parent == backbones_folder().resolve(),
         )

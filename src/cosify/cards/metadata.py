@@ -1,8 +1,14 @@
 """What the hub reads of a model: the card's front matter, and `.eval_results/*.yaml` for leaderboards."""
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 from cosify.cards.info import CardInfo
 
-TASK = "image-classification"
+if TYPE_CHECKING:
+    from huggingface_hub import EvalResultEntry
+
+TASK, VERIFICATION_TASK = "image-classification", "face-verification"
 
 
 def front_matter(info: CardInfo) -> str:
@@ -47,8 +53,7 @@ def front_matter(info: CardInfo) -> str:
 
 def evaluation_results(info: CardInfo) -> str:
     """Return the file of `.eval_results`: accuracy on the data that the model was trained for."""
-    import yaml
-    from huggingface_hub import EvalResultEntry, eval_result_entries_to_yaml
+    from huggingface_hub import EvalResultEntry
 
     entry = EvalResultEntry(
         dataset_id=info.facts.dataset_id,
@@ -56,4 +61,28 @@ def evaluation_results(info: CardInfo) -> str:
         value=round(100 * info.assessment.accuracy, 2),
         notes=f"top-1 in percent of {info.assessment.num_test} images of the split {info.facts.dataset_split}",
     )
-    return str(yaml.safe_dump(eval_result_entries_to_yaml([entry]), sort_keys=False))
+    return _text([entry])
+
+
+def verification_results(info: CardInfo) -> str:
+    """Return the file of `.eval_results` for pairs that are on the hub, empty if none are."""
+    from huggingface_hub import EvalResultEntry
+
+    entries = []
+    for each in info.verified:
+        if each.dataset_id is not None:
+            found = each.found
+            notes = (
+                f"accuracy in percent, mean over {len(found.fold_accuracies)} folds of"
+                f" {found.num_same + found.num_different} pairs, standard error {100 * found.standard_error:.2f}"
+            )
+            value = round(100 * found.accuracy, 2)
+            entries.append(EvalResultEntry(each.dataset_id, task_id=VERIFICATION_TASK, value=value, notes=notes))
+    return _text(entries) if entries else ""
+
+
+def _text(entries: "Sequence[EvalResultEntry]") -> str:
+    import yaml
+    from huggingface_hub import eval_result_entries_to_yaml
+
+    return str(yaml.safe_dump(eval_result_entries_to_yaml(list(entries)), sort_keys=False))

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cosify.errors import InputError
+from cosify.evaluation import Verification
 from cosify.evaluation.transferability import standard_error
 from cosify.files import sha256_of
 from cosify.hub.contents import ENVIRONMENT, METRICS, RUN
@@ -76,6 +77,27 @@ class Finetuned:
     def standard_error(self) -> float:
         """Standard error of the accuracy."""
         return standard_error(self.accuracy, self.num_test)
+
+
+@dataclass(frozen=True)
+class Verified:
+    """What `cosify verify` found for pairs of pictures.
+
+    Attributes:
+        data: name of the pairs.
+        dataset_id: of the pairs on the hub; None if they are not there.
+        command: of the verification.
+        num_pictures: different ones.
+        found: what was measured.
+        weights_sha256: of the weights.
+    """
+
+    data: str
+    dataset_id: str | None
+    command: str
+    num_pictures: int
+    found: Verification
+    weights_sha256: str
 
 
 def read_json(path: Path) -> Any:

@@ -5,6 +5,7 @@
     cosify card --name N --run RUN --facts FACTS
     cosify card --name N --evaluation FOLDER --title LS
     cosify card --name N --finetuned RUN2
+    cosify card --name N --verification FOLDER --dataset ORG/PAIRS
 
 FACTS is a YAML file: licences, limits, what the model is for.  With --run, the folder hub_cards/N is filled: weights
 and config of the run's export, its settings, metrics and environment, and these facts.  Then evaluate and fine-tune
@@ -12,8 +13,9 @@ what is in that folder, since that is what others get:
 
     cosify evaluate LS=hub_cards/N DATA --output FOLDER
     cosify finetune hub_cards/N TASK --output RUN2
+    cosify verify hub_cards/N PAIRS --output FOLDER
 
---evaluation and --finetuned add the results.  No number of a card is typed by hand.
+--evaluation, --finetuned and --verification add the results.  No number of a card is typed by hand.
 """
 
 import logging
@@ -39,18 +41,20 @@ class CardArguments:
     evaluation: str | None = flag(None, "Result of cosify evaluate to add.")
     title: str | None = flag(None, "Title of the model in that evaluation.")
     finetuned: str | None = flag(None, "Run of cosify finetune from this folder, to add.")
+    verification: str | None = flag(None, "Result of cosify verify for this folder, to add.")
+    dataset: str | None = flag(None, "Id of these pairs on the hub, for leaderboards. Default: on the card alone.")
     root: str = flag("hub_cards", "Folder of all models. Default hub_cards.")
 
 
 def main(args: CardArguments) -> None:
     """Collect, add, or render."""
-    from cosify.cards import add_evaluation, add_finetuned, collect, render_all
+    from cosify.cards import add_evaluation, add_finetuned, add_verification, collect, render_all
     from cosify.cards.facts import write_form
 
     set_up_logging()
-    given = {name: getattr(args, name) is not None for name in ("run", "facts", "evaluation", "title", "finetuned")}
+    adding = ("run", "facts", "evaluation", "title", "finetuned", "verification", "dataset")
     named = args.name is not None and Path(args.name).name == args.name
-    came = {name for name, there in given.items() if there}
+    came = {name for name in adding if getattr(args, name) is not None}
     folder = Path(args.root, args.name or "")
     if args.init is not None and args.name is None and not came:
         write_form(Path(args.init))
@@ -66,10 +70,12 @@ def main(args: CardArguments) -> None:
         add_evaluation(Path(str(args.evaluation)), str(args.title), folder)
     elif named and came == {"finetuned"}:
         add_finetuned(Path(str(args.finetuned)), folder)
+    elif named and came - {"dataset"} == {"verification"}:
+        add_verification(Path(str(args.verification)), folder, args.dataset)
     else:
         raise InputError(
             f"name {args.name!r} came with {sorted(came)}, expected nothing, or --name with --run and --facts, with"
-            " --evaluation and --title, or with --finetuned"
+            " --evaluation and --title, with --finetuned, or with --verification (and --dataset)"
         )
 
 

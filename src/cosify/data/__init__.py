@@ -5,9 +5,10 @@ from cosify.data.augmentation import Augmentation, augment, random_crop, random_
 from cosify.data.batches import Shard, eval_rows, mixed_seed, num_train_batches, own_rows, training_order
 from cosify.data.decode import standard_image
 from cosify.data.device import DeviceData
+from cosify.data.encoded_pairs import EncodedPairs, read_pairs, write_pairs
 from cosify.data.fingerprint import Fingerprint
 from cosify.data.held_out import TEST_SHARE, held_out_mask
-from cosify.data.insightface_bin import EncodedPairs, read_insightface_bin
+from cosify.data.insightface_bin import read_insightface_bin
 from cosify.data.long_tail_sets import exponential_sizes, long_tailed
 from cosify.data.normalize import Normalization, Normalizer
 from cosify.data.open import (
@@ -20,6 +21,7 @@ from cosify.data.open import (
     train_transform,
 )
 from cosify.data.pair_lists import PairList, read_cfp_pairs, read_csv_pairs, read_lfw_pairs
+from cosify.data.picture_pairs import PicturePairs, open_pairs, synthetic_pairs
 from cosify.data.preprocessing import Preprocessing, record_preprocessing
 from cosify.data.sources import BUILT_IN, Splits, base_and_split, load_images, load_splits
 from cosify.data.tensors import ImageSet, decode_splits
@@ -39,6 +41,7 @@ __all__ = [
     "Normalization",
     "Normalizer",
     "PairList",
+    "PicturePairs",
     "Pipeline",
     "PipelineSettings",
     "Preprocessing",
@@ -61,6 +64,7 @@ __all__ = [
     "mixed_seed",
     "num_train_batches",
     "open_data",
+    "open_pairs",
     "own_rows",
     "random_crop",
     "random_flip",
@@ -68,8 +72,11 @@ __all__ = [
     "read_csv_pairs",
     "read_insightface_bin",
     "read_lfw_pairs",
+    "read_pairs",
     "record_preprocessing",
     "standard_image",
+    "synthetic_pairs",
     "train_transform",
     "training_order",
+    "write_pairs",
 ]

@@ -65,6 +65,26 @@ def read_image(file: Any, where: str) -> "Image":
     return standard_image(image, where)
 
 
+def size_in_file(value: dict[str, Any], where: str) -> tuple[int, int]:
+    """Return width and height as the head of an image's file gives them; its pixels are not decoded.
+
+    Args:
+        value: bytes or path, a cell of an undecoded split.
+        where: which one it is, for messages.
+
+    Raises:
+        ValueError: if Pillow does not know the file, or it has more pixels than Pillow takes for an honest image.
+    """
+    from PIL import Image
+
+    try:
+        with Image.open(value["path"] if value["bytes"] is None else io.BytesIO(value["bytes"])) as image:
+            width, height = image.size
+    except Exception as error:  # as in `read_image`
+        raise _unreadable(where, error) from error
+    return width, height
+
+
 def standard_image(image: "Image", where: str) -> "Image":
     """Return the image upright, opaque, and with 8 bits a channel.
 

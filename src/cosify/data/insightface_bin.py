@@ -2,31 +2,18 @@
 
 import io
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cosify.data.encoded_pairs import EncodedPairs
 from cosify.errors import InputError
 from cosify.integrations import compat
 
 _DTYPES = ("u1", "uint8", "b1", "bool", "i8", "i4", "int64", "int32")
 _ARRAY_CLASS = object()  # stands for numpy.ndarray, which a pickle only passes on, and must not call
-
-
-@dataclass(frozen=True, eq=False)
-class EncodedPairs:
-    """Pairs of pictures as a `.bin` file holds them.
-
-    Attributes:
-        images: [2 N] files of pictures, such as JPEG; those of pair i are 2 i and 2 i + 1.
-        same: [N], whether a pair shows one person.
-    """
-
-    images: tuple[bytes, ...]
-    same: NDArray[np.bool_]
 
 
 def read_insightface_bin(file: Path | str) -> EncodedPairs:

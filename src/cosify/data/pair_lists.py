@@ -1,6 +1,7 @@
 """Lists of pairs for verification, as LFW, CFP and plain CSV files give them."""
 
 import csv
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -120,7 +121,8 @@ def read_csv_pairs(file: Path | str, num_folds: int = 10) -> PairList:
         flag = words[-1].lower()
         if len(words) != 3 or flag not in (*TRUE, *FALSE):
             raise InputError(f"line {number} of {file} is {line!r}, expected two pictures and 1 or 0: a.jpg,b.jpg,1")
-        pairs.append((words[0], words[1], flag in TRUE))
+        first, second = map(os.path.normpath, words[:2])  # one picture has one name
+        pairs.append((first, second, flag in TRUE))
     return _checked(pairs, num_folds, file)
 
 

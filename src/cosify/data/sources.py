@@ -220,6 +220,11 @@ def _one_split(data: str, image_column: str | None, label_column: str | None, *,
         return Splits(rows.select([0]), rows, image_column, label_column, label_names(rows, label_column, found), 1)
     if candidates:
         logger.warning("data %s counts as unlabelled: any of its columns %s may be the label", data, candidates)
+    return unlabelled(rows, image_column)
+
+
+def unlabelled(rows: "Dataset", image_column: str) -> Splits:
+    """Return images as a test split of one class, as `load_images` returns a set without labels."""
     label_column = "label" if "label" not in rows.column_names else "unlabelled"
     rows = rows.add_column(label_column, [0] * len(rows))
     return Splits(rows.select([0]), rows, image_column, label_column, ("unlabelled",), 1)

@@ -18,11 +18,12 @@ from cosify.evaluation.logistic_probe import ProbeResult, Scaling, linear_probe
 from cosify.evaluation.long_tail import LongTailAccuracy, adjust_logits, long_tail_accuracy
 from cosify.evaluation.mahalanobis import TiedGaussian
 from cosify.evaluation.ood_bridge import pytorch_ood_score, to_outlier_scores
+from cosify.evaluation.pair_embeddings import pair_cosines, verification_embeddings
 from cosify.evaluation.rejector import Rejector
 from cosify.evaluation.scores import SCORES
 from cosify.evaluation.tables import Table, tables_of
 from cosify.evaluation.transferability import Transfer, knn_top1, transfer
-from cosify.evaluation.verification import Verification, verify_pairs
+from cosify.evaluation.verification import Verification, check_folds, verify_pairs
 from cosify.models.network_identity import check_label_names
 
 __all__ = [
@@ -54,6 +55,7 @@ __all__ = [
     "assess",
     "cache_features",
     "calibrate",
+    "check_folds",
     "check_label_names",
     "class_angles_deg",
     "detection",
@@ -62,6 +64,7 @@ __all__ = [
     "knn_top1",
     "linear_probe",
     "long_tail_accuracy",
+    "pair_cosines",
     "pytorch_ood_score",
     "scan_features",
     "span_angles_deg",
@@ -71,6 +74,7 @@ __all__ = [
     "to_outlier_scores",
     "transfer",
     "verdict",
+    "verification_embeddings",
     "verify_pairs",
 ]
 

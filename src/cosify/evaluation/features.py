@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from cosify.data import PipelineSettings, Preprocessing, Shard, Splits, open_data
+from cosify.data import Data, PipelineSettings, Preprocessing, Shard, Splits, open_data
 from cosify.data.batches import ALONE, eval_rows
 from cosify.errors import InputError
 from cosify.evaluation.cache_writer import CacheWriter
@@ -91,14 +91,7 @@ def _extract(
     classifier = linear_classifier(model)
     weight = classifier.weight.detach().flatten(1).float()
     is_cosine = isinstance(classifier, CosineHead)
-    data = open_data(
-        images,
-        PipelineSettings("none", pipeline="auto" if preprocessing.is_plain else "workers", num_workers=run.num_workers),
-        preprocessing,
-        data="",
-        device=weight.device,
-        show_progress=run.show_progress,
-    )
+    data = open_unaugmented(images, preprocessing, weight.device, run)
     info = CacheInfo(
         key=key,
         num_samples=len(images.test),
@@ -118,16 +111,11 @@ def _extract(
         run.wait()
         writer.open()
         rows = eval_rows(info.num_samples, run.batch_size, run.shard)
-        batches = _shown(data.test_batches(run.batch_size, run.shard), info.num_samples, folder, run)
+        batches = shown(data.test_batches(run.batch_size, run.shard), info.num_samples, folder.name, run)
         with in_evaluation(model, classifier) as answers:
             for place, (pixels, labels) in zip(rows, batches, strict=True):
                 embedding, logits = answers(pixels)
-                bad = int((~embedding.isfinite()).any(dim=1).sum() + (~logits.isfinite()).any(dim=1).sum())
-                if bad > 0:
-                    raise InputError(
-                        f"the model gives NaN or infinity for images in rows {place.start} to {place.stop - 1},"
-                        " expected numbers; look at its weights and at these images"
-                    )
+                check_finite(place, embedding, logits)
                 writer.write(place.start, embedding, logits, labels, weight)
         writer.close()
         run.wait()
@@ -139,8 +127,30 @@ def _extract(
     return FeatureCache.open(folder, key)
 
 
-def _shown(batches: Any, num_samples: int, folder: Path, run: FeaturePass) -> Any:
+def open_unaugmented(images: Splits, preprocessing: Preprocessing, device: torch.device, run: FeaturePass) -> Data:
+    """Return images as batches for a pass, as the model expects them."""
+    return open_data(
+        images,
+        PipelineSettings("none", pipeline="auto" if preprocessing.is_plain else "workers", num_workers=run.num_workers),
+        preprocessing,
+        data="",
+        device=device,
+        show_progress=run.show_progress,
+    )
+
+
+def check_finite(rows: range, *answers: Tensor) -> None:
+    """Raise a ValueError if a model's answers [B, ...] to images in these rows hold NaN or infinity."""
+    if any(int((~answer.isfinite()).sum()) > 0 for answer in answers):
+        raise InputError(
+            f"the model gives NaN or infinity for images in rows {rows.start} to {rows.stop - 1}, expected numbers;"
+            " look at its weights and at these images"
+        )
+
+
+def shown(batches: Any, num_samples: int, title: str, run: FeaturePass) -> Any:
+    """Return the batches of a pass, with a progress bar if the pass has one."""
     from rich.progress import track
 
     total = sum(1 for _ in eval_rows(num_samples, run.batch_size, run.shard))
-    return track(batches, f"features for {folder.name}", total=total, disable=not run.show_progress, transient=True)
+    return track(batches, f"features for {title}", total=total, disable=not run.show_progress, transient=True)

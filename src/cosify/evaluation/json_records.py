@@ -46,7 +46,8 @@ def _read(kind: Any, value: Any, where: str) -> Any:
             _read(each, item, f"{where}[{n}]") for n, (each, item) in enumerate(zip(kinds, value, strict=True))
         )
     if isinstance(origin, type) and issubclass(origin, Mapping):
-        return {name: _read(arguments[1], item, f"{where}[{name!r}]") for name, item in value.items()}
+        # JSON has text alone for keys, such as "0.01".
+        return {arguments[0](name): _read(arguments[1], item, f"{where}[{name!r}]") for name, item in value.items()}
     if origin is Literal:
         wrong = value not in arguments
     else:

@@ -109,20 +109,32 @@ def _checked(cosine: ArrayLike, same: ArrayLike, num_folds: int) -> tuple[NDArra
     if not np.isfinite(cosines).all():
         row = int(np.flatnonzero(~np.isfinite(cosines))[0])
         raise InputError(f"the cosine of pair {row} is {cosines[row]}, expected a number; look at its two features")
-    if num_folds < 2 or len(truth) == 0 or len(truth) % num_folds:
+    check_folds(truth, num_folds)
+    return cosines, truth
+
+
+def check_folds(same: NDArray[np.bool_], num_folds: int) -> None:
+    """Raise a ValueError unless pairs [N] form folds of equal length that hold both kinds of pairs.
+
+    `verify_pairs` looks itself; call this to know before a model passes over the pictures.
+
+    Args:
+        same: [N], whether a pair shows one person.
+        num_folds: parts of the list, in its order.
+    """
+    if num_folds < 2 or len(same) == 0 or len(same) % num_folds:
         raise InputError(
-            f"{len(truth)} pairs came, expected a number that {num_folds} folds of at least one pair share equally;"
+            f"{len(same)} pairs came, expected a number that {num_folds} folds of at least one pair share equally;"
             " give the whole list, in its order, or another num_folds"
         )
-    counts = truth.reshape(num_folds, -1).sum(axis=1)
-    size = len(truth) // num_folds
+    counts = same.reshape(num_folds, -1).sum(axis=1)
+    size = len(same) // num_folds
     for fold, count in enumerate(counts):
         if count in (0, size):
             raise InputError(
                 f"fold {fold + 1} of {num_folds} has {count} pairs of one person among {size}, expected both kinds;"
                 " keep the pairs in the order of their list, whose folds hold as many of each"
             )
-    return cosines, truth
 
 
 def _best_threshold(cosines: NDArray[Any], truth: NDArray[np.bool_], thresholds: Thresholds) -> float:

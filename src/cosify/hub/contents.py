@@ -5,8 +5,9 @@ from cosify.models.binding import CONFIG, WEIGHTS
 CARD, FACTS = "README.md", "facts.yaml"
 RUN, METRICS, ENVIRONMENT, TRACE = "run.json", "metrics.jsonl", "environment.json", "kappa_trace.png"
 EVALUATION, FINETUNED, RELIABILITY = "evaluation.json", "finetune.json", "reliability.png"
-EVALUATION_RESULTS = ".eval_results/accuracy.yaml"
+VERIFICATION = "verification.json"
+EVALUATION_RESULTS, VERIFICATION_RESULTS = ".eval_results/accuracy.yaml", ".eval_results/verification.yaml"
 PUBLISHED = (
     CONFIG, WEIGHTS, "preprocessor_config.json", CARD, EVALUATION_RESULTS, FACTS,
-    RUN, METRICS, ENVIRONMENT, TRACE, EVALUATION, RELIABILITY, FINETUNED,
+    RUN, METRICS, ENVIRONMENT, TRACE, EVALUATION, RELIABILITY, FINETUNED, VERIFICATION, VERIFICATION_RESULTS,
 )  # fmt: skip

@@ -14,6 +14,7 @@ from cosify.plots.ls_search import plot_ls_search
 from cosify.plots.reliability import plot_reliability
 from cosify.plots.report import write_report
 from cosify.plots.tsne import plot_tsne
+from cosify.plots.verification import plot_verification
 
 __all__ = [
     "Accuracy",
@@ -36,5 +37,6 @@ __all__ = [
     "plot_score_histograms",
     "plot_simplified_loss",
     "plot_tsne",
+    "plot_verification",
     "write_report",
 ]
