@@ -33,6 +33,8 @@ ARGUMENTS = TrainArguments(
     tracker="none",
 )
 EQUAL: dict[str, Any] = {"accumulate": 2, "batch_size": 32, "augment": "crop"}
+MARGIN: dict[str, Any] = {**EQUAL, "cosine_margin": 0.2, "balance": "loss", "ema_decay": 0.9, "export": "best"}
+SPREAD: dict[str, Any] = {"class_parallel": True}
 BF16: dict[str, Any] = {"mixed_precision": "bf16", "epochs": 1, "warmup_epochs": 0}
 RUNS: dict[str, dict[str, Any]] = {  # those of FSDP start with sharded
     "accumulate": EQUAL,
@@ -41,7 +43,13 @@ RUNS: dict[str, dict[str, Any]] = {  # those of FSDP start with sharded
     "sharded-resumed": {"save_every_steps": 3, "kappa": "trainable", "export": "best"},
     "bf16": BF16,
     "sharded-bf16": BF16,
+    "margin": MARGIN,
+    "spread-margin": {**MARGIN, **SPREAD},
+    "spread-accumulate": {**EQUAL, **SPREAD},
+    "spread-resumed": {**SPREAD, "save_every_steps": 3, "ema_decay": 0.9, "export": "best", "optimizer": "adamw"},
+    "spread-trainable": {**SPREAD, "save_every_steps": 3, "kappa": "trainable", "mixed_precision": "bf16"},
 }
+WITH_NORMS = ("sharded-resumed", "spread-trainable")
 STOP_AT = 13
 
 
@@ -67,7 +75,7 @@ def run(folder: Path, name: str, world_size: int, stop_at: int = 0) -> None:
     if name.startswith("sharded"):
         _shard(session.accelerator)
     model = build_model(choice, args, len(session.data.label_names), session.data.image_shape[0])
-    if name != "sharded-resumed":
+    if name not in WITH_NORMS:
         _freeze_norms(model)
     try:
         with _recorded_steps(stop_at) as steps:

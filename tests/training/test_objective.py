@@ -103,7 +103,7 @@ def test_both_routes_balance_and_smooth_alike() -> None:
     model, images, labels = Embedding(), torch.randn(16, 4), torch.arange(16) % CLASSES
     by_logits, _ = objective(model=model, label_smoothing=0.1)(images, labels)
     by_embedding = objective(model=model, label_smoothing=0.1)
-    by_embedding._margin_loss = (CosineSoftmaxLoss(model.head, label_smoothing=0.1),)
+    by_embedding._embedding_loss = (CosineSoftmaxLoss(model.head, label_smoothing=0.1),)
     torch.testing.assert_close(by_embedding(images, labels)[0], by_logits)
 
 

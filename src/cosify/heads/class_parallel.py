@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.distributed import ProcessGroup
@@ -28,9 +29,12 @@ class ClassParallelCosineLinear(CosineHead):
 
     The backbone may be wrapped in DDP or FSDP, which average its gradient over processes; the gradient that it gets
     from here is multiplied by their number, so that the average is the gradient of the mean over all samples.  This
-    module must not be wrapped: each process' rows are its own.  Give its parameters to the same optimiser, as a
-    parameter group of their own.  Clip the gradients of backbone and head apart: a norm over both differs between
-    processes, and with it the backbones.
+    module must not be wrapped: each process' rows are its own.  Give its parameters to the same optimiser, one that
+    treats each number alone, such as SGD or Adam.  Clip the gradients of backbone and head apart, or by a norm that
+    sums the squares of all rows over the processes: the plain norm differs between them, and with it the backbones.
+    `cosify train --set class_parallel=true` does all this.
+
+    It loads the state of a plain head, too, and takes its own rows.
 
     Args:
         in_features: d.
@@ -47,6 +51,7 @@ class ClassParallelCosineLinear(CosineHead):
 
     Attributes:
         classes: range of the classes held here.
+        own_rows: which samples of the last batch, and entries of `last_kappa`, are this process' own.
 
     Raises:
         ValueError: if there are fewer classes than processes, or as in `CosineLinear`.
@@ -124,7 +129,8 @@ class ClassParallelCosineLinear(CosineHead):
             ValueError: if the shape does not fit, or a CPU input is not finite.
         """
         check_rows(embedding, self.weight)
-        everything, own = _gather_rows(embedding.detach(), self.process_group)
+        sizes, own = _sizes(embedding, self.process_group)
+        everything = _gather_rows(embedding.detach(), sizes, self.process_group)
         with full_precision(embedding.device):
             scan = Scan.of(everything, self.weight, group=self.process_group)
             best = scan.blocks.embedding.new_full((len(everything),), -torch.inf)
@@ -140,12 +146,50 @@ class ClassParallelCosineLinear(CosineHead):
             dist.all_reduce(index, dist.ReduceOp.MIN, self.process_group)
         return index[own], best[own]
 
+    @torch.no_grad()
+    def cosine_to(self, embedding: Tensor, labels: Tensor) -> Tensor:
+        """Return the cosine of each of this process' samples with the class of its label.
+
+        Every process of the group has to call it at the same time; the numbers of samples may differ.
+
+        Args:
+            embedding: [B, d].
+            labels: [B], class indices in [0, C).
+
+        Returns:
+            [B].
+
+        Raises:
+            ValueError: if the shape does not fit, or a CPU input is not finite.
+        """
+        check_rows(embedding, self.weight)
+        sizes, own = _sizes(embedding, self.process_group)
+        everything = _gather_rows(embedding.detach(), sizes, self.process_group)
+        index = _gather_rows(labels.unsqueeze(1), sizes, self.process_group).squeeze(1) - self.classes.start
+        held = (index >= 0) & (index < len(self.classes))
+        with full_precision(embedding.device):
+            found = F.cosine_similarity(everything[held].float(), self.weight[index[held]].float())
+        cosine = found.new_zeros(len(everything)).masked_scatter(held, found)
+        if self.process_group is not None:
+            dist.all_reduce(cosine, group=self.process_group)
+        return cosine[own]
+
     def gathered(self, embedding: Tensor, labels: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return the samples of all processes, in their order."""
         if self.process_group is None:
             return embedding, labels, weights
-        everything: tuple[Tensor, Tensor, Tensor] = _Gather.apply(embedding, labels, weights, self.process_group)
+        sizes, self.own_rows = _sizes(embedding, self.process_group)
+        everything: tuple[Tensor, Tensor, Tensor] = _Gather.apply(
+            embedding, labels, weights, sizes, self.own_rows, self.process_group
+        )
         return everything
+
+    def mean_of_all(self, values: Tensor) -> Tensor:
+        """Return the mean of [B] values over the samples of all processes, a scalar."""
+        sums = torch.stack([values.sum(), values.new_tensor(len(values))])
+        if self.process_group is not None:
+            dist.all_reduce(sums, group=self.process_group)
+        return sums[0] / sums[1]
 
     def classes_of(self, labels: Tensor) -> tuple[Tensor, Tensor, int]:
         """Return the weight of this process' classes, or of a sample, each label's index among them or -1, and C."""
@@ -168,6 +212,14 @@ class ClassParallelCosineLinear(CosineHead):
         priority[index[index >= 0]] = 2.0
         present = int((priority == 2.0).sum())
         return priority.topk(max(num, present)).indices.sort().values
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        """Take this process' rows from the weight of all classes; a weight of as many rows is taken as it is."""
+        weight = state_dict.get(prefix + "weight")
+        if weight is not None and len(weight) == self.num_classes:
+            # Cloned: with assign=True, a view would keep the memory of all classes.
+            state_dict[prefix + "weight"] = weight[self.classes.start : self.classes.stop].clone()
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "ClassParallelCosineLinear":
         """Copy the rows for an EMA, say; the process group, which cannot be copied, stays the same."""
@@ -195,21 +247,27 @@ def place_in(group: ProcessGroup | None) -> tuple[int, int]:
     return (0, 1) if group is None else (dist.get_rank(group), dist.get_world_size(group))
 
 
-def _gather_rows(rows: Tensor, group: ProcessGroup | None) -> tuple[Tensor, slice]:
-    """Return the rows of all processes, whose numbers may differ, and which of them are this one's."""
+def _sizes(rows: Tensor, group: ProcessGroup | None) -> tuple[list[int], slice]:
+    """Return how many rows each process has, and which of all of them are this one's."""
     if group is None:
-        return rows, slice(None)
+        return [len(rows)], slice(None)
     rank, world_size = place_in(group)
     counts = torch.empty(world_size, 1, dtype=torch.int64, device=rows.device)
     dist.all_gather(list(counts), torch.tensor([len(rows)], device=rows.device), group=group)
-    sizes = counts.flatten().tolist()  # the one look at a value
+    sizes: list[int] = counts.flatten().tolist()  # the one look at a value
+    first = sum(sizes[:rank])
+    return sizes, slice(first, first + len(rows))
+
+
+def _gather_rows(rows: Tensor, sizes: list[int], group: ProcessGroup | None) -> Tensor:
+    """Return the rows of all processes, whose numbers may differ."""
+    if group is None:
+        return rows
     padded = rows.new_zeros(max(sizes), *rows.shape[1:])
     padded[: len(rows)] = rows
-    parts = [torch.empty_like(padded) for _ in range(world_size)]
+    parts = [torch.empty_like(padded) for _ in sizes]
     dist.all_gather(parts, padded, group=group)
-    first = sum(sizes[:rank])
-    everything = torch.cat([part[:size] for part, size in zip(parts, sizes, strict=True)])
-    return everything, slice(first, first + len(rows))
+    return torch.cat([part[:size] for part, size in zip(parts, sizes, strict=True)])
 
 
 class _Gather(torch.autograd.Function):
@@ -220,12 +278,12 @@ class _Gather(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, embedding: Tensor, labels: Tensor, weights: Tensor, group: ProcessGroup
+        ctx: Any, embedding: Tensor, labels: Tensor, weights: Tensor, sizes: list[int], own: slice, group: ProcessGroup
     ) -> tuple[Tensor, ...]:
         given = (embedding, labels.unsqueeze(1), weights.unsqueeze(1))
         parts = [each.contiguous().view(torch.uint8) for each in given]
-        everything, ctx.own = _gather_rows(torch.cat(parts, dim=1), group)
-        ctx.world_size = dist.get_world_size(group)
+        everything = _gather_rows(torch.cat(parts, dim=1), sizes, group)
+        ctx.own, ctx.world_size = own, len(sizes)
         columns = everything.split([part.shape[1] for part in parts], dim=1)
         # Copied also where one row counts as contiguous: a view of wider numbers needs strides that divide.
         copies = (part.clone(memory_format=torch.contiguous_format) for part in columns)
@@ -235,5 +293,5 @@ class _Gather(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor, *_: Tensor) -> tuple[Tensor, None, None, None]:
-        return gradient[ctx.own] * ctx.world_size, None, None, None
+    def backward(ctx: Any, gradient: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+        return gradient[ctx.own] * ctx.world_size, None, None, None, None, None

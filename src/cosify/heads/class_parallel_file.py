@@ -1,7 +1,6 @@
 """Save a class-parallel head as one safetensors file of a plain head, and load it on any number of processes."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -11,10 +10,10 @@ from torch import Tensor
 
 from cosify.errors import InputError
 from cosify.files import written_aside
-from cosify.heads.class_parallel import ClassParallelCosineLinear, class_range, place_in
+from cosify.heads.class_parallel import ClassParallelCosineLinear, place_in
+from cosify.heads.class_parallel_rows import pieces_in_order
 
 SAFETENSORS_DTYPES = {torch.float32: "F32", torch.float64: "F64", torch.float16: "F16", torch.bfloat16: "BF16"}
-PIECE_BYTES = 64 << 20  # sent and written at once
 
 
 def save_class_parallel(head: ClassParallelCosineLinear, path: str | Path) -> Path:
@@ -31,7 +30,7 @@ def save_class_parallel(head: ClassParallelCosineLinear, path: str | Path) -> Pa
         OSError: on all processes, if the file cannot be written; what was there before stays.
     """
     path, error = Path(path), ""
-    pieces = _pieces_in_order(head)
+    pieces = pieces_in_order(head, head.weight.detach())
     if place_in(head.process_group)[0] == 0:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -100,25 +99,6 @@ def _header(head: ClassParallelCosineLinear) -> bytes:
     text = json.dumps({"__metadata__": {"format": "pt"}, **table}).encode()
     text += b" " * (-len(text) % 8)  # aligned, as safetensors does it
     return len(text).to_bytes(8, "little") + text
-
-
-def _pieces_in_order(head: ClassParallelCosineLinear) -> Iterator[Tensor]:
-    """Yield all rows, in order, on the first process; send them there from the others."""
-    group = head.process_group
-    step = max(1, PIECE_BYTES // (head.in_features * head.weight.element_size()))
-    rank, world_size = place_in(group)
-    weight = head.weight.detach()
-    if rank != 0:
-        for piece in weight.split(step):
-            dist.send(piece.contiguous(), group=group, group_dst=0)
-        return
-    yield from weight.split(step)
-    for source in range(1, world_size):
-        num_rows = len(class_range(head.num_classes, source, world_size))
-        for start in range(0, num_rows, step):
-            piece = weight.new_empty(min(step, num_rows - start), head.in_features)
-            dist.recv(piece, group=group, group_src=source)
-            yield piece
 
 
 def _bytes(values: Tensor) -> bytes:

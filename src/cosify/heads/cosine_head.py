@@ -30,6 +30,7 @@ class CosineHead(RunningKappa):
     """What `CosineLinear` and `CosineConv1x1` share: the way from embeddings to logits, in training and evaluation."""
 
     process_group: ProcessGroup | None = None  # over which the classes are sharded
+    own_rows = slice(None)  # of `last_kappa`: the samples of this process
 
     def cosine_logits(self, embedding: Tensor, weight: Tensor) -> Tensor:
         """Return kappa * cosine [B, C], float32, for `embedding` [B, d] and `weight` [C, d].
@@ -102,6 +103,10 @@ class CosineHead(RunningKappa):
     def classes_of(self, labels: Tensor) -> tuple[Tensor, Tensor, int]:
         """Return the weight [c, d] of the classes held here, each sample's label among them, -1 for none, and C."""
         return self.weight.flatten(1), labels, self.num_classes
+
+    def mean_of_all(self, values: Tensor) -> Tensor:
+        """Return the mean of [B] values over the samples that this head's classes are compared with, a scalar."""
+        return values.mean()
 
     @torch.no_grad()
     def stock_weight(self) -> Tensor:

@@ -36,6 +36,7 @@ NAMES = {
 ) = NAMES  # fmt: skip
 # Attributes of a transformers model: patterns of names in a checkpoint that its reader passes over.
 IGNORE_UNEXPECTED, IGNORE_MISSING = "_keys_to_ignore_on_load_unexpected", "_keys_to_ignore_on_load_missing"
+IGNORED_BY_DDP = "_ddp_params_and_buffers_to_ignore"  # attribute of a module: what DDP does not make alike, by name
 NUMPY_CORE = "numpy._core"  # where numpy 2 says in a pickle that its functions are; before it was numpy.core
 # Python's own version in the place of that in C, which takes the memory that a file asks for before it has the data.
 CarefulUnpickler = pickle._Unpickler

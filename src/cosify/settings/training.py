@@ -26,6 +26,11 @@ BLOCKS = Rule(
     lambda value: value in ("all", "head") or (value.isdecimal() and int(value) >= 1),
     "all, head, or a number of stages from 1 on",
 )
+# Optimisers of timm that treat each number alone: a part of a weight takes the steps that it takes within the whole.
+ELEMENTWISE = (
+    "sgd", "momentum", "nesterov", "adam", "adamw", "adamax", "nadam", "nadamw", "radam", "adan", "adopt", "laprop",
+    "lion", "adabelief", "adadelta", "adagrad", "madgrad", "rmsprop", "rmsproptf",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -117,6 +122,12 @@ class RunArguments:
     )
     cosine_margin: float = key(0.0, "CosFace margin on the target cosine, such as 0.35. Default 0.", FROM_0)
     angular_margin: float = key(0.0, "ArcFace margin on the target angle, radians, such as 0.5. Default 0.", FROM_0)
+    class_parallel: bool = key(
+        False,
+        "Spread the classes over the processes of torchrun: each holds and trains its share of the cosine head's"
+        " weight. Kappa, loss and steps are those of one process. For 10^5 classes and more; the main memory, not that"
+        " of the GPU, must hold the whole weight. Default: off.",
+    )
     balance: Balance = key(
         "none", "loss: rare classes weigh more in the loss. sampling: they are drawn as often as others. Default none."
     )
@@ -170,7 +181,7 @@ class RunArguments:
 
     def __post_init__(self) -> None:
         check(self)
-        mixes, has_margin = self.mixup > 0 or self.cutmix > 0, self.has_margin
+        mixes = self.mixup > 0 or self.cutmix > 0
         if self.warmup_epochs is not None and not 0 <= self.warmup_epochs < self.epochs:
             raise wrong(self, "warmup_epochs", f"0 to epochs ({self.epochs})")
         if self.schedule == "multistep" and not self.decay_milestones:
@@ -179,22 +190,45 @@ class RunArguments:
             raise InputError(f"smoke trains on synthetic images, but data is {self.data!r}; drop one of them")
         if mixes and self.batch_size % 2 == 1:
             raise InputError(f"batch_size is {self.batch_size}, expected an even number: mixup and cutmix pair images")
-        if mixes and has_margin:
+        if mixes and self.from_embeddings:
             raise InputError(
-                f"mixup is {self.mixup} and cutmix {self.cutmix} with a margin, which needs one label for each image;"
-                " drop the margin, or mixup and cutmix"
+                f"mixup is {self.mixup} and cutmix {self.cutmix} with {self._why}, which needs one label for each"
+                f" image; drop {self._why.removeprefix('a ')}, or mixup and cutmix"
             )
-        if self.compile and has_margin:
+        if self.compile and self.from_embeddings:
             raise InputError(
-                "compile is on with a margin, whose loss goes around the compiled forward; drop one of them"
+                f"compile is on with {self._why}, whose loss goes around the compiled forward; drop one of them"
             )
+        if self.class_parallel:
+            self._check_class_parallel()
         if self.transform:
             check_transform(self.transform)
 
+    def _check_class_parallel(self) -> None:
+        if self.optimizer.lower() not in ELEMENTWISE:
+            raise wrong(
+                self,
+                "optimizer",
+                f"one of {', '.join(ELEMENTWISE)} with class_parallel: others look at a weight as a whole, of which"
+                " each process holds a part",
+            )
+        if self.mixed_precision == "fp16":  # each process would skip steps of its own
+            raise wrong(self, "mixed_precision", "bf16 or no with class_parallel")
+
     @property
     def has_margin(self) -> bool:
-        """Whether there is a margin, which makes the loss the embedding-level one."""
+        """Whether there is a margin."""
         return self.cosine_margin > 0 or self.angular_margin > 0
+
+    @property
+    def from_embeddings(self) -> bool:
+        """Whether the loss is the embedding-level one, which never holds all logits."""
+        return self.has_margin or self.class_parallel
+
+    @property
+    def _why(self) -> str:
+        """What makes the loss the embedding-level one."""
+        return "a margin" if self.has_margin else "class_parallel"
 
     @property
     def warmup(self) -> float:
@@ -218,7 +252,7 @@ class TrainArguments(RunArguments):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_head(self.head, self.kappa, self.has_margin)
+        check_head(self.head, self.kappa, self.has_margin, self.class_parallel)
 
 
 @dataclass(frozen=True)
@@ -244,7 +278,7 @@ class FinetuneArguments(RunArguments):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_head(self.head, self.kappa, self.has_margin)
+        check_head(self.head, self.kappa, self.has_margin, self.class_parallel)
 
 
 @dataclass(frozen=True)
@@ -268,7 +302,7 @@ class CosifyArguments(RunArguments):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_head("cos", self.kappa, self.has_margin)
+        check_head("cos", self.kappa)
 
 
 def kappa_policy(kappa: str) -> float | str:
@@ -279,12 +313,14 @@ def kappa_policy(kappa: str) -> float | str:
         return kappa
 
 
-def check_head(head: Any, kappa: str, has_margin: bool) -> None:
+def check_head(head: Any, kappa: str, has_margin: bool = False, class_parallel: bool = False) -> None:
     """Raise a ValueError if `kappa` is neither a policy nor a number above 0, or the head has no use for it."""
     if head == "linear" and kappa != "ls":
         raise InputError(f"kappa is {kappa!r} with head linear, which has no kappa; use head cos or drop kappa")
     if head == "linear" and has_margin:
         raise InputError("a margin is set with head linear, which has no cosine; use head cos or drop the margin")
+    if head == "linear" and class_parallel:
+        raise InputError("class_parallel is on with head linear, expected a cosine head; use head cos or drop it")
     if head == "cos":
         from cosify.heads import resolve_policy  # imports torch, which --help does not wait for
 

@@ -150,7 +150,8 @@ class Checkpoints:
             return Progress()
         try:
             with tensors_only(newest):
-                self.accelerator.load_state(str(newest))
+                # Not onto the device, which may have room for a part of the classes alone.
+                self.accelerator.load_state(str(newest), map_location="cpu")
             progress = read_progress(newest / "progress.json")
         except Exception as error:
             raise InputError(
@@ -175,7 +176,7 @@ class Checkpoints:
         """Give `model` the weights of the best evaluation."""
         from safetensors.torch import load_model
 
-        load_model(model, str(self.folder / "best.safetensors"), device=str(next(model.parameters()).device))
+        load_model(model, str(self.folder / "best.safetensors"), device="cpu")
 
     def _unwrapped(self, models: list[nn.Module], _: str) -> None:
         if self.accelerator.distributed_type != "FSDP":

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -9,7 +10,13 @@ from torch import Tensor, nn
 
 from cosify.errors import InputError
 from cosify.functional.float64 import sum_dtype
+from cosify.heads import CosineSoftmaxLoss
 from cosify.models import in_evaluation, linear_classifier
+from cosify.models.layout import evaluation_layout
+from cosify.training.class_parallel import class_parallel_heads
+
+Batches = Iterable[tuple[Tensor, Tensor]]
+SUM = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -32,12 +39,12 @@ class Evaluation:
 @torch.no_grad()
 def evaluate(
     model: nn.Module,
-    batches: Iterable[tuple[Tensor, Tensor]],
+    batches: Batches,
     *,
     device: torch.device,
-    all_sum: Callable[[Tensor], Tensor] = lambda values: values,
+    all_sum: SUM = lambda values: values,
 ) -> Evaluation:
-    """Measure a classifier with a cosine head or a stock linear one; the model's mode is restored.
+    """Measure a classifier with a cosine head, plain or class-parallel, or a stock one; the model's mode is restored.
 
     Args:
         model: timm classifier, not wrapped by DDP: ranks may have different numbers of batches.
@@ -48,18 +55,53 @@ def evaluate(
     Raises:
         ValueError: if the model has no classifier, or there are no samples at all.
     """
-    classifier = linear_classifier(model)
+    measure = _measure_spread if class_parallel_heads(model) else _measure
     sums = torch.zeros(4, dtype=sum_dtype(device), device=device)  # correct, loss, degrees, samples
-    with in_evaluation(model, classifier) as answers:
-        for images, labels in batches:
-            rows, logits = answers(images)
-            own_weight = classifier.weight.detach().flatten(1).float()[labels]
-            cosine = F.cosine_similarity(rows, own_weight).clamp(-1, 1)
-            sums[0] += (logits.argmax(dim=1) == labels).sum()
-            sums[1] += F.cross_entropy(logits, labels, reduction="sum")
-            sums[2] += torch.rad2deg(cosine.acos()).to(sums.dtype).sum()
-            sums[3] += len(labels)
+    measure(model, batches, sums, all_sum)
     correct, loss, degrees, samples = all_sum(sums).tolist()
     if samples == 0:
         raise InputError("there are no samples to evaluate, expected at least one batch; check the test split")
     return Evaluation(correct / samples, loss / samples, degrees / samples, int(samples))
+
+
+def _measure(model: nn.Module, batches: Batches, sums: Tensor, _: SUM) -> None:
+    """Add this rank's right answers, losses, angles and samples to `sums`."""
+    classifier = linear_classifier(model)
+    with in_evaluation(model, classifier) as answers:
+        for images, labels in batches:
+            rows, logits = answers(images)
+            own_weight = classifier.weight.detach().flatten(1).float()[labels]
+            cosine = F.cosine_similarity(rows, own_weight)
+            loss = F.cross_entropy(logits, labels, reduction="sum")
+            _add(sums, logits.argmax(dim=1) == labels, loss, cosine)
+
+
+def _measure_spread(model: Any, batches: Batches, sums: Tensor, all_sum: SUM) -> None:
+    """Do the same where each rank holds some of the classes: all ranks take each step together."""
+    (head,) = class_parallel_heads(model).values()
+    loss_of, layout, was_training = CosineSoftmaxLoss(head), evaluation_layout(model), model.training
+    nothing = head.weight.new_zeros(0, head.in_features), torch.zeros(0, dtype=torch.int64, device=sums.device)
+    own = iter(batches)
+    model.eval()
+    try:
+        while True:
+            batch = next(own, None)
+            if int(all_sum(torch.tensor([int(batch is not None)], device=sums.device))) == 0:
+                break
+            rows, labels = nothing
+            if batch is not None:
+                images, labels = batch
+                features = model.forward_features(images.to(memory_format=layout))
+                rows = model.forward_head(features, pre_logits=True).flatten(1).float()
+            nearest, _ = head.predict(rows)
+            # The mean over the samples of all ranks; each rank adds the part of its own.
+            _add(sums, nearest == labels, loss_of(rows, labels) * len(labels), head.cosine_to(rows, labels))
+    finally:
+        model.train(was_training)
+
+
+def _add(sums: Tensor, right: Tensor, loss: Tensor, cosine: Tensor) -> None:
+    sums[0] += right.sum()
+    sums[1] += loss
+    sums[2] += torch.rad2deg(cosine.clamp(-1, 1).acos()).to(sums.dtype).sum()
+    sums[3] += len(right)

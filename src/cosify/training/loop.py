@@ -21,6 +21,7 @@ from cosify.functional.float64 import sum_dtype
 from cosify.heads.kappa_statistics import KappaStatistics, KappaSummary
 from cosify.training.announcement import announce, warn_of_chance
 from cosify.training.checkpoint import Checkpoints, Progress
+from cosify.training.class_parallel import collect_classes
 from cosify.training.environment import describe_environment
 from cosify.training.evaluation import Evaluation
 from cosify.training.finite import FiniteNumbers
@@ -64,9 +65,9 @@ class Run:
     def __init__(self, session: Session, model: nn.Module, more_config: Mapping[str, Any], guard: Guard | None) -> None:
         self.session, self.guard = session, guard
         self.args, self.accelerator, self.folder = session.args, session.accelerator, session.folder
+        described = session.describe(model)  # before its classes are spread
         self.parts = Prepared(session, model)
         self.model, self.steps_per_epoch = self.parts.model, self.parts.steps_per_epoch
-        described = session.describe(self.model)
         session.write_config({**described, **more_config})
         if session.is_main:
             self.folder.write_environment(describe_environment(self.accelerator.device, session.shard.world_size))
@@ -164,9 +165,9 @@ class Run:
             num_images += len(labels)
             for head in parts.heads:
                 if head.last_kappa is not None:
-                    self.kappas.update(head.last_kappa)
+                    self.kappas.update(head.last_kappa[head.own_rows])
         if args.clip_grad_norm is not None:
-            accelerator.clip_grad_norm_(self.model.parameters(), args.clip_grad_norm)
+            parts.clip_gradients(args.clip_grad_norm)
         parts.optimizer.step()
         self.progress.step += 1
         parts.schedule.step_update(self.progress.step)
@@ -216,7 +217,8 @@ class Run:
     def _save_checkpoint(self, progress: Progress) -> None:
         if self.parts.whole is not None:  # under FSDP2 each rank writes some of the buffers
             take_buffers_of_main(self.model)
-        self.checkpoints.save(progress)
+        with self.parts.all_classes():
+            self.checkpoints.save(progress)
 
     def _stop_if_interrupted(self) -> None:
         if self.interrupted_by:
@@ -239,6 +241,7 @@ class Run:
         unwrapped = self.accelerator.unwrap_model(self.parts.objective, keep_fp32_wrapper=False)
         vars(unwrapped).pop("forward", None)  # under bf16 accelerate 1.15 leaves the method behind as an attribute
         model.to(memory_format=torch.contiguous_format)  # the only format that safetensors stores
+        collect_classes(model)
         self.accelerator.wait_for_everyone()
         records = read_metrics(self.folder.path)
         return TrainResult(

@@ -15,8 +15,8 @@ from cosify.settings.training import RunArguments
 class Objective(nn.Module):
     """Map images and targets to the mean loss and the number of correct answers.
 
-    Without a margin, the loss is cross-entropy on the network's logits, Eq. (2).  With one, it is `CosineSoftmaxLoss`
-    on the embedding; it never holds all logits, so correct answers are not counted.
+    The loss is cross-entropy on the network's logits, Eq. (2).  With a margin, or a class-parallel head, it is
+    `CosineSoftmaxLoss` on the embedding; it never holds all logits, so correct answers are not counted.
 
     Args:
         model: timm network.
@@ -40,8 +40,8 @@ class Objective(nn.Module):
             weights = class_counts.sum() / (len(class_counts) * class_counts.clamp_min(1).double())
         self.register_buffer("class_weights", None if weights is None else weights.float(), persistent=False)
         # In a tuple, so that the head is not registered as a submodule twice.
-        self._margin_loss: tuple[CosineSoftmaxLoss, ...] = ()
-        if args.has_margin:
+        self._embedding_loss: tuple[CosineSoftmaxLoss, ...] = ()
+        if args.from_embeddings:
             heads = list(find_heads(model).values())
             if len(heads) != 1 or not hasattr(model, "forward_head"):
                 raise InputError(
@@ -51,12 +51,12 @@ class Objective(nn.Module):
             loss = CosineSoftmaxLoss(
                 heads[0], args.cosine_margin, args.angular_margin, label_smoothing=args.label_smoothing
             )
-            self._margin_loss = (loss,)
+            self._embedding_loss = (loss,)
 
     @property
     def counts_correct(self) -> bool:
         """Whether `forward` counts correct answers."""
-        return not self._margin_loss
+        return not self._embedding_loss
 
     def forward(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Return the loss and the number of correct answers, scalars.
@@ -65,12 +65,14 @@ class Objective(nn.Module):
             images: [B, channels, H, W].
             targets: class indices [B], or class probabilities [B, C] from mixup, smoothed already.
         """
-        if self._margin_loss:
+        if self._embedding_loss:
             model: Any = self.model
             embedding = model.forward_head(model.forward_features(images), pre_logits=True)
             weights = None if self.class_weights is None else self._sample_weights(targets, self.class_weights)
-            loss = self._margin_loss[0](embedding, targets, weights)
-            return loss if weights is None else loss * weights.mean(), torch.zeros((), device=images.device)
+            loss = self._embedding_loss[0](embedding, targets, weights)
+            if weights is not None:
+                loss = loss * self._embedding_loss[0].head.mean_of_all(weights)
+            return loss, torch.zeros((), device=images.device)
         logits = self.model(images).float()
         soft = targets.ndim == 2
         smoothing = 0.0 if soft else self.label_smoothing

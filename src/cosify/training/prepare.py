@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 import torch
 from timm.layers import convert_sync_batchnorm
@@ -13,6 +14,14 @@ from cosify.models import find_heads
 from cosify.models.layout import training_layout
 from cosify.models.stage_freezing import keep_frozen_in_eval
 from cosify.training.batch_augment import BatchAugment
+from cosify.training.class_parallel import (
+    all_classes,
+    class_parallel_heads,
+    clip_gradients,
+    keep_out_of_ddp,
+    load_own_rows,
+    spread_classes,
+)
 from cosify.training.model import checkpoint_gradients
 from cosify.training.objective import Objective
 from cosify.training.optimizer import make_ema, make_optimizer, make_schedule
@@ -24,7 +33,8 @@ class Prepared:
     """The parts of a run.  They are registered with `session.accelerator`, which saves them in checkpoints.
 
     Attributes:
-        model: network with its head, on the training device; under FSDP2 each rank has a part of every weight.
+        model: network with its head, on the training device; under FSDP2 each rank has a part of every weight, with
+            class_parallel its own classes.
         heads: its cosine heads.
         objective: maps images and targets to loss and correct answers; prepared by Accelerate.
         counts_correct: whether the objective counts correct answers.
@@ -47,6 +57,7 @@ class Prepared:
     """
 
     def __init__(self, session: Session, model: nn.Module) -> None:
+        self._session = session
         args, accelerator, data = session.args, session.accelerator, session.data
         device: torch.device = accelerator.device
         check_sharding(args, accelerator)
@@ -57,6 +68,8 @@ class Prepared:
         record_preprocessing(
             model, data.image_shape, pixels.mean, pixels.std, data.interpolation, data.crop_pct, data.crop_mode
         )
+        if args.class_parallel:
+            spread_classes(model)  # on the CPU: the device has room for a part of the classes alone
         self.layout = training_layout(model, device)
         model.to(device).to(memory_format=self.layout)
         if args.grad_checkpointing:
@@ -76,6 +89,8 @@ class Prepared:
         if self.whole is not None and args.mixed_precision == "bf16":
             autocast = torch.autocast(device.type, torch.bfloat16)
             objective.forward = autocast(objective.forward)  # type: ignore[method-assign]
+        keep_out_of_ddp(objective)
+        load_own_rows(optimizer, model)
         self.objective, self.optimizer = accelerator.prepare(objective, optimizer)
         if self.ema is not None:
             accelerator.register_for_checkpointing(self.ema)
@@ -89,6 +104,18 @@ class Prepared:
         if self.ema is not None:
             return self.ema.module  # type: ignore[no-any-return]
         return self.model if self.whole is None else self.whole
+
+    def all_classes(self) -> AbstractContextManager[None]:
+        """Let the main process hold the rows of all classes within the block, for saving; all ranks enter together."""
+        models = [self.model] if self.ema is None else [self.model, self.ema.module]
+        return all_classes(*models, optimizer=self.optimizer)
+
+    def clip_gradients(self, max_norm: float) -> None:
+        """Clip the gradient of all parameters, over all ranks, to a norm."""
+        if class_parallel_heads(self.model):
+            clip_gradients(self.model, max_norm, self._session.all_sum)
+        else:
+            self._session.accelerator.clip_grad_norm_(self.model.parameters(), max_norm)
 
     @property
     def start_kappa(self) -> float | None:

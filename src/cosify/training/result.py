@@ -17,7 +17,8 @@ class TrainResult:
     Attributes:
         folder: of the run.
         model: that of the last step, the EMA or the best one, as the settings say; unwrapped, float32, on the training
-            device.
+            device.  With class_parallel, the main process has it with a plain head and on the CPU, the others with
+            their own rows.
         evaluation: of that model on the test split.
         kappa: of the last epoch's training samples; None for a stock softmax head.
         data: both splits, as batches.

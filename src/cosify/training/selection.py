@@ -3,6 +3,7 @@
 from torch import nn
 
 from cosify.training.checkpoint import Checkpoints, Progress
+from cosify.training.class_parallel import all_classes
 from cosify.training.evaluation import Evaluation, evaluate
 from cosify.training.finite import FiniteNumbers
 from cosify.training.prepare import Prepared
@@ -46,9 +47,9 @@ class Selection:
         progress.since_best += 1
         if progress.best_accuracy is None or evaluation.accuracy > progress.best_accuracy:
             progress.best_accuracy, progress.since_best = evaluation.accuracy, 0
-            self._checkpoints.on_main_process(
-                lambda: self._checkpoints.save_best(self._parts.evaluated), f"the best weights of step {progress.step}"
-            )
+            what = f"the best weights of step {progress.step}"
+            with all_classes(self._parts.evaluated):
+                self._checkpoints.on_main_process(lambda: self._checkpoints.save_best(self._parts.evaluated), what)
         progress.done |= patience is not None and progress.since_best >= patience
 
     def final(self, last: Evaluation | None) -> tuple[nn.Module, Evaluation]:

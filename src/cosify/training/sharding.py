@@ -19,6 +19,11 @@ def check_sharding(args: RunArguments, accelerator: Any) -> None:
             f"ema_decay is {args.ema_decay} with FSDP, whose processes hold parts of the weights, expected none; drop"
             " ema_decay, or start without --use_fsdp"
         )
+    if args.class_parallel:
+        raise InputError(
+            "class_parallel is on with FSDP, which would shard the rows of each process once more, expected DDP; start"
+            " without --use_fsdp, or drop class_parallel"
+        )
     if args.mixed_precision == "fp16":
         raise InputError("mixed_precision is 'fp16' with FSDP, expected bf16 or no; change --mixed-precision")
     plugin = accelerator.state.fsdp_plugin
