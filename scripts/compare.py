@@ -158,7 +158,7 @@ def long_tail(result: "TrainResult") -> dict[str, Any]:
 
     assert result.data.train_labels is not None
     counts = result.data.train_labels.bincount(minlength=len(result.label_names))
-    if int(counts.max()) < 2 * int(counts.min()):
+    if int(counts.max()) < 2 * int(counts.min()) or int(counts.min()) == 0:
         return {}
     model = result.model.eval()
     with torch.no_grad():

@@ -22,6 +22,8 @@ from cosify.settings import AT_LEAST_1, flag
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from cosify.heads import CosineLinear
+
 logger = logging.getLogger("cosify")
 BATCH = 128
 MOMENTUM, WEIGHT_DECAY, PEAK = 0.9, 5e-4, 0.1
@@ -148,12 +150,12 @@ def train(case: Case, images: "Tensor", labels: "Tensor", epochs: int, seed: int
                 group["lr"] = PEAK * min((step + 1) / (steps / epochs), 1) * (1 + math.cos(math.pi * step / steps)) / 2
             features = model(pixels)
             logits = head(features)
-            kappa = head.last_kappa if head.policy.estimates else torch.full((len(targets),), float(head.kappa))
+            kappa = head.last_kappa
             assert kappa is not None
             cosine = (logits / kappa.unsqueeze(1)).detach()
             if limit is not None and epoch == 0:
-                kappa = kappa.clamp_max(limit)
-                logits = logits * (kappa / head.last_kappa).unsqueeze(1)
+                factor = kappa.clamp_max(limit) / kappa
+                kappa, logits = kappa * factor, logits * factor.unsqueeze(1)
             loss = F.cross_entropy(logits, targets)
             optimizer.zero_grad()
             loss.backward()
@@ -162,7 +164,7 @@ def train(case: Case, images: "Tensor", labels: "Tensor", epochs: int, seed: int
             common = float(unit.mean(dim=0).norm())
             own = float(cosine.gather(1, targets.unsqueeze(1)).mean())
             edge = float((kappa > 148).float().mean())
-            sums.append((float(loss), float(kappa.mean()), edge, common, float(cosine.std(dim=1).mean()), own))
+            sums.append((loss.item(), float(kappa.mean()), edge, common, float(cosine.std(dim=1).mean()), own))
             if step == 0:
                 row["first_batch"] = named(sums[0])
             step += 1
@@ -205,7 +207,9 @@ def batches(images: "Tensor", labels: "Tensor", seed: int, epoch: int) -> "Itera
             yield mirrored.contiguous(memory_format=torch.channels_last), labels[rows]
 
 
-def begin_at_means(head: "nn.Module", model: "nn.Module", images: "Tensor", labels: "Tensor", *, centred: bool) -> None:
+def begin_at_means(
+    head: "CosineLinear", model: "nn.Module", images: "Tensor", labels: "Tensor", *, centred: bool
+) -> None:
     """Set each class weight to the mean of the class' features under the untrained network, batch norms in training."""
     import torch
 

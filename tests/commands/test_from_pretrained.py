@@ -56,6 +56,20 @@ def test_cosify_keeps_the_directions_and_reports_the_start(softmax_run: Path, tm
         torch.testing.assert_close(result.model.state_dict()[name], value, rtol=0, atol=0, msg=f"{name} is not frozen")
 
 
+def test_a_classifier_is_trained_anew_on_frozen_features(softmax_run: Path, tmp_path: Path) -> None:
+    args = FinetuneArguments(
+        model=str(softmax_run), data="synthetic", epochs=1, batch_size=32, lr=1e-9, blocks="head", balance="sampling",
+        tracker="none", output=str(tmp_path / "run"),
+    )  # fmt: skip
+    state, before = finetune(args).model.state_dict(), _start_state(softmax_run)
+    assert any("running_mean" in name for name in before)
+    for name, value in before.items():
+        if not name.startswith("fc."):
+            torch.testing.assert_close(state[name], value, rtol=0, atol=0, msg=f"{name} is not frozen")
+    cosine = torch.nn.functional.cosine_similarity(state["fc.weight"], before["fc.weight"])
+    assert cosine.abs().max() < 0.5, "the old classifier goes on"
+
+
 def _start_state(run: Path) -> dict[str, torch.Tensor]:
     from safetensors.torch import load_file
 

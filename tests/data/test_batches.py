@@ -48,7 +48,7 @@ def test_two_ranks_see_the_batches_of_one() -> None:
 
 def test_balanced_order_sees_classes_and_their_rows_equally_often() -> None:
     labels = torch.tensor([0] * 2700 + [2] * 270 + [3] * 30)  # class 1 has no row
-    drawn = torch.cat([training_order(labels, epoch=epoch, seed=0, balanced=True) for epoch in range(3)])
+    drawn = torch.cat([training_order(labels, epoch=epoch, seed=0, balance=1.0) for epoch in range(3)])
     assert len(drawn) == 9000
     counts = labels[drawn].bincount()
     assert counts[1] == 0
@@ -57,6 +57,18 @@ def test_balanced_order_sees_classes_and_their_rows_equally_often() -> None:
     of_rare = drawn[labels[drawn] == 3].bincount()[-30:]  # 100 each; the standard deviation is 10
     assert of_rare.min() > 55
     assert of_rare.max() < 150
+
+
+@pytest.mark.parametrize("balance", [0.25, 0.5, 1.0])
+def test_classes_are_drawn_by_a_power_of_their_size(balance: float) -> None:
+    sizes = [6400, 1600, 400, 100]
+    labels = torch.tensor([label for label, size in enumerate(sizes) for _ in range(size)])
+    drawn = labels[training_order(labels, epoch=0, seed=0, balance=balance)].bincount().tolist()
+    total = sum(size ** (1 - balance) for size in sizes)
+    for size, count in zip(sizes, drawn, strict=True):
+        share = size ** (1 - balance) / total
+        deviation = (share * (1 - share) * len(labels)) ** 0.5
+        assert abs(count - share * len(labels)) < 4 * deviation
 
 
 @pytest.mark.parametrize(("num", "world_size"), [(50, 1), (50, 3), (2, 3), (64, 2), (0, 2)])

@@ -88,7 +88,7 @@ def test_balanced_batches_see_classes_equally_often() -> None:
     data = DeviceData(train, train, ("a", "b", "c"), "none", None)
     counts = {
         balanced: torch.cat(
-            [labels for _, labels in data.train_batches(10, epoch=0, seed=0, shard=ALONE, balanced=balanced)]
+            [labels for _, labels in data.train_batches(10, epoch=0, seed=0, shard=ALONE, balance=float(balanced))]
         ).bincount()
         for balanced in (False, True)
     }

@@ -165,7 +165,7 @@ def test_balanced_batches_see_classes_equally_often() -> None:
     balanced = [
         labels
         for number in range(2)
-        for _, labels in data.train_batches(10, epoch=number, seed=0, shard=ALONE, balanced=True)
+        for _, labels in data.train_batches(10, epoch=number, seed=0, shard=ALONE, balance=1.0)
     ]
     counts = torch.cat(balanced).bincount()
     assert all(130 < int(count) < 230 for count in counts)  # 180 each; the standard deviation is 11

@@ -63,9 +63,9 @@ TASKS = {
     "./data/omniglot:train": Task(964, 15_424, (1, 28, 28)),
     "./runs/faces/celeba": Task(281, 5443, (3, 112, 112)),
     "./data/ms1mv3": Task(93_431, 5_179_510, (3, 112, 112)),
-    "./data/imagenet_lt": Task(1000, 115_846),
-    "./data/places_lt": Task(365, 62_500),
-    "./data/inat2018": Task(8142, 437_513),
+    "./lists/ImageNet_LT@./data/imagenet": Task(1000, 115_846),
+    "./lists/Places_LT@./data/places": Task(365, 62_500),
+    "./lists/iNaturalist18@./data/inat2018": Task(8142, 437_513),
 }
 
 

@@ -112,3 +112,48 @@ def test_balance_alone_weighs_each_sample_by_its_class() -> None:
     loss, _ = objective()(logits, labels)
     assert float(loss) == pytest.approx(float(WEIGHTS[[0, 9]].mean()) * math.log(CLASSES), rel=1e-6)
     assert float(objective(counts=None)(logits, labels)[0]) == pytest.approx(math.log(CLASSES), rel=1e-6)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_adjusted_logits_are_those_of_balanced_softmax_for_labels_and_mixed_targets(smoothing: float) -> None:
+    torch.manual_seed(0)
+    logits, labels = 3 * torch.randn(6, CLASSES), torch.arange(6) + 3
+    mixed = torch.randn(6, CLASSES).softmax(dim=1)
+    args = TrainArguments(balance="logits", label_smoothing=smoothing)
+    whole = Objective(nn.Identity(), args, COUNTS)
+    for targets in (labels, mixed):
+        expected = 0.0
+        for row in range(6):
+            mass = [float(n) * math.exp(float(z)) for n, z in zip(COUNTS, logits[row].double(), strict=True)]
+            for c in range(CLASSES):
+                if targets.ndim == 2:
+                    target = float(targets[row, c])
+                else:
+                    target = smoothing / CLASSES + (1 - smoothing) * (c == int(labels[row]))
+                expected -= target * math.log(mass[c] / sum(mass)) / 6
+        loss, correct = whole(logits, targets)
+        assert float(loss) == pytest.approx(expected, rel=1e-5)
+        answers = targets if targets.ndim == 1 else targets.argmax(dim=1)
+        assert int(correct) == int((logits.argmax(dim=1) == answers).sum()), "counted by the plain logits"
+
+
+@pytest.mark.parametrize("kappa", ["ls", "trainable", 8.0])
+def test_adjusting_the_logits_leaves_kappa_and_the_head_alone(kappa: float | str) -> None:
+    torch.manual_seed(0)
+    model = Embedding()
+    model.head = CosineLinear(4, CLASSES, kappa=kappa)
+    images, labels = torch.randn(16, 4), torch.arange(16) % CLASSES
+    plain = model.train()(images)
+    assert model.head.last_kappa is not None
+    before = model.head.last_kappa.clone()
+    loss, _ = Objective(model, TrainArguments(balance="logits"), COUNTS)(images, labels)
+    expected = nn.functional.cross_entropy(plain + (COUNTS / COUNTS.sum()).log(), labels)
+    torch.testing.assert_close(loss, expected)
+    assert torch.equal(model.head.last_kappa, before)
+
+
+def test_logits_cannot_be_adjusted_with_a_margin_or_an_empty_class() -> None:
+    with pytest.raises(ValueError, match="balance is 'logits' with a margin, whose loss never holds all logits; drop"):
+        TrainArguments(balance="logits", cosine_margin=0.35)
+    with pytest.raises(ValueError, match=r"1 of 3 classes have no training images, such as \[1\]"):
+        Objective(nn.Identity(), TrainArguments(balance="logits"), torch.tensor([3, 0, 2]))

@@ -42,7 +42,7 @@ def num_train_batches(num_samples: int, batch_size: int, world_size: int = 1) ->
     return num_samples // global_batch
 
 
-def training_order(labels: Tensor, *, epoch: int, seed: int, balanced: bool = False) -> Tensor:
+def training_order(labels: Tensor, *, epoch: int, seed: int, balance: float = 0.0) -> Tensor:
     """Return the rows of one epoch in the order they are seen, int64 [N].
 
     It depends on `seed` and `epoch` alone: two ranks with batches of B together see the batches of one with 2 B.
@@ -51,12 +51,13 @@ def training_order(labels: Tensor, *, epoch: int, seed: int, balanced: bool = Fa
         labels: [N], on the CPU.
         epoch: from 0 on; each has its own order.
         seed: of the run, the same on every rank.
-        balanced: draw with replacement, every class as often as any other.
+        balance: above 0, draw with replacement, a class of n images in proportion to n ** (1 - balance): 1 draws every
+            class as often as any other, 0.5 by the square root of its size (Kang et al., ICLR 2020, Eq. 1).
     """
     generator = torch.Generator().manual_seed(mixed_seed(seed, epoch))
-    if not balanced:
+    if balance == 0:
         return torch.randperm(len(labels), generator=generator)
-    weights = 1.0 / labels.bincount().clamp_min(1).double()
+    weights = labels.bincount().clamp_min(1).double() ** -balance
     return torch.multinomial(weights[labels], len(labels), replacement=True, generator=generator)
 
 

@@ -55,7 +55,7 @@ class DeviceData:
         self._normalize = self.normalization.on(train.images.device)
 
     def train_batches(
-        self, batch_size: int, *, epoch: int, seed: int, shard: Shard, first: int = 0, balanced: bool = False
+        self, batch_size: int, *, epoch: int, seed: int, shard: Shard, first: int = 0, balance: float = 0.0
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield this rank's batches of an epoch, from the batch `first` on.
 
@@ -65,12 +65,12 @@ class DeviceData:
             seed: of the run.
             shard: which part is this rank's.
             first: batches to leave out at the start, for a resumed run.
-            balanced: see every class equally often.
+            balance: as in `training_order`.
 
         Yields:
             Normalised images [B, channels, H, W] and labels [B].
         """
-        order = training_order(self.train_labels, epoch=epoch, seed=seed, balanced=balanced)
+        order = training_order(self.train_labels, epoch=epoch, seed=seed, balance=balance)
         order = order.to(self.train.labels.device)
         for batch in range(first, len(order) // (batch_size * shard.world_size)):
             rows = own_rows(order, batch, batch_size, shard)

@@ -25,6 +25,7 @@ from cosify.data.digit_pairs import two_digits
 from cosify.data.folders import TEST_NAMES, VALIDATION_NAMES, open_folder
 from cosify.data.handwritten_digits import digits
 from cosify.data.held_out import TEST_SHARE, held_out_mask
+from cosify.data.list_files import find_lists
 from cosify.data.synthetic_images import synthetic
 from cosify.errors import InputError
 
@@ -129,7 +130,9 @@ def load_splits(
     Args:
         data: `"digits"`, `"two-digits"`, `"synthetic"`, a folder with train.parquet and test.parquet (or
             train-00000-of-00002.parquet), a folder with train/CLASS/*.png and test/CLASS/*.png, or the id of a data set
-            on the Hugging Face hub.  `DATA:SPLIT` is one split of these, of which a fifth of each class tests and the
+            on the Hugging Face hub.  Lists of `path label` are named by what their files begin with: `lists/Places_LT`
+            for lists/Places_LT_train.txt and lists/Places_LT_test.txt, `lists/Places_LT@ROOT` if the images lie below
+            ROOT.  `DATA:SPLIT` is one split of these, of which a fifth of each class tests and the
             rest trains, as in `cosify.evaluation.transfer`; classes that do not occur in it are dropped.  A folder of
             CLASS/*.png alone is one split, `FOLDER:train`.
         image_column: its column of images; default: the only one of that type.
@@ -261,6 +264,9 @@ def _load(data: str, *, streaming: bool, labelled: bool) -> Mapping[str, Any]:
     if data in BUILT_IN:
         built_in: Mapping[str, Any] = BUILT_IN[data]()
         return built_in
+    lists = find_lists(data)
+    if lists is not None:
+        return {name: rows.to_iterable_dataset() for name, rows in lists.items()} if streaming else lists
     folder = Path(data).expanduser()
     if folder.is_dir():
         return open_folder(folder, streaming=streaming, labelled=labelled)

@@ -186,13 +186,13 @@ class WorkerData:
         return plan, loader
 
     def train_batches(
-        self, batch_size: int, *, epoch: int, seed: int, shard: Shard, first: int = 0, balanced: bool = False
+        self, batch_size: int, *, epoch: int, seed: int, shard: Shard, first: int = 0, balance: float = 0.0
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield this rank's batches of an epoch, from the batch `first` on; as `DeviceData.train_batches`."""
         if self.train_labels is None:
             batches = self._streamed(batch_size, epoch, seed, shard, first)
         else:
-            order = training_order(self.train_labels, epoch=epoch, seed=seed, balanced=balanced)
+            order = training_order(self.train_labels, epoch=epoch, seed=seed, balance=balance)
             batches = (
                 [
                     (int(row), int(row), mixed_seed(seed, epoch, batch, shard.rank * batch_size + place))

@@ -15,15 +15,17 @@ from cosify.evaluation.features import FeaturePass, cache_features
 from cosify.evaluation.in_words import verdict
 from cosify.evaluation.kappa_scan import KappaScan, scan_features
 from cosify.evaluation.logistic_probe import ProbeResult, Scaling, linear_probe
-from cosify.evaluation.long_tail import LongTailAccuracy, adjust_logits, long_tail_accuracy
+from cosify.evaluation.long_tail import LongTailAccuracy, long_tail_accuracy
 from cosify.evaluation.mahalanobis import TiedGaussian
 from cosify.evaluation.ood_bridge import pytorch_ood_score, to_outlier_scores
 from cosify.evaluation.pair_embeddings import pair_cosines, verification_embeddings
 from cosify.evaluation.rejector import Rejector
 from cosify.evaluation.scores import SCORES
 from cosify.evaluation.tables import Table, tables_of
+from cosify.evaluation.tau_normalization import tau_normalize, tau_normalized
 from cosify.evaluation.transferability import Transfer, knn_top1, transfer
 from cosify.evaluation.verification import Verification, check_folds, verify_pairs
+from cosify.functional.prior import adjust_logits, log_prior
 from cosify.models.network_identity import check_label_names
 
 __all__ = [
@@ -63,12 +65,15 @@ __all__ = [
     "kappa_calibrations",
     "knn_top1",
     "linear_probe",
+    "log_prior",
     "long_tail_accuracy",
     "pair_cosines",
     "pytorch_ood_score",
     "scan_features",
     "span_angles_deg",
     "tables_of",
+    "tau_normalize",
+    "tau_normalized",
     "temperature_calibrations",
     "threshold_at",
     "to_outlier_scores",

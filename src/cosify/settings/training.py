@@ -11,7 +11,7 @@ from cosify.settings.transform import Augment, Pipeline, check_transform
 Head = Literal["cos", "linear"]
 Precision = Literal["no", "bf16", "fp16"]
 Schedule = Literal["cosine", "step", "multistep", "poly", "constant"]
-Balance = Literal["none", "loss", "sampling"]
+Balance = Literal["none", "loss", "sampling", "sqrt-sampling", "logits"]
 Export = Literal["last", "best"]
 KAPPA_HELP = (
     "A number, or a policy such as ls. kappa multiplies the cosine (1 / temperature, no unit). A number above 0 fixes"
@@ -40,8 +40,9 @@ class RunArguments:
     data: str = flag(
         "digits",
         "A folder, a data set of the hub, or digits. A folder holds train/CLASS/*.png and test/CLASS/*.png, or"
-        " train.parquet and test.parquet. DATA:SPLIT takes one split and keeps a fifth of it for the test. two-digits"
-        " and synthetic are generated. Default: the 1,797 digits of scikit-learn, which need no download.",
+        " train.parquet and test.parquet. PREFIX@ROOT is lists of 'path label', PREFIX_train.txt and PREFIX_test.txt,"
+        " of images below ROOT. DATA:SPLIT takes one split and keeps a fifth of it for the test. two-digits and"
+        " synthetic are generated. Default: the 1,797 digits of scikit-learn, which need no download.",
     )
     image_column: str | None = flag(None, "Name of the column of images. Default: the only one of that type.")
     label_column: str | None = flag(None, "Name of the column of class indices. Default: the only ClassLabel column.")
@@ -129,7 +130,10 @@ class RunArguments:
         " of the GPU, must hold the whole weight. Default: off.",
     )
     balance: Balance = key(
-        "none", "loss: rare classes weigh more in the loss. sampling: they are drawn as often as others. Default none."
+        "none",
+        "What rare classes get. loss: a larger weight in it. sampling: they are drawn as often as others."
+        " sqrt-sampling: classes are drawn by the square root of their size. logits: the log of the classes' shares is"
+        " added to the logits in training (balanced softmax). Default none.",
     )
     # augmentation
     transform: dict[str, Any] = key({}, "Arguments of timm.data.create_transform, such as {auto_augment: rand-m9}.")
@@ -194,6 +198,11 @@ class RunArguments:
             raise InputError(
                 f"mixup is {self.mixup} and cutmix {self.cutmix} with {self._why}, which needs one label for each"
                 f" image; drop {self._why.removeprefix('a ')}, or mixup and cutmix"
+            )
+        if self.balance == "logits" and self.from_embeddings:
+            raise InputError(
+                f"balance is 'logits' with {self._why}, whose loss never holds all logits; drop"
+                f" {self._why.removeprefix('a ')}, or use balance loss or sampling"
             )
         if self.compile and self.from_embeddings:
             raise InputError(

@@ -37,6 +37,7 @@ from cosify.training.sharding import take_buffers_of_main
 from cosify.training.trackers import Trackers
 
 Guard = Callable[[Evaluation], None]
+SAMPLING = {"sampling": 1.0, "sqrt-sampling": 0.5}  # powers that `training_order` takes; others draw every image once
 
 
 def fit(
@@ -115,7 +116,7 @@ class Run:
             seed=args.seed,
             shard=self.session.shard,
             first=first * args.accumulate,
-            balanced=args.balance == "sampling",
+            balance=SAMPLING.get(args.balance, 0.0),
         )
         start = time.perf_counter() - progress.seconds
         for _ in range(first, self.steps_per_epoch):

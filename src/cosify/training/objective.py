@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cosify.errors import InputError
+from cosify.functional.prior import log_prior
 from cosify.heads import CosineSoftmaxLoss
 from cosify.models import find_heads
 from cosify.settings.training import RunArguments
@@ -18,16 +19,22 @@ class Objective(nn.Module):
     The loss is cross-entropy on the network's logits, Eq. (2).  With a margin, or a class-parallel head, it is
     `CosineSoftmaxLoss` on the embedding; it never holds all logits, so correct answers are not counted.
 
+    Under balance `"logits"` the logarithm of each class' share of the training images is added to its logit in the loss
+    alone: the logit-adjusted loss of Menon et al., ICLR 2021, Eq. (10) at strength 1, which is the balanced softmax of
+    Ren et al., NeurIPS 2020.  kappa is estimated from the cosines as ever, and answers are counted by the plain logits.
+
     Args:
         model: timm network.
         args: margins, label smoothing, balance.
-        class_counts: training samples of each class, [C], on the CPU; needed to balance the loss.
+        class_counts: training samples of each class, [C], on the CPU; needed to balance loss or logits.
 
     Raises:
-        ValueError: if there is a margin and not exactly one cosine head.
+        ValueError: if there is a margin and not exactly one cosine head, or balance is `"logits"` and a class has no
+            training samples.
     """
 
     class_weights: Tensor | None
+    log_prior: Tensor | None
 
     def __init__(self, model: nn.Module, args: RunArguments, class_counts: Tensor | None) -> None:
         super().__init__()
@@ -39,6 +46,11 @@ class Objective(nn.Module):
             # n / (C n_c), as scikit-learn's "balanced": over all samples the mean weight is 1.
             weights = class_counts.sum() / (len(class_counts) * class_counts.clamp_min(1).double())
         self.register_buffer("class_weights", None if weights is None else weights.float(), persistent=False)
+        prior = None
+        if args.balance == "logits":
+            assert class_counts is not None
+            prior = log_prior(class_counts).float()
+        self.register_buffer("log_prior", prior, persistent=False)
         # In a tuple, so that the head is not registered as a submodule twice.
         self._embedding_loss: tuple[CosineSoftmaxLoss, ...] = ()
         if args.from_embeddings:
@@ -76,7 +88,8 @@ class Objective(nn.Module):
         logits = self.model(images).float()
         soft = targets.ndim == 2
         smoothing = 0.0 if soft else self.label_smoothing
-        losses = F.cross_entropy(logits, targets, label_smoothing=smoothing, reduction="none")
+        adjusted = logits if self.log_prior is None else logits + self.log_prior
+        losses = F.cross_entropy(adjusted, targets, label_smoothing=smoothing, reduction="none")
         if self.class_weights is not None:
             # Not cross_entropy's `weight`: it weighs the smoothed part of a target by the weights of the other classes.
             losses = losses * self._sample_weights(targets, self.class_weights)
