@@ -177,8 +177,13 @@ def summarise(runs: Sequence[dict[str, Any]], heads: Sequence[str]) -> list[dict
     for head in dict.fromkeys(heads):
         of_head = [run for run in runs if run["head"] == head]
         row: dict[str, Any] = {"head": head, "seeds": [run["seed"] for run in of_head]}
-        for name in ("accuracy", "kappa", "mean_angle_deg", "low_edge", "high_edge"):
-            values = [run[name] for run in of_head if run[name] is not None]
+        of_groups = [f"{name}_{group}" for name in ("plain", "adjusted") for group in GROUPS if "plain" in of_head[0]]
+        flat = [
+            {**run, **{name: run[name.partition("_")[0]][name.partition("_")[2]] for name in of_groups}}
+            for run in of_head
+        ]
+        for name in ("accuracy", "kappa", "mean_angle_deg", "low_edge", "high_edge", *of_groups):
+            values = [run[name] for run in flat if run[name] is not None]
             row[name] = statistics.mean(values) if values else None
             row[f"{name}_std"] = statistics.stdev(values) if len(values) > 1 else None
         first = [run["kappa_by_epoch"][0] for run in of_head if run["kappa_by_epoch"]]
@@ -205,7 +210,15 @@ def markdown(rows: Sequence[dict[str, Any]]) -> str:
             f"{row['mean_angle_deg']:.1f}",
         ]
         lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+    text = "\n".join(lines) + "\n"
+    if "plain_accuracy" in rows[0]:
+        header = [f"{group} {name} %" for name in ("plain", "adjusted") for group in GROUPS]
+        lines = ["| head | " + " | ".join(header) + " |", "| --- " * (len(header) + 1) + "|"]
+        for row in rows:
+            cells = [spread(row, f"{name}_{group}", 100) for name in ("plain", "adjusted") for group in GROUPS]
+            lines.append("| " + " | ".join([row["head"], *cells]) + " |")
+        text += "\n" + "\n".join(lines) + "\n"
+    return text
 
 
 def spread(row: dict[str, Any], name: str, factor: float) -> str:

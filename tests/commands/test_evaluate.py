@@ -20,6 +20,7 @@ from cosify.data import load_splits
 from cosify.evaluation import FeatureCache, assess, scan_features, verdict
 from cosify.plots.examples import data_uri
 from cosify.training import TrainArguments, train
+from cosify.training.run_folder import MARK
 from scripts import reproduce
 
 
@@ -35,6 +36,20 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def command_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["program", "--as", "typed"])
+
+
+def test_training_images_are_counted_in_the_run_and_else_in_the_data(tmp_path: Path) -> None:
+    digits = load_splits("digits")
+    own = np.bincount(digits.train["label"][:]).tolist()
+    assert evaluate.train_counts("resnet18", digits).tolist() == own
+    assert evaluate.train_counts(str(tmp_path), digits).tolist() == own  # an export
+    (tmp_path / "metrics.jsonl").touch()
+    config = {MARK: 1, "script": "TrainArguments", "arguments": {}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert evaluate.train_counts(str(tmp_path), digits).tolist() == own  # a run of before
+    counts = [100, 50, 20, 10, 9, 8, 7, 6, 5, 4]
+    (tmp_path / "config.json").write_text(json.dumps({**config, "fingerprint": {"train": {"counts": counts}}}))
+    assert evaluate.train_counts(str(tmp_path), digits).tolist() == counts
 
 
 @pytest.mark.slow

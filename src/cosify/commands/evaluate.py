@@ -37,6 +37,8 @@ from cosify.errors import InputError
 from cosify.settings import AT_LEAST_1, FROM_0, flag, resolved
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from cosify.data import Splits
     from cosify.evaluation import FeatureCache, FeaturePass
     from cosify.plots import Subject
@@ -133,7 +135,8 @@ def main(args: EvaluateArguments) -> None:
     for each in subjects:
         for line in verdict(each.assessment, args.rejector or DEFAULT_SCORE):
             logger.info("%s: %s", each.name, line)
-    for table in tables_of([each.assessment for each in subjects])[:2]:
+    num_shown = 2 if all(each.assessment.long_tail is None for each in subjects) else 3
+    for table in tables_of([each.assessment for each in subjects])[:num_shown]:
         show_markdown(table.markdown())
     logger.info("detection, calibration, transfer and figures: %s", output / "report.html")
 
@@ -185,6 +188,7 @@ class Passed:
     train: "FeatureCache"
     ood: "dict[str, FeatureCache]"
     tasks: "dict[str, FeatureCache]"
+    train_counts: "Tensor"
 
 
 def passes(
@@ -226,7 +230,22 @@ def passes(
         train=cache("train", splits, args.limit_train, "train"),
         ood={named(data): cache(f"other-{named(data)}", others[data]) for data in args.ood},
         tasks={named(data): cache(f"other-{named(data)}", others[data]) for data in args.transfer},
+        train_counts=train_counts(spec, splits),
     )
+
+
+def train_counts(spec: str, splits: "Splits") -> "Tensor":
+    """Return how many images of each class a run was trained on, [C]; of another model, those of the training split."""
+    import torch
+
+    from cosify.training.run_folder import read_config
+
+    if (Path(spec) / "metrics.jsonl").is_file():
+        noted = read_config(spec).get("fingerprint", {}).get("train", {}).get("counts")
+        if noted is not None:
+            return torch.tensor(noted)
+    labels = torch.tensor(splits.train[splits.label_column][:])
+    return labels.bincount(minlength=len(splits.label_names))
 
 
 def measure(passed: Passed, args: EvaluateArguments) -> "Subject":
@@ -247,6 +266,7 @@ def measure(passed: Passed, args: EvaluateArguments) -> "Subject":
         passed.train,
         ood=passed.ood,
         transfer={name: transfer(task, seed=args.seed, lambdas=lambdas) for name, task in passed.tasks.items()},
+        train_counts=passed.train_counts,
         id_subset=args.id_subset,
         exclude_classes=args.exclude_classes,
         resamples=args.resamples,
@@ -259,7 +279,7 @@ def measure(passed: Passed, args: EvaluateArguments) -> "Subject":
     if args.rejector is not None and rejector is not None:
         logger.info("rejector: %s", rejector.save(saved_folder(passed.spec)))
     run = folder if (folder / "metrics.jsonl").is_file() else None
-    return Subject(assessment, passed.test, passed.ood, run, rejector)
+    return Subject(assessment, passed.test, passed.ood, run, rejector, passed.train_counts)
 
 
 def named(data: str) -> str:

@@ -7,6 +7,7 @@ import cosify.lab  # noqa: F401  # one clear error where the extra is missing
 from cosify.evaluation.assessment import Assessment, assess
 from cosify.evaluation.calibrated import Calibrated, calibrate
 from cosify.evaluation.calibration_error import Calibration, kappa_calibrations, temperature_calibrations
+from cosify.evaluation.corrections import GroupAccuracy, group_accuracies
 from cosify.evaluation.decision import Decision, DecisionBatch, Decisions
 from cosify.evaluation.detection_metrics import Detection, Interval, detection, threshold_at
 from cosify.evaluation.diversity import Diversity, class_angles_deg, feature_diversity, span_angles_deg
@@ -42,6 +43,7 @@ __all__ = [
     "Diversity",
     "FeatureCache",
     "FeaturePass",
+    "GroupAccuracy",
     "Interval",
     "KappaScan",
     "LongTailAccuracy",
@@ -62,6 +64,7 @@ __all__ = [
     "class_angles_deg",
     "detection",
     "feature_diversity",
+    "group_accuracies",
     "kappa_calibrations",
     "knn_top1",
     "linear_probe",

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 import numpy as np
+from torch import Tensor
 
 from cosify.errors import InputError
 from cosify.evaluation.calibration_error import Calibration, kappa_calibrations, temperature_calibrations
+from cosify.evaluation.corrections import GroupAccuracy, group_accuracies, is_uneven
 from cosify.evaluation.detection_metrics import RESAMPLES, Detection, detection
 from cosify.evaluation.feature_cache import FeatureCache
 from cosify.evaluation.kappa_scan import KappaScan, scan_features
@@ -41,6 +43,7 @@ class Assessment:
         excluded_classes: names of the classes that are left out of `ood`.
         calibration: by test-time kappa or temperature; measured on every second test sample, fitted on the others.
         transfer: results on other tasks, by name.
+        long_tail: accuracy by the number of training images, by correction; None where classes have about as many.
     """
 
     model: str
@@ -55,6 +58,7 @@ class Assessment:
     excluded_classes: tuple[str, ...]
     calibration: Mapping[str, Calibration]
     transfer: Mapping[str, Transfer]
+    long_tail: Mapping[str, GroupAccuracy] | None = None
 
     def __repr__(self) -> str:
         return (
@@ -70,6 +74,7 @@ def assess(
     *,
     ood: Mapping[str, FeatureCache] | None = None,
     transfer: Mapping[str, Transfer] | None = None,
+    train_counts: Tensor | None = None,
     id_subset: IdSubset = "correct",
     exclude_classes: Sequence[int] = (),
     resamples: int = RESAMPLES,
@@ -83,6 +88,7 @@ def assess(
         train: cache of the training split, for scores that are fitted; None to leave these out.
         ood: caches of outlier sets, by name.
         transfer: results of `cosify.evaluation.transfer` on other tasks, by name.
+        train_counts: [C], training images of each class, for the accuracy of large and small classes.
         id_subset: which in-distribution samples are told from outliers: `"correct"` or `"all"`.
         exclude_classes: indices of classes that the outlier sets contain, too; their samples are left out there.
         resamples: of the bootstrap, at least 100.
@@ -134,6 +140,7 @@ def assess(
         excluded_classes=tuple(test.info.label_names[index] for index in exclude_classes),
         calibration=calibrations(test),
         transfer=transfer or {},
+        long_tail=None if train_counts is None or not is_uneven(train_counts) else group_accuracies(test, train_counts),
     )
 
 

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from cosify.errors import InputError
 
+MANY, FEW = 100, 20  # training images of a class
 Thresholds = Literal["kang", "oltr"]
 
 
@@ -70,9 +71,9 @@ def long_tail_accuracy(
     right = (predictions == labels).double()
     num = labels.bincount(minlength=len(train_counts))
     by_class = labels.bincount(right, minlength=len(train_counts)) / num  # 0 / 0 is NaN
-    many, few = (train_counts > 100, train_counts < 20)
+    many, few = (train_counts > MANY, train_counts < FEW)
     if thresholds == "oltr":
-        many, few = (train_counts >= 100, train_counts <= 20)
+        many, few = (train_counts >= MANY, train_counts <= FEW)
     tested = num > 0
     groups = [group & tested for group in (many, ~many & ~few, few)]
     means = [_mean(by_class[group]) for group in groups]

@@ -32,6 +32,8 @@ class Table:
 def tables_of(assessments: Sequence[Assessment]) -> list[Table]:
     """Return the tables of models that were measured on the same sets."""
     tables = [_models(assessments), _diversity(assessments)]
+    if any(each.long_tail for each in assessments):
+        tables.append(_long_tail(assessments))
     if any(each.miss for each in assessments):
         title = "Misclassified samples (Fig. 4a)"
         tables.append(_detection(title, "right predictions", assessments, [each.miss for each in assessments]))
@@ -68,6 +70,25 @@ def _models(assessments: Sequence[Assessment]) -> Table:
         " images, whatever the head was trained with. A head's own kappa is the running mean of its training batches,"
         " a number that was fitted or, where it says so, that of each sample.",
         ("model", "accuracy", "mean per class", "head", "its kappa", "kappa* mean", "median", "at edges"),
+        tuple(rows),
+    )
+
+
+def _long_tail(assessments: Sequence[Assessment]) -> Table:
+    rows = []
+    counts: set[tuple[int, int, int]] = set()
+    for each in assessments:
+        for name, found in (each.long_tail or {}).items():
+            shares = (found.accuracy, found.mean_per_class, found.many, found.medium, found.few)
+            rows.append((each.model, name, *("no such class" if share is None else f"{share:.2%}" for share in shares)))
+            counts.add(found.num_classes)
+    sizes = " or ".join(f"{many}, {medium} and {few}" for many, medium, few in sorted(counts))
+    return Table(
+        "Classes with many, medium and few training images (Table 7)",
+        f"Means over the classes with more than 100, 20 to 100 and fewer than 20 training images (Kang et al. 2020):"
+        f" {sizes} classes. Logits adjusted: less the logarithm of the classes' shares of the training images (Menon et"
+        " al. 2021). tau = 1: softmax weights of one norm, without bias.",
+        ("model", "correction", "accuracy", "mean per class", "many", "medium", "few"),
         tuple(rows),
     )
 

@@ -3,6 +3,7 @@
 import cosify.lab  # noqa: F401  # one clear error where the extra is missing
 from cosify.plots.accuracy_by_kappa import Accuracy, plot_accuracy_by_kappa
 from cosify.plots.angles import plot_angles
+from cosify.plots.class_sizes import ClassAccuracies, plot_class_sizes
 from cosify.plots.detection import plot_detection_bars, plot_score_histograms
 from cosify.plots.examples import Example, ExampleGroup, Examples, find_examples
 from cosify.plots.figures import Figure, Subject, draw_figures
@@ -18,6 +19,7 @@ from cosify.plots.verification import plot_verification
 
 __all__ = [
     "Accuracy",
+    "ClassAccuracies",
     "Example",
     "ExampleGroup",
     "Examples",
@@ -27,6 +29,7 @@ __all__ = [
     "find_examples",
     "plot_accuracy_by_kappa",
     "plot_angles",
+    "plot_class_sizes",
     "plot_detection_bars",
     "plot_kappa_by_class",
     "plot_kappa_epochs",

@@ -14,10 +14,12 @@ from cosify.evaluation.detection_metrics import Detection
 from cosify.evaluation.diversity import class_angles_deg, span_angles_deg
 from cosify.evaluation.feature_cache import FeatureCache
 from cosify.evaluation.in_words import few
+from cosify.evaluation.long_tail import long_tail_accuracy
 from cosify.evaluation.rejector import Rejector
 from cosify.evaluation.rows import to_tensor
 from cosify.evaluation.scores import SCORES
 from cosify.plots.angles import plot_angles
+from cosify.plots.class_sizes import ClassAccuracies, plot_class_sizes
 from cosify.plots.detection import plot_detection_bars, plot_score_histograms
 from cosify.plots.kappa_classes import plot_kappa_by_class, plot_kappa_histogram
 from cosify.plots.kappa_trace import plot_kappa_trace
@@ -40,6 +42,7 @@ class Subject:
         ood: caches of outlier sets, by name.
         run: folder of its training; None if it has none.
         rejector: gives the score of the report's verdict and pictures; None for a model that is never right.
+        train_counts: [C], training images of each class; None where they are not known.
     """
 
     assessment: Assessment
@@ -47,6 +50,7 @@ class Subject:
     ood: Mapping[str, FeatureCache]
     run: Path | None
     rejector: Rejector | None = None
+    train_counts: Tensor | None = None
 
     @property
     def name(self) -> str:
@@ -136,7 +140,22 @@ def _of_features(subjects: Sequence[Subject], folder: Path, classes: Sequence[in
         file = plot_kappa_by_class(kappas[each.name], each.test.labels, each.test.info.label_names, target)
         caption = "Mean and 10 to 90 percentile. Classes whose features lie far from their weight have a large kappa*."
         figures.append(Figure(file, f"kappa* by class, {each.name}", caption))
+    uneven = [each for each in subjects if each.assessment.long_tail is not None and each.train_counts is not None]
+    if uneven:
+        file = plot_class_sizes({each.name: _by_class(each) for each in uneven}, folder / "class_sizes.png")
+        caption = (
+            "Each line is a mean over the classes of about as many training images; shaded: fewer than 20, and more"
+            " than 100."
+        )
+        figures.append(Figure(file, "Accuracy by the number of training images", caption))
     return figures
+
+
+def _by_class(subject: Subject) -> ClassAccuracies:
+    counts = subject.train_counts
+    assert counts is not None
+    predictions, labels = to_tensor(subject.test.predictions), to_tensor(subject.test.labels)
+    return ClassAccuracies(counts.numpy(), np.array(long_tail_accuracy(predictions, labels, counts).by_class))
 
 
 def _of_scores(subjects: Sequence[Subject], folder: Path) -> list[Figure]:

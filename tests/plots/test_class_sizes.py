@@ -1,0 +1,32 @@
+"""The curve is the mean of its classes; the groups are shaded where they are."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cosify.plots import ClassAccuracies, plot_class_sizes
+from tests.plots.drawing import NAMES, Drawn, check_file, check_inside
+
+
+def test_curves_are_means_over_classes_of_about_one_size(tmp_path: Path, drawn: Drawn) -> None:
+    counts = np.arange(5, 505, 5)
+    models = {name: ClassAccuracies(counts, np.linspace(0.1 * index, 1, 100)) for index, name in enumerate(NAMES[:2])}
+    models[NAMES[0]].accuracy[3] = np.nan
+    output = tmp_path / "class_sizes.png"
+    check_file(plot_class_sizes(models, output), output)
+    check_inside(drawn[-1])
+    (axis,) = drawn.axes
+    points, curve, *_ = axis.get_lines()
+    assert len(points.get_xdata()) == 99
+    assert curve.get_ydata() == pytest.approx(
+        [100 * part.mean() for part in np.array_split(np.delete(models[NAMES[0]].accuracy, 3), 10)]
+    )
+    assert axis.get_xscale() == "log"
+
+
+@pytest.mark.parametrize("counts", [[3, 7], [300, 900], [50]])
+def test_few_classes_and_single_groups(tmp_path: Path, drawn: Drawn, counts: list[int]) -> None:
+    found = ClassAccuracies(np.array(counts), np.full(len(counts), 0.5))
+    check_file(plot_class_sizes({"a": found}, tmp_path / "a.png"), tmp_path / "a.png")
+    check_inside(drawn[-1])
