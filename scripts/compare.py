@@ -101,7 +101,8 @@ def same_recipe(path: Path, recipe: "TrainArguments") -> None:
         write_json(path, ours)
         return
     noted = json.loads(path.read_text(encoding="utf-8"))
-    other = sorted(key for key in ours if ours[key] != noted.get(key))
+    usual = resolved(type(recipe)())  # of settings that there were not yet
+    other = sorted(key for key in ours if ours[key] != noted.get(key, usual[key]))
     if other:
         raise InputError(f"{path} has other {other} than this recipe, expected the same; choose another --output")
 
@@ -144,22 +145,20 @@ def train_one(args: "TrainArguments", head: str, output: Path, keep: str | None)
         "low_edge": None if result.kappa is None else result.kappa.low_edge,
         "high_edge": None if result.kappa is None else result.kappa.high_edge,
         "seconds": result.seconds,
-        **long_tail(result),
+        **({} if args.imbalance is None else long_tail(result)),
     }
     logger.info("%s, seed %d: %.2f %%, kappa %s", head, args.seed, 100 * result.evaluation.accuracy, run["kappa"])
     return run
 
 
 def long_tail(result: "TrainResult") -> dict[str, Any]:
-    """Return accuracy by class size, plain and with the logits adjusted by the prior; nothing if classes are even."""
+    """Return accuracy by class size, plain and with the logits adjusted by the prior."""
     import torch
 
     from cosify.evaluation import adjust_logits, long_tail_accuracy
 
     assert result.data.train_labels is not None
     counts = result.data.train_labels.bincount(minlength=len(result.label_names))
-    if int(counts.max()) < 2 * int(counts.min()) or int(counts.min()) == 0:
-        return {}
     model = result.model.eval()
     with torch.no_grad():
         batches = [(model(images), labels) for images, labels in result.data.test_batches(256)]

@@ -3,10 +3,10 @@
     python scripts/ls_start.py runs/faces/lfw --output scripts/results/ls_start
     python scripts/ls_start.py --smoke
 
-DATA has a train.parquet.  Each case trains the same small network for a few epochs and notes, at the first batch and
-by epoch, the loss beside log C, that of guessing; kappa*; the common direction of the features, |mean of x / |x||, from
-0 to 1; and the spread of a sample's cosines over the classes.  A loss above log C says that kappa* is too large: with
-cosines of spread s it is about log C + (kappa s)^2 / 2.
+DATA has train.parquet and test.parquet.  Each case trains the same small network for a few epochs and notes, at the
+first batch and by epoch, the loss beside log C, that of guessing; kappa*; the common direction of the features, |mean
+of x / |x||, from 0 to 1; and the spread of a sample's cosines over the classes.  A loss above log C says that kappa* is
+too large: with cosines of spread s it is about log C + (kappa s)^2 / 2.
 """
 
 import json
@@ -58,14 +58,39 @@ CASES = (
     Case("LS, batch norm", neck=True),
     Case("fixed 20, batch norm", kappa=20.0, neck=True),
     Case("LS, class means", start="means"),
+    Case("fixed 20, class means", kappa=20.0, start="means"),
     Case("LS, centred class means", start="centred"),
     Case("LS, bounded by 2 x closed form", bound=2.0),
+    Case("LS, batch norm, bounded by 2 x closed form", neck=True, bound=2.0),
     Case("LS, 1000 classes", classes=1000),
     Case("LS, 281 classes", classes=281),
     Case("LS, 62 classes", classes=62),
     Case("LS, d = 128", width=0.25),
     Case("LS, d = 128, batch norm", width=0.25, neck=True),
 )
+
+
+@dataclass(frozen=True)
+class Sets:
+    """Images [N, channels, H, W], uint8, and labels [N], to train and to test."""
+
+    images: "Tensor"
+    labels: "Tensor"
+    test_images: "Tensor"
+    test_labels: "Tensor"
+
+    def of_largest(self, num: int | None) -> "Sets":
+        """Return the images of the `num` largest classes, numbered anew; of all for None."""
+        import torch
+
+        if num is None:
+            return self
+        kept = self.labels.bincount().argsort(descending=True, stable=True)[:num]
+        place = torch.full((int(self.labels.max()) + 1,), -1)
+        place[kept] = torch.arange(len(kept))
+        chosen, tested = place[self.labels] >= 0, place[self.test_labels] >= 0
+        labels, test_labels = place[self.labels[chosen]], place[self.test_labels[tested]]
+        return Sets(self.images[chosen], labels, self.test_images[tested], test_labels)
 
 
 @dataclass(frozen=True)
@@ -90,7 +115,7 @@ def main(args: StartArguments) -> None:
 
     set_up_logging()
     torch.set_num_threads(1)
-    images, labels = load(args)
+    sets = load(args)
     path = Path(args.output, "results.json")
     path.parent.mkdir(parents=True, exist_ok=True)
     done: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["rows"] if path.exists() else []
@@ -98,37 +123,40 @@ def main(args: StartArguments) -> None:
         for case in CASES[:2] if args.smoke else CASES:
             if any((row["case"]["name"], row["seed"]) == (case.name, seed) for row in done):
                 continue
-            done.append(train(case, images, labels, 1 if args.smoke else args.epochs, seed))
+            done.append(train(case, sets, 1 if args.smoke else args.epochs, seed))
             settings = {"epochs": args.epochs, "side": args.side, "batch_size": BATCH}
             environment = describe_environment(torch.device("cpu"), 1)
             write_json(path, {"settings": settings, "environment": environment, "rows": done})
 
 
-def load(args: StartArguments) -> "tuple[Tensor, Tensor]":
-    """Return images [N, channels, H, W], uint8, and labels [N]."""
+def load(args: StartArguments) -> "Sets":
+    """Return the images and labels of both splits."""
     import numpy as np
     import torch
     from PIL import Image
 
     from cosify.data import load_splits
 
-    splits = load_splits(args.data)
-    rows = splits.train
-    size, method = (args.side, args.side), Image.Resampling.BILINEAR
-    images = (row[splits.image_column].convert("RGB").resize(size, method) for row in rows)
-    pixels = torch.from_numpy(np.stack([np.asarray(image) for image in images]))
-    return pixels.permute(0, 3, 1, 2), torch.tensor(rows[splits.label_column][:])
+    splits, size = load_splits(args.data), (args.side, args.side)
+    tensors = []
+    for rows in (splits.train, splits.test):
+        images = (row[splits.image_column].convert("RGB").resize(size, Image.Resampling.BILINEAR) for row in rows)
+        tensors.append(torch.from_numpy(np.stack([np.asarray(image) for image in images])).permute(0, 3, 1, 2))
+        tensors.append(torch.tensor(rows[splits.label_column][:]))
+    return Sets(*tensors)
 
 
-def train(case: Case, images: "Tensor", labels: "Tensor", epochs: int, seed: int) -> dict[str, Any]:
+def train(case: Case, sets: Sets, epochs: int, seed: int) -> dict[str, Any]:
     """Train one case and return what was noted."""
     import timm
     import torch
     import torch.nn.functional as F
 
+    from cosify.functional.closed_form import least_kappa
     from cosify.heads import CosineLinear
 
-    images, labels = of_largest(case.classes, images, labels)
+    sets = sets.of_largest(case.classes)
+    images, labels = sets.images, sets.labels
     C = int(labels.max()) + 1
     torch.manual_seed(seed)
     model = timm.create_model("resnet18_cifar", num_classes=0, width=case.width, neck=case.neck)
@@ -168,30 +196,32 @@ def train(case: Case, images: "Tensor", labels: "Tensor", epochs: int, seed: int
             if step == 0:
                 row["first_batch"] = named(sums[0])
             step += 1
-        row["epochs"].append(named(tuple(sum(values) / len(values) for values in zip(*sums, strict=True))))
+        means = named(tuple(sum(values) / len(values) for values in zip(*sums, strict=True)))
+        row["epochs"].append(means | {"test_accuracy": test_accuracy(model, head, sets)})
     losses = ", ".join(f"{each['loss']:.2f}" for each in row["epochs"])
     kappas = ", ".join(f"{each['kappa']:.1f}" for each in row["epochs"])
-    logger.info("%s, seed %d: loss %s (log C %.2f), kappa %s", case.name, seed, losses, row["log_C"], kappas)
+    right = row["epochs"][-1]["test_accuracy"]
+    message = "%s, seed %d: loss %s (log C %.2f), kappa %s, test accuracy %.1f %%"
+    logger.info(message, case.name, seed, losses, row["log_C"], kappas, 100 * right)
     return row
+
+
+def test_accuracy(model: "nn.Module", head: "nn.Module", sets: Sets) -> float:
+    """Return the share of test images that are told right, batch norms and head in evaluation."""
+    import torch
+
+    model.eval(), head.eval()
+    with torch.no_grad():
+        parts = sets.test_images.float().div(127.5).sub(1).split(256)
+        answers = torch.cat([head(model(part)).argmax(dim=1) for part in parts])
+    model.train(), head.train()
+    return float((answers == sets.test_labels).float().mean())
 
 
 def named(values: tuple[float, ...]) -> dict[str, float]:
     """Return the numbers of a batch, or their means over an epoch, by name."""
     names = ("loss", "kappa", "high_edge", "common_direction", "cosine_spread", "own_cosine")
     return dict(zip(names, values, strict=True))
-
-
-def of_largest(num: int | None, images: "Tensor", labels: "Tensor") -> "tuple[Tensor, Tensor]":
-    """Return the images of the `num` largest classes, numbered anew."""
-    import torch
-
-    if num is None:
-        return images, labels
-    kept = labels.bincount().argsort(descending=True, stable=True)[:num]
-    place = torch.full((int(labels.max()) + 1,), -1)
-    place[kept] = torch.arange(len(kept))
-    chosen = place[labels] >= 0
-    return images[chosen], place[labels[chosen]]
 
 
 def batches(images: "Tensor", labels: "Tensor", seed: int, epoch: int) -> "Iterator[tuple[Tensor, Tensor]]":
@@ -219,11 +249,6 @@ def begin_at_means(
         sums = torch.zeros_like(head.weight).index_add_(0, labels, features)
         means = sums / labels.bincount(minlength=len(sums)).clamp_min(1).unsqueeze(1)
         head.weight.copy_(means - features.mean(dim=0) if centred else means)
-
-
-def least_kappa(C: int) -> float:
-    """Return the least kappa* of the closed form over c, for orthogonal classes."""
-    return min(math.log(1 + C * c / (1 - c)) / c for c in (step / 1000 for step in range(1, 1000)))
 
 
 if __name__ == "__main__":

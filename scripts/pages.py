@@ -63,6 +63,7 @@ def page(template: str) -> str:
             section=section,
             scans=scans,
             weight_decay=weight_decay,
+            ls_start=ls_start,
             sweep=sweep,
             steps=steps,
             read_json=lambda name: json.loads(read(name)),
@@ -136,6 +137,25 @@ def weight_decay(name: str) -> str:
         for task in models[0]["transfer"]:
             row[f"probe on {task} %"] = spread([100 * model["transfer"][task]["probe"]["top1"] for model in models])
         rows.append(row)
+    return markdown(rows)
+
+
+def ls_start() -> str:
+    """Return loss and kappa* of the first epochs, case by case."""
+    rows = []
+    for each in json.loads(read("ls_start/results.json"))["rows"]:
+        rows.append(
+            {
+                "case": each["case"]["name"],
+                "C": str(each["C"]),
+                "d": str(each["d"]),
+                "log C": f"{each['log_C']:.1f}",
+                "loss by epoch": ", ".join(f"{epoch['loss']:.1f}" for epoch in each["epochs"]),
+                "kappa by epoch": ", ".join(f"{epoch['kappa']:.0f}" for epoch in each["epochs"]),
+                "common direction": ", ".join(f"{epoch['common_direction']:.2f}" for epoch in each["epochs"]),
+                "test accuracy %": f"{100 * each['epochs'][-1]['test_accuracy']:.1f}",
+            }
+        )
     return markdown(rows)
 
 

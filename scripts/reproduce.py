@@ -1,7 +1,7 @@
 """Put the paper's numbers and ours side by side, with scale, seeds and errors; what was not run is marked.
 
     python scripts/reproduce.py all
-    python scripts/reproduce.py table3
+    python scripts/reproduce.py table6 table7
     python scripts/reproduce.py fig1 --output runs/reproduce
 
 Numbers are read from scripts/results.  If a file is missing, the commands that make it are shown; --run runs them, on
@@ -43,7 +43,7 @@ RUN = "runs/reproduce/{head}"
 class ReproduceArguments:
     """Settings."""
 
-    target: str = flag("all", "table1 to table7, fig1 to fig4, or all. Default: all.")
+    targets: list[str] = flag(["all"], "Any of table1 to table7 and fig1 to fig4, or all. Default: all.")
     run: bool = flag(False, "Run what is missing. Default: show the commands.")
     cifar100: str = flag("uoft-cs/cifar100", "CIFAR-100: folder or hub id. Default: the hub's.")
     cifar10: str = flag("uoft-cs/cifar10:test", "CIFAR-10, as DATA:SPLIT. Default: the hub's.")
@@ -76,11 +76,12 @@ def main(args: ReproduceArguments) -> None:
 
     set_up_logging()
     paper = yaml.safe_load((SCRIPTS / "paper.yaml").read_text(encoding="utf-8"))
-    if args.target != "all" and args.target not in paper:
-        raise InputError(f"target is {args.target!r}, expected all or one of {', '.join(paper)}")
+    unknown = [target for target in args.targets if target not in ("all", *paper)]
+    if unknown:
+        raise InputError(f"targets has {unknown[0]!r}, expected all or one of {', '.join(paper)}")
     output = Path(args.output)
     output.mkdir(parents=True, exist_ok=True)
-    for target in paper if args.target == "all" else [args.target]:
+    for target in paper if "all" in args.targets else args.targets:
         missing = [command for file, command in needed(target, args) if not file.exists()]
         if args.run:
             for command in missing:
@@ -328,4 +329,4 @@ def draw(target: str, output: Path) -> None:
 if __name__ == "__main__":
     from cosify.console import Command
 
-    Command(main, ReproduceArguments, __doc__, words=("target",)).run()
+    Command(main, ReproduceArguments, __doc__, words=("targets",)).run()

@@ -210,7 +210,7 @@ PAPER = yaml.safe_load((reproduce.SCRIPTS / "paper.yaml").read_text(encoding="ut
 
 @pytest.mark.parametrize("target", PAPER)
 def test_paper_and_ours_stand_side_by_side(target: str, tmp_path: Path) -> None:
-    reproduce.main(reproduce.ReproduceArguments(target=target, output=str(tmp_path)))
+    reproduce.main(reproduce.ReproduceArguments(targets=[target], output=str(tmp_path)))
     text = (tmp_path / f"{target}.md").read_text(encoding="utf-8")
     for row, values in PAPER[target]["rows"].items():
         assert len(values) == len(PAPER[target]["columns"])
@@ -219,7 +219,7 @@ def test_paper_and_ours_stand_side_by_side(target: str, tmp_path: Path) -> None:
 
 
 def test_what_was_run_is_read_and_what_was_not_is_marked(tmp_path: Path) -> None:
-    reproduce.main(reproduce.ReproduceArguments(target="table2", output=str(tmp_path)))
+    reproduce.main(reproduce.ReproduceArguments(targets=["table2"], output=str(tmp_path)))
     text = (tmp_path / "table2.md").read_text(encoding="utf-8")
     runs = [json.loads(line) for line in (reproduce.RESULTS / "digits" / "runs.jsonl").read_text().splitlines()]
     mean = sum(run["accuracy"] for run in runs if run["head"] == "60") / 3
@@ -237,9 +237,9 @@ def test_what_was_run_is_read_and_what_was_not_is_marked(tmp_path: Path) -> None
 def test_what_is_missing_comes_with_its_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reproduce, "RESULTS", tmp_path / "none")
     monkeypatch.chdir(tmp_path)  # where no run is
-    reproduce.main(reproduce.ReproduceArguments(target="table3", cifar100="FOLDER", output=str(tmp_path)))
+    reproduce.main(reproduce.ReproduceArguments(targets=["table3"], cifar100="FOLDER", output=str(tmp_path)))
     text = (tmp_path / "table3.md").read_text(encoding="utf-8")
     assert "python scripts/evaluate.py LS=runs/reproduce/ls" in text
     assert "python scripts/train.py --config scripts/recipes/cifar100_quarter.yaml --data FOLDER --kappa 20" in text
-    with pytest.raises(ValueError, match="target is 'table9', expected all or one of table1"):
-        reproduce.main(reproduce.ReproduceArguments(target="table9", output=str(tmp_path)))
+    with pytest.raises(ValueError, match="targets has 'table9', expected all or one of table1"):
+        reproduce.main(reproduce.ReproduceArguments(targets=["table9"], output=str(tmp_path)))

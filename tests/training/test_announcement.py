@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cosify.heads.kappa_statistics import KappaSummary
 from cosify.training import Evaluation, FinetuneArguments, TrainArguments, finetune, train
-from cosify.training.announcement import warn_of_chance
+from cosify.training.announcement import warn_of_bad_start, warn_of_chance
 from tests.processes import run_python
 
 
@@ -78,6 +79,38 @@ def test_guessing_is_said(accuracy: float, warned: bool, caplog: pytest.LogCaptu
     if warned:
         assert "no better than guessing" in caplog.text
         assert f"{100 * accuracy:.1f} % of 900 test images are right, guessing gives 10.0 %" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("loss", "settings", "warned"),
+    [
+        (14.8, {}, True),  # LFW, as scripts/ls_start.py finds it
+        (10.8, {}, False),  # 1.25 times log C is 10.82
+        (14.8, {"cosine_margin": 0.05}, True),  # 12.8 without the margin
+        (14.8, {"cosine_margin": 0.35}, False),
+        (14.8, {"label_smoothing": 0.1}, False),
+    ],
+)
+def test_a_bad_start_is_said(
+    loss: float, settings: dict[str, float], warned: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    kappa = KappaSummary(mean=41.0, median=40.0, p10=30.0, p90=50.0, low_edge=0.0, high_edge=0.0, histogram=())
+    warn_of_bad_start(TrainArguments(**settings), loss, kappa, 5749)  # type: ignore[arg-type]
+    assert bool(caplog.messages) == warned
+    if warned:
+        assert "far above that of guessing, log C = 8.7, because kappa* is 41" in caplog.text
+        assert "--kappa 24" in caplog.text
+        assert ("without its margin" in caplog.text) == ("cosine_margin" in settings)
+
+
+def test_a_run_with_a_bad_start_says_so_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cosify.training.announcement.BAD_START", 0.0)
+    small = {"epochs": 2, "limit_train": 64, "batch_size": 32}
+    for kappa in ("ls", "20"):
+        train(TrainArguments(kappa=kappa, output=str(tmp_path / kappa), **small))  # type: ignore[arg-type]
+    assert sum("begins badly" in message for message in caplog.messages) == 1
 
 
 def test_a_program_without_logging_sees_the_lines(tmp_path: Path) -> None:

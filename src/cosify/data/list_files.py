@@ -133,9 +133,10 @@ def find_lists(data: str) -> ListFiles | None:
     whole = Path(prefix).expanduser()
     files = _lists(whole) or _inside(whole)
     if not files:
+        train, test = (f"{whole.name}_{name}.txt" for name in ("train", "test"))
         raise InputError(
-            f"data {data!r} means the lists {prefix}_train.txt and {prefix}_test.txt, or {prefix}/train.txt and"
-            f" {prefix}/test.txt, which are not there, expected lines 'path label' in them; check the path"
+            f"data {data!r} means the lists {train} and {test}, or train.txt and test.txt in a folder {whole.name},"
+            " which are not there, expected lines 'path label' in them; check the path"
         )
     if not Path(root).expanduser().is_dir():
         raise InputError(f"data {data!r} has its images below {root!r}, which is no folder, expected one; check it")

@@ -7,6 +7,7 @@ from cosify.plots.class_sizes import ClassAccuracies, plot_class_sizes
 from cosify.plots.detection import plot_detection_bars, plot_score_histograms
 from cosify.plots.examples import Example, ExampleGroup, Examples, find_examples
 from cosify.plots.figures import Figure, Subject, draw_figures
+from cosify.plots.kappa_by_num_classes import plot_kappa_by_num_classes
 from cosify.plots.kappa_classes import plot_kappa_by_class, plot_kappa_histogram
 from cosify.plots.kappa_epochs import plot_kappa_epochs
 from cosify.plots.kappa_trace import plot_kappa_trace
@@ -32,6 +33,7 @@ __all__ = [
     "plot_class_sizes",
     "plot_detection_bars",
     "plot_kappa_by_class",
+    "plot_kappa_by_num_classes",
     "plot_kappa_epochs",
     "plot_kappa_histogram",
     "plot_kappa_trace",

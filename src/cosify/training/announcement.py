@@ -5,8 +5,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from cosify.data import BUILT_IN, base_and_split
+from cosify.functional.closed_form import least_kappa
 from cosify.heads import CosineHead
-from cosify.settings.training import TrainArguments
+from cosify.heads.kappa_statistics import KappaSummary
+from cosify.settings.training import RunArguments, TrainArguments
 from cosify.training.evaluation import Evaluation
 from cosify.training.prepare import Prepared
 from cosify.training.progress import logger
@@ -14,6 +16,7 @@ from cosify.training.session import Session
 
 FEW_STEPS = 500  # with fewer, a network from scratch hardly learns
 FEW_STEPS_MORE = 100  # with fewer, a trained network hardly learns another task
+BAD_START = 1.25  # times log C, of the loss of the first epoch
 PRECISION = {"no": "float32", "bf16": "bfloat16 where it is safe", "fp16": "float16 where it is safe"}
 PIPELINES = {"device": "decoded once, kept on the device", "workers": "decoded as the run needs them"}
 TRAINED = "cosify finetune resnet18_cifar.cos_60_cifar100 {data}"
@@ -67,6 +70,31 @@ def warn_of_chance(evaluation: Evaluation, num_classes: int, data: str) -> None:
             evaluation.num_samples,
             100 * chance,
             TRAINED.format(data=data),
+        )
+
+
+def warn_of_bad_start(args: RunArguments, loss: float, kappa: KappaSummary, num_classes: int) -> None:
+    """Warn if the first epoch of an estimated kappa is far worse than guessing.
+
+    Small cosines give a large kappa*, a large kappa a useless gradient: with cosines of spread s the loss is about
+    log C + (kappa s)^2 / 2, and kappa may climb for epochs (scripts/ls_start.py).
+
+    Args:
+        args: the settings; a margin adds at most kappa times itself to the loss.
+        loss: mean of the epoch, nats.
+        kappa: of the epoch.
+        num_classes: C.
+    """
+    guessing = math.log(num_classes)
+    without_margin = loss - kappa.mean * (args.cosine_margin + args.angular_margin)
+    if args.label_smoothing == 0 and without_margin > BAD_START * guessing:
+        logger.warning(
+            "the first epoch begins badly: its loss, %.1f%s, is far above that of guessing, log C = %.1f, because"
+            " kappa* is %.0f where features and class weights have little to do with each other; put a batch norm"
+            " between network and head (iresnet18 has one, resnet18_cifar takes --model-kwargs neck=true), or train"
+            " with a fixed kappa, such as --kappa %.0f",
+            *(without_margin, " without its margin" if args.has_margin else "", guessing, kappa.mean),
+            2 * least_kappa(num_classes),
         )
 
 

@@ -19,7 +19,7 @@ from cosify.errors import Interrupted
 from cosify.functional.checks import values_unseen
 from cosify.functional.float64 import sum_dtype
 from cosify.heads.kappa_statistics import KappaStatistics, KappaSummary
-from cosify.training.announcement import announce, warn_of_chance
+from cosify.training.announcement import announce, warn_of_bad_start, warn_of_chance
 from cosify.training.checkpoint import Checkpoints, Progress
 from cosify.training.class_parallel import collect_classes
 from cosify.training.environment import describe_environment
@@ -193,6 +193,8 @@ class Run:
         self._record(record)
         if self.session.is_main:
             log_epoch(record, args.epochs, kappa, parts.start_kappa, self.session.data.pipeline)
+            if epoch == 1 and kappa is not None and parts.heads[0].policy.estimates:
+                warn_of_bad_start(args, record["train_loss"], kappa, len(self.session.data.label_names))
         if evaluation is not None and self.guard is not None:
             self.guard(evaluation)
         return evaluation

@@ -1,0 +1,60 @@
+"""kappa* against the number of classes: measured points beside the closed form of Eq. (11)."""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from cosify.errors import InputError
+from cosify.functional.closed_form import least_kappa
+from cosify.plots.style import finish, legend_below, look, new_figure, save
+
+
+def plot_kappa_by_num_classes(
+    groups: Mapping[str, Mapping[str, tuple[int, float]]], output: Path | str, *, title: str
+) -> Path:
+    """Draw kappa* of several sets, each with its name, and the least value of the closed form as a curve.
+
+    Args:
+        groups: title of a group, such as "paper" -> name of a set -> number of classes and kappa*.
+        output: PNG file.
+        title: of the figure.
+
+    Returns:
+        The file.
+
+    Raises:
+        ValueError: if there is no set, or a number that is not positive.
+    """
+    points = [point for group in groups.values() for point in group.values()]
+    if not points or any(num < 2 or not 0 < kappa < math.inf for num, kappa in points):
+        raise InputError(f"points are {points}, expected at least one, of two classes or more and a kappa above 0")
+    figure = new_figure(4.4)
+    axis = figure.subplots()
+    low, high = min(num for num, _ in points) / 2.5, max(num for num, _ in points) * 3
+    classes = np.unique(np.geomspace(max(2, low), high, 60).round().astype(int))
+    axis.plot(
+        classes, [least_kappa(num) for num in classes], color="0.4", linestyle="--", label="least of the closed form"
+    )
+    for number, (name, group) in enumerate(groups.items()):
+        style = look(number)
+        axis.plot(*zip(*group.values(), strict=True), color=style.colour, marker=style.marker, linestyle="", label=name)
+        for text, place in group.items():
+            right = number % 2 == 0
+            aside = {"ha": "left" if right else "right", "va": "center", "textcoords": "offset points"}
+            axis.annotate(text, place, (5, 7) if right else (-5, -6), fontsize="x-small", **aside)
+    axis.set_xscale("log")
+    axis.set_yscale("log")
+    axis.xaxis.set_major_formatter("{x:g}")
+    _few_ticks(axis, [kappa for _, kappa in points])
+    axis.set_xlim(low, high)
+    finish(axis, title, "classes (log axis)", "kappa*, last epoch (log axis)")
+    legend_below(figure, *axis.get_legend_handles_labels())
+    return save(figure, output)
+
+
+def _few_ticks(axis: object, kappas: Sequence[float]) -> None:
+    ticks = [tick for tick in (2, 3, 5, 10, 20, 30, 50, 100, 150) if min(kappas) / 1.6 <= tick <= max(kappas) * 1.6]
+    axis.set_yticks(ticks, [f"{tick:g}" for tick in ticks])  # type: ignore[attr-defined]  # matplotlib's
+    axis.minorticks_off()  # type: ignore[attr-defined]
