@@ -54,6 +54,13 @@ def test_no_number_of_a_card_is_typed() -> None:
         "percentiles and intervals": {"10", "90", "95", "99", "15"},
         "of the paper: Eqs. (11), (14), Tables 3, 4a, 4b, the kappa to transfer": {"11", "14", "3", "60"},
         "the grid, [e^-2, e^5]": {"20", "-2", "5"},
+        "of the table of class sizes: Table 7, Kang et al. 2020, Menon et al. 2021, tau": {
+            "7",
+            "100",
+            "2020",
+            "2021",
+            "1",
+        },
     }
     typed = {number for text in texts for number in NUMBER.findall(text)}
     assert typed <= set().union(*told.values())

@@ -28,6 +28,7 @@ model, data and transform are the same.  The folder then holds evaluation.json, 
 import logging
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -240,7 +241,7 @@ def train_counts(spec: str, splits: "Splits") -> "Tensor":
 
     from cosify.training.run_folder import read_config
 
-    if (Path(spec) / "metrics.jsonl").is_file():
+    with suppress(InputError):  # an export, or a published folder
         noted = read_config(spec).get("fingerprint", {}).get("train", {}).get("counts")
         if noted is not None:
             return torch.tensor(noted)
