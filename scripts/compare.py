@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("cosify")
 HEADS = ["softmax", "rule", "ml", "ls", "2kappa", "trainable", "adacos", "1", "5", "10", "20", "60"]
-GROUPS = ("accuracy", "many", "medium", "few")
+CORRECTIONS, GROUPS = ("plain", "adjusted"), ("accuracy", "many", "medium", "few")
 DOUBLED = "2kappa"  # twice the final mean of LS with the same seed, fixed
 
 
@@ -155,7 +155,8 @@ def long_tail(result: "TrainResult") -> dict[str, Any]:
     """Return accuracy by class size, plain and with the logits adjusted by the prior."""
     import torch
 
-    from cosify.evaluation import adjust_logits, long_tail_accuracy
+    from cosify.evaluation import adjust_logits
+    from cosify.evaluation.corrections import group_accuracy
 
     assert result.data.train_labels is not None
     counts = result.data.train_labels.bincount(minlength=len(result.label_names))
@@ -164,8 +165,8 @@ def long_tail(result: "TrainResult") -> dict[str, Any]:
         batches = [(model(images), labels) for images, labels in result.data.test_batches(256)]
     logits, labels = (torch.cat(parts).cpu() for parts in zip(*batches, strict=True))
     found = {}
-    for name, values in (("plain", logits), ("adjusted", adjust_logits(logits, counts))):
-        measured = long_tail_accuracy(values.argmax(dim=1), labels, counts)
+    for name, values in zip(CORRECTIONS, (logits, adjust_logits(logits, counts)), strict=True):
+        measured = group_accuracy(values.argmax(dim=1), labels, counts)
         found[name] = {group: getattr(measured, group) for group in GROUPS}
     return found
 
@@ -176,12 +177,9 @@ def summarise(runs: Sequence[dict[str, Any]], heads: Sequence[str]) -> list[dict
     for head in dict.fromkeys(heads):
         of_head = [run for run in runs if run["head"] == head]
         row: dict[str, Any] = {"head": head, "seeds": [run["seed"] for run in of_head]}
-        of_groups = [f"{name}_{group}" for name in ("plain", "adjusted") for group in GROUPS if "plain" in of_head[0]]
-        flat = [
-            {**run, **{name: run[name.partition("_")[0]][name.partition("_")[2]] for name in of_groups}}
-            for run in of_head
-        ]
-        for name in ("accuracy", "kappa", "mean_angle_deg", "low_edge", "high_edge", *of_groups):
+        of_groups = [by_group(run) for run in of_head]
+        flat = [{**run, **groups} for run, groups in zip(of_head, of_groups, strict=True)]
+        for name in ("accuracy", "kappa", "mean_angle_deg", "low_edge", "high_edge", *of_groups[0]):
             values = [run[name] for run in flat if run[name] is not None]
             row[name] = statistics.mean(values) if values else None
             row[f"{name}_std"] = statistics.stdev(values) if len(values) > 1 else None
@@ -189,6 +187,11 @@ def summarise(runs: Sequence[dict[str, Any]], heads: Sequence[str]) -> list[dict
         row["kappa_first_epoch"] = statistics.mean(first) if first else None
         rows.append(row)
     return rows
+
+
+def by_group(run: dict[str, Any]) -> dict[str, float | None]:
+    """Return the accuracies by class size of a run, such as `plain_few`; nothing for even classes."""
+    return {f"{name}_{group}": run[name][group] for name in CORRECTIONS if name in run for group in GROUPS}
 
 
 def markdown(rows: Sequence[dict[str, Any]]) -> str:
@@ -211,10 +214,10 @@ def markdown(rows: Sequence[dict[str, Any]]) -> str:
         lines.append("| " + " | ".join(cells) + " |")
     text = "\n".join(lines) + "\n"
     if "plain_accuracy" in rows[0]:
-        header = [f"{group} {name} %" for name in ("plain", "adjusted") for group in GROUPS]
+        header = [f"{group} {name} %" for name in CORRECTIONS for group in GROUPS]
         lines = ["| head | " + " | ".join(header) + " |", "| --- " * (len(header) + 1) + "|"]
         for row in rows:
-            cells = [spread(row, f"{name}_{group}", 100) for name in ("plain", "adjusted") for group in GROUPS]
+            cells = [spread(row, f"{name}_{group}", 100) for name in CORRECTIONS for group in GROUPS]
             lines.append("| " + " | ".join([row["head"], *cells]) + " |")
         text += "\n" + "\n".join(lines) + "\n"
     return text

@@ -35,6 +35,7 @@ COMPARISONS = {
 }
 EVALUATION = "cifar100_evaluation"
 FACES, LONG_TAIL = "celeba_faces", "cifar100_lt"
+FACE_HEADS = ("ls", "2kappa", "10", "20", "30", "40", "60")
 HEADS = ("ls", "softmax", "20", "60")  # of the evaluation
 RUN = "runs/reproduce/{head}"
 
@@ -103,16 +104,16 @@ def needed(target: str, args: ReproduceArguments) -> list[tuple[Path, list[str]]
             found.append((RESULTS / name / "table.json", [*command, *data, "--output", f"scripts/results/{name}"]))
     if target == "table6":
         recipe = ["--config", f"scripts/recipes/{FACES}.yaml", "--output", f"scripts/results/{FACES}"]
-        heads = ["--heads", "ls", "2kappa", "10", "20", "30", "40", "60", "--seeds", "0", "--keep", f"runs/{FACES}"]
+        heads = ["--heads", *FACE_HEADS, "--seeds", "0", "--keep", f"runs/{FACES}"]
         found.append((RESULTS / FACES / "table.json", ["python", "scripts/compare.py", *recipe, *heads]))
-        for head in ("ls", "2kappa", "10", "20", "30", "40", "60"):
+        for head in FACE_HEADS:
             folder = f"scripts/results/{FACES}/verification/{head}-0"
             pairs = ["--pairs", "lfw", "--data", args.lfw, "--output", folder]
             command = ["python", "-m", "cosify", "verify", f"runs/{FACES}/{head}-0", *pairs]
             found.append((SCRIPTS.parent / folder / "verification.json", command))
     if target == "table7":
         recipe = ["--config", f"scripts/recipes/{LONG_TAIL}.yaml", "--data", args.cifar100]
-        heads = ["--heads", "softmax", "ls", "2kappa", "10", "20", "30", "40", "60"]
+        heads = ["--heads", "softmax", *FACE_HEADS]
         command = ["python", "scripts/compare.py", *recipe, *heads, "--output", f"scripts/results/{LONG_TAIL}"]
         found.append((RESULTS / LONG_TAIL / "table.json", command))
     if target in ("table3", "fig3", "fig4"):

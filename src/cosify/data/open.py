@@ -200,10 +200,10 @@ def train_transform(
         made: Callable[[Any], Any] = create_transform(shape, is_training=True, use_prefetcher=True, **settings)
         return made
     steps = [eval_transform(shape, preprocessing)]
-    if augmentation in ("crop", "crop-flip"):
+    if "crop" in augmentation:
         steps.append(torch.as_tensor)
         steps.append(transforms.RandomCrop(shape[1:], padding=max(1, min(shape[1:]) // 8)))
-    if augmentation in ("flip", "crop-flip"):
+    if "flip" in augmentation:
         steps.append(transforms.RandomHorizontalFlip())
     composed: Callable[[Any], Any] = transforms.Compose(steps)
     return composed

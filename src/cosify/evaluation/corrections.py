@@ -63,10 +63,11 @@ def group_accuracies(test: FeatureCache, train_counts: Tensor) -> Mapping[str, G
             weight = tau_normalized(test.weight, 1.0)
             predictions["tau = 1"] = torch.cat([F.linear(rows, weight).argmax(dim=1) for rows in test.blocks()])
     labels = to_tensor(test.labels)
-    return {name: _groups(predicted, labels, train_counts) for name, predicted in predictions.items()}
+    return {name: group_accuracy(predicted, labels, train_counts) for name, predicted in predictions.items()}
 
 
-def _groups(predictions: Tensor, labels: Tensor, train_counts: Tensor) -> GroupAccuracy:
+def group_accuracy(predictions: Tensor, labels: Tensor, train_counts: Tensor) -> GroupAccuracy:
+    """Return what `long_tail_accuracy` finds, ready for JSON, which has no NaN; arguments and errors as there."""
     found = long_tail_accuracy(predictions, labels, train_counts)
     return GroupAccuracy(
         accuracy=found.accuracy,
@@ -79,4 +80,4 @@ def _groups(predictions: Tensor, labels: Tensor, train_counts: Tensor) -> GroupA
 
 
 def _or_none(value: float) -> float | None:
-    return None if math.isnan(value) else value  # JSON has no NaN
+    return None if math.isnan(value) else value

@@ -53,15 +53,7 @@ def spread_classes(model: nn.Module) -> None:
             " class_parallel, or change --blocks"
         )
     assert isinstance(head, CosineLinear)
-    spread = ClassParallelCosineLinear(
-        head.in_features,
-        head.num_classes,
-        kappa=head.kappa_spec,
-        start_kappa=head.start_kappa,
-        start_norm=head.start_norm,
-        device="meta",
-    )
-    _put_in_place(model, name, head, spread)
+    _put_in_place(model, name, head, ClassParallelCosineLinear(**_settings(head)))
 
 
 def collect_classes(model: nn.Module) -> None:
@@ -72,16 +64,20 @@ def collect_classes(model: nn.Module) -> None:
     with all_classes(model):
         for name, head in class_parallel_heads(model).items():
             if place_in(head.process_group)[0] == 0:
-                plain = CosineLinear(
-                    head.in_features,
-                    head.num_classes,
-                    kappa=head.kappa_spec,
-                    eval_kappa=head.eval_kappa,
-                    start_kappa=head.start_kappa,
-                    start_norm=head.start_norm,
-                    device="meta",
-                )
+                plain = CosineLinear(**_settings(head), eval_kappa=head.eval_kappa)
                 _put_in_place(model.cpu(), name, head, plain)
+
+
+def _settings(head: CosineLinear | ClassParallelCosineLinear) -> dict[str, Any]:
+    """Return the arguments of a head of the same classes and kappa, without storage: the rows come from this one."""
+    return {
+        "in_features": head.in_features,
+        "num_classes": head.num_classes,
+        "kappa": head.kappa_spec,
+        "start_kappa": head.start_kappa,
+        "start_norm": head.start_norm,
+        "device": "meta",
+    }
 
 
 def _put_in_place(model: nn.Module, name: str, old: CosineHead, new: CosineHead) -> None:
