@@ -21,6 +21,16 @@ RESULTS = reproduce.RESULTS
 TEXTS = reproduce.SCRIPTS / "page_texts"
 PAGES = {"results.md.jinja": RESULTS / "README.md", "hub_cards.md.jinja": reproduce.CARDS / "README.md"}
 PICTURE = "accuracy_by_kappa.png"  # of README.md
+KAPPAS = "kappa_by_num_classes.png"
+LS_RUNS = {  # results of LS: name and number of classes
+    "digits": ("digits", 10),
+    "two_digits": ("two digits", 100),
+    "cifar100_quarter": ("CIFAR-100", 100),
+    "tiny_imagenet_ls": ("Tiny-ImageNet", 200),
+    "celeba_faces": ("CelebA", 281),
+    "omniglot_cosface_ls": ("Omniglot", 964),
+    "lfw_cosface_ls": ("LFW", 5749),
+}
 SCANS = {
     "scan_lite0": "EfficientNet-Lite0, ImageNet weights",
     "scan_cifar100_ls": "CIFAR-100, LS",
@@ -42,6 +52,7 @@ def main(args: PagesArguments) -> None:
     for template, file in PAGES.items():
         write_whole(file, page(template))
     draw_accuracy(RESULTS / PICTURE)
+    draw_kappas(RESULTS / KAPPAS)
 
 
 def page(template: str) -> str:
@@ -107,6 +118,26 @@ def draw_accuracy(file: Path) -> None:
     fixed = {float(head): accuracy for head, accuracy in found.items() if head.isdigit()}
     others = {"LS finds it": found["ls"], "softmax, no kappa": found["softmax"]}
     plot_accuracy_by_kappa(fixed, others, file, title="100 classes (two digits side by side), 3 seeds")
+
+
+def draw_kappas(file: Path) -> None:
+    """Draw the kappa* that LS ended with against the number of classes, ours and the paper's."""
+    import yaml
+
+    from cosify.plots import plot_kappa_by_num_classes
+
+    paper = yaml.safe_load((reproduce.SCRIPTS / "paper.yaml").read_text(encoding="utf-8"))
+    printed = {name: point for table in paper.values() for name, point in table.get("kappa_by_num_classes", {}).items()}
+    ours = {name: (num, last_kappa(folder)) for folder, (name, num) in LS_RUNS.items() if (RESULTS / folder).exists()}
+    plot_kappa_by_num_classes({"ours": ours, "paper": printed}, file, title="kappa* of LS after training")
+
+
+def last_kappa(name: str) -> float:
+    """Return the mean kappa of LS in the last epoch, of one run or of the seeds of a comparison."""
+    if (RESULTS / name / "table.json").exists():
+        rows = json.loads(read(f"{name}/table.json"))["rows"]
+        return float(next(row["kappa"] for row in rows if row["head"] == "ls"))
+    return float(json.loads(read(f"{name}/metrics.jsonl").splitlines()[-1])["kappa_mean"])
 
 
 def scans() -> str:

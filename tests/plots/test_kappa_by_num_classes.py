@@ -19,16 +19,17 @@ def test_least_kappa(num_classes: int, kappa: float) -> None:
 
 
 def test_points_and_curve(tmp_path: Path, drawn: Drawn) -> None:
-    groups = {"paper": {"CIFAR-10": (10, 5.39), "faces": (93_431, 16.56)}, "ours": {"digits": (10, 4.7)}}
+    paper_s = {"CIFAR-10": (10, 5.39), "faces": (93_431, 16.56), "more faces": (93_431, 16.5)}
+    groups = {"paper": paper_s, "ours": {"digits": (10, 4.7)}}
     output = tmp_path / "kappa.png"
     check_file(plot_kappa_by_num_classes(groups, output, title="kappa* by classes"), output)
     check_inside(drawn[-1])
     (axis,) = drawn.axes
     curve, paper, ours = axis.get_lines()
-    assert list(zip(*paper.get_data(), strict=True)) == [(10, 5.39), (93_431, 16.56)]
+    assert list(zip(*paper.get_data(), strict=True)) == list(paper_s.values())
     assert list(zip(*ours.get_data(), strict=True)) == [(10, 4.7)]
     assert curve.get_ydata() == pytest.approx([least_kappa(int(num)) for num in curve.get_xdata()])
-    assert [text.get_text() for text in axis.texts] == ["CIFAR-10", "faces", "digits"]
+    assert [text.get_text() for text in axis.texts] == ["CIFAR-10", "more faces, faces", "digits"]
 
 
 @pytest.mark.parametrize("groups", [{}, {"a": {}}, {"a": {"x": (1, 5.0)}}, {"a": {"x": (10, math.nan)}}])

@@ -10,6 +10,8 @@ from cosify.errors import InputError
 from cosify.functional.closed_form import least_kappa
 from cosify.plots.style import finish, legend_below, look, new_figure, save
 
+NEAR = 0.05  # distance of two points on logarithmic axes whose labels would overlap
+
 
 def plot_kappa_by_num_classes(
     groups: Mapping[str, Mapping[str, tuple[int, float]]], output: Path | str, *, title: str
@@ -40,10 +42,10 @@ def plot_kappa_by_num_classes(
     for number, (name, group) in enumerate(groups.items()):
         style = look(number)
         axis.plot(*zip(*group.values(), strict=True), color=style.colour, marker=style.marker, linestyle="", label=name)
-        for text, place in group.items():
-            right = number % 2 == 0
-            aside = {"ha": "left" if right else "right", "va": "center", "textcoords": "offset points"}
-            axis.annotate(text, place, (5, 7) if right else (-5, -6), fontsize="x-small", **aside)
+        right = number % 2 == 0
+        aside = {"ha": "left" if right else "right", "va": "center", "textcoords": "offset points"}
+        for place, text in _labels(group):
+            axis.annotate(text, place, (6, -6) if right else (-6, 6), fontsize="x-small", **aside)
     axis.set_xscale("log")
     axis.set_yscale("log")
     axis.xaxis.set_major_formatter("{x:g}")
@@ -52,6 +54,17 @@ def plot_kappa_by_num_classes(
     finish(axis, title, "classes (log axis)", "kappa*, last epoch (log axis)")
     legend_below(figure, *axis.get_legend_handles_labels())
     return save(figure, output)
+
+
+def _labels(group: Mapping[str, tuple[int, float]]) -> list[tuple[tuple[int, float], str]]:
+    """Return places and names; sets that would be drawn over each other share a place."""
+    labels: list[tuple[tuple[int, float], str]] = []
+    for name, place in sorted(group.items(), key=lambda each: each[1]):
+        if labels and math.dist(np.log(labels[-1][0]), np.log(place)) < NEAR:
+            labels[-1] = (labels[-1][0], f"{labels[-1][1]}, {name}")
+        else:
+            labels.append((place, name))
+    return labels
 
 
 def _few_ticks(axis: object, kappas: Sequence[float]) -> None:

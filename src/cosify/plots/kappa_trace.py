@@ -7,7 +7,7 @@ import numpy as np
 
 from cosify.errors import InputError
 from cosify.functional import kappa_grid
-from cosify.plots.style import new_figure, save
+from cosify.plots.style import finish, legend_under, new_figure, save
 from cosify.training.run_folder import read_metrics
 
 FILE_NAME = "kappa_trace.png"
@@ -131,10 +131,6 @@ def _edges(last: dict[str, Any]) -> str:
 def _finish(axis: Any, title: str) -> None:
     from matplotlib.ticker import MaxNLocator
 
-    axis.set_title(title, fontsize=11)
-    axis.set_xlabel("epoch")
+    finish(axis, title, "epoch")
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axis.grid(alpha=0.25)
-    for side in ("top", "right"):
-        axis.spines[side].set_visible(False)
-    axis.legend(fontsize=9)
+    legend_under(axis, 2)
