@@ -17,6 +17,7 @@ import yaml
 import cosify
 from cosify.commands import evaluate, scan
 from cosify.data import load_splits
+from cosify.data.long_tail_sets import exponential_sizes
 from cosify.evaluation import FeatureCache, assess, scan_features, verdict
 from cosify.plots.examples import data_uri
 from cosify.training import TrainArguments, train
@@ -203,6 +204,30 @@ def test_a_scan_is_of_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_model_in_the_place_of_the_images_is_named(run: Path) -> None:
     with pytest.raises(ValueError, match=rf"{run} is a model, expected images as the last word"):
         evaluate.main(evaluate.EvaluateArguments(models=["m"], data=str(run)))
+
+
+def test_features_are_fitted_on_what_a_long_tailed_run_saw(run: Path, tmp_path: Path) -> None:
+    splits = load_splits("digits")
+    assert evaluate.trained_on(str(run), splits) is splits
+    assert evaluate.trained_on("resnet18", splits) is splits
+    config = json.loads((run / "config.json").read_text(encoding="utf-8"))
+    config["arguments"]["imbalance"] = 10.0
+    (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    counts = evaluate.train_counts("resnet18", evaluate.trained_on(str(tmp_path), splits))
+    assert counts.tolist() == exponential_sizes(int(counts.max()), 10, 10.0).tolist()
+
+
+@pytest.mark.parametrize(
+    ("data", "name"),
+    [
+        ("/data/cifar10", "cifar10"),
+        ("org/cifar10:test", "cifar10-test"),
+        ("lists/Places_LT@/data/places", "Places_LT"),
+        ("lists/Places_LT@/data/places:val", "Places_LT-val"),
+    ],
+)
+def test_names_of_sets(data: str, name: str) -> None:
+    assert evaluate.named(data) == name
 
 
 PAPER = yaml.safe_load((reproduce.SCRIPTS / "paper.yaml").read_text(encoding="utf-8"))

@@ -228,23 +228,37 @@ def passes(
         title,
         spec,
         test=cache("test", splits),
-        train=cache("train", splits, args.limit_train, "train"),
+        train=cache("train", trained_on(spec, splits), args.limit_train, "train"),
         ood={named(data): cache(f"other-{named(data)}", others[data]) for data in args.ood},
         tasks={named(data): cache(f"other-{named(data)}", others[data]) for data in args.transfer},
         train_counts=train_counts(spec, splits),
     )
 
 
+def noted(spec: str) -> dict[str, Any]:
+    """Return config.json of a run; of another model, nothing."""
+    from cosify.training.run_folder import read_config
+
+    with suppress(InputError):  # an export, or a published folder
+        return read_config(spec)
+    return {}
+
+
+def trained_on(spec: str, splits: "Splits") -> "Splits":
+    """Return the data with the training images that a run saw, if it made them long-tailed."""
+    from cosify.data import long_tailed
+
+    imbalance = noted(spec).get("arguments", {}).get("imbalance")
+    return splits if imbalance is None else long_tailed(splits, imbalance)
+
+
 def train_counts(spec: str, splits: "Splits") -> "Tensor":
     """Return how many images of each class a run was trained on, [C]; of another model, those of the training split."""
     import torch
 
-    from cosify.training.run_folder import read_config
-
-    with suppress(InputError):  # an export, or a published folder
-        noted = read_config(spec).get("fingerprint", {}).get("train", {}).get("counts")
-        if noted is not None:
-            return torch.tensor(noted)
+    counts = noted(spec).get("fingerprint", {}).get("train", {}).get("counts")
+    if counts is not None:
+        return torch.tensor(counts)
     labels = torch.tensor(splits.train[splits.label_column][:])
     return labels.bincount(minlength=len(splits.label_names))
 
@@ -284,8 +298,11 @@ def measure(passed: Passed, args: EvaluateArguments) -> "Subject":
 
 
 def named(data: str) -> str:
-    """Return a short name of a set: the last part of a path or id, and the split if one is named."""
-    return Path(data).resolve().name.replace(":", "-")
+    """Return a short name of a set: the last part of a path or id, or what lists begin with, and a split's name."""
+    from cosify.data import base_and_split
+
+    base, split = base_and_split(data)
+    return "-".join(filter(None, (Path(base.partition("@")[0]).resolve().name, split)))
 
 
 COMMAND = Command(
