@@ -99,6 +99,20 @@ def test_cosify_other_classes_gets_a_new_classifier(softmax_run: Path, tmp_path:
     assert read_config(tmp_path / "run")["base_accuracy"] is None
 
 
+def test_imprinted_classes_are_told_apart_from_the_first_step(softmax_run: Path, tmp_path: Path) -> None:
+    shared = {"model": str(softmax_run), "data": "synthetic", "epochs": 1, "batch_size": 32, "lr": 1e-9, "kappa": "20"}
+    for imprinted in (False, True):
+        found = []
+        for number, (run, args) in enumerate(
+            ((finetune, FinetuneArguments(**shared, head="cos", tracker="none", imprint=imprinted)),
+             (cosify_pretrained, CosifyArguments(**shared, max_drop=1.0, tracker="none", imprint=imprinted)))
+        ):  # fmt: skip
+            result = run(replace(args, output=str(tmp_path / f"{number}-{imprinted}")))
+            found.append(result.evaluation.accuracy)
+        assert (found[0] > 0.9) == imprinted, "a new classifier"
+        assert found[1] > 0.9, "that of softmax, or class means"
+
+
 def test_cosine_models_are_not_cosified_again(softmax_run: Path, tmp_path: Path) -> None:
     model = cosify.convert(cosify_start(softmax_run), kappa="ls")
     cosify.save(model, tmp_path / "cos")

@@ -18,6 +18,10 @@ KAPPA_HELP = (
     " it; the policies are ls, ml, rule, trainable, adacos and adacos-dynamic. Default: ls, the estimate of the paper's"
     " Eq. 11."
 )
+IMPRINT_HELP = (
+    "Begin the class weights of a cosine head at the mean features of their classes, less the mean of all, in place of"
+    " random ones. Default: off."
+)
 BLOCKS_HELP = (
     "What trains: all, head, or the last N stages. With N the head trains too; batch norms of frozen stages keep their"
     " statistics. Default: all."
@@ -284,10 +288,14 @@ class FinetuneArguments(RunArguments):
     weight_decay: float = flag(
         1e-5, "Weight decay; none on vectors. Default 1e-5, as is usual for fine-tuning.", FROM_0
     )
+    imprint: bool = key(False, IMPRINT_HELP)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_head(self.head, self.kappa, self.has_margin, self.class_parallel)
+        if self.head == "linear" and self.imprint:
+            raise InputError("imprint is on with head linear, expected a cosine head; use head cos or drop it")
+        _check_imprint(self)
 
 
 @dataclass(frozen=True)
@@ -308,10 +316,12 @@ class CosifyArguments(RunArguments):
         SHARE,
     )
     lr: float = flag(0.01, "Peak learning rate. Default 0.01: a tenth of that from scratch.", ABOVE_0)
+    imprint: bool = key(False, IMPRINT_HELP)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_head("cos", self.kappa)
+        _check_imprint(self)
 
 
 def kappa_policy(kappa: str) -> float | str:
@@ -320,6 +330,11 @@ def kappa_policy(kappa: str) -> float | str:
         return float(kappa)
     except ValueError:
         return kappa
+
+
+def _check_imprint(args: FinetuneArguments | CosifyArguments) -> None:
+    if args.imprint and args.class_parallel:  # nobody holds the whole weight on the device
+        raise InputError("imprint is on with class_parallel, expected one of them; drop the other")
 
 
 def check_head(head: Any, kappa: str, has_margin: bool = False, class_parallel: bool = False) -> None:

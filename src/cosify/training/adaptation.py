@@ -17,6 +17,7 @@ from cosify.models.stage_freezing import freeze_stages
 from cosify.settings.training import CosifyArguments, kappa_policy
 from cosify.training.evaluation import Evaluation, evaluate
 from cosify.training.fine_tuning import blocks_of
+from cosify.training.imprinting import imprint
 from cosify.training.loop import fit
 from cosify.training.opener import open_model
 from cosify.training.progress import logger
@@ -60,9 +61,12 @@ def cosify_pretrained(args: CosifyArguments) -> TrainResult:
         )
         model.reset_classifier(num_classes)  # type: ignore[operator]  # every timm classifier has it
     convert(model, kappa=kappa_policy(args.kappa))
-    start = scan_kappa(session, model.to(device))
-    logger.info("kappa* of the start weights: %.2f (median %.2f)", start.mean, start.median)
     freeze_stages(model, blocks_of(args.blocks))
+    model.to(device)
+    if args.imprint:
+        imprint(session, model)
+    start = scan_kappa(session, model)
+    logger.info("kappa* of the start weights: %.2f (median %.2f)", start.mean, start.median)
     # A smoke test starts from random weights, whose accuracy says nothing.
     guard = None if base is None or args.smoke else _guard(base, args.max_drop)
     more = {
