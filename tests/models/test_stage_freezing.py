@@ -134,6 +134,19 @@ def test_each_call_starts_anew() -> None:
     assert all(module.training for module in model.modules())
 
 
+def test_batch_norms_keep_their_statistics_where_asked() -> None:
+    model = build()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    model.train()
+    keep_frozen_in_eval(model, batch_norms=True)
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    model(torch.randn(4, 3, 32, 32)).square().sum().backward()
+    optimizer.step()
+    changed = moved(before, model)
+    assert not {name for name in changed if "running" in name or "num_batches" in name}
+    assert {"bn1.weight", "bn1.bias", "fc.weight"} <= changed
+
+
 def test_a_copy_keeps_its_frozen_part() -> None:
     model = build()
     freeze_stages(model, 1)

@@ -8,6 +8,7 @@ from torch import nn
 from cosify.errors import InputError
 from cosify.models.classifiers import find_classifiers
 
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 Trainable = Literal["all", "head"] | int
 
 
@@ -73,7 +74,7 @@ def freeze_stages(model: nn.Module, trainable: Trainable) -> None:
         parameter.requires_grad_(name not in frozen)
 
 
-def keep_frozen_in_eval(model: nn.Module) -> None:
+def keep_frozen_in_eval(model: nn.Module, *, batch_norms: bool = False) -> None:
     """Put each module whose parameters are all frozen into evaluation mode; call it after every `model.train()`.
 
     Frozen batch norms then use, and keep, their running statistics, and dropout and stochastic depth within frozen
@@ -83,10 +84,15 @@ def keep_frozen_in_eval(model: nn.Module) -> None:
     Nothing is stored but `requires_grad`, so it works on copies, EMA models and inside DDP alike.  timm's
     `freeze_batch_norm_2d` is not used: it swaps the layers for others, which changes the keys of the state dict, and
     leaves 1-d batch norms alone.
+
+    Args:
+        model: whose training mode was set.
+        batch_norms: put all batch norms there too, also those whose scale and shift train.
     """
     for module in model.modules():
         parameters = list(module.parameters())
-        if parameters and not any(parameter.requires_grad for parameter in parameters):
+        frozen = parameters and not any(parameter.requires_grad for parameter in parameters)
+        if frozen or (batch_norms and isinstance(module, BATCH_NORMS)):
             module.eval()
 
 

@@ -173,6 +173,9 @@ class RunArguments:
         " prepare.",
         ABOVE_0,
     )
+    freeze_norms: bool = key(
+        False, "Batch norms keep their statistics; their scale and shift train on. For trained networks. Default: off."
+    )
     sync_batch_norm: bool = key(False, "Compute batch norm statistics over all processes, on CUDA alone. Default: off.")
     # evaluation and checkpoints
     eval_every_epochs: int = key(1, "Epochs between evaluations; the last epoch always has one. Default 1.", AT_LEAST_1)

@@ -26,7 +26,7 @@ def imprint(session: Session, model: nn.Module) -> None:
     """
     args, data = session.args, session.data
     seen = copy.deepcopy(model).train()  # its batch norms and the record of its kappa move
-    keep_frozen_in_eval(seen)
+    keep_frozen_in_eval(seen, batch_norms=args.freeze_norms)
     heads = find_heads(model)
     embeddings: dict[str, Tensor] = {}
     for name, head in find_heads(seen).items():

@@ -123,9 +123,9 @@ class Prepared:
         return self.heads[0].start_kappa if self.heads and self.heads[0].log_kappa is not None else None
 
     def train_mode(self) -> None:
-        """Set training mode, except for batch norms of frozen stages, which keep their statistics."""
+        """Set training mode, except for frozen stages and, with `freeze_norms`, all batch norms."""
         self.objective.train()
-        keep_frozen_in_eval(self.model)
+        keep_frozen_in_eval(self.model, batch_norms=self._session.args.freeze_norms)
 
 
 def _class_counts(session: Session) -> Tensor | None:
