@@ -78,11 +78,20 @@ def main(args: CompareArguments) -> None:
             write_whole(runs, "".join(json.dumps(run) + "\n" for run in done))
     made = folder / "environment.json"  # missing if all runs were copied from elsewhere
     environment = json.loads(made.read_text(encoding="utf-8")) if made.exists() else None
-    rows = summarise(done, [head for head in HEADS + args.heads if any(run["head"] == head for run in done)])
+    rows = summarise(done, in_order({run["head"] for run in done}))
     table = {"command": "python scripts/compare.py " + " ".join(sys.argv[1:]), "environment": environment, "rows": rows}
     write_json(folder / "table.json", table)
     write_whole(folder / "table.md", markdown(rows))
     logger.info("%s", markdown(rows))
+
+
+def in_order(heads: set[str]) -> list[str]:
+    """Return heads by name in the order of HEADS, then those of a fixed kappa by its size."""
+    from cosify.settings.training import kappa_policy
+
+    fixed = [head for head in heads if isinstance(kappa_policy(head), float)]
+    others = sorted(heads.difference(fixed, HEADS))
+    return [head for head in HEADS if head in heads.difference(fixed)] + others + sorted(fixed, key=float)
 
 
 def read(path: Path) -> list[dict[str, Any]]:

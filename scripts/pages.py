@@ -172,22 +172,31 @@ def weight_decay(name: str) -> str:
 
 
 def ls_start() -> str:
-    """Return loss and kappa* of the first epochs, case by case."""
-    rows = []
+    """Return loss and kappa* of the first epochs, case by case, means over seeds."""
+    cases: dict[str, list[Mapping[str, Any]]] = {}
     for each in json.loads(read("ls_start/results.json"))["rows"]:
-        rows.append(
+        cases.setdefault(each["case"]["name"], []).append(each)
+
+    def by_epoch(runs: list[Mapping[str, Any]], key: str, digits: int) -> str:
+        epochs = zip(*(run["epochs"] for run in runs), strict=True)
+        return ", ".join(f"{statistics.mean(epoch[key] for epoch in same):.{digits}f}" for same in epochs)
+
+    return markdown(
+        [
             {
-                "case": each["case"]["name"],
-                "C": str(each["C"]),
-                "d": str(each["d"]),
-                "log C": f"{each['log_C']:.1f}",
-                "loss by epoch": ", ".join(f"{epoch['loss']:.1f}" for epoch in each["epochs"]),
-                "kappa by epoch": ", ".join(f"{epoch['kappa']:.0f}" for epoch in each["epochs"]),
-                "common direction": ", ".join(f"{epoch['common_direction']:.2f}" for epoch in each["epochs"]),
-                "test accuracy %": f"{100 * each['epochs'][-1]['test_accuracy']:.1f}",
+                "case": name,
+                "seeds": str(len(runs)),
+                "C": str(runs[0]["C"]),
+                "d": str(runs[0]["d"]),
+                "log C": f"{runs[0]['log_C']:.1f}",
+                "loss by epoch": by_epoch(runs, "loss", 1),
+                "kappa by epoch": by_epoch(runs, "kappa", 0),
+                "common direction": by_epoch(runs, "common_direction", 2),
+                "test accuracy %": spread([100 * run["epochs"][-1]["test_accuracy"] for run in runs]),
             }
-        )
-    return markdown(rows)
+            for name, runs in cases.items()
+        ]
+    )
 
 
 def spread(values: list[float]) -> str:

@@ -22,6 +22,7 @@ from cosify.training import (
     read_metrics,
     train,
 )
+from scripts import compare
 from tests.processes import ROOT, environment, python, run_python
 
 
@@ -111,6 +112,11 @@ def test_imprinted_classes_are_told_apart_from_the_first_step(softmax_run: Path,
             found.append(result.evaluation.accuracy)
         assert (found[0] > 0.9) == imprinted, "a new classifier"
         assert found[1] > 0.9, "that of softmax, or class means"
+
+
+def test_a_table_of_heads_is_in_one_order() -> None:
+    heads = {"60", "9.5", "2kappa", "rule", "100", "softmax", "adacos-dynamic", "ls"}
+    assert compare.in_order(heads) == ["softmax", "rule", "ls", "2kappa", "adacos-dynamic", "9.5", "60", "100"]
 
 
 def test_cosine_models_are_not_cosified_again(softmax_run: Path, tmp_path: Path) -> None:
