@@ -16,8 +16,7 @@ import yaml
 
 import cosify
 from cosify.commands import evaluate, scan
-from cosify.data import load_splits
-from cosify.data.long_tail_sets import exponential_sizes
+from cosify.data import load_splits, long_tailed
 from cosify.evaluation import FeatureCache, assess, scan_features, verdict
 from cosify.plots.examples import data_uri
 from cosify.training import TrainArguments, train
@@ -206,28 +205,28 @@ def test_a_model_in_the_place_of_the_images_is_named(run: Path) -> None:
         evaluate.main(evaluate.EvaluateArguments(models=["m"], data=str(run)))
 
 
-def test_features_are_fitted_on_what_a_long_tailed_run_saw(run: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("limit", [None, 300])
+def test_features_are_fitted_on_what_a_long_tailed_run_saw(
+    limit: int | None, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     splits = load_splits("digits")
     assert evaluate.trained_on(str(run), splits) is splits
     assert evaluate.trained_on("resnet18", splits) is splits
+    seen = long_tailed(splits, 10.0)
+    seen = seen if limit is None else seen.limit_train(limit)
+    counts = torch.tensor(seen.train["label"][:]).bincount(minlength=10).tolist()
     config = json.loads((run / "config.json").read_text(encoding="utf-8"))
-    config["arguments"]["imbalance"] = 10.0
+    config["arguments"] |= {"imbalance": 10.0, "limit_train": limit}
+    config["fingerprint"]["train"]["counts"] = counts
     (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")
-    counts = evaluate.train_counts("resnet18", evaluate.trained_on(str(tmp_path), splits))
-    assert counts.tolist() == exponential_sizes(int(counts.max()), 10, 10.0).tolist()
-
-
-@pytest.mark.parametrize(
-    ("data", "name"),
-    [
-        ("/data/cifar10", "cifar10"),
-        ("org/cifar10:test", "cifar10-test"),
-        ("lists/Places_LT@/data/places", "Places_LT"),
-        ("lists/Places_LT@/data/places:val", "Places_LT-val"),
-    ],
-)
-def test_names_of_sets(data: str, name: str) -> None:
-    assert evaluate.named(data) == name
+    monkeypatch.setenv("HOME", str(tmp_path.parent))
+    for spec in (str(tmp_path), f"{tmp_path}/export", f"~/{tmp_path.name}"):
+        assert evaluate.trained_on(spec, splits).train["label"][:] == seen.train["label"][:]
+        assert evaluate.train_counts(spec, splits).tolist() == counts
+    other = load_splits("digits:test")
+    with caplog.at_level("WARNING", logger="cosify"):
+        assert evaluate.trained_on(str(tmp_path), other) is other
+    assert "was trained on other images, of uneven classes; scores are fitted on those of the data" in caplog.text
 
 
 PAPER = yaml.safe_load((reproduce.SCRIPTS / "paper.yaml").read_text(encoding="utf-8"))
@@ -252,9 +251,10 @@ def test_what_was_run_is_read_and_what_was_not_is_marked(tmp_path: Path) -> None
     assert f"| {100 * mean:.2f} ± " in line
     (line,) = [line for line in text.splitlines() if line.startswith("| 30 |")]
     assert line.endswith("| not run | not run | not run |")
-    (faces,) = reproduce.OURS["table6"]()
+    faces, lite0, view2 = reproduce.OURS["table6"]()
     file = reproduce.RESULTS / "celeba_faces" / "verification" / "ls-0" / "verification.json"
     found = json.loads(file.read_text(encoding="utf-8"))["verification"]
+    assert {each.title for each in (lite0, view2)} == {"LFW, EfficientNet-Lite0", "LFW, View 2"}
     assert faces.cells["ls"] == f"{100 * np.mean(found['fold_accuracies']):.2f} ± {100 * found['standard_error']:.2f}"
     runs = [json.loads(line) for line in (reproduce.RESULTS / "cifar100_lt" / "runs.jsonl").read_text().splitlines()]
     tails = {each.title: each.cells for each in reproduce.OURS["table7"]()}

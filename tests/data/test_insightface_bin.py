@@ -126,6 +126,7 @@ def test_builtin_types_of_numbers_are_not_changed(tmp_path: Path) -> None:
     [
         (3, r"holds int, expected two lists: pictures, and flags of pairs"),
         ((PICTURES, [True], []), r"holds tuple, expected two lists"),
+        (({*PICTURES}, [True, False]), r"holds tuple, expected two lists"),
         ((PICTURES, [True]), r"holds 4 pictures and 1 flags, expected two pictures a flag"),
         (([], []), r"holds 0 pictures and 0 flags"),
         ((PICTURES, [True, 2]), r"flag 1 of .* is 2, expected true or false"),

@@ -102,6 +102,29 @@ def test_what_may_be_meant_otherwise_is_told(tmp_path: Path, caplog: pytest.LogC
     assert find_lists(f"{tmp_path}@{tmp_path}") is not None
 
 
+def test_repeated_images_are_counted_however_their_paths_are_written(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    prefix = lists(tmp_path, "train/cat/0.png 0\n9.png 1\n./9.png 0\n", "train/../9.png 1\n")
+    with caplog.at_level(logging.WARNING, logger="cosify"):
+        load_splits(prefix)
+    assert caplog.messages == [
+        f"1 lines of list {prefix}_train.txt repeat an image that stands above them",
+        "1 images of list test are training images, such as 9.png",
+    ]
+
+
+def test_paths_with_an_at_and_a_mark_of_the_byte_order(tmp_path: Path) -> None:
+    root = tmp_path / "user@host"
+    (tmp_path / "l@sts").mkdir()
+    lists(root, "train/cat/0.png 0\n9.png 1\n", "train/dog/1.png 1\n")
+    for name in ("train", "test"):
+        text = (root / f"my_{name}.txt").read_text(encoding="utf-8")
+        (tmp_path / "l@sts" / f"my_{name}.txt").write_text(text, encoding="utf-8-sig")
+    splits = load_splits(f"{tmp_path / 'l@sts' / 'my'}@{root}")
+    assert (len(splits.train), len(splits.test)) == (2, 1)
+
+
 def test_the_fingerprint_follows_from_lists_and_files(tmp_path: Path) -> None:
     prefix = lists(tmp_path)
     first, again = load_splits(prefix), load_splits(prefix)

@@ -57,7 +57,7 @@ def test_classes_that_differ_a_little_are_cut_from_the_smallest() -> None:
     [
         (0.5, "imbalance is 0.5, expected 1 or more"),
         (float("nan"), "imbalance is nan, expected 1 or more"),
-        (21, "keeps no image of the last of 5 classes, expected at most 20"),
+        (21, "keeps no image of the last of 5 classes, expected less than 20"),
     ],
 )
 def test_what_cannot_be_made_is_refused(imbalance: float, message: str) -> None:

@@ -82,6 +82,13 @@ def test_csv(tmp_path: Path) -> None:
     assert rows(found) == [("a, b.jpg", "c.jpg", True), ("d.jpg", "e.jpg", False)]
 
 
+def test_a_header_and_a_mark_of_the_byte_order_are_left_out(tmp_path: Path) -> None:
+    (tmp_path / "pairs.csv").write_text("first,second,same\na.jpg,b.jpg,1\nsame,first,0\n", encoding="utf-8-sig")
+    assert rows(read_csv_pairs(tmp_path / "pairs.csv", 1)) == [("a.jpg", "b.jpg", True), ("same", "first", False)]
+    (tmp_path / "pairs.txt").write_text("1 1\nA 1 2\nA 1 B 1\n", encoding="utf-8-sig")
+    assert rows(read_lfw_pairs(tmp_path / "pairs.txt"))[0] == ("A_0001", "A_0002", True)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -89,6 +96,7 @@ def test_csv(tmp_path: Path) -> None:
         ("A 1 2\n", "begins with 'A 1 2', expected folds and pairs of each kind, such as '10 300'"),
         ("2 1\nA 1 2\nA 1 B 1\n", "has 2 pairs, expected 4: 2 folds of 1 pairs of one person and 1 of two"),
         ("1 1\nA 1 B 2\nA 1 B 1\n", "line 2 of .* is 'A 1 B 2', expected NAME I J: one person"),
+        ("1 1\nA ² 2\nA 1 B 1\n", "line 2 of .* is 'A ² 2', expected NAME I J"),
         ("1 1\nA 1 2\nA x B 1\n", "line 3 of .* is 'A x B 1', expected NAME1 I NAME2 J: two people"),
         ("1 1\nA 1 2\n\nA 1 A 1\n", "pair 2 of .* is 'A_0001' with itself, expected two pictures"),
     ],
@@ -110,6 +118,12 @@ def test_lists_of_lfw_that_are_refused(text: str, message: str, tmp_path: Path) 
 def test_csv_that_is_refused(text: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=message):
         read_csv_pairs(written(tmp_path, text), num_folds=2)
+
+
+@pytest.mark.parametrize("num_folds", [0, -2])
+def test_folds_that_are_none(num_folds: int, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=f"expected a number that {num_folds} equal folds share"):
+        read_csv_pairs(written(tmp_path, "a,b,1\nc,d,0\n"), num_folds)
 
 
 def test_files_that_are_no_lists(tmp_path: Path) -> None:

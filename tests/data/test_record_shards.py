@@ -35,7 +35,7 @@ def _cells(split: object) -> list[tuple[object, int]]:
 
 def test_memory_is_that_of_a_group_of_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(record_shards, "ROWS_AT_ONCE", 10)
-    large = bytes(100_000)
+    large = png(0) + bytes(100_000)
     records = open_records(insightface(tmp_path / "rec", [large] * 200, [0, 1] * 100))
     (tmp_path / "out").mkdir()
     write_shards(records, tmp_path / "out")  # once before, for what is imported
@@ -45,6 +45,13 @@ def test_memory_is_that_of_a_group_of_rows(tmp_path: Path, monkeypatch: pytest.M
         assert tracemalloc.get_traced_memory()[1] < 5_000_000  # of 20 MB
     finally:
         tracemalloc.stop()
+
+
+def test_what_is_no_picture_is_named(tmp_path: Path) -> None:
+    records = open_records(insightface(tmp_path / "rec", [png(0), png(1), b"hello"], [0, 0, 1]))
+    (tmp_path / "out").mkdir()
+    with pytest.raises(ValueError, match="picture 3"):
+        write_shards(records, tmp_path / "out")
 
 
 def test_classes(caplog: pytest.LogCaptureFixture) -> None:

@@ -82,7 +82,9 @@ def test_other_files_are_refused(data: bytes, message: str, tmp_path: Path) -> N
         ("0\t²\n", "expected number and place"),
         ("0\t4\n", "its bytes at 4 do not begin"),
         ("0\t999999999\n", "its bytes at 999999999 do not begin"),
-        ("", "holds 0 pictures, expected at least one"),
+        ("", r"goes on after the last record of .*train.idx, at 0"),
+        ("0\t0\n0\t40\n", "1 lines of .*train.idx repeat the number of another, expected one a record"),
+        ("0\t0\n1\t0\n2\t0\n", "2 lines of .*train.idx repeat the place of another"),
     ],
 )
 def test_another_index_is_refused(index: str, message: str, tmp_path: Path) -> None:
@@ -106,6 +108,14 @@ def test_a_set_that_lost_pictures_is_refused(tmp_path: Path) -> None:
     lines = (tmp_path / "train.idx").read_text().splitlines(keepends=True)
     (tmp_path / "train.idx").write_text("".join([*lines[:3], *lines[4:]]))
     with pytest.raises(ValueError, match="holds 4 pictures, expected the 5 that record 0 names; fetch the files again"):
+        open_records(tmp_path)
+
+
+def test_an_index_that_ends_early_is_refused(tmp_path: Path) -> None:
+    insightface(tmp_path, PICTURES, LABELS)
+    lines = (tmp_path / "train.idx").read_text().splitlines(keepends=True)
+    (tmp_path / "train.idx").write_text("".join(lines[1:-3]))
+    with pytest.raises(ValueError, match=r"train.rec goes on after the last record of .*train.idx"):
         open_records(tmp_path)
 
 

@@ -18,6 +18,7 @@ from cosify.data import (
     load_images,
     load_splits,
     open_data,
+    short_name,
     sources,
 )
 from cosify.errors import InputError
@@ -60,6 +61,24 @@ def test_cifar100() -> None:
     splits = load_splits(str(CIFAR100))
     assert (len(splits.train), len(splits.test), len(splits.label_names)) == (50_000, 10_000, 100)
     assert splits.label_names[0] == "apple"
+
+
+@pytest.mark.parametrize(
+    ("data", "name"),
+    [
+        ("/data/cifar10", "cifar10"),
+        ("org/cifar10:test", "cifar10-test"),
+        ("lists/Places_LT@/data/places", "Places_LT"),
+        ("lists/Places_LT@/data/places:val", "Places_LT-val"),
+    ],
+)
+def test_names_of_sets(data: str, name: str) -> None:
+    assert short_name(data) == name
+
+
+def test_a_folder_may_have_an_at(tmp_path: Path) -> None:
+    (tmp_path / "user@host" / "faces").mkdir(parents=True)
+    assert short_name(str(tmp_path / "user@host" / "faces")) == "faces"
 
 
 def test_limit_train_is_the_same_for_every_run() -> None:

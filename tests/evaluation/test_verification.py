@@ -92,6 +92,8 @@ def test_rates_are_those_that_the_pairs_are_enough_for() -> None:
     cosine, same = pairs("plain", per_fold=60)
     assert list(verify_pairs(cosine, same).tar) == [0.01]
     assert list(verify_pairs(*pairs("plain", per_fold=600)).tar) == [0.01, 0.001]
+    with pytest.raises(ValueError, match="the rate of false accepts is 1 with"):
+        verify_pairs(cosine, same, rates=[1 - 1e-13])
 
 
 def test_the_threshold_of_a_fold_comes_from_the_others() -> None:

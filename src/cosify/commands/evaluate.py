@@ -83,7 +83,7 @@ def main(args: EvaluateArguments) -> None:
     import torch
     from accelerate import Accelerator
 
-    from cosify.data import Shard, load_images, load_splits
+    from cosify.data import Shard, load_images, load_splits, short_name
     from cosify.evaluation import FeaturePass, check_label_names, tables_of, verdict
     from cosify.evaluation.in_words import DEFAULT_SCORE
     from cosify.folders import new_output, refuse_results
@@ -111,7 +111,7 @@ def main(args: EvaluateArguments) -> None:
     run = FeaturePass(args.batch_size, args.num_workers, shard, accelerator.wait_for_everyone, on_terminal(accelerator))
 
     def make() -> Path:
-        folder = new_output(args.output, args.data, "evaluation")
+        folder = new_output(args.output, short_name(args.data), "evaluation")
         refuse_results(folder / "evaluation.json", ("evaluation.md", "report.html"), overwrite=args.overwrite)
         folder.mkdir(parents=True, exist_ok=True)
         return folder
@@ -124,13 +124,13 @@ def main(args: EvaluateArguments) -> None:
     subjects = [measure(one, args) for one in passed]
     facts = {
         "command": typed("evaluate"),
-        "data": Path(args.data).name,
+        "data": short_name(args.data),
         "arguments": resolved(args),
         "features": {title: f"features/{folder_name(title)}" for title, _ in models},
         "environment": describe_environment(accelerator.device, shard.world_size),
     }
     figures = draw_figures(subjects, output / "figures", args.classes or None)
-    outliers = {named(data): others[data].only("test", args.limit) for data in args.ood}
+    outliers = {short_name(data): others[data].only("test", args.limit) for data in args.ood}
     examples = find_examples(subjects, splits.only("test", args.limit), outliers)
     write_report(subjects, figures, output, facts, examples)
     for each in subjects:
@@ -150,6 +150,7 @@ def titled(models: list[str]) -> list[tuple[str, str]]:
 
 def check(args: EvaluateArguments, models: list[tuple[str, str]], num_classes: int) -> None:
     """Raise a ValueError for what would fail, or overwrite results, only after hours."""
+    from cosify.data import short_name
     from cosify.evaluation.rejector import SAVED
 
     folders = [folder_name(title) for title, _ in models]
@@ -157,7 +158,7 @@ def check(args: EvaluateArguments, models: list[tuple[str, str]], num_classes: i
     if same or "" in folders:
         raise InputError(f"titles are {[title for title, _ in models]}, expected different words; write TITLE=MODEL")
     others = {*args.ood, *args.transfer}
-    if len({named(data) for data in others}) < len(others):
+    if len({short_name(data) for data in others}) < len(others):
         raise InputError(f"two of the sets {sorted(others)} have one name, expected different ones; rename a folder")
     outside = [label for label in (*args.classes, *args.exclude_classes) if not 0 <= label < num_classes]
     if outside:
@@ -204,6 +205,7 @@ def passes(
 ) -> Passed:
     """Run a model over every set; every process must call this together."""
     from cosify import save
+    from cosify.data import short_name
     from cosify.evaluation import cache_features, calibrate, check_label_names
     from cosify.hub.resolve import saved_folder
     from cosify.training.opener import open_model
@@ -229,38 +231,58 @@ def passes(
         spec,
         test=cache("test", splits),
         train=cache("train", trained_on(spec, splits), args.limit_train, "train"),
-        ood={named(data): cache(f"other-{named(data)}", others[data]) for data in args.ood},
-        tasks={named(data): cache(f"other-{named(data)}", others[data]) for data in args.transfer},
+        ood={short_name(data): cache(f"other-{short_name(data)}", others[data]) for data in args.ood},
+        tasks={short_name(data): cache(f"other-{short_name(data)}", others[data]) for data in args.transfer},
         train_counts=train_counts(spec, splits),
     )
 
 
-def noted(spec: str) -> dict[str, Any]:
-    """Return config.json of a run; of another model, nothing."""
+def run_of(spec: str) -> Path:
+    """Return the folder of the run that a model is, or is the export of."""
+    folder = Path(spec).expanduser()
+    return folder.parent if folder.name == "export" else folder
+
+
+def noted(spec: str) -> tuple[dict[str, Any], list[int] | None]:
+    """Return the settings of a run, and how many images of each class it was trained on; of another model, nothing."""
     from cosify.training.run_folder import read_config
 
-    with suppress(InputError):  # an export, or a published folder
-        return read_config(spec)
-    return {}
+    with suppress(InputError):  # a published folder, a name
+        config = read_config(run_of(spec))
+        return config["arguments"], config.get("fingerprint", {}).get("train", {}).get("counts")
+    return {}, None
 
 
 def trained_on(spec: str, splits: "Splits") -> "Splits":
-    """Return the data with the training images that a run saw, if it made them long-tailed."""
+    """Return the data with the training images that a run saw, if it made them long-tailed and these are its data."""
     from cosify.data import long_tailed
 
-    imbalance = noted(spec).get("arguments", {}).get("imbalance")
-    return splits if imbalance is None else long_tailed(splits, imbalance)
+    settings, counts = noted(spec)
+    if settings.get("imbalance") is None:
+        return splits
+    with suppress(InputError):  # other data, of too few images
+        seen = long_tailed(splits, settings["imbalance"])
+        seen = seen if settings["limit_train"] is None else seen.limit_train(settings["limit_train"])
+        if counts == counts_of(seen).tolist():
+            return seen
+    logger.warning("%s was trained on other images, of uneven classes; scores are fitted on those of the data", spec)
+    return splits
+
+
+def counts_of(splits: "Splits") -> "Tensor":
+    """Return how many training images each class has, [C]."""
+    import torch
+
+    labels = torch.tensor(splits.train[splits.label_column][:])
+    return labels.bincount(minlength=len(splits.label_names))
 
 
 def train_counts(spec: str, splits: "Splits") -> "Tensor":
     """Return how many images of each class a run was trained on, [C]; of another model, those of the training split."""
     import torch
 
-    counts = noted(spec).get("fingerprint", {}).get("train", {}).get("counts")
-    if counts is not None:
-        return torch.tensor(counts)
-    labels = torch.tensor(splits.train[splits.label_column][:])
-    return labels.bincount(minlength=len(splits.label_names))
+    _, counts = noted(spec)
+    return counts_of(splits) if counts is None else torch.tensor(counts)
 
 
 def measure(passed: Passed, args: EvaluateArguments) -> "Subject":
@@ -287,7 +309,7 @@ def measure(passed: Passed, args: EvaluateArguments) -> "Subject":
         resamples=args.resamples,
         seed=args.seed,
     )
-    folder = Path(passed.spec)
+    folder = run_of(passed.spec)
     rejector = None
     if args.rejector is not None or passed.test.correct.any():
         rejector = Rejector.fit(args.rejector or DEFAULT_SCORE, passed.train, passed.test)
@@ -295,14 +317,6 @@ def measure(passed: Passed, args: EvaluateArguments) -> "Subject":
         logger.info("rejector: %s", rejector.save(saved_folder(passed.spec)))
     run = folder if (folder / "metrics.jsonl").is_file() else None
     return Subject(assessment, passed.test, passed.ood, run, rejector, passed.train_counts)
-
-
-def named(data: str) -> str:
-    """Return a short name of a set: the last part of a path or id, or what lists begin with, and a split's name."""
-    from cosify.data import base_and_split
-
-    base, split = base_and_split(data)
-    return "-".join(filter(None, (Path(base.partition("@")[0]).resolve().name, split)))
 
 
 COMMAND = Command(

@@ -50,7 +50,7 @@ def main(args: ScanArguments) -> None:
     import torch
     from rich import get_console
 
-    from cosify.data import load_images
+    from cosify.data import load_images, short_name
     from cosify.evaluation import FeaturePass, cache_features, check_label_names, scan_features
     from cosify.files import write_json, write_whole
     from cosify.folders import new_output, refuse_results
@@ -66,7 +66,7 @@ def main(args: ScanArguments) -> None:
     if args.smoke:
         args = replace(args, data="synthetic")
     name = Path(args.model).name or "smoke"
-    output = new_output(args.output, args.data, f"{name}-scan")
+    output = new_output(args.output, short_name(args.data), f"{name}-scan")
     refuse_results(output / "scan.json", ("scan.md", "kappa.png"), overwrite=args.overwrite)
     device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
     assert device is not None

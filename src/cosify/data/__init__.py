@@ -23,7 +23,7 @@ from cosify.data.open import (
 from cosify.data.pair_lists import PairList, read_cfp_pairs, read_csv_pairs, read_lfw_pairs
 from cosify.data.picture_pairs import PicturePairs, open_pairs, synthetic_pairs
 from cosify.data.preprocessing import Preprocessing, record_preprocessing
-from cosify.data.sources import BUILT_IN, Splits, base_and_split, load_images, load_splits
+from cosify.data.sources import BUILT_IN, Splits, base_and_split, load_images, load_splits, short_name
 from cosify.data.tensors import ImageSet, decode_splits
 from cosify.data.workers import WorkerData
 from cosify.settings.transform import Augment, Pipeline, check_transform
@@ -74,6 +74,7 @@ __all__ = [
     "read_lfw_pairs",
     "read_pairs",
     "record_preprocessing",
+    "short_name",
     "standard_image",
     "synthetic_pairs",
     "train_transform",

@@ -1,7 +1,7 @@
 """Read the `.bin` files of insightface (lfw.bin, agedb_30.bin, cfp_fp.bin), which are pickles, without running them."""
 
 import io
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,8 @@ def read_insightface_bin(file: Path | str) -> EncodedPairs:
             f"{file} cannot be read ({type(error).__name__}: {error}), expected a .bin file of insightface; nothing of"
             " it was run"
         ) from error
-    if not (isinstance(content, (tuple, list)) and len(content) == 2 and all(isinstance(x, Iterable) for x in content)):
+    lists = isinstance(content, (list, tuple)) and all(isinstance(part, (list, tuple, np.ndarray)) for part in content)
+    if not lists or len(content) != 2:
         raise InputError(f"{file} holds {type(content).__name__}, expected two lists: pictures, and flags of pairs")
     pictures, flags = (list(part) for part in content)
     if not flags or len(pictures) != 2 * len(flags):

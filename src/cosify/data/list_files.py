@@ -73,6 +73,10 @@ class ListFiles(Mapping[str, "Dataset"]):
                 )
         return lines
 
+    def paths(self, split: str) -> set[str]:
+        """Return the paths of a list; one file has one path."""
+        return {os.path.normpath(path) for path, _, _ in self.lines[split]}
+
     @cached_property
     def label_names(self) -> list[str]:
         """Name of each class up to the largest label: the folder, where each class has its own, else the number."""
@@ -127,12 +131,14 @@ def find_lists(data: str) -> ListFiles | None:
     files = _lists(whole)
     if files:
         return _opened(files, whole.parent)
-    prefix, at, root = data.rpartition("@")
-    if not at or "://" in data:
+    if "@" not in data or "://" in data:
         return None
-    whole = Path(prefix).expanduser()
-    files = _lists(whole) or _inside(whole)
-    if not files:
+    for place in [place for place, letter in enumerate(data) if letter == "@"]:  # a path may have one, too
+        whole, root = Path(data[:place]).expanduser(), data[place + 1 :]
+        files = _lists(whole) or _inside(whole)
+        if files:
+            break
+    else:
         train, test = (f"{whole.name}_{name}.txt" for name in ("train", "test"))
         raise InputError(
             f"data {data!r} means the lists {train} and {test}, or train.txt and test.txt in a folder {whole.name},"
@@ -176,8 +182,11 @@ def _opened(files: Mapping[str, Path], root: Path) -> ListFiles:
                 "list %s has %d images, the published list of that name %d", file, len(lists.lines[name]), published
             )
     for name in files:
+        repeated = len(lists.lines[name]) - len(lists.paths(name))
+        if repeated:
+            logger.warning("%d lines of list %s repeat an image that stands above them", repeated, files[name])
         if "train" in files and name != "train":
-            same = {path for path, _, _ in lists.lines["train"]} & {path for path, _, _ in lists.lines[name]}
+            same = lists.paths("train") & lists.paths(name)
             if same:
                 logger.warning("%d images of list %s are training images, such as %s", len(same), name, min(same))
     return lists
@@ -191,7 +200,7 @@ def read_list(file: Path) -> list[tuple[str, int, int]]:
     """
     lines = []
     try:
-        text = file.read_text(encoding="utf-8")
+        text = file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(f"list {str(file)!r} is no text in UTF-8 ({error}); write it again") from error
     for number, line in enumerate(text.split("\n"), start=1):

@@ -31,8 +31,8 @@ def long_tailed(splits: Splits, imbalance: float, seed: int = 0) -> Splits:
     kept = exponential_sizes(int(sizes.min()), len(sizes), imbalance)
     if kept[-1] == 0:
         raise InputError(
-            f"imbalance is {imbalance:g}, which keeps no image of the last of {len(kept)} classes, expected at most"
-            f" {sizes.min()}, the size of the smallest class"
+            f"imbalance is {imbalance:g}, which keeps no image of the last of {len(kept)} classes, expected less"
+            f" than {sizes.min()}, the size of the smallest class"
         )
     random = np.random.RandomState(seed)  # the generator of the published recipe
     rows: list[NDArray[np.intp]] = []
@@ -55,4 +55,4 @@ def exponential_sizes(largest: int, num_classes: int, imbalance: float) -> NDArr
             f"imbalance is {imbalance}, expected 1 or more: images of the first class for each of the last"
         )
     share = 1 / imbalance
-    return np.array([int(largest * share ** (i / (num_classes - 1))) for i in range(num_classes)])
+    return np.array([int(largest * share ** (i / max(num_classes - 1, 1))) for i in range(num_classes)])

@@ -14,6 +14,7 @@ from cosify.errors import InputError, NotFoundError
 
 TRUE, FALSE = ("1", "true", "same"), ("0", "false", "different")
 CFP_FOLDS = 10
+HEADER = ["first", "second", "same"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +54,7 @@ def read_lfw_pairs(file: Path | str) -> PairList:
     """
     header, *rows = _lines(Path(file))
     counts = header[1].split()
-    if not 1 <= len(counts) <= 2 or not all(count.isdigit() for count in counts):
+    if not 1 <= len(counts) <= 2 or not all(count.isdecimal() for count in counts):
         raise InputError(f"{file} begins with {header[1]!r}, expected folds and pairs of each kind, such as '10 300'")
     num_folds, size = (1, int(counts[0])) if len(counts) == 1 else (int(counts[0]), int(counts[1]))
     if num_folds < 1 or size < 1 or len(rows) != 2 * num_folds * size:
@@ -65,7 +66,7 @@ def read_lfw_pairs(file: Path | str) -> PairList:
     for row, (number, line) in enumerate(rows):
         words, same = line.split(), row // size % 2 == 0
         numbers = words[1::2] if not same else words[1:]
-        if len(words) != (3 if same else 4) or not all(each.isdigit() for each in numbers):
+        if len(words) != (3 if same else 4) or not all(each.isdecimal() for each in numbers):
             expected = "NAME I J: one person" if same else "NAME1 I NAME2 J: two people"
             raise InputError(f"line {number} of {file} is {line!r}, expected {expected}")
         one, other = (words[0], words[0]) if same else (words[0], words[2])
@@ -108,7 +109,8 @@ def read_csv_pairs(file: Path | str, num_folds: int = 10) -> PairList:
     """Read lines of two pictures and a flag, such as `a.jpg,b.jpg,1`.
 
     Args:
-        file: of UTF-8; the flag is 1, true or same for one person, 0, false or different for two.
+        file: of UTF-8; the flag is 1, true or same for one person, 0, false or different for two.  A first line
+            `first,second,same` is left out.
         num_folds: that the lines are, one after the other.
 
     Raises:
@@ -119,6 +121,8 @@ def read_csv_pairs(file: Path | str, num_folds: int = 10) -> PairList:
     for number, line in _lines(Path(file)):
         words = [word.strip() for word in next(csv.reader([line]))]
         flag = words[-1].lower()
+        if number == 1 and words == HEADER:
+            continue
         if len(words) != 3 or flag not in (*TRUE, *FALSE):
             raise InputError(f"line {number} of {file} is {line!r}, expected two pictures and 1 or 0: a.jpg,b.jpg,1")
         first, second = map(os.path.normpath, words[:2])  # one picture has one name
@@ -131,7 +135,7 @@ def _cfp_pictures(file: Path) -> dict[str, str]:
     found = {}
     for number, line in _lines(file):
         index, _, path = line.partition(" ")
-        if not index.isdigit() or not path.strip():
+        if not index.isdecimal() or not path.strip():
             raise InputError(f"line {number} of {file} is {line!r}, expected a number and a path")
         found[index] = path.strip()
     return found
@@ -140,7 +144,7 @@ def _cfp_pictures(file: Path) -> dict[str, str]:
 def _lines(file: Path) -> Iterator[tuple[int, str]]:
     """Yield the lines that hold something, with their numbers from 1."""
     try:
-        text = file.read_text(encoding="utf-8")
+        text = file.read_text(encoding="utf-8-sig")
     except FileNotFoundError as error:
         raise NotFoundError(f"{file} is not there, expected a list of pairs; check its name") from error
     except UnicodeDecodeError as error:
@@ -155,7 +159,7 @@ def _checked(pairs: Sequence[tuple[str, str, bool]], num_folds: int, where: Path
     for number, (one, other, _) in enumerate(pairs, 1):
         if one == other:
             raise InputError(f"pair {number} of {where} is {one!r} with itself, expected two pictures")
-    if len(pairs) % num_folds:
+    if num_folds < 1 or len(pairs) % num_folds:
         raise InputError(f"{where} has {len(pairs)} pairs, expected a number that {num_folds} equal folds share")
     first, second, same = zip(*pairs, strict=True)
     return PairList(first, second, np.array(same, dtype=bool), num_folds)

@@ -133,10 +133,10 @@ def _read_list(pairs: str, folder: Path, num_folds: int | None) -> tuple[PairLis
 def _has_counts(file: Path) -> bool:
     """Return whether a list begins with one or two numbers, as LFW's do; also if it cannot be read, which is told."""
     try:
-        words = file.read_text(encoding="utf-8").split("\n", 1)[0].split()
+        words = file.read_text(encoding="utf-8-sig").split("\n", 1)[0].split()
     except (OSError, UnicodeDecodeError):
         return True
-    return bool(words) and all(word.isdigit() for word in words)
+    return bool(words) and all(word.isdecimal() for word in words)
 
 
 def _of_encoded(pairs: EncodedPairs, num_folds: int, file: Path) -> PicturePairs:

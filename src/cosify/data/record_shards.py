@@ -2,11 +2,13 @@
 
 import logging
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from cosify.data.decode import size_in_file
 from cosify.data.recordio import RecordFile
 from cosify.errors import InputError
 
@@ -46,7 +48,7 @@ def write_shards(records: RecordFile, folder: Path, *, show_progress: bool = Fal
         The files, each of about 500 MB.
 
     Raises:
-        ValueError: as `num_classes`.
+        ValueError: as `num_classes`, or for a picture that Pillow does not know.
         OSError: if the disk is full.
     """
     import pyarrow as pa  # type: ignore[import-untyped]
@@ -58,7 +60,7 @@ def write_shards(records: RecordFile, folder: Path, *, show_progress: bool = Fal
     schema = Features({"image": Image(), "label": ClassLabel(names=names)}).arrow_schema
     num_shards = min(len(records), -(-records.file.stat().st_size // SHARD_BYTES))
     progress = track(records.pictures(), "pictures", len(records), disable=not show_progress, transient=True)
-    pictures, files = iter(progress), []
+    pictures, files = enumerate(progress, 1), []
     for shard, rows in enumerate(np.array_split(records.labels, num_shards)):
         files.append(folder / f"train-{shard:05}-of-{num_shards:05}.parquet")
         with pq.ParquetWriter(files[-1], schema, compression="none") as writer:
@@ -68,5 +70,9 @@ def write_shards(records: RecordFile, folder: Path, *, show_progress: bool = Fal
     return files
 
 
-def _cells(pictures: Iterator[bytes], count: int) -> list[dict[str, Any]]:
-    return [{"bytes": next(pictures), "path": None} for _ in range(count)]
+def _cells(pictures: Iterator[tuple[int, bytes]], count: int) -> list[dict[str, Any]]:
+    cells = []
+    for number, picture in islice(pictures, count):
+        cells.append({"bytes": picture, "path": None})
+        size_in_file(cells[-1], f"picture {number}")
+    return cells

@@ -68,13 +68,14 @@ def open_records(folder: Path | str) -> RecordFile:
     keys, places = _read_index(index)
     starts = np.append(np.sort(places), file.stat().st_size)
     ends = starts[np.searchsorted(starts, places, side="right").clip(max=len(places))]  # where the next one begins
-    kept, labels, said = array("q"), array("q"), None
+    kept, labels, said, last = array("q"), array("q"), None, 0
     with file.open("rb") as opened:
         for key, place, end in zip(keys.tolist(), places.tolist(), ends.tolist(), strict=True):
             try:
                 found, picture = _labels_and_picture(_record(opened, place))
                 if opened.tell() > end:
                     raise InputError(f"it ends at {opened.tell()}, after the next one begins, at {end}")
+                last = max(last, opened.tell())
             except InputError as error:
                 raise InputError(f"record {key} of {file}: {error}; fetch the files again") from error
             if picture:
@@ -82,6 +83,8 @@ def open_records(folder: Path | str) -> RecordFile:
                 labels.append(_label(found, key, file))
             elif key == 0 and len(found) > 1:
                 said = found[0]
+    if starts[-1] - last >= PART.size:
+        raise InputError(f"{file} goes on after the last record of {index}, at {last}; fetch the files again")
     if not labels or (said is not None and np.float32(len(labels) + 1) != np.float32(said)):
         expected = "at least one" if said is None else f"the {said - 1:.0f} that record 0 names"
         raise InputError(f"{file} holds {len(labels)} pictures, expected {expected}; fetch the files again")
@@ -99,6 +102,10 @@ def _read_index(file: Path) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
             keys.append(int(words[0]))
             places.append(int(words[1]))
     order = np.argsort(np.array(keys, np.int64), kind="stable")
+    for name, values in (("number", keys), ("place", places)):
+        repeated = len(values) - len(np.unique(np.array(values, np.int64)))
+        if repeated:
+            raise InputError(f"{repeated} lines of {file} repeat the {name} of another, expected one a record")
     return np.array(keys, np.int64)[order], np.array(places, np.int64)[order]
 
 

@@ -117,6 +117,13 @@ def base_and_split(data: str) -> tuple[str, str]:
     return base, split
 
 
+def short_name(data: str) -> str:
+    """Return a short name of a set: the last part of a path or id, or what lists begin with, and a split's name."""
+    base, split = base_and_split(data)
+    lists = base if Path(base).expanduser().exists() else base.partition("@")[0]
+    return "-".join(filter(None, (Path(lists).resolve().name, split)))
+
+
 def load_splits(
     data: str,
     *,

@@ -173,7 +173,7 @@ def _true_accepts(same: NDArray[Any], different: NDArray[Any], rate: float) -> f
         rate: of false accepts.
     """
     allowed = int(np.floor(rate * len(different) + 1e-9))
-    if not 0 < rate < 1 or allowed < 1:
+    if not 0 < rate < 1 or not 1 <= allowed < len(different):
         raise InputError(
             f"the rate of false accepts is {rate:g} with {len(different)} pairs of two people, expected at least"
             f" {1 / len(different):g} and less than 1; leave it out, or bring more pairs"

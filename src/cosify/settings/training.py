@@ -18,10 +18,7 @@ KAPPA_HELP = (
     " it; the policies are ls, ml, rule, trainable, adacos and adacos-dynamic. Default: ls, the estimate of the paper's"
     " Eq. 11."
 )
-IMPRINT_HELP = (
-    "Begin the class weights of a cosine head at the mean features of their classes, less the mean of all, in place of"
-    " random ones. Default: off."
-)
+IMPRINT_HELP = "Begin the class weights of a cosine head at the mean features of the classes, centred. Default: off,"
 BLOCKS_HELP = (
     "What trains: all, head, or the last N stages. With N the head trains too; batch norms of frozen stages keep their"
     " statistics. Default: all."
@@ -269,6 +266,11 @@ class TrainArguments(RunArguments):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_head(self.head, self.kappa, self.has_margin, self.class_parallel)
+        if self.freeze_norms and not self.pretrained:
+            raise InputError(
+                "freeze_norms is on with random weights, whose batch norms have no statistics yet; add --pretrained, or"
+                " drop it"
+            )
 
 
 @dataclass(frozen=True)
@@ -291,7 +293,7 @@ class FinetuneArguments(RunArguments):
     weight_decay: float = flag(
         1e-5, "Weight decay; none on vectors. Default 1e-5, as is usual for fine-tuning.", FROM_0
     )
-    imprint: bool = key(False, IMPRINT_HELP)
+    imprint: bool = key(False, IMPRINT_HELP + " at random.")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -319,7 +321,7 @@ class CosifyArguments(RunArguments):
         SHARE,
     )
     lr: float = flag(0.01, "Peak learning rate. Default 0.01: a tenth of that from scratch.", ABOVE_0)
-    imprint: bool = key(False, IMPRINT_HELP)
+    imprint: bool = key(False, IMPRINT_HELP + " at those of softmax.")
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -31,9 +31,9 @@ BATCH = 256
 def cosify_pretrained(args: CosifyArguments) -> TrainResult:
     """Give a softmax-pretrained network a cosine head, and train it further.
 
-    The classifier keeps its weight and loses its bias.  Before the first step, kappa* of the start weights is logged,
-    whatever kappa the training uses.  A network with another number of classes than the data gets a new classifier; it
-    has no earlier accuracy, so `max_drop` does not apply.
+    The classifier keeps its weight, unless `args.imprint` begins it anew, and loses its bias.  Before the first step,
+    kappa* of the start weights is logged, whatever kappa the training uses.  A network with another number of classes
+    than the data gets a new classifier; it has no earlier accuracy, so `max_drop` does not apply.
 
     Args:
         args: the settings.

@@ -46,4 +46,7 @@ def imprint(session: Session, model: nn.Module) -> None:
         length = centred.norm(dim=1, keepdim=True)
         begun = centred * (weight.norm(dim=1, keepdim=True) / length)
         head.weight.copy_(torch.where(length > 0, begun, weight).view_as(head.weight))
-    logger.info("class weights begin at the centred class means of the first epoch's features")
+        if session.is_main:
+            unseen = int((sum_and_count[:, -1] == 0).sum())
+            but = f", but for {unseen} classes without images in it" if unseen else ""
+            logger.info("class weights begin at the centred class means of the first epoch's features%s", but)

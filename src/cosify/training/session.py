@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cosify.data import Data, PipelineSettings, Preprocessing, Shard, load_splits, long_tailed, open_data
+from cosify.data import Data, PipelineSettings, Preprocessing, Shard, load_splits, long_tailed, open_data, short_name
 from cosify.errors import InputError
 from cosify.folders import new_output
 from cosify.log_level import set_log_level
@@ -197,7 +197,7 @@ def _folder(accelerator: Any, args: RunArguments, name: str, record: DataRecord)
         if args.resume is not None:
             made.append(RunFolder.open(args.resume))
         else:
-            path = new_output(args.output, args.data, name)
+            path = new_output(args.output, short_name(args.data), name)
             config = _config(args, accelerator.num_processes, record)
             made.append(RunFolder.create(path, config, overwrite=args.overwrite))
         return made[0].path, made[0].place
