@@ -162,7 +162,8 @@ def test_the_code_of_a_card_runs_against_a_hub(name: str, tmp_path: Path) -> Non
     push = f"import cosify; cosify.hub.publish.check_folder = lambda folder: (); cosify.push({str(ROOT / name)!r}, "
     repo_id = yaml.safe_load((ROOT / name / "facts.yaml").read_text(encoding="utf-8"))["repo_id"]
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / name / CARD).read_text(encoding="utf-8"), flags=re.DOTALL)
-    assert len(blocks) == 2
+    rejects = (ROOT / name / "rejector.json").is_file()
+    assert len(blocks) == 2 + rejects
     image = "import PIL.Image; image = PIL.Image.effect_noise((40, 40), 60)\n"
     with LoopbackHub().running() as hub:
         environment = hub.environment(str(tmp_path / "cache"))
@@ -171,7 +172,8 @@ def test_the_code_of_a_card_runs_against_a_hub(name: str, tmp_path: Path) -> Non
         assert uploaded == {str(path.relative_to(ROOT / name)) for path in files_to_publish(ROOT / name)}
         printed = run_python("-c", image + "".join(blocks), **environment)
     labels = timm.create_model(name, pretrained=True).pretrained_cfg["label_names"]
-    first, second = printed.splitlines()[-2:]
+    first, second, *third = printed.splitlines()[-2 - rejects :]
+    assert all("score" in line and "threshold 0." in line for line in third)
     label, probability = first.split()
     assert label in labels
     assert f"'label': '{label}'" in second

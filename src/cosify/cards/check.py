@@ -5,7 +5,8 @@ from pathlib import Path
 from cosify.cards.collection import rendered
 from cosify.cards.facts import Facts
 from cosify.errors import InputError
-from cosify.hub.contents import FACTS
+from cosify.evaluation import Rejector
+from cosify.hub.contents import FACTS, REJECTOR
 
 
 def check_card(folder: Path, repo_id: str) -> None:
@@ -16,7 +17,8 @@ def check_card(folder: Path, repo_id: str) -> None:
         repo_id: `OWNER/NAME` to publish it as.
 
     Raises:
-        ValueError: if the card is written for another repository, or does not agree with the files.
+        ValueError: if the card is written for another repository, or does not agree with the files, or a rejector
+            beside it is of another model.
     """
     if not (folder / FACTS).is_file():
         return
@@ -26,6 +28,8 @@ def check_card(folder: Path, repo_id: str) -> None:
             f"the repository is {repo_id}, and the card of {folder} is written for {expected}; change repo_id in"
             f" {FACTS} and run cosify card again"
         )
+    if (folder / REJECTOR).is_file():
+        Rejector.load(folder).check_model()
     for file, text in rendered(folder).items():
         if not file.is_file() or file.read_text(encoding="utf-8") != text:
             raise InputError(f"{file} is not what the files beside it say, expected their card; run cosify card")

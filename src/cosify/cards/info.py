@@ -16,6 +16,7 @@ from cosify.hub.contents import (
     FACTS,
     FINETUNED,
     METRICS,
+    REJECTOR,
     RELIABILITY,
     RUN,
     TRACE,
@@ -43,6 +44,7 @@ class CardInfo:
         finetuned: results on other tasks; may be empty.
         verified: results on pairs of pictures; may be empty.
         measured: the files that were evaluated.
+        rejector: what rejector.json says; None without one.
         opens_by_name: whether the folder lies where the package finds it.
     """
 
@@ -58,6 +60,7 @@ class CardInfo:
     finetuned: tuple[Finetuned, ...]
     verified: tuple[Verified, ...]
     measured: Measured
+    rejector: dict[str, Any] | None
     opens_by_name: bool
 
     @classmethod
@@ -102,6 +105,7 @@ class CardInfo:
             finetuned=finetuned,
             verified=verified,
             measured=measured,
+            rejector=read_json(folder / REJECTOR) if (folder / REJECTOR).is_file() else None,
             opens_by_name=folder.resolve().parent == backbones_folder().resolve(),
         )
 

@@ -28,6 +28,8 @@ from cosify.evaluation.scores import SCORES, Mahalanobis, NormMahalanobis
 from cosify.files import write_whole, written_aside
 from cosify.functional.similarity import unit_rows
 from cosify.hub import load
+from cosify.hub.contents import REJECTOR, REJECTOR_TENSORS
+from cosify.hub.resolve import folder_of
 from cosify.models import in_evaluation, linear_classifier
 from cosify.models.binding import digest_of
 from cosify.models.network_identity import model_digest, same_network
@@ -38,7 +40,6 @@ if TYPE_CHECKING:
     OneImage = str | Path | Image | NDArray[Any] | Tensor
 
 FORMAT = 1
-JSON = "rejector.json"
 TENSORS = re.compile(r"rejector(-[0-9a-f]{16})?\.safetensors")  # each fit has a file of its own
 SAVED = tuple(name for name in SCORES if name != "knn")  # "knn" would need every training feature
 BATCH_SIZE = 64  # images of a list that are in memory at once
@@ -132,27 +133,30 @@ class Rejector:
             "tensors": file.name,
             "info": asdict(self.info),
         }
-        write_whole(folder / JSON, json.dumps(saved, indent=2) + "\n")  # until here the old one is in force
+        write_whole(folder / REJECTOR, json.dumps(saved, indent=2) + "\n")  # until here the old one is in force
         for other in folder.iterdir():
             if TENSORS.fullmatch(other.name) and other != file:
                 other.unlink()
         return folder
 
     @classmethod
-    def load(cls, folder: Path | str) -> "Rejector":
+    def load(cls, source: Path | str) -> "Rejector":
         """Open what `save` wrote.
+
+        Args:
+            source: a folder, a run, a published backbone, or `ORG/NAME` on the hub, as `cosify.load` takes it.
 
         Raises:
             FileNotFoundError: if there is no rejector.json.
             ValueError: if the files are damaged.
         """
-        folder = Path(folder).expanduser()
-        if not (folder / JSON).is_file() and (folder / "export" / JSON).is_file():
-            folder = folder / "export"
-        if not (folder / JSON).is_file():
-            raise FileNotFoundError(f"{folder} holds no {JSON}, expected a folder of cosify.Rejector.save")
+        given = Path(source).expanduser()
+        folder = next((each for each in (given, given / "export") if (each / REJECTOR).is_file()), None)
+        folder = folder_of(source, REJECTOR, REJECTOR_TENSORS) if folder is None else folder
+        if not (folder / REJECTOR).is_file():
+            raise FileNotFoundError(f"{source} holds no {REJECTOR}, expected a folder of cosify.Rejector.save")
         try:
-            saved = json.loads((folder / JSON).read_text(encoding="utf-8"))
+            saved = json.loads((folder / REJECTOR).read_text(encoding="utf-8"))
             if saved.pop("format") != FORMAT:
                 raise InputError("it is of another version of cosify")
             info = from_json(CacheInfo, saved.pop("info"))
@@ -262,6 +266,10 @@ class Rejector:
             f"Rejector({self.score} >= {self.threshold:.4g} accepts {self.share:.4g} of {self.num_held_out} right"
             f" answers; {self.info.num_classes} classes; {place})"
         )
+
+    def check_model(self) -> None:
+        """Raise a ValueError if the model in the folder is not the one of the fit."""
+        assert self._model is not None
 
     @cached_property
     def _model(self) -> "_Images":

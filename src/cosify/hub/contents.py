@@ -1,4 +1,4 @@
-"""The files of a published folder: weights, config, the card, and the files that its numbers come from."""
+"""The files of a published folder: weights, config, rejector, the card, and the files that its numbers come from."""
 
 from cosify.models.binding import CONFIG, WEIGHTS
 
@@ -6,8 +6,10 @@ CARD, FACTS = "README.md", "facts.yaml"
 RUN, METRICS, ENVIRONMENT, TRACE = "run.json", "metrics.jsonl", "environment.json", "kappa_trace.png"
 EVALUATION, FINETUNED, RELIABILITY = "evaluation.json", "finetune.json", "reliability.png"
 VERIFICATION = "verification.json"
+REJECTOR, REJECTOR_TENSORS = "rejector.json", "rejector-*.safetensors"
 EVALUATION_RESULTS, VERIFICATION_RESULTS = ".eval_results/accuracy.yaml", ".eval_results/verification.yaml"
 PUBLISHED = (
     CONFIG, WEIGHTS, "preprocessor_config.json", CARD, EVALUATION_RESULTS, FACTS,
     RUN, METRICS, ENVIRONMENT, TRACE, EVALUATION, RELIABILITY, FINETUNED, VERIFICATION, VERIFICATION_RESULTS,
+    REJECTOR, REJECTOR_TENSORS,
 )  # fmt: skip

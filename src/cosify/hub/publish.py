@@ -155,7 +155,7 @@ def files_to_publish(folder: Path) -> list[Path]:
     Raises:
         ValueError: if a symbolic link leads out of the folder.
     """
-    found = sorted(folder / name for name in PUBLISHED if (folder / name).is_file())
+    found = sorted(path for name in PUBLISHED for path in folder.glob(name) if path.is_file())
     for path in found:
         if not path.resolve().is_relative_to(folder.resolve()):
             raise InputError(

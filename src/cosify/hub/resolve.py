@@ -1,13 +1,14 @@
 """Open a network with its weights: by folder, run, id on the hub, or name."""
 
 import logging
+import re
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Literal
 
 import timm
 import torch
-from huggingface_hub import hf_hub_download
+from huggingface_hub import hf_hub_download, snapshot_download
 from torch import nn
 
 from cosify.errors import InputError, NotFoundError
@@ -59,6 +60,30 @@ def load(source: str | Path, *, head: Literal["linear"] | None = None) -> nn.Mod
     # timm writes down what a model was made with; stock timm could not open an export that names our argument.
     compat.model_arguments(model).pop("head", None)
     return model.eval()
+
+
+def folder_of(source: str | Path, *more: str) -> Path:
+    """Return the folder of a saved network: a run's is its export, one of the hub's is downloaded.
+
+    Args:
+        source: as `load` takes it; of timm's own names, which are no folders, the path of that name.
+        more: patterns of further files to download.
+
+    Raises:
+        NotFoundError: a ValueError and a FileNotFoundError, if the hub does not give it.
+    """
+    name = str(source)
+    if name in backbones():
+        name = backbones()[name].source
+    folder = saved_folder(name.removeprefix("local-dir:"))
+    repo_id, _, revision = name.removeprefix("hf-hub:").partition("@")
+    if folder.exists() or not (name.startswith("hf-hub:") or re.fullmatch(r"[\w.-]+/[\w.-]+", repo_id)):
+        return folder
+    try:
+        with impatient():
+            return Path(snapshot_download(repo_id, revision=revision or None, allow_patterns=[CONFIG, WEIGHTS, *more]))
+    except Exception as error:  # of many types, by what is wrong with a name, the connection or the hub
+        raise _not_found(name, error) from error
 
 
 def saved_folder(path: str | Path) -> Path:
@@ -169,7 +194,11 @@ def _fetch(name: str, file: str) -> Path:
     try:
         return Path(hf_hub_download(repo_id, file, revision=revision or None))
     except Exception as error:  # of many types, by what is wrong with a name, the connection or the hub
-        raise NotFoundError(
-            f"{name} is neither a folder here nor a model that the hub could give ({in_short(error)}); check the"
-            " spelling and the connection"
-        ) from error
+        raise _not_found(name, error) from error
+
+
+def _not_found(name: str, error: Exception) -> NotFoundError:
+    return NotFoundError(
+        f"{name} is neither a folder here nor a model that the hub could give ({in_short(error)}); check the"
+        " spelling and the connection"
+    )

