@@ -1,10 +1,13 @@
+from dataclasses import replace
 from itertools import pairwise
+from typing import Any
 
 import pytest
 import timm
 import torch
 
 import cosify
+from cosify.models.stage_freezing import freeze_stages
 from cosify.training import TrainArguments
 from cosify.training.optimizer import fused, make_optimizer, make_schedule
 
@@ -47,6 +50,29 @@ def test_warm_up_then_cosine_to_zero() -> None:
     assert rates[25] == pytest.approx(0.2)
     assert all(later < earlier for earlier, later in pairwise(rates[10:]))
     assert rates[50] == pytest.approx(0.0)
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "step", "poly", "constant"])
+@pytest.mark.parametrize("blocks", ["all", "head"])
+def test_the_head_has_a_rate_of_its_own(schedule: Any, blocks: Any) -> None:
+    model = model_with("trainable")
+    freeze_stages(model, blocks)
+    args = TrainArguments(epochs=4, warmup_epochs=1, lr=0.1, schedule=schedule, head_lr=10.0, weight_decay=0.01)
+    plain, scaled = make_optimizer(replace(args, head_lr=1.0), model), make_optimizer(args, model)
+    head = {id(parameter) for parameter in model.get_classifier().parameters()}
+    for optimizer in (plain, scaled):
+        schedule_of = make_schedule(args, optimizer, steps_per_epoch=5)
+        for step in range(9):
+            schedule_of.step_update(step)
+    one, other = (
+        {id(each): (group["lr"], group["weight_decay"]) for group in each_of.param_groups for each in group["params"]}
+        for each_of in (plain, scaled)
+    )
+    assert one.keys() == other.keys()
+    for key, (lr, decay) in one.items():
+        assert other[key] == (pytest.approx(10 * lr if key in head else lr), decay)
+    assert len(plain.param_groups) == 2
+    assert len(scaled.param_groups) == (4 if blocks == "all" else 2)
 
 
 def test_unknown_optimizer() -> None:

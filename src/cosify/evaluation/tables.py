@@ -87,7 +87,8 @@ def _long_tail(assessments: Sequence[Assessment]) -> Table:
         "Classes with many, medium and few training images (Table 7)",
         f"Means over the classes with more than 100, 20 to 100 and fewer than 20 training images (Kang et al. 2020):"
         f" {sizes} classes. Logits adjusted: less the logarithm of the classes' shares of the training images (Menon et"
-        " al. 2021). tau = 1: softmax weights of one norm, without bias.",
+        " al. 2021), which corrects a model a second time that was trained with a balance. tau = 1: softmax weights of"
+        " one norm, without bias.",
         ("model", "correction", "accuracy", "mean per class", "many", "medium", "few"),
         tuple(rows),
     )

@@ -109,6 +109,11 @@ class RunArguments:
     decay_rate: float = key(
         0.1, "Factor of each decay of step and multistep, or the power of poly. Default 0.1.", ABOVE_0
     )
+    head_lr: float = key(
+        1.0,
+        "Learning rate of the classifier in multiples of lr, such as 10 for a new one. Default 1: the same.",
+        ABOVE_0,
+    )
     clip_grad_norm: float | None = key(None, "Clip the gradient to this norm. Default: no clipping.", ABOVE_0)
     accumulate: int = key(1, "Batches whose gradients are accumulated for one optimiser step. Default 1.", AT_LEAST_1)
     ema_decay: float | None = key(

@@ -181,7 +181,8 @@ class Run:
         progress, args, parts = self.progress, self.args, self.parts
         epoch = progress.step // self.steps_per_epoch
         kappa = self.kappas.summary(self.session.all_sum, self.session.shard.world_size)
-        lr = parts.optimizer.param_groups[0]["lr"]
+        group = parts.optimizer.param_groups[0]
+        lr = group["lr"] / group.get("lr_scale", 1.0)  # not the head's, where it has one of its own
         record = epoch_record(progress, epoch, lr, kappa, parts.counts_correct)
         evaluation = None
         if epoch % args.eval_every_epochs == 0 or progress.step == parts.total_steps:

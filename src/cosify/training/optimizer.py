@@ -11,6 +11,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from cosify.errors import InputError
+from cosify.models.classifiers import find_classifiers
 from cosify.settings.training import RunArguments
 
 
@@ -34,7 +35,20 @@ def make_optimizer(args: RunArguments, model: nn.Module) -> Optimizer:
             f"optimizer {args.optimizer!r} cannot be built ({error}), expected one of timm.optim.list_optimizers(),"
             " such as sgd or adamw"
         ) from error
+    _scale_head(optimizer, model, args.head_lr)
     return optimizer
+
+
+def _scale_head(optimizer: Optimizer, model: nn.Module, factor: float) -> None:
+    """Give the classifier groups of its own, whose rate timm's schedules multiply by a factor."""
+    own = {id(each) for head in find_classifiers(model).values() for each in head.parameters()} if factor != 1 else {}
+    for group in list(optimizer.param_groups):
+        head = [each for each in group["params"] if id(each) in own]
+        if len(head) == len(group["params"]) > 0:
+            group["lr_scale"] = factor
+        elif head:
+            group["params"] = [each for each in group["params"] if id(each) not in own]
+            optimizer.add_param_group({**group, "params": head, "lr_scale": factor})
 
 
 def fused(name: str, device: torch.device) -> dict[str, bool]:
