@@ -32,7 +32,7 @@ ARGUMENTS = TrainArguments(
     clip_grad_norm=0.5,
     tracker="none",
 )
-EQUAL: dict[str, Any] = {"accumulate": 2, "batch_size": 32, "augment": "crop"}
+EQUAL: dict[str, Any] = {"accumulate": 2, "batch_size": 32, "augment": "crop", "head_lr": 2.0}
 MARGIN: dict[str, Any] = {**EQUAL, "cosine_margin": 0.2, "balance": "loss", "ema_decay": 0.9, "export": "best"}
 SPREAD: dict[str, Any] = {"class_parallel": True}
 BF16: dict[str, Any] = {"mixed_precision": "bf16", "epochs": 1, "warmup_epochs": 0}

@@ -11,7 +11,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from cosify.errors import InputError
-from cosify.models.classifiers import find_classifiers
+from cosify.models.classifiers import find_classifiers, find_heads
 from cosify.settings.training import RunArguments
 
 
@@ -41,7 +41,10 @@ def make_optimizer(args: RunArguments, model: nn.Module) -> Optimizer:
 
 def _scale_head(optimizer: Optimizer, model: nn.Module, factor: float) -> None:
     """Give the classifier groups of its own, whose rate timm's schedules multiply by a factor."""
-    own = {id(each) for head in find_classifiers(model).values() for each in head.parameters()} if factor != 1 else {}
+    if factor == 1:
+        return
+    heads = find_heads(model) or find_classifiers(model)  # the latter does not know a class-parallel one
+    own = {id(each) for head in heads.values() for each in head.parameters()}
     for group in list(optimizer.param_groups):
         head = [each for each in group["params"] if id(each) in own]
         if len(head) == len(group["params"]) > 0:
