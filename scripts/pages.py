@@ -77,6 +77,7 @@ def page(template: str) -> str:
             ls_start=ls_start,
             sweep=sweep,
             steps=steps,
+            lfw_accuracy=lfw_accuracy,
             read_json=lambda name: json.loads(read(name)),
             read_lines=lambda name: [json.loads(line) for line in read(name).splitlines()],
             backbones=backbones,
@@ -197,6 +198,11 @@ def ls_start() -> str:
             for name, runs in cases.items()
         ]
     )
+
+
+def lfw_accuracy(name: str) -> str:
+    """Return the accuracy on LFW, mean ± standard error over the folds, in percent."""
+    return reproduce.over_folds(json.loads(read(f"{name}/verification.json"))["verification"]["fold_accuracies"])
 
 
 def spread(values: list[float]) -> str:
