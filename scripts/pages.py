@@ -78,6 +78,7 @@ def page(template: str) -> str:
             sweep=sweep,
             steps=steps,
             lfw_accuracy=lfw_accuracy,
+            view2_lead=view2_lead,
             read_json=lambda name: json.loads(read(name)),
             read_lines=lambda name: [json.loads(line) for line in read(name).splitlines()],
             backbones=backbones,
@@ -203,6 +204,12 @@ def ls_start() -> str:
 def lfw_accuracy(name: str) -> str:
     """Return the accuracy on LFW, mean ± standard error over the folds, in percent."""
     return reproduce.over_folds(json.loads(read(f"{name}/verification.json"))["verification"]["fold_accuracies"])
+
+
+def view2_lead() -> str:
+    """Return how far LS is ahead of kappa = 60 on the folds of LFW, mean ± standard error, in percent."""
+    pairs = zip(*(reproduce.fold_accuracies(reproduce.VIEW2, head) for head in reproduce.VIEW2_HEADS), strict=True)
+    return reproduce.over_folds([ls - other for ls, other in pairs])
 
 
 def spread(values: list[float]) -> str:
