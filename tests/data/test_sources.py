@@ -79,6 +79,10 @@ def test_names_of_sets(data: str, name: str) -> None:
 def test_a_folder_may_have_an_at(tmp_path: Path) -> None:
     (tmp_path / "user@host" / "faces").mkdir(parents=True)
     assert short_name(str(tmp_path / "user@host" / "faces")) == "faces"
+    for name in ("A_train.txt", "A_test.txt"):
+        (tmp_path / "user@host" / name).write_text("a.png 0\n", encoding="utf-8")
+    for name in ("A", f"A@{tmp_path}/user@host"):
+        assert short_name(str(tmp_path / "user@host" / name)) == "A"
 
 
 def test_limit_train_is_the_same_for_every_run() -> None:

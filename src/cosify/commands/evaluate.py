@@ -169,7 +169,7 @@ def check(args: EvaluateArguments, models: list[tuple[str, str]], num_classes: i
         raise InputError("num_lambdas and resamples are too small, expected at least 1 and 100")
     if args.rejector is not None and args.rejector not in SAVED:
         raise InputError(f"rejector is {args.rejector!r}, expected one of {', '.join(SAVED)}")
-    homeless = [spec for _, spec in models if not Path(spec).is_dir()]
+    homeless = [spec for _, spec in models if not Path(spec).expanduser().is_dir()]
     if homeless and (args.rejector is not None or args.calibrate):
         what = "a rejector" if args.rejector is not None else "kappa"
         raise InputError(f"model {homeless[0]!r} is no folder to save {what} in; save the model in one first")
@@ -239,7 +239,7 @@ def passes(
 
 def run_of(spec: str) -> Path:
     """Return the folder of the run that a model is, or is the export of."""
-    folder = Path(spec).expanduser()
+    folder = Path(spec).expanduser().resolve()
     return folder.parent if folder.name == "export" else folder
 
 

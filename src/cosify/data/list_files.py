@@ -133,12 +133,10 @@ def find_lists(data: str) -> ListFiles | None:
         return _opened(files, whole.parent)
     if "@" not in data or "://" in data:
         return None
-    for place in [place for place, letter in enumerate(data) if letter == "@"]:  # a path may have one, too
-        whole, root = Path(data[:place]).expanduser(), data[place + 1 :]
-        files = _lists(whole) or _inside(whole)
-        if files:
-            break
-    else:
+    prefix = without_root(data)
+    whole, root = Path(prefix).expanduser(), data[len(prefix) + 1 :]
+    files = _lists(whole) or _inside(whole)
+    if not files:
         train, test = (f"{whole.name}_{name}.txt" for name in ("train", "test"))
         raise InputError(
             f"data {data!r} means the lists {train} and {test}, or train.txt and test.txt in a folder {whole.name},"
@@ -147,6 +145,16 @@ def find_lists(data: str) -> ListFiles | None:
     if not Path(root).expanduser().is_dir():
         raise InputError(f"data {data!r} has its images below {root!r}, which is no folder, expected one; check it")
     return _opened(files, Path(root).expanduser())
+
+
+def without_root(data: str) -> str:
+    """Return what lists begin with, without the `@ROOT` behind it; other names of data as they are."""
+    whole = Path(data).expanduser()
+    if "@" not in data or whole.exists() or _lists(whole):
+        return data
+    prefixes = [data[:place] for place, letter in enumerate(data) if letter == "@"]  # a path may have one, too
+    paths = {prefix: Path(prefix).expanduser() for prefix in prefixes}
+    return next((prefix for prefix, path in paths.items() if _lists(path) or _inside(path)), prefixes[0])
 
 
 def _of_folder(folder: Path) -> ListFiles | None:

@@ -25,7 +25,7 @@ from cosify.data.digit_pairs import two_digits
 from cosify.data.folders import TEST_NAMES, VALIDATION_NAMES, open_folder
 from cosify.data.handwritten_digits import digits
 from cosify.data.held_out import TEST_SHARE, held_out_mask
-from cosify.data.list_files import find_lists
+from cosify.data.list_files import find_lists, without_root
 from cosify.data.synthetic_images import synthetic
 from cosify.errors import InputError
 
@@ -120,8 +120,7 @@ def base_and_split(data: str) -> tuple[str, str]:
 def short_name(data: str) -> str:
     """Return a short name of a set: the last part of a path or id, or what lists begin with, and a split's name."""
     base, split = base_and_split(data)
-    lists = base if Path(base).expanduser().exists() else base.partition("@")[0]
-    return "-".join(filter(None, (Path(lists).resolve().name, split)))
+    return "-".join(filter(None, (Path(without_root(base)).resolve().name, split)))
 
 
 def load_splits(

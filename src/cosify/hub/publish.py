@@ -5,6 +5,7 @@ import logging
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from fnmatch import fnmatch
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -19,7 +20,7 @@ from cosify.errors import InputError
 from cosify.extras import require_transformers
 from cosify.files import write_whole
 from cosify.hub.card_of_config import minimal_card
-from cosify.hub.contents import CARD, FACTS, PUBLISHED
+from cosify.hub.contents import CARD, FACTS, PUBLISHED, REJECTOR, REJECTOR_TENSORS
 from cosify.hub.export import save
 from cosify.hub.hub_client import HubError, impatient, in_short
 from cosify.hub.readers import READERS, check_readers, is_own_architecture, probe_images
@@ -153,9 +154,11 @@ def files_to_publish(folder: Path) -> list[Path]:
     """Return the files of a folder that are published, sorted; other files, such as a checkpoint, are not.
 
     Raises:
-        ValueError: if a symbolic link leads out of the folder.
+        ValueError: if a symbolic link leads out of the folder, or a rejector lacks the file that it names.
     """
-    found = sorted(path for name in PUBLISHED for path in folder.glob(name) if path.is_file())
+    tensors = rejector_tensors(folder)
+    names = [tensors if name == REJECTOR_TENSORS else name for name in PUBLISHED]
+    found = sorted(folder / name for name in names if name is not None and (folder / name).is_file())
     for path in found:
         if not path.resolve().is_relative_to(folder.resolve()):
             raise InputError(
@@ -163,6 +166,19 @@ def files_to_publish(folder: Path) -> list[Path]:
                 " link by what it points at"
             )
     return found
+
+
+def rejector_tensors(folder: Path) -> str | None:
+    """Return the name of the tensors that rejector.json names, None without one; others are of earlier fits."""
+    if not (folder / REJECTOR).is_file():
+        return None
+    try:
+        name = json.loads((folder / REJECTOR).read_text(encoding="utf-8"))["tensors"]
+        if fnmatch(name, REJECTOR_TENSORS) and Path(name).name == name and (folder / name).is_file():
+            return str(name)
+    except (KeyError, TypeError, ValueError):
+        pass
+    raise InputError(f"{REJECTOR} in {folder} names no file {REJECTOR_TENSORS} beside it; fit and save it again")
 
 
 def check_repo_id(repo_id: str) -> None:
