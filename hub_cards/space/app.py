@@ -12,10 +12,10 @@ from typing import Any
 import gradio as gr
 import timm
 import torch
-from PIL import Image
 from torch.nn.functional import normalize
 
 import cosify
+from cosify.evaluation.image_kinds import given_image
 from cosify.functional import ls_kappa
 
 NEAREST = 5  # classes shown
@@ -31,16 +31,15 @@ all, may pass: the norm of the features tells that better (`cosify evaluate --re
 
 
 def models() -> list[str]:
-    """Return the published backbones that have a rejector, by name."""
-    return [each.name for each in cosify.list_backbones() if _has_rejector(each.name)]
+    """Return the published backbones that have a rejector by the largest cosine, by name."""
+    return [each.name for each in cosify.list_backbones() if _rejects(each.name)]
 
 
-def _has_rejector(name: str) -> bool:
+def _rejects(name: str) -> bool:
     try:
-        cosify.Rejector.load(name)
+        return cosify.Rejector.load(name).score == "z_max"
     except FileNotFoundError:
         return False
-    return True
 
 
 @cache
@@ -52,12 +51,13 @@ def opened(name: str) -> tuple[Any, Any, "cosify.Rejector"]:
 
 
 @torch.no_grad()
-def look(picture: Image.Image | None, name: str) -> tuple[str, list[list[str]]]:
-    """Return what the model says of a picture, and its nearest classes with cosine and probability."""
-    if picture is None:
+def look(file: str | None, name: str) -> tuple[str, list[list[str]]]:
+    """Return what the model says of a picture's file, and its nearest classes with cosine and probability."""
+    if file is None:
         return "Give a picture first.", []
     model, transform, rejector = opened(name)
-    features = model.forward_features(transform(picture.convert("RGB")).unsqueeze(0))
+    picture = given_image(file).convert("RGB")  # upright, on white where it is transparent, as the rejector sees it
+    features = model.forward_features(transform(picture).unsqueeze(0))
     embedding = model.forward_head(features, pre_logits=True)
     head = model.get_classifier()
     cosine = (normalize(embedding) @ normalize(head.weight).T)[0]
@@ -83,7 +83,7 @@ def page() -> gr.Blocks:
         gr.Markdown(TITLE)
         with gr.Row():
             with gr.Column():
-                picture = gr.Image(type="pil", label="A picture", height=320)
+                picture = gr.Image(type="filepath", image_mode=None, label="A picture", height=320)
                 name = gr.Radio(names, value=names[0], label="Model, of the 100 classes of CIFAR-100")
             with gr.Column():
                 said = gr.Markdown("## Give a picture", min_height=120)

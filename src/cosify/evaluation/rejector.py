@@ -269,7 +269,7 @@ class Rejector:
 
     def check_model(self) -> None:
         """Raise a ValueError if the model in the folder is not the one of the fit."""
-        assert self._model is not None
+        getattr(self, "_model")  # noqa: B009  # opening it compares
 
     @cached_property
     def _model(self) -> "_Images":
