@@ -63,7 +63,7 @@ def cosify_pretrained(args: CosifyArguments) -> TrainResult:
     convert(model, kappa=kappa_policy(args.kappa))
     freeze_stages(model, blocks_of(args.blocks))
     model.to(device)
-    if args.imprint and args.resume is None:  # a resumed run has weights of its own
+    if args.imprint:  # also of a resumed run, which may have no checkpoint yet
         imprint(session, model)
     start = scan_kappa(session, model)
     logger.info("kappa* of the start weights: %.2f (median %.2f)", start.mean, start.median)

@@ -39,7 +39,7 @@ def finetune(args: FinetuneArguments) -> TrainResult:
     else:
         model.reset_classifier(num_classes)  # type: ignore[operator]  # every timm classifier has it
     freeze_stages(model, blocks_of(args.blocks))
-    if args.imprint and args.resume is None:  # a resumed run has weights of its own
+    if args.imprint:  # also of a resumed run, which may have no checkpoint yet
         imprint(session, model.to(session.accelerator.device))
     return fit(
         session, model, more_config={"start": args.model, "start_digest": digest, "head": head, "blocks": args.blocks}
