@@ -118,7 +118,7 @@ def needed(target: str, args: ReproduceArguments) -> list[tuple[Path, list[str]]
         for head in ("ls", "60"):
             command = ["finetune", "--config", f"scripts/recipes/{FACES_LITE0}.yaml", "--kappa", head]
             run = f"{FACES_LITE0}/imprint-{head}-0"
-            found += verified(run, f"{FACES_LITE0}/imprint/{head}-0", [*command, "--set", "imprint=true"], args.lfw)
+            found += verified(run, f"{FACES_LITE0}/imprint/{head}-0", [*command, "--set", "head_start=means"], args.lfw)
         for run, head, fold in ((f"{VIEW2}/{head}-{fold}", head, fold) for head in VIEW2_HEADS for fold in FOLDS):
             command = ["train", "--config", f"scripts/recipes/{FACES}.yaml", "--data", f"runs/faces/lfw-{fold}"]
             found += verified(run, run, [*command, "--kappa", head, "--epochs", "4"], args.lfw)

@@ -100,18 +100,18 @@ def test_cosify_other_classes_gets_a_new_classifier(softmax_run: Path, tmp_path:
     assert read_config(tmp_path / "run")["base_accuracy"] is None
 
 
-def test_imprinted_classes_are_told_apart_from_the_first_step(softmax_run: Path, tmp_path: Path) -> None:
+def test_a_head_start_tells_classes_apart_from_the_first_step(softmax_run: Path, tmp_path: Path) -> None:
     shared = {"model": str(softmax_run), "data": "synthetic", "epochs": 1, "batch_size": 32, "lr": 1e-9, "kappa": "20"}
-    for imprinted in (False, True):
+    for start in ("none", "means", "probe"):
         found = []
         for number, (run, args) in enumerate(
-            ((finetune, FinetuneArguments(**shared, head="cos", tracker="none", imprint=imprinted)),
-             (cosify_pretrained, CosifyArguments(**shared, max_drop=1.0, tracker="none", imprint=imprinted)))
+            ((finetune, FinetuneArguments(**shared, head="cos", tracker="none", head_start=start)),
+             (cosify_pretrained, CosifyArguments(**shared, max_drop=1.0, tracker="none", head_start=start)))
         ):  # fmt: skip
-            result = run(replace(args, output=str(tmp_path / f"{number}-{imprinted}")))
+            result = run(replace(args, output=str(tmp_path / f"{number}-{start}")))
             found.append(result.evaluation.accuracy)
-        assert (found[0] > 0.9) == imprinted, "a new classifier"
-        assert found[1] > 0.9, "that of softmax, or class means"
+        assert (found[0] > 0.9) == (start != "none"), "a new classifier"
+        assert found[1] > 0.9, "that of softmax, class means, or a probe"
 
 
 def test_a_table_of_heads_is_in_one_order() -> None:

@@ -13,12 +13,16 @@ Precision = Literal["no", "bf16", "fp16"]
 Schedule = Literal["cosine", "step", "multistep", "poly", "constant"]
 Balance = Literal["none", "loss", "sampling", "sqrt-sampling", "logits"]
 Export = Literal["last", "best"]
+HeadStart = Literal["none", "means", "probe"]
 KAPPA_HELP = (
     "A number, or a policy such as ls. kappa multiplies the cosine (1 / temperature, no unit). A number above 0 fixes"
     " it; the policies are ls, ml, rule, trainable, adacos and adacos-dynamic. Default: ls, the estimate of the paper's"
     " Eq. 11."
 )
-IMPRINT_HELP = "Begin the class weights of a cosine head at the mean features of the classes, centred. Default: off,"
+HEAD_START_HELP = (
+    "Where the classifier begins. means: at the mean features of the classes, centred; for cosine heads. probe: trained"
+    " alone on the features of one pass, so that the first steps change them less. Default none:"
+)
 BLOCKS_HELP = (
     "What trains: all, head, or the last N stages. With N the head trains too; batch norms of frozen stages keep their"
     " statistics. Default: all."
@@ -298,14 +302,14 @@ class FinetuneArguments(RunArguments):
     weight_decay: float = flag(
         1e-5, "Weight decay; none on vectors. Default 1e-5, as is usual for fine-tuning.", FROM_0
     )
-    imprint: bool = key(False, IMPRINT_HELP + " at random.")
+    head_start: HeadStart = key("none", HEAD_START_HELP + " at random.")
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_head(self.head, self.kappa, self.has_margin, self.class_parallel)
-        if self.head == "linear" and self.imprint:
-            raise InputError("imprint is on with head linear, expected a cosine head; use head cos or drop it")
-        _check_imprint(self)
+        if self.head == "linear" and self.head_start == "means":
+            raise InputError("head_start is 'means' with head linear, expected a cosine head; use head cos, or probe")
+        _check_head_start(self)
 
 
 @dataclass(frozen=True)
@@ -326,12 +330,12 @@ class CosifyArguments(RunArguments):
         SHARE,
     )
     lr: float = flag(0.01, "Peak learning rate. Default 0.01: a tenth of that from scratch.", ABOVE_0)
-    imprint: bool = key(False, IMPRINT_HELP + " at those of softmax.")
+    head_start: HeadStart = key("none", HEAD_START_HELP + " with the weights of softmax, if it has the same classes.")
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_head("cos", self.kappa)
-        _check_imprint(self)
+        _check_head_start(self)
 
 
 def kappa_policy(kappa: str) -> float | str:
@@ -342,9 +346,9 @@ def kappa_policy(kappa: str) -> float | str:
         return kappa
 
 
-def _check_imprint(args: FinetuneArguments | CosifyArguments) -> None:
-    if args.imprint and args.class_parallel:  # nobody holds the whole weight on the device
-        raise InputError("imprint is on with class_parallel, expected one of them; drop the other")
+def _check_head_start(args: FinetuneArguments | CosifyArguments) -> None:
+    if args.head_start != "none" and args.class_parallel:  # nobody holds the whole weight on the device
+        raise InputError(f"head_start is {args.head_start!r} with class_parallel, expected one of them; drop the other")
 
 
 def check_head(head: Any, kappa: str, has_margin: bool = False, class_parallel: bool = False) -> None:

@@ -17,7 +17,7 @@ from cosify.models.stage_freezing import freeze_stages
 from cosify.settings.training import CosifyArguments, kappa_policy
 from cosify.training.evaluation import Evaluation, evaluate
 from cosify.training.fine_tuning import blocks_of
-from cosify.training.imprinting import imprint
+from cosify.training.head_start import begin_heads
 from cosify.training.loop import fit
 from cosify.training.opener import open_model
 from cosify.training.progress import logger
@@ -31,7 +31,7 @@ BATCH = 256
 def cosify_pretrained(args: CosifyArguments) -> TrainResult:
     """Give a softmax-pretrained network a cosine head, and train it further.
 
-    The classifier keeps its weight, unless `args.imprint` begins it anew, and loses its bias.  Before the first step,
+    The classifier loses its bias and begins with its weight, or as `args.head_start` says.  Before the first step,
     kappa* of the start weights is logged, whatever kappa the training uses.  A network with another number of classes
     than the data gets a new classifier; it has no earlier accuracy, so `max_drop` does not apply.
 
@@ -63,8 +63,7 @@ def cosify_pretrained(args: CosifyArguments) -> TrainResult:
     convert(model, kappa=kappa_policy(args.kappa))
     freeze_stages(model, blocks_of(args.blocks))
     model.to(device)
-    if args.imprint:  # also of a resumed run, which may have no checkpoint yet
-        imprint(session, model)
+    begin_heads(session, model, args.head_start)  # also of a resumed run, which may have no checkpoint yet
     start = scan_kappa(session, model)
     logger.info("kappa* of the start weights: %.2f (median %.2f)", start.mean, start.median)
     # A smoke test starts from random weights, whose accuracy says nothing.

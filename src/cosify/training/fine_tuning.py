@@ -7,7 +7,7 @@ from cosify.models import convert
 from cosify.models.network_identity import model_digest
 from cosify.models.stage_freezing import freeze_stages
 from cosify.settings.training import FinetuneArguments, kappa_policy
-from cosify.training.imprinting import imprint
+from cosify.training.head_start import begin_heads
 from cosify.training.loop import fit
 from cosify.training.opener import open_model
 from cosify.training.result import TrainResult
@@ -39,8 +39,8 @@ def finetune(args: FinetuneArguments) -> TrainResult:
     else:
         model.reset_classifier(num_classes)  # type: ignore[operator]  # every timm classifier has it
     freeze_stages(model, blocks_of(args.blocks))
-    if args.imprint:  # also of a resumed run, which may have no checkpoint yet
-        imprint(session, model.to(session.accelerator.device))
+    model.to(session.accelerator.device)
+    begin_heads(session, model, args.head_start)  # also of a resumed run, which may have no checkpoint yet
     return fit(
         session, model, more_config={"start": args.model, "start_digest": digest, "head": head, "blocks": args.blocks}
     )

@@ -1,0 +1,144 @@
+"""Compare backbones by linear probes on few images a class, each paired with the first.
+
+    python scripts/transfer.py efficientnet-lite0 RUN --data dtd10 cifar10 --image-size 96 --output runs/transfer
+    python scripts/transfer.py --smoke
+
+The images of a class are dealt to five folds.  In each fold some fit a probe (`cosify.evaluation.linear_probe`) and the
+others test it, so that folds share no image and are five independent measurements.  Names are as in `cosify evaluate`:
+NAME=MODEL.  OUTPUT then holds transfer.json, with a line for each backbone, and the features.
+"""
+
+import json
+import math
+import statistics
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from cosify.errors import InputError
+from cosify.settings import AT_LEAST_1, flag
+
+if TYPE_CHECKING:
+    from cosify.data import Splits
+
+FOLDS = 5
+LAMBDAS = tuple(10.0**exponent for exponent in range(4, -4, -1))
+SMOKE = ("resnet18_cifar.cos_ls_cifar100", "resnet18_cifar.cos_60_cifar100")
+
+
+@dataclass(frozen=True)
+class TransferArguments:
+    """Settings."""
+
+    models: list[str] = flag(
+        [], "Backbones, as MODEL or NAME=MODEL; the first is what others are compared with. Needed."
+    )
+    data: list[str] = flag([], "Other tasks, DATA or DATA:SPLIT; the split for testing is used. Needed.")
+    image_size: int | None = flag(None, "Side in pixels. Default: each backbone's own.", AT_LEAST_1)
+    per_class: int = flag(10, "Images of a class that fit a probe. Default 10.", AT_LEAST_1)
+    limit: int = flag(5000, "Most images of a task, the same number of each class. Default 5000.", AT_LEAST_1)
+    seed: int = flag(0, "Seed of the folds. Default 0.")
+    output: str = flag("runs/transfer", "Folder of the results; backbones that it has are not repeated.")
+    smoke: bool = flag(False, "Two small backbones on scikit-learn's digits. Default: off.")
+
+
+def main(args: TransferArguments) -> None:
+    """Take features, fit, compare."""
+    from cosify.console import set_up_logging, show_markdown
+    from cosify.data import load_images, short_name
+    from cosify.files import write_json, write_whole
+    from cosify.training.environment import describe_environment
+
+    set_up_logging()
+    if args.smoke:
+        args = replace(args, models=list(SMOKE), data=["digits:train"], image_size=32)
+    if not args.models or not args.data:
+        raise InputError(f"models is {args.models} and data {args.data}, expected at least one of each")
+    named = [model.split("=", 1) if "=" in model else [Path(model).name, model] for model in args.models]
+    tasks = {short_name(data): few(load_images(data), short_name(data), args) for data in args.data}
+    folder = Path(args.output)
+    file = folder / "transfer.json"
+    protocol = {"image_size": args.image_size, "per_class": args.per_class, "limit": args.limit, "seed": args.seed}
+    stored: dict[str, Any] = (
+        json.loads(file.read_text(encoding="utf-8")) if file.exists() else {"protocol": protocol, "backbones": {}}
+    )
+    if stored["protocol"] != protocol:
+        raise InputError(f"{file} was measured with {stored['protocol']}, expected {protocol}; choose another --output")
+    found: dict[str, dict[str, list[float]]] = stored["backbones"]
+    for name, model in named:
+        missing = {task: each for task, each in tasks.items() if task not in found.get(name, {})}
+        if missing:
+            found[name] = found.get(name, {}) | measured(model, missing, args, folder / "features" / name)
+        command = "python scripts/transfer.py " + " ".join(sys.argv[1:])
+        environment = describe_environment(torch.device("cpu"), 1)
+        written = {"command": command, "environment": environment, "protocol": protocol, "backbones": found}
+        write_json(file, written)
+    text = markdown([name for name, _ in named], found, list(tasks))
+    write_whole(folder / "transfer.md", text)
+    show_markdown(text)
+
+
+def few(images: "Splits", task: str, args: TransferArguments) -> "Splits":
+    """Return images of which each class has the same number, at most `limit` in all, one class after the other."""
+    classes, labels = np.unique(np.asarray(images.test[images.label_column][:]), return_inverse=True)
+    each = min(int(np.bincount(labels).min()), args.limit // len(classes))
+    if each // FOLDS <= args.per_class:
+        raise InputError(
+            f"task {task} has {each} images for each of {len(classes)} classes, {each // FOLDS} in a fold, expected"
+            f" more than per_class ({args.per_class}); lower --per-class or raise --limit"
+        )
+    shuffled = np.random.default_rng(args.seed).permutation(len(labels))
+    rows = np.concatenate([shuffled[labels[shuffled] == label][:each] for label in range(len(classes))])
+    return replace(images, test=images.test.select(rows))
+
+
+def measured(model: str, tasks: dict[str, "Splits"], args: TransferArguments, caches: Path) -> dict[str, list[float]]:
+    """Return the accuracy of a backbone's probe in each fold of each task."""
+    from cosify.evaluation import cache_features, linear_probe
+    from cosify.evaluation.rows import to_tensor
+    from cosify.training.opener import open_model
+
+    network, preprocessing = open_model(model, args.image_size)
+    found: dict[str, list[float]] = {}
+    for task, images in tasks.items():
+        cache = cache_features(network, images, preprocessing, caches / task)
+        features = to_tensor(cache.embedding)
+        classes, labels = to_tensor(cache.labels).unique(return_inverse=True)
+        each = len(labels) // len(classes)
+        place = torch.arange(len(labels)) % each  # within its class
+        fold_of, place = place // (each // FOLDS), place % (each // FOLDS)
+        found[task] = []
+        for fold in range(FOLDS):
+            fits, tests = [(fold_of == fold) & part for part in (place < args.per_class, place >= args.per_class)]
+            probe = linear_probe(
+                features[fits], labels[fits], features[tests], labels[tests],
+                num_classes=len(classes), lambdas=LAMBDAS, seed=args.seed,
+            )  # fmt: skip
+            found[task].append(probe.top1)
+    return found
+
+
+def markdown(names: list[str], found: dict[str, dict[str, list[float]]], tasks: list[str]) -> str:
+    """Return a table of accuracies, and of the differences to the first backbone with their standard errors."""
+    rows = ["| backbone | " + " | ".join(f"{task} | to {names[0]}" for task in tasks) + " |"]
+    rows.append("| --- " * (1 + 2 * len(tasks)) + "|")
+    for name in names:
+        cells = []
+        for task in tasks:
+            ours, first = found[name][task], found[names[0]][task]
+            differences = [100 * (mine - start) for mine, start in zip(ours, first, strict=True)]
+            error = statistics.stdev(differences) / math.sqrt(FOLDS)
+            cells += [f"{100 * statistics.mean(ours):.2f}"]
+            cells += ["" if name == names[0] else f"{statistics.mean(differences):+.2f} ± {error:.2f}"]
+        rows.append("| " + " | ".join([name, *cells]) + " |")
+    return "\n".join(rows) + "\n"
+
+
+if __name__ == "__main__":
+    from cosify.console import Command
+
+    Command(main, TransferArguments, __doc__).run()

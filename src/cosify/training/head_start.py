@@ -1,0 +1,122 @@
+"""Where the classifier of a trained network begins: at the class means of its features, or trained on them alone."""
+
+import copy
+from collections.abc import Iterator, Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cosify.heads import CosineHead
+from cosify.models import find_classifiers, find_heads
+from cosify.models.stage_freezing import keep_frozen_in_eval
+from cosify.settings.training import HeadStart
+from cosify.training.progress import logger
+from cosify.training.session import Session
+
+MOST_NUMBERS = 2**28  # of the features that a probe learns from, a gigabyte on each process
+# Of the probe; Adam's steps depend neither on the size of the features nor on kappa.
+LEAST_EPOCHS, LEAST_STEPS, LR = 5, 1000, 1e-3
+
+
+def begin_heads(session: Session, model: nn.Module, how: HeadStart) -> None:
+    """Begin the classifiers of a network as `head_start` of the settings says; nothing but their weights changes.
+
+    The features are those of the first epoch, as training would see them: its batches, with batch norms in training
+    unless they are frozen.
+
+    Args:
+        session: the opened run; every rank must call this together.
+        model: network with its head, on the training device.
+        how: "means" for cosine heads, "probe", or "none", which leaves them as they are.
+    """
+    if how == "means":
+        _imprint(session, find_heads(model), model)
+    elif how == "probe":
+        _probe(session, find_heads(model) or find_classifiers(model), model)
+
+
+@torch.no_grad()
+def _imprint(session: Session, heads: Mapping[str, CosineHead], model: nn.Module) -> None:
+    """Turn each class weight of a cosine head to the mean feature of its class, less the mean of all features.
+
+    Qi et al., "Low-Shot Learning with Imprinted Weights", CVPR 2018; centred, since features behind a ReLU point in
+    nearly one direction.  A weight keeps its length, on which the size of its steps depends, and stays as it was if no
+    image has its class.
+    """
+    sums = {name: head.weight.new_zeros(len(head.weight), head.weight[0].numel() + 1) for name, head in heads.items()}
+    for embeddings, labels in _embeddings(session, model, heads):
+        for name, embedding in embeddings.items():
+            flat = embedding.flatten(1)
+            counted = torch.cat([flat, flat.new_ones(len(flat), 1)], dim=1)
+            sums[name].index_add_(0, labels, counted.to(sums[name].dtype))
+    for name, head in heads.items():
+        weight, sum_and_count = head.weight.flatten(1), session.all_sum(sums[name])
+        means = sum_and_count[:, :-1] / sum_and_count[:, -1:]  # not a number for a class without images
+        overall = sum_and_count.sum(dim=0)
+        centred = means - overall[:-1] / overall[-1]
+        length = centred.norm(dim=1, keepdim=True)
+        begun = centred * (weight.norm(dim=1, keepdim=True) / length)
+        head.weight.copy_(torch.where(length > 0, begun, weight).view_as(head.weight))
+        if session.is_main:
+            unseen = int((sum_and_count[:, -1] == 0).sum())
+            but = f", but for {unseen} classes without images in it" if unseen else ""
+            logger.info("class weights begin at the centred class means of the first epoch's features%s", but)
+
+
+def _probe(session: Session, heads: Mapping[str, nn.Module], model: nn.Module) -> None:
+    """Train the classifiers alone, by the cross-entropy of their logits for the features.
+
+    Kumar et al., "Fine-Tuning can Distort Pretrained Features and Underperform Out-of-Distribution", ICLR 2022: from a
+    classifier that fits, the first steps change the features less.
+    """
+    args, world_size = session.args, session.shard.world_size
+    seen: list[tuple[dict[str, Tensor], Tensor]] = []
+    for embeddings, labels in _embeddings(session, model, heads):
+        seen.append((embeddings, labels))
+        if len(seen) * sum(embedding.numel() for embedding in embeddings.values()) > MOST_NUMBERS:
+            break
+    labels = torch.cat([labels for _, labels in seen])
+    for name, head in heads.items():
+        features = torch.cat([embeddings[name] for embeddings, _ in seen])
+        probe = copy.deepcopy(head).train()  # the record of its kappa moves
+        optimizer = torch.optim.AdamW(probe.parameters(), LR)
+        order = torch.Generator().manual_seed(args.seed)
+        steps = -(-len(labels) // args.batch_size)  # of an epoch
+        epochs = max(LEAST_EPOCHS, -(-LEAST_STEPS // steps))
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs * steps)
+        for _ in range(epochs):
+            loss = features.new_zeros(())
+            for rows in torch.randperm(len(labels), generator=order).to(labels.device).split(args.batch_size):
+                one = F.cross_entropy(probe(features[rows]), labels[rows])
+                optimizer.zero_grad()
+                one.backward()
+                for parameter in probe.parameters():
+                    if parameter.grad is not None:
+                        parameter.grad = session.all_sum(parameter.grad) / world_size
+                optimizer.step()
+                schedule.step()
+                loss += one.detach() * (len(rows) / len(labels))
+        with torch.no_grad():
+            for mine, fitted in zip(head.parameters(), probe.parameters(), strict=True):
+                mine.copy_(fitted)
+        loss = session.all_sum(loss) / world_size
+        if session.is_main:
+            number = len(labels) * world_size
+            logger.info("classifier trained alone on %d features of the start, to a loss of %.3f", number, loss)
+
+
+@torch.no_grad()
+def _embeddings(
+    session: Session, model: nn.Module, heads: Mapping[str, nn.Module]
+) -> Iterator[tuple[dict[str, Tensor], Tensor]]:
+    """Yield what each classifier is given for a batch, by its name, and the labels [B]."""
+    args = session.args
+    seen = copy.deepcopy(model).train()  # its batch norms move
+    keep_frozen_in_eval(seen, batch_norms=args.freeze_norms)
+    given: dict[str, Tensor] = {}
+    for name in heads:
+        seen.get_submodule(name).register_forward_pre_hook(lambda _, inputs, name=name: given.update({name: inputs[0]}))
+    for images, labels in session.data.train_batches(args.batch_size, epoch=0, seed=args.seed, shard=session.shard):
+        seen(images)
+        yield dict(given), labels

@@ -1,0 +1,93 @@
+"""Classifiers that begin at the centred class means, or trained alone."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from cosify.models import find_heads
+from cosify.training import CosifyArguments, FinetuneArguments, Session, TrainArguments, head_start
+from cosify.training.head_start import begin_heads
+from cosify.training.model import ModelChoice, build_model, preprocessing_of
+
+
+def opened(folder: Path, kappa: str, num_classes: int = 10) -> tuple[Session, nn.Module]:
+    """Return a run on ten classes of synthetic images, and a small network; "softmax" as kappa for a plain head."""
+    head = "linear" if kappa == "softmax" else "cos"
+    args = TrainArguments(
+        data="synthetic", batch_size=64, tracker="none", output=str(folder / "run"), head=head,
+        kappa="ls" if head == "linear" else kappa,
+    )  # fmt: skip
+    choice = ModelChoice.of(args)
+    session = Session.open(args, "start", preprocessing_of(choice, pretrained=False))
+    return session, build_model(choice, args, num_classes, 1)
+
+
+def test_weights_point_at_the_centred_class_means_and_keep_their_lengths(tmp_path: Path) -> None:
+    session, model = opened(tmp_path, "ls", num_classes=11)  # a class more than the data has
+    (head,) = find_heads(model).values()
+    drawn = head.weight.detach().clone()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    begin_heads(session, model, "means")
+    weight = head.weight.detach()
+    assert [name for name, value in model.state_dict().items() if not torch.equal(value, before[name])] == ["fc.weight"]
+    torch.testing.assert_close(weight.norm(dim=1), drawn.norm(dim=1))
+    assert torch.equal(weight[10], drawn[10])
+
+    model.train()
+    with torch.no_grad():
+        batches = session.data.train_batches(64, epoch=0, seed=0, shard=session.shard)
+        found = [(model.forward_head(model.forward_features(x), pre_logits=True), y) for x, y in batches]
+    features = torch.cat([x for x, _ in found]).double().numpy()
+    labels = torch.cat([y for _, y in found]).numpy()
+    means = np.stack([features[labels == label].mean(axis=0) for label in range(10)]) - features.mean(axis=0)
+    expected = means / np.linalg.norm(means, axis=1, keepdims=True)
+    directions = torch.nn.functional.normalize(weight[:10].double())
+    np.testing.assert_allclose(directions.numpy(), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((FinetuneArguments, {"head": "linear"}), "head_start is 'means' with head linear, expected a cosine head"),
+        ((FinetuneArguments, {"head": "cos", "class_parallel": True}), "head_start is 'means' with class_parallel"),
+        ((CosifyArguments, {"class_parallel": True}), "head_start is 'means' with class_parallel"),
+    ],
+)
+def test_refused_where_there_is_no_whole_cosine_weight(arguments: tuple[Any, dict[str, Any]], message: str) -> None:
+    kind, settings = arguments
+    with pytest.raises(ValueError, match=message):
+        kind(**settings, head_start="means")
+
+
+@pytest.mark.parametrize("kappa", ["softmax", "ls", "20", "trainable"])
+def test_a_probe_fits_the_features_and_changes_the_classifier_alone(tmp_path: Path, kappa: str) -> None:
+    session, model = opened(tmp_path, kappa)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+
+    def loss() -> float:
+        trained = copy.deepcopy(model).train()
+        with torch.no_grad():
+            batches = session.data.train_batches(64, epoch=0, seed=0, shard=session.shard)
+            return torch.stack([nn.functional.cross_entropy(trained(x), y) for x, y in batches]).mean().item()
+
+    random = loss()
+    begin_heads(session, model, "probe")
+    changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
+    trained = {f"fc.{name}" for name, _ in model.fc.named_parameters()}
+    assert changed == trained
+    assert loss() < 0.6 * random
+
+
+def test_a_probe_sees_as_many_features_as_memory_has_room_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    session, model = opened(tmp_path, "20")
+    monkeypatch.setattr(head_start, "MOST_NUMBERS", 100 * model.num_features)
+    with caplog.at_level("INFO", logger="cosify"):
+        begin_heads(session, model, "probe")
+    assert "classifier trained alone on 128 features of the start" in caplog.text, "two batches of 64"
