@@ -6,6 +6,7 @@ The texts are templates in scripts/page_texts; all numbers of tables come from t
 """
 
 import json
+import math
 import statistics
 import sys
 from collections.abc import Mapping
@@ -79,6 +80,7 @@ def page(template: str) -> str:
             steps=steps,
             lfw_accuracy=lfw_accuracy,
             view2_lead=view2_lead,
+            long_tail_lead=long_tail_lead,
             read_json=lambda name: json.loads(read(name)),
             read_lines=lambda name: [json.loads(line) for line in read(name).splitlines()],
             backbones=backbones,
@@ -210,6 +212,17 @@ def view2_lead() -> str:
     """Return how far LS is ahead of kappa = 60 on the folds of LFW, mean ± standard error, in percent."""
     pairs = zip(*(reproduce.fold_accuracies(reproduce.VIEW2, head) for head in reproduce.VIEW2_HEADS), strict=True)
     return reproduce.over_folds([ls - other for ls, other in pairs])
+
+
+def long_tail_lead(head: str, other: str, logits: str) -> str:
+    """Return how far a head is ahead of another on CIFAR-100-LT, mean over seeds ± standard error, in percent."""
+    runs = [json.loads(line) for line in read(f"{reproduce.LONG_TAIL}/runs.jsonl").splitlines()]
+    mine, others = [
+        {run["seed"]: run[logits]["accuracy"] for run in runs if run["head"] == each} for each in (head, other)
+    ]
+    differences = [100 * (mine[seed] - others[seed]) for seed in mine]
+    error = statistics.stdev(differences) / math.sqrt(len(differences))
+    return f"{statistics.mean(differences):.1f} ± {error:.1f}"
 
 
 def spread(values: list[float]) -> str:
