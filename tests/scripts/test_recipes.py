@@ -62,6 +62,7 @@ TASKS = {
     "./data/flowers": Task(102, 2040),
     "./data/omniglot:train": Task(964, 15_424, (1, 28, 28)),
     "./runs/faces/celeba": Task(281, 5443, (3, 112, 112)),
+    "./runs/tiny/tiny150": Task(150, 36_000, (3, 64, 64)),
     "./data/ms1mv3": Task(93_431, 5_179_510, (3, 112, 112)),
     "./lists/ImageNet_LT@./data/imagenet": Task(1000, 115_846),
     "./lists/Places_LT@./data/places": Task(365, 62_500),
@@ -291,7 +292,7 @@ def test_learning_rate_rises_to_its_peak_and_falls_to_its_end(header: Header) ->
     steps = num_train_batches(TASKS[args.data].num_train, per_step, processes)
     assert steps == TASKS[args.data].num_train // (per_step * processes) >= 7
     total, warmup = args.epochs * steps, round(args.warmup * steps)
-    optimizer = make_optimizer(args, nn.Linear(2, 2))
+    optimizer = make_optimizer(replace(args, head_lr=1.0), nn.Linear(2, 2))  # that of the network
     schedule = make_schedule(args, optimizer, steps)
 
     def rate(step: int) -> float:
