@@ -13,7 +13,7 @@ Precision = Literal["no", "bf16", "fp16"]
 Schedule = Literal["cosine", "step", "multistep", "poly", "constant"]
 Balance = Literal["none", "loss", "sampling", "sqrt-sampling", "logits"]
 Export = Literal["last", "best"]
-HeadStart = Literal["none", "means", "probe"]
+ClassifierStart = Literal["none", "means", "probe"]
 KAPPA_HELP = (
     "A number, or a policy such as ls. kappa multiplies the cosine (1 / temperature, no unit). A number above 0 fixes"
     " it; the policies are ls, ml, rule, trainable, adacos and adacos-dynamic. Default: ls, the estimate of the paper's"
@@ -21,7 +21,7 @@ KAPPA_HELP = (
 )
 HEAD_START_HELP = (
     "Where the classifier begins. means: at the mean features of the classes, centred; for cosine heads. probe: trained"
-    " alone on the features of one pass, so that the first steps change them less. Default none:"
+    " alone first, on the features of one pass, so that the network forgets less. Default none:"
 )
 BLOCKS_HELP = (
     "What trains: all, head, or the last N stages. With N the head trains too; batch norms of frozen stages keep their"
@@ -302,7 +302,7 @@ class FinetuneArguments(RunArguments):
     weight_decay: float = flag(
         1e-5, "Weight decay; none on vectors. Default 1e-5, as is usual for fine-tuning.", FROM_0
     )
-    head_start: HeadStart = key("none", HEAD_START_HELP + " at random.")
+    head_start: ClassifierStart = key("none", HEAD_START_HELP + " at random.")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -330,7 +330,9 @@ class CosifyArguments(RunArguments):
         SHARE,
     )
     lr: float = flag(0.01, "Peak learning rate. Default 0.01: a tenth of that from scratch.", ABOVE_0)
-    head_start: HeadStart = key("none", HEAD_START_HELP + " with the weights of softmax, if it has the same classes.")
+    head_start: ClassifierStart = key(
+        "none", HEAD_START_HELP + " with the weights of softmax, if it has the same classes."
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -2,33 +2,45 @@
 
 import copy
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cosify.data import num_train_batches
+from cosify.errors import InputError
 from cosify.heads import CosineHead
 from cosify.models import find_classifiers, find_heads
 from cosify.models.stage_freezing import keep_frozen_in_eval
-from cosify.settings.training import HeadStart
+from cosify.settings.training import ClassifierStart
+from cosify.training.loop import SAMPLING
+from cosify.training.objective import Objective
+from cosify.training.prepare import class_counts
 from cosify.training.progress import logger
 from cosify.training.session import Session
 
-MOST_NUMBERS = 2**28  # of the features that a probe learns from, a gigabyte on each process
+MOST_NUMBERS = (
+    2**28
+)  # of the features that a probe learns from, a gigabyte on each process; further images are left out
 # Of the probe; Adam's steps depend neither on the size of the features nor on kappa.
 LEAST_EPOCHS, LEAST_STEPS, LR = 5, 1000, 1e-3
 
 
-def begin_heads(session: Session, model: nn.Module, how: HeadStart) -> None:
+def begin_heads(session: Session, model: nn.Module, how: ClassifierStart) -> None:
     """Begin the classifiers of a network as `head_start` of the settings says; nothing but their weights changes.
 
-    The features are those of the first epoch, as training would see them: its batches, with batch norms in training
-    unless they are frozen.
+    The features are those of the batches of the first epoch, augmented, in float32, without mixup and erasing, with
+    batch norms in training unless they are frozen.
 
     Args:
         session: the opened run; every rank must call this together.
         model: network with its head, on the training device.
         how: "means" for cosine heads, "probe", or "none", which leaves them as they are.
+
+    Raises:
+        ValueError: if the training images do not fill a batch, or a classifier is given more than one embedding of an
+            image.
     """
     if how == "means":
         _imprint(session, find_heads(model), model)
@@ -65,45 +77,57 @@ def _imprint(session: Session, heads: Mapping[str, CosineHead], model: nn.Module
 
 
 def _probe(session: Session, heads: Mapping[str, nn.Module], model: nn.Module) -> None:
-    """Train the classifiers alone, by the cross-entropy of their logits for the features.
+    """Train the classifiers alone, by the loss of the run without its margins.
 
     Kumar et al., "Fine-Tuning can Distort Pretrained Features and Underperform Out-of-Distribution", ICLR 2022: from a
-    classifier that fits, the first steps change the features less.
+    classifier that fits, the first steps change the features less.  Class weights of a cosine head keep their lengths.
     """
     args, world_size = session.args, session.shard.world_size
-    seen: list[tuple[dict[str, Tensor], Tensor]] = []
-    for embeddings, labels in _embeddings(session, model, heads):
-        seen.append((embeddings, labels))
-        if len(seen) * sum(embedding.numel() for embedding in embeddings.values()) > MOST_NUMBERS:
+    plain = replace(args, cosine_margin=0.0, angular_margin=0.0)
+    seen: dict[str, list[Tensor]] = {name: [] for name in heads}
+    all_labels: list[Tensor] = []
+    numbers = 0
+    for embeddings, batch_labels in _embeddings(session, model, heads):
+        all_labels.append(batch_labels)
+        for name, embedding in embeddings.items():
+            seen[name].append(embedding)
+            numbers += embedding.numel()
+        if numbers > MOST_NUMBERS:
             break
-    labels = torch.cat([labels for _, labels in seen])
+    labels = torch.cat(all_labels)
     for name, head in heads.items():
-        features = torch.cat([embeddings[name] for embeddings, _ in seen])
+        features = torch.cat(seen.pop(name))
         probe = copy.deepcopy(head).train()  # the record of its kappa moves
-        optimizer = torch.optim.AdamW(probe.parameters(), LR)
+        objective = Objective(nn.Sequential(probe, nn.Flatten()), plain, class_counts(session)).to(labels.device)
+        trained = {key: value for key, value in probe.named_parameters() if key in ("weight", "bias")}
+        optimizer = torch.optim.AdamW(trained.values(), LR, weight_decay=0.0)
         order = torch.Generator().manual_seed(args.seed)
         steps = -(-len(labels) // args.batch_size)  # of an epoch
         epochs = max(LEAST_EPOCHS, -(-LEAST_STEPS // steps))
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs * steps)
         for _ in range(epochs):
-            loss = features.new_zeros(())
+            mean = features.new_zeros(())
             for rows in torch.randperm(len(labels), generator=order).to(labels.device).split(args.batch_size):
-                one = F.cross_entropy(probe(features[rows]), labels[rows])
+                loss, _ = objective(features[rows], labels[rows])
                 optimizer.zero_grad()
-                one.backward()
-                for parameter in probe.parameters():
-                    if parameter.grad is not None:
-                        parameter.grad = session.all_sum(parameter.grad) / world_size
+                loss.backward()
+                for value in trained.values():
+                    if value.grad is not None:
+                        value.grad = session.all_sum(value.grad) / world_size
                 optimizer.step()
                 schedule.step()
-                loss += one.detach() * (len(rows) / len(labels))
+                mean += loss.detach() * (len(rows) / len(labels))
+        mean = session.all_sum(mean) / world_size
         with torch.no_grad():
-            for mine, fitted in zip(head.parameters(), probe.parameters(), strict=True):
-                mine.copy_(fitted)
-        loss = session.all_sum(loss) / world_size
+            for key, mine in head.named_parameters():
+                if key == "weight" and isinstance(head, CosineHead):
+                    length = mine.flatten(1).norm(dim=1, keepdim=True)
+                    mine.copy_((F.normalize(trained[key].flatten(1)) * length).view_as(mine))
+                elif key in trained:
+                    mine.copy_(trained[key])
         if session.is_main:
             number = len(labels) * world_size
-            logger.info("classifier trained alone on %d features of the start, to a loss of %.3f", number, loss)
+            logger.info("%s trained alone on %d features of the start, to a loss of %.3f", name, number, mean)
 
 
 @torch.no_grad()
@@ -111,12 +135,25 @@ def _embeddings(
     session: Session, model: nn.Module, heads: Mapping[str, nn.Module]
 ) -> Iterator[tuple[dict[str, Tensor], Tensor]]:
     """Yield what each classifier is given for a batch, by its name, and the labels [B]."""
-    args = session.args
+    args, data = session.args, session.data
+    num_train_batches(data.num_train, args.batch_size * args.accumulate, session.shard.world_size)
     seen = copy.deepcopy(model).train()  # its batch norms move
     keep_frozen_in_eval(seen, batch_norms=args.freeze_norms)
     given: dict[str, Tensor] = {}
+
+    def keep(name: str, embedding: Tensor) -> None:
+        dim = seen.get_parameter(f"{name}.weight")[0].numel()
+        if embedding.numel() != dim * len(embedding):
+            raise InputError(
+                f"classifier {name} is given {list(embedding.shape[1:])} for an image, expected one embedding of {dim}"
+                " numbers; use head_start none"
+            )
+        given[name] = embedding.clone()  # alone: it may be a view of all tokens
+
     for name in heads:
-        seen.get_submodule(name).register_forward_pre_hook(lambda _, inputs, name=name: given.update({name: inputs[0]}))
-    for images, labels in session.data.train_batches(args.batch_size, epoch=0, seed=args.seed, shard=session.shard):
+        seen.get_submodule(name).register_forward_pre_hook(lambda _, inputs, name=name: keep(name, inputs[0]))
+    balance = SAMPLING.get(args.balance, 0.0)
+    shard = session.shard
+    for images, labels in data.train_batches(args.batch_size, epoch=0, seed=args.seed, shard=shard, balance=balance):
         seen(images)
         yield dict(given), labels

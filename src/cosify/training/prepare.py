@@ -77,7 +77,7 @@ class Prepared:
         if args.sync_batch_norm:
             model = convert_sync_batchnorm(model)  # timm's own keeps the activation of its layers
         self.model, self.heads = model, tuple(find_heads(model).values())
-        objective = Objective(model, args, _class_counts(session)).to(device)
+        objective = Objective(model, args, class_counts(session)).to(device)
         self.counts_correct = objective.counts_correct
         optimizer = make_optimizer(args, model)
         self.schedule = make_schedule(args, optimizer, self.steps_per_epoch)
@@ -128,7 +128,12 @@ class Prepared:
         keep_frozen_in_eval(self.model, batch_norms=self._session.args.freeze_norms)
 
 
-def _class_counts(session: Session) -> Tensor | None:
+def class_counts(session: Session) -> Tensor | None:
+    """Return how many training images each class has, [C], on the CPU; None for a stream.
+
+    Raises:
+        ValueError: if classes are to be balanced, and the data are a stream.
+    """
     data, balance = session.data, session.args.balance
     if data.train_labels is not None:
         return data.train_labels.bincount(minlength=len(data.label_names))
