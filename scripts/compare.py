@@ -141,11 +141,13 @@ def train_one(args: "TrainArguments", head: str, output: Path, keep: str | None)
         if keep is not None:
             save(result.model, result.folder.export, label_names=result.label_names)
         records = read_metrics(folder)
-        write_whole(output / "environment.json", (folder / "environment.json").read_text(encoding="utf-8"))
+        environment = (folder / "environment.json").read_text(encoding="utf-8")
+        write_whole(output / "environment.json", environment)
     kappas = [record["kappa_mean"] for record in records if "kappa_mean" in record]
     run = {
         "head": head,
         "seed": args.seed,
+        "commit": json.loads(environment)["commit"],
         "accuracy": result.evaluation.accuracy,
         "loss": result.evaluation.loss,
         "mean_angle_deg": result.evaluation.mean_angle_deg,

@@ -78,7 +78,7 @@ def page(template: str) -> str:
             ls_start=ls_start,
             sweep=sweep,
             steps=steps,
-            lfw_accuracy=lfw_accuracy,
+            lfw_lead=lfw_lead,
             view2_lead=view2_lead,
             long_tail_lead=long_tail_lead,
             read_json=lambda name: json.loads(read(name)),
@@ -203,9 +203,10 @@ def ls_start() -> str:
     )
 
 
-def lfw_accuracy(name: str) -> str:
-    """Return the accuracy on LFW, mean ± standard error over the folds, in percent."""
-    return reproduce.over_folds(json.loads(read(f"{name}/verification.json"))["verification"]["fold_accuracies"])
+def lfw_lead(name: str, other: str) -> str:
+    """Return how far a model is ahead of another on LFW, mean ± standard error over its folds, in percent."""
+    both = [json.loads(read(f"{each}/verification.json"))["verification"]["fold_accuracies"] for each in (name, other)]
+    return reproduce.over_folds([mine - others for mine, others in zip(*both, strict=True)])
 
 
 def view2_lead() -> str:

@@ -112,8 +112,9 @@ def needed(target: str, args: ReproduceArguments) -> list[tuple[Path, list[str]]
         found.append((RESULTS / FACES / "table.json", ["python", "scripts/compare.py", *recipe, *heads]))
         for head in FACE_HEADS:
             found += verified(f"{FACES}/{head}-0", f"{FACES}/verification/{head}-0", [], args.lfw)
-        for head in (head for head in FACE_HEADS if head != "2kappa"):
-            command = ["finetune", "--config", f"scripts/recipes/{FACES_LITE0}.yaml", "--kappa", head]
+        for head in FACE_HEADS:
+            kappa = twice_kappa(f"{FACES_LITE0}/verification/ls-0") if head == "2kappa" else head
+            command = ["finetune", "--config", f"scripts/recipes/{FACES_LITE0}.yaml", "--kappa", kappa]
             found += verified(f"{FACES_LITE0}/{head}-0", f"{FACES_LITE0}/verification/{head}-0", command, args.lfw)
         for head in ("ls", "60"):
             command = ["finetune", "--config", f"scripts/recipes/{FACES_LITE0}.yaml", "--kappa", head]
@@ -154,6 +155,14 @@ def verified(run: str, folder: str, training: list[str], lfw: str) -> list[tuple
         command = ["python", "-m", "cosify", *training, "--output", f"runs/{run}"]
         found.insert(0, (SCRIPTS.parent / "runs" / run / "export", command))
     return found
+
+
+def twice_kappa(folder: str) -> str:
+    """Return twice the final mean of kappa of a run whose metrics are there, else what stands for it in a command."""
+    file = RESULTS / folder / "metrics.jsonl"
+    lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+    kappas = [record["kappa_mean"] for record in map(json.loads, lines) if "kappa_mean" in record]
+    return str(2 * kappas[-1]) if kappas else "TWICE_THE_LAST_KAPPA_OF_LS"
 
 
 TITLES = {"ls": "LS", "softmax": "softmax"}

@@ -9,12 +9,13 @@ SOURCE has train.parquet and test.parquet, or parts of them such as train-00000-
 """
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from cosify.errors import InputError
 from cosify.settings import flag
 
 if TYPE_CHECKING:
@@ -41,8 +42,14 @@ def main(args: TinyArguments) -> None:
 
     set_up_logging()
     datasets.disable_progress_bars()
+    if not args.source:
+        raise InputError("source is missing, expected the folder of Tiny-ImageNet")
     output = Path(args.output)
     splits = load_splits(args.source)
+    if len(splits.label_names) <= LEFT_OUT:
+        raise InputError(f"{args.source} has {len(splits.label_names)} classes, expected more than {LEFT_OUT}")
+    columns = {splits.image_column: "image", splits.label_column: "label"}
+    splits = replace(splits, train=splits.train.rename_columns(columns), test=splits.test.rename_columns(columns))
     drawn = np.random.default_rng(0).permutation(len(splits.label_names))
     kept, left_out = np.sort(drawn[LEFT_OUT:]), np.sort(drawn[:LEFT_OUT])
     write(of_classes(splits.train, kept), output / "tiny150" / "train.parquet")

@@ -12,7 +12,7 @@ import json
 import math
 import statistics
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from cosify.errors import InputError
-from cosify.settings import AT_LEAST_1, flag
+from cosify.settings import AT_LEAST_1, FROM_0, Rule, flag
 
 if TYPE_CHECKING:
     from cosify.data import Splits
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 FOLDS = 5
 BATCH_SIZE = 32  # on a CPU, larger ones of 96 pixels take twice the time: memory is fetched anew for each
 LAMBDAS = tuple(10.0**exponent for exponent in range(4, -4, -1))
+Measured = dict[str, Any]  # top1: accuracy of each fold; made_of: digests of the weights, the images, the transform
 SMOKE = ("resnet18_cifar.cos_ls_cifar100", "resnet18_cifar.cos_60_cifar100")
 
 
@@ -40,10 +41,14 @@ class TransferArguments:
     )
     data: list[str] = flag([], "Other tasks, DATA or DATA:SPLIT; the split for testing is used. Needed.")
     image_size: int | None = flag(None, "Side in pixels. Default: each backbone's own.", AT_LEAST_1)
-    per_class: int = flag(10, "Images of a class that fit a probe. Default 10.", AT_LEAST_1)
+    per_class: int = flag(
+        10,
+        "Images of a class that fit a probe, a fifth of which choose its penalty. Default 10.",
+        Rule(lambda value: value >= 5, "at least 5"),
+    )
     limit: int = flag(5000, "Most images of a task, the same number of each class. Default 5000.", AT_LEAST_1)
-    seed: int = flag(0, "Seed of the folds. Default 0.")
-    output: str = flag("runs/transfer", "Folder of the results; backbones that it has are not repeated.")
+    seed: int = flag(0, "Seed of the folds. Default 0.", FROM_0)
+    output: str = flag("runs/transfer", "Folder of the results; what it has is not repeated. Default runs/transfer.")
     smoke: bool = flag(False, "Two small backbones on scikit-learn's digits. Default: off.")
 
 
@@ -56,11 +61,13 @@ def main(args: TransferArguments) -> None:
 
     set_up_logging()
     if args.smoke:
-        args = replace(args, models=list(SMOKE), data=["digits:train"], image_size=32)
-    if not args.models or not args.data:
-        raise InputError(f"models is {args.models} and data {args.data}, expected at least one of each")
+        args = replace(args, models=list(SMOKE), data=["digits:train"], image_size=32, output=args.output + "-smoke")
     named = [model.split("=", 1) if "=" in model else [Path(model).name, model] for model in args.models]
-    tasks = {short_name(data): few(load_images(data), short_name(data), args) for data in args.data}
+    names, tasks = [name for name, _ in named], [short_name(data) for data in args.data]
+    for key, given in (("models", names), ("data", tasks)):
+        if not given or len(set(given)) < len(given):
+            raise InputError(f"{key} is named {given}, expected one or more, of different names")
+    images = {task: few(load_images(data), task, args) for task, data in zip(tasks, args.data, strict=True)}
     folder = Path(args.output)
     file = folder / "transfer.json"
     protocol = {"image_size": args.image_size, "per_class": args.per_class, "limit": args.limit, "seed": args.seed}
@@ -69,16 +76,15 @@ def main(args: TransferArguments) -> None:
     )
     if stored["protocol"] != protocol:
         raise InputError(f"{file} was measured with {stored['protocol']}, expected {protocol}; choose another --output")
-    found: dict[str, dict[str, list[float]]] = stored["backbones"]
+    backbones: dict[str, dict[str, Measured]] = stored["backbones"]
     for name, model in named:
-        missing = {task: each for task, each in tasks.items() if task not in found.get(name, {})}
-        if missing:
-            found[name] = found.get(name, {}) | measured(model, missing, args, folder / "features" / name)
+        known = backbones.get(name, {})
+        backbones[name] = known | measure(model, images, args, known, folder / "features" / name)
         command = "python scripts/transfer.py " + " ".join(sys.argv[1:])
         environment = describe_environment(torch.device("cpu"), 1)
-        written = {"command": command, "environment": environment, "protocol": protocol, "backbones": found}
+        written = {"command": command, "environment": environment, "protocol": protocol, "backbones": backbones}
         write_json(file, written)
-    text = markdown([name for name, _ in named], found, list(tasks))
+    text = markdown(names, backbones, tasks)
     write_whole(folder / "transfer.md", text)
     show_markdown(text)
 
@@ -97,40 +103,47 @@ def few(images: "Splits", task: str, args: TransferArguments) -> "Splits":
     return replace(images, test=images.test.select(rows))
 
 
-def measured(model: str, tasks: dict[str, "Splits"], args: TransferArguments, caches: Path) -> dict[str, list[float]]:
-    """Return the accuracy of a backbone's probe in each fold of each task."""
+def measure(
+    model: str, tasks: dict[str, "Splits"], args: TransferArguments, known: dict[str, Measured], caches: Path
+) -> dict[str, Measured]:
+    """Return the accuracy of a backbone's probe in each fold of each task; what is known of the same is taken over."""
     from cosify.evaluation import FeaturePass, cache_features, linear_probe
+    from cosify.evaluation.features import cache_key
     from cosify.evaluation.rows import to_tensor
     from cosify.training.opener import open_model
 
     network, preprocessing = open_model(model, args.image_size)
-    found: dict[str, list[float]] = {}
+    found: dict[str, Measured] = {}
     for task, images in tasks.items():
+        made_of = asdict(cache_key(network, images, preprocessing))
+        if known.get(task, {}).get("made_of") == made_of:
+            continue
         cache = cache_features(network, images, preprocessing, caches / task, FeaturePass(BATCH_SIZE))
         features = to_tensor(cache.embedding)
         classes, labels = to_tensor(cache.labels).unique(return_inverse=True)
         each = len(labels) // len(classes)
         place = torch.arange(len(labels)) % each  # within its class
         fold_of, place = place // (each // FOLDS), place % (each // FOLDS)
-        found[task] = []
+        accuracies = []
         for fold in range(FOLDS):
             fits, tests = [(fold_of == fold) & part for part in (place < args.per_class, place >= args.per_class)]
             probe = linear_probe(
                 features[fits], labels[fits], features[tests], labels[tests],
                 num_classes=len(classes), lambdas=LAMBDAS, seed=args.seed,
             )  # fmt: skip
-            found[task].append(probe.top1)
+            accuracies.append(probe.top1)
+        found[task] = {"made_of": made_of, "top1": accuracies}
     return found
 
 
-def markdown(names: list[str], found: dict[str, dict[str, list[float]]], tasks: list[str]) -> str:
+def markdown(names: list[str], backbones: dict[str, dict[str, Measured]], tasks: list[str]) -> str:
     """Return a table of accuracies, and of the differences to the first backbone with their standard errors."""
     rows = ["| backbone | " + " | ".join(f"{task} | to {names[0]}" for task in tasks) + " |"]
     rows.append("| --- " * (1 + 2 * len(tasks)) + "|")
     for name in names:
         cells = []
         for task in tasks:
-            ours, first = found[name][task], found[names[0]][task]
+            ours, first = backbones[name][task]["top1"], backbones[names[0]][task]["top1"]
             differences = [100 * (mine - start) for mine, start in zip(ours, first, strict=True)]
             error = statistics.stdev(differences) / math.sqrt(FOLDS)
             cells += [f"{100 * statistics.mean(ours):.2f}"]

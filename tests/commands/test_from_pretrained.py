@@ -3,6 +3,7 @@
 import json
 import subprocess
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 
 import pytest
@@ -102,6 +103,7 @@ def test_cosify_other_classes_gets_a_new_classifier(softmax_run: Path, tmp_path:
 
 def test_a_head_start_tells_classes_apart_from_the_first_step(softmax_run: Path, tmp_path: Path) -> None:
     shared = {"model": str(softmax_run), "data": "synthetic", "epochs": 1, "batch_size": 32, "lr": 1e-9, "kappa": "20"}
+    weights = []
     for start in ("none", "means", "probe"):
         found = []
         for number, (run, args) in enumerate(
@@ -112,6 +114,10 @@ def test_a_head_start_tells_classes_apart_from_the_first_step(softmax_run: Path,
             found.append(result.evaluation.accuracy)
         assert (found[0] > 0.9) == (start != "none"), "a new classifier"
         assert found[1] > 0.9, "that of softmax, class means, or a probe"
+        weights.append(result.model.fc.weight.detach())
+    assert not any(torch.allclose(one, other, atol=1e-3) for one, other in combinations(weights, 2)), (
+        "one start for all"
+    )
 
 
 def test_a_table_of_heads_is_in_one_order() -> None:

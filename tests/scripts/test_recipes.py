@@ -292,7 +292,7 @@ def test_learning_rate_rises_to_its_peak_and_falls_to_its_end(header: Header) ->
     steps = num_train_batches(TASKS[args.data].num_train, per_step, processes)
     assert steps == TASKS[args.data].num_train // (per_step * processes) >= 7
     total, warmup = args.epochs * steps, round(args.warmup * steps)
-    optimizer = make_optimizer(replace(args, head_lr=1.0), nn.Linear(2, 2))  # that of the network
+    optimizer = make_optimizer(replace(args, head_lr=1.0), nn.Linear(2, 2))  # which nn.Linear alone does not say
     schedule = make_schedule(args, optimizer, steps)
 
     def rate(step: int) -> float:

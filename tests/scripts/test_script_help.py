@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-PROGRAMS = ["benchmark", "compare", "gpu_suite", "pages", "reproduce", "sweep", "train", "transfer"]
+PROGRAMS = ["benchmark", "compare", "gpu_suite", "pages", "reproduce", "sweep", "tiny_sets", "train", "transfer"]
 
 
 @pytest.mark.parametrize("name", PROGRAMS)

@@ -32,19 +32,38 @@ def test_too_few_images_for_the_folds() -> None:
 
 
 def test_differences_are_paired_with_the_first() -> None:
-    found = {"start": {"task": [0.5, 0.6, 0.7, 0.8, 0.9]}, "b": {"task": [0.6, 0.7, 0.8, 0.9, 1.0]}}
+    found = {"start": {"task": {"top1": [0.5, 0.6, 0.7, 0.8, 0.9]}}, "b": {"task": {"top1": [0.6, 0.7, 0.8, 0.9, 1.0]}}}
     rows = transfer.markdown(["start", "b"], found, ["task"]).splitlines()
     assert rows[2] == "| start | 70.00 |  |"
     assert rows[3] == "| b | 80.00 | +10.00 ± 0.00 |"
 
 
+def test_models_of_one_name_are_refused() -> None:
+    args = transfer.TransferArguments(models=["a/export", "b/export"], data=["digits:train"])
+    with pytest.raises(InputError, match=r"models is named \['export', 'export'\], expected .* of different names"):
+        transfer.main(args)
+    with pytest.raises(InputError, match=r"data is named \[\], expected one or more"):
+        transfer.main(replace(args, models=["a"], data=[]))
+
+
 @pytest.mark.slow
-def test_results_grow(tmp_path: Path) -> None:
-    args = replace(SMOKE, data=["digits:train"], output=str(tmp_path))
+def test_results_grow_and_follow_the_weights(tmp_path: Path) -> None:
+    ls, sixty = transfer.SMOKE
+    args = transfer.TransferArguments(models=[ls], data=["digits:train"], image_size=32, output=str(tmp_path))
+    file = tmp_path / "transfer.json"
+
+    def measured() -> dict[str, list[float]]:
+        backbones = json.loads(file.read_text(encoding="utf-8"))["backbones"]
+        return {name: tasks["digits-train"]["top1"] for name, tasks in backbones.items()}
+
     transfer.main(args)
-    first = json.loads((tmp_path / "transfer.json").read_text(encoding="utf-8"))
-    assert all(0.5 < share <= 1 for each in first["backbones"].values() for share in each["digits-train"])
-    transfer.main(args)
-    assert json.loads((tmp_path / "transfer.json").read_text(encoding="utf-8"))["backbones"] == first["backbones"]
+    first = measured()[ls]
+    assert all(0.5 < share <= 1 for share in first)
+    file.write_text(file.read_text(encoding="utf-8").replace(str(first[0]), "0.125"), encoding="utf-8")
+    transfer.main(replace(args, models=[ls, sixty]))
+    assert measured()[ls] == [0.125, *first[1:]], "what was there was measured again"
+    assert measured()[sixty] != first
+    transfer.main(replace(args, models=[f"{ls}={sixty}"]))
+    assert measured()[ls] == measured()[sixty], "the result of other weights"
     with pytest.raises(InputError, match=r"was measured with .*'seed': 0.*expected .*'seed': 1.*another --output"):
         transfer.main(replace(args, seed=1))

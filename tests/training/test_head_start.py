@@ -1,18 +1,22 @@
 """Classifiers that begin at the centred class means, or trained alone."""
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import timm
 import torch
 from torch import nn
 
+import cosify
 from cosify.models import find_heads
 from cosify.training import CosifyArguments, FinetuneArguments, Session, TrainArguments, head_start
 from cosify.training.head_start import begin_heads
 from cosify.training.model import ModelChoice, build_model, preprocessing_of
+from tests.processes import run_distributed
 
 
 def opened(folder: Path, kappa: str, num_classes: int = 10) -> tuple[Session, nn.Module]:
@@ -92,3 +96,62 @@ def test_a_probe_sees_as_many_features_as_memory_has_room_for(
     with caplog.at_level("INFO", logger="cosify"):
         begin_heads(session, model, "probe")
     assert "fc trained alone on 128 features of the start" in caplog.text, "two batches of 64"
+
+
+def test_ranks_begin_alike(tmp_path: Path) -> None:
+    run_distributed("tests.training.head_start_worker", tmp_path, 2)
+    first, second = (torch.load(tmp_path / f"rank{rank}.pt") for rank in range(2))
+    for how, weight in first.items():
+        assert torch.equal(weight, second[how]), f"each rank begins at the {how} of its own images"
+    assert not torch.equal(first["probe"], first["means"])
+
+
+@pytest.mark.parametrize("head", ["linear", "cos"])
+def test_a_classifier_that_is_a_convolution(tmp_path: Path, head: str) -> None:
+    session, _ = opened(tmp_path, "20")
+    model: Any = timm.create_model("mobilenetv3_small_050", num_classes=10, in_chans=1)
+    model.classifier = nn.Sequential(
+        nn.Unflatten(1, (-1, 1, 1)), nn.Conv2d(model.head_hidden_size, 10, 1), nn.Flatten()
+    )
+    if head == "cos":
+        cosify.convert(model, 20.0)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    begin_heads(session, model, "probe")
+    changed = [name for name, value in model.state_dict().items() if not torch.equal(value, before[name])]
+    assert set(changed) <= {"classifier.1.weight", "classifier.1.bias"}
+    assert len(changed) > 0
+
+
+def test_classifiers_of_each_token_are_refused(tmp_path: Path) -> None:
+    session, model = opened(tmp_path, "20")
+    model.fc.register_forward_pre_hook(lambda _, inputs: inputs[0].unsqueeze(1).expand(-1, 3, -1), prepend=True)
+    with pytest.raises(ValueError, match=r"classifier fc is given \[3, 128\] for an image, expected one"):
+        begin_heads(session, model, "probe")
+
+
+def test_too_few_images_are_told_as_ever(tmp_path: Path) -> None:
+    args = TrainArguments(data="synthetic", batch_size=512, tracker="none", output=str(tmp_path / "run"))
+    choice = ModelChoice.of(args)
+    session = Session.open(args, "start", preprocessing_of(choice, pretrained=False))
+    with pytest.raises(ValueError, match="training samples do not fill one batch of 512"):
+        begin_heads(session, build_model(choice, args, 10, 1), "probe")
+
+
+def test_a_probe_sees_the_classes_as_training_does(tmp_path: Path) -> None:
+    """Under balance "logits" its loss has the classes' shares in it: features without use give even weights."""
+    args = TrainArguments(
+        data="synthetic", batch_size=8, tracker="none", output=str(tmp_path / "run"), head="linear", balance="logits",
+        imbalance=5,
+    )  # fmt: skip
+    choice = ModelChoice.of(args)
+    session = Session.open(args, "start", preprocessing_of(choice, pretrained=False))
+    biases = {}
+    for balance in ("logits", "none"):
+        model = build_model(choice, args, 10, 1)
+        with torch.no_grad():
+            for parameter in model.layer4.parameters():
+                parameter.zero_()  # features say nothing of the class
+        begin_heads(replace(session, args=replace(args, balance=balance)), model, "probe")  # type: ignore[arg-type]
+        biases[balance] = model.fc.bias.detach()
+    spread = {balance: (bias.max() - bias.min()).item() for balance, bias in biases.items()}
+    assert spread["none"] > 3 * spread["logits"], "the classes' shares are learnt, to be added once more in training"
