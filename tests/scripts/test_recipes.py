@@ -271,7 +271,7 @@ def test_resident_pipeline_is_for_small_images_alone() -> None:
     recipes = [each.values[0].parse() for each in HEADERS]
     others = [args for args in recipes if args.augment == "auto" and not args.transform]
     assert len(others) >= 7
-    assert all(max(image_shape(args)[1:]) <= 64 for args in others)
+    assert all(max(image_shape(args)[1:]) <= 128 for args in others)
 
 
 def test_faces_are_whole_mirrored_or_not() -> None:
