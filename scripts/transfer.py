@@ -3,13 +3,13 @@
     python scripts/transfer.py efficientnet-lite0 RUN --data dtd10 cifar10 --image-size 96 --output runs/transfer
     python scripts/transfer.py --smoke
 
-The images of a class are dealt to five folds.  In each fold some fit a probe (`cosify.evaluation.linear_probe`) and the
-others test it, so that folds share no image and are five independent measurements.  Names are as in `cosify evaluate`:
+The images of a class are dealt to folds of ten.  Each fold fits a probe (`cosify.evaluation.linear_probe`), which all
+other images test.  A difference is paired by fit and by image, and its variance is that of the mean over fits plus that
+of the mean over images.  Names are as in `cosify evaluate`:
 NAME=MODEL.  OUTPUT then holds transfer.json, with a line for each backbone, and the features.
 """
 
 import json
-import math
 import statistics
 import sys
 from dataclasses import asdict, dataclass, replace
@@ -25,10 +25,13 @@ from cosify.settings import AT_LEAST_1, FROM_0, Rule, flag
 if TYPE_CHECKING:
     from cosify.data import Splits
 
-FOLDS = 5
+LEAST_FITS, MOST_FITS = 3, 12
 BATCH_SIZE = 32  # on a CPU, larger ones of 96 pixels take twice the time: memory is fetched anew for each
 LAMBDAS = tuple(10.0**exponent for exponent in range(4, -4, -1))
-Measured = dict[str, Any]  # top1: accuracy of each fold; made_of: digests of the weights, the images, the transform
+# top1: accuracy of each fit.  right: how many fits answer an image right, a hexadecimal digit each; the images of a
+# class follow each other, the first per_class of them made the first fit.  made_of: digests of weights, images and
+# transform.
+Measured = dict[str, Any]
 SMOKE = ("resnet18_cifar.cos_ls_cifar100", "resnet18_cifar.cos_60_cifar100")
 
 
@@ -43,7 +46,7 @@ class TransferArguments:
     image_size: int | None = flag(None, "Side in pixels. Default: each backbone's own.", AT_LEAST_1)
     per_class: int = flag(
         10,
-        "Images of a class that fit a probe, a fifth of which choose its penalty. Default 10.",
+        "Images of a class in a fold, a fifth of which choose the penalty. Default 10.",
         Rule(lambda value: value >= 5, "at least 5"),
     )
     limit: int = flag(5000, "Most images of a task, the same number of each class. Default 5000.", AT_LEAST_1)
@@ -84,7 +87,7 @@ def main(args: TransferArguments) -> None:
         environment = describe_environment(torch.device("cpu"), 1)
         written = {"command": command, "environment": environment, "protocol": protocol, "backbones": backbones}
         write_json(file, written)
-    text = markdown(names, backbones, tasks)
+    text = markdown(names, backbones, tasks, args.per_class)
     write_whole(folder / "transfer.md", text)
     show_markdown(text)
 
@@ -93,10 +96,10 @@ def few(images: "Splits", task: str, args: TransferArguments) -> "Splits":
     """Return images of which each class has the same number, at most `limit` in all, one class after the other."""
     classes, labels = np.unique(np.asarray(images.test[images.label_column][:]), return_inverse=True)
     each = min(int(np.bincount(labels).min()), args.limit // len(classes))
-    if each // FOLDS <= args.per_class:
+    if each < LEAST_FITS * args.per_class:
         raise InputError(
-            f"task {task} has {each} images for each of {len(classes)} classes, {each // FOLDS} in a fold, expected"
-            f" more than per_class ({args.per_class}); lower --per-class or raise --limit"
+            f"task {task} has {each} images for each of {len(classes)} classes, expected {LEAST_FITS} folds of"
+            f" per_class ({args.per_class}) or more; lower --per-class or raise --limit"
         )
     shuffled = np.random.default_rng(args.seed).permutation(len(labels))
     rows = np.concatenate([shuffled[labels[shuffled] == label][:each] for label in range(len(classes))])
@@ -107,7 +110,7 @@ def measure(
     model: str, tasks: dict[str, "Splits"], args: TransferArguments, known: dict[str, Measured], caches: Path
 ) -> dict[str, Measured]:
     """Return the accuracy of a backbone's probe in each fold of each task; what is known of the same is taken over."""
-    from cosify.evaluation import FeaturePass, cache_features, linear_probe
+    from cosify.evaluation import FeaturePass, cache_features, correct_by_probe
     from cosify.evaluation.features import cache_key
     from cosify.evaluation.rows import to_tensor
     from cosify.training.opener import open_model
@@ -121,33 +124,50 @@ def measure(
         cache = cache_features(network, images, preprocessing, caches / task, FeaturePass(BATCH_SIZE))
         features = to_tensor(cache.embedding)
         classes, labels = to_tensor(cache.labels).unique(return_inverse=True)
-        each = len(labels) // len(classes)
-        place = torch.arange(len(labels)) % each  # within its class
-        fold_of, place = place // (each // FOLDS), place % (each // FOLDS)
-        accuracies = []
-        for fold in range(FOLDS):
-            fits, tests = [(fold_of == fold) & part for part in (place < args.per_class, place >= args.per_class)]
-            probe = linear_probe(
+        fold = folds(len(labels), len(classes), args.per_class)
+        right, accuracies = torch.zeros(len(labels), dtype=torch.int64), []
+        for fit in range(min(int(fold.max()) + 1, MOST_FITS)):
+            fits, tests = fold == fit, fold != fit
+            correct = correct_by_probe(
                 features[fits], labels[fits], features[tests], labels[tests],
                 num_classes=len(classes), lambdas=LAMBDAS, seed=args.seed,
             )  # fmt: skip
-            accuracies.append(probe.top1)
-        found[task] = {"made_of": made_of, "top1": accuracies}
+            right[tests] += correct.long()
+            accuracies.append(correct.mean().item())
+        digits = "".join(f"{count:x}" for count in right.tolist())
+        found[task] = {"made_of": made_of, "num_classes": len(classes), "top1": accuracies, "right": digits}
     return found
 
 
-def markdown(names: list[str], backbones: dict[str, dict[str, Measured]], tasks: list[str]) -> str:
+def folds(num_images: int, num_classes: int, per_class: int) -> torch.Tensor:
+    """Return the fold of each image, [N]; the images of a class follow each other, what fills no fold is in -1."""
+    each = num_images // num_classes
+    fold = torch.arange(num_images) % each // per_class
+    return torch.where(fold < each // per_class, fold, -1)
+
+
+def difference(ours: Measured, first: Measured, per_class: int) -> str:
+    """Return how much more a backbone has right than the first, in percent, with the standard error."""
+    by_fit = 100 * (torch.tensor(ours["top1"]).double() - torch.tensor(first["top1"]).double())
+    num_fits = len(by_fit)
+    fold = folds(len(ours["right"]), ours["num_classes"], per_class)
+    tested = num_fits - ((fold >= 0) & (fold < num_fits)).double()
+    right = [torch.tensor([int(digit, 16) for digit in each["right"]]).double() for each in (ours, first)]
+    by_image = 100 * (right[0] - right[1]) / tested
+    error = (by_fit.var() / num_fits + by_image.var() / len(by_image)).sqrt()
+    return f"{by_fit.mean():+.2f} ± {error:.2f}"
+
+
+def markdown(names: list[str], backbones: dict[str, dict[str, Measured]], tasks: list[str], per_class: int) -> str:
     """Return a table of accuracies, and of the differences to the first backbone with their standard errors."""
     rows = ["| backbone | " + " | ".join(f"{task} | to {names[0]}" for task in tasks) + " |"]
     rows.append("| --- " * (1 + 2 * len(tasks)) + "|")
     for name in names:
         cells = []
         for task in tasks:
-            ours, first = backbones[name][task]["top1"], backbones[names[0]][task]["top1"]
-            differences = [100 * (mine - start) for mine, start in zip(ours, first, strict=True)]
-            error = statistics.stdev(differences) / math.sqrt(FOLDS)
-            cells += [f"{100 * statistics.mean(ours):.2f}"]
-            cells += ["" if name == names[0] else f"{statistics.mean(differences):+.2f} ± {error:.2f}"]
+            ours, first = backbones[name][task], backbones[names[0]][task]
+            cells += [f"{100 * statistics.mean(ours['top1']):.2f}"]
+            cells += ["" if name == names[0] else difference(ours, first, per_class)]
         rows.append("| " + " | ".join([name, *cells]) + " |")
     return "\n".join(rows) + "\n"
 

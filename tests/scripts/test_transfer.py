@@ -25,17 +25,34 @@ def test_classes_have_the_same_number_of_images_each_once() -> None:
 
 
 def test_too_few_images_for_the_folds() -> None:
-    with pytest.raises(
-        InputError, match="task digits has 50 images for each of 10 classes, 10 in a fold, expected more"
-    ):
-        transfer.few(load_images("digits:train"), "digits", replace(SMOKE, limit=500))
+    with pytest.raises(InputError, match="task digits has 29 images for each of 10 classes, expected 3 folds of"):
+        transfer.few(load_images("digits:train"), "digits", replace(SMOKE, limit=299))
 
 
-def test_differences_are_paired_with_the_first() -> None:
-    found = {"start": {"task": {"top1": [0.5, 0.6, 0.7, 0.8, 0.9]}}, "b": {"task": {"top1": [0.6, 0.7, 0.8, 0.9, 1.0]}}}
-    rows = transfer.markdown(["start", "b"], found, ["task"]).splitlines()
-    assert rows[2] == "| start | 70.00 |  |"
-    assert rows[3] == "| b | 80.00 | +10.00 ± 0.00 |"
+def test_differences_are_paired_by_fit_and_by_image() -> None:
+    fold = transfer.folds(14, num_classes=2, per_class=2)
+    assert fold.tolist() == [0, 0, 1, 1, 2, 2, -1] * 2
+    generator = np.random.default_rng(0)
+    correct = generator.random((2, 3, 14)) < np.array([0.8, 0.5])[:, None, None]  # of two backbones, by fit and image
+    tested = fold.numpy() != np.arange(3)[:, None]
+    made = [
+        {
+            "top1": [float(right[images].mean()) for right, images in zip(mine, tested, strict=True)],
+            "right": "".join(str(count) for count in (mine & tested).sum(axis=0)),
+            "num_classes": 2,
+        }
+        for mine in correct
+    ]
+    both = correct[0].astype(float) - correct[1]
+    by_fit = np.array([row[images].mean() for row, images in zip(both, tested, strict=True)])
+    by_image = np.array([column[fits].mean() for column, fits in zip(both.T, tested.T, strict=True)])
+    error = np.sqrt(by_fit.var(ddof=1) / 3 + by_image.var(ddof=1) / 14)
+    expected = f"{100 * by_fit.mean():+.2f} ± {100 * error:.2f}"
+    rows = transfer.markdown(["start", "b"], {"start": {"task": made[1]}, "b": {"task": made[0]}}, ["task"], 2)
+    start, b = rows.splitlines()[2:]
+    assert start == f"| start | {100 * np.mean(made[1]['top1']):.2f} |  |"
+    assert b == f"| b | {100 * np.mean(made[0]['top1']):.2f} | {expected} |"
+    assert transfer.difference(made[0], made[0], 2) == "+0.00 ± 0.00"
 
 
 def test_models_of_one_name_are_refused() -> None:

@@ -15,7 +15,7 @@ from cosify.evaluation.feature_cache import CacheInfo, CacheKey, FeatureCache, S
 from cosify.evaluation.features import FeaturePass, cache_features
 from cosify.evaluation.in_words import verdict
 from cosify.evaluation.kappa_scan import KappaScan, scan_features
-from cosify.evaluation.logistic_probe import ProbeResult, Scaling, linear_probe
+from cosify.evaluation.logistic_probe import ProbeResult, Scaling, correct_by_probe, linear_probe
 from cosify.evaluation.long_tail import LongTailAccuracy, long_tail_accuracy
 from cosify.evaluation.mahalanobis import TiedGaussian
 from cosify.evaluation.ood_bridge import pytorch_ood_score, to_outlier_scores
@@ -62,6 +62,7 @@ __all__ = [
     "check_folds",
     "check_label_names",
     "class_angles_deg",
+    "correct_by_probe",
     "detection",
     "feature_diversity",
     "group_accuracies",

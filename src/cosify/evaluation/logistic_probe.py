@@ -99,6 +99,56 @@ def linear_probe(
     """
     _check_samples("train ", train_features, train_labels, num_classes)
     _check_samples("test ", test_features, test_labels, num_classes, train_features.shape[1])
+    tell, how = _fit(train_features, train_labels, num_classes, validation, hold_out, seed, lambdas, scaling)
+    correct, test_labels = tell(test_features, test_labels), test_labels.cpu()
+    counts = torch.bincount(test_labels, minlength=num_classes)
+    per_class = torch.bincount(test_labels, weights=correct, minlength=num_classes)[counts > 0] / counts[counts > 0]
+    return ProbeResult(
+        top1=correct.mean().item(),
+        mean_per_class=per_class.mean().item(),
+        scaling=scaling,
+        num_test=len(test_labels),
+        num_test_classes=len(per_class),
+        **how,
+    )
+
+
+def correct_by_probe(
+    train_features: Tensor,
+    train_labels: Tensor,
+    test_features: Tensor,
+    test_labels: Tensor,
+    *,
+    num_classes: int,
+    hold_out: float = 0.2,
+    seed: int = 0,
+    lambdas: Sequence[float] = LAMBDAS,
+    scaling: Scaling = "standardize",
+) -> Tensor:
+    """Return which test samples `linear_probe` has right, to pair them with those of another backbone.
+
+    Arguments and errors are those of `linear_probe`.
+
+    Returns:
+        1 where the predicted class is that of the label, else 0, [M], float64 on the CPU.
+    """
+    _check_samples("train ", train_features, train_labels, num_classes)
+    _check_samples("test ", test_features, test_labels, num_classes, train_features.shape[1])
+    tell, _ = _fit(train_features, train_labels, num_classes, None, hold_out, seed, lambdas, scaling)
+    return tell(test_features, test_labels)
+
+
+def _fit(
+    train_features: Tensor,
+    train_labels: Tensor,
+    num_classes: int,
+    validation: tuple[Tensor, Tensor] | None,
+    hold_out: float,
+    seed: int,
+    lambdas: Sequence[float],
+    scaling: Scaling,
+) -> tuple[Callable[[Tensor, Tensor], Tensor], dict[str, Any]]:
+    """Return what tells the samples that a probe has right, and how it was chosen, by the names of `ProbeResult`."""
     if scaling not in get_args(Scaling):
         raise InputError(f"scaling is {scaling!r}, expected one of {', '.join(get_args(Scaling))}")
     if len(lambdas) == 0:
@@ -139,24 +189,16 @@ def linear_probe(
 
     scale, classifier = _scaler(every[0], scaling), _Classifier()
     converged = classifier.fit(scale(every[0]), every[1], path[best])
-    correct = classifier.correct(scale(test_features), test_labels)
-    test_labels = test_labels.cpu()
-    counts = torch.bincount(test_labels, minlength=num_classes)
-    per_class = torch.bincount(test_labels, weights=correct, minlength=num_classes)[counts > 0] / counts[counts > 0]
-    return ProbeResult(
-        top1=correct.mean().item(),
-        mean_per_class=per_class.mean().item(),
-        best_lambda=path[best],
-        converged=converged,
-        lambdas=tuple(path),
-        validation_top1=tuple(validation_top1),
-        path_converged=tuple(path_converged),
-        scaling=scaling,
-        num_train=len(fitted[1]),
-        num_validation=len(chosen_by[1]),
-        num_test=len(test_labels),
-        num_test_classes=len(per_class),
-    )
+    how = {
+        "best_lambda": path[best],
+        "converged": converged,
+        "lambdas": tuple(path),
+        "validation_top1": tuple(validation_top1),
+        "path_converged": tuple(path_converged),
+        "num_train": len(fitted[1]),
+        "num_validation": len(chosen_by[1]),
+    }
+    return lambda features, labels: classifier.correct(scale(features), labels), how
 
 
 class _Classifier:
