@@ -76,6 +76,8 @@ def page(template: str) -> str:
             scans=scans,
             weight_decay=weight_decay,
             ls_start=ls_start,
+            cosified_tiny=cosified_tiny,
+            tiny_lead=tiny_lead,
             sweep=sweep,
             steps=steps,
             lfw_lead=lfw_lead,
@@ -201,6 +203,25 @@ def ls_start() -> str:
             for name, runs in cases.items()
         ]
     )
+
+
+def cosified_tiny() -> str:
+    """Return the table of backbones cosified on Tiny-ImageNet: kappa, accuracy, and what transfers."""
+    lines = read(f"{reproduce.TINY}/transfer.md").splitlines()
+    rows = ["| head | kappa | accuracy % " + lines[0].removeprefix("| backbone "), "| --- | --- " + lines[1]]
+    rows.append(lines[2].replace("| start |", "| start | - | - |"))
+    for head, line in zip(reproduce.TINY_HEADS, lines[3:], strict=True):
+        last = reproduce.read_lines(f"{reproduce.TINY}/{head}-0/metrics.jsonl")[-1]
+        kappa = f"{last['kappa_mean']:.1f}" if "kappa_mean" in last else "-"
+        assert line.startswith(f"| {head} |")
+        rows.append(line.replace(f"| {head} |", f"| {head} | {kappa} | {100 * last['test_accuracy']:.2f} |"))
+    return "\n".join(rows)
+
+
+def tiny_lead(head: str) -> str:
+    """Return how far a head is ahead of softmax on the classes of Tiny-ImageNet that both learnt, in percent."""
+    ours, softmax = (reproduce.read_lines(f"{reproduce.TINY}/{each}-0/metrics.jsonl")[-1] for each in (head, "softmax"))
+    return f"{100 * (ours['test_accuracy'] - softmax['test_accuracy']):.1f}"
 
 
 def lfw_lead(name: str, other: str) -> str:

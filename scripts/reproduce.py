@@ -39,6 +39,8 @@ EVALUATION = "cifar100_evaluation"
 FACES, FACES_LITE0, VIEW2, LONG_TAIL = "celeba_faces", "celeba_faces_lite0", "lfw_view2", "cifar100_lt"
 FACE_HEADS = ("ls", "2kappa", "10", "20", "30", "40", "60")
 VIEW2_HEADS = ("ls", "60")
+TINY = "cosify_tiny"
+TINY_HEADS = ("softmax", "ls", "2kappa", "10", "60")
 FOLDS = range(1, 11)  # of LFW
 HEADS = ("ls", "softmax", "20", "60")  # of the evaluation
 RUN = "runs/reproduce/{head}"
@@ -157,11 +159,15 @@ def verified(run: str, folder: str, training: list[str], lfw: str) -> list[tuple
     return found
 
 
+def read_lines(file: str) -> list[dict[str, Any]]:
+    """Return the records of a result file; none if there is no such file."""
+    path = RESULTS / file
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+
+
 def twice_kappa(folder: str) -> str:
     """Return twice the final mean of kappa of a run whose metrics are there, else what stands for it in a command."""
-    file = RESULTS / folder / "metrics.jsonl"
-    lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
-    kappas = [record["kappa_mean"] for record in map(json.loads, lines) if "kappa_mean" in record]
+    kappas = [record["kappa_mean"] for record in read_lines(f"{folder}/metrics.jsonl") if "kappa_mean" in record]
     return str(2 * kappas[-1]) if kappas else "TWICE_THE_LAST_KAPPA_OF_LS"
 
 
@@ -240,7 +246,19 @@ def cosified() -> list[Ours]:
         for row in results["rows"]:
             blocks = "last block" if row["blocks"] == "1" else row["blocks"]
             cells[f"{row['kappa']:g}, {blocks}"] = f"{100 * row['test_accuracy']:.2f}"
-    return [Ours("CIFAR-100 at 64 px", "EfficientNet-Lite0, 10,000 training images, 2 epochs, seed 0", cells)]
+    tiny = {}
+    for head in TINY_HEADS:
+        lines = read_lines(f"{TINY}/{head}-0/metrics.jsonl")
+        if lines:
+            tiny[head if head == "softmax" else f"{head}, all"] = f"{100 * lines[-1]['test_accuracy']:.2f}"
+    return [
+        Ours("CIFAR-100 at 64 px", "EfficientNet-Lite0, 10,000 training images, 2 epochs, seed 0", cells),
+        Ours(
+            "Tiny-ImageNet at 96 px",
+            "150 classes, EfficientNet-Lite0, 20,000 training images once, the classifier trained alone first, seed 0",
+            tiny,
+        ),
+    ]
 
 
 def faces() -> list[Ours]:
