@@ -20,10 +20,9 @@ from cosify.training.prepare import class_counts
 from cosify.training.progress import logger
 from cosify.training.session import Session
 
-MOST_NUMBERS = (
-    2**28
-)  # of the features that a probe learns from, a gigabyte on each process; further images are left out
-# Of the probe; Adam's steps depend neither on the size of the features nor on kappa.
+# Of the probe.  Numbers of its features on a process, a gigabyte; further images are left out.  Adam's steps depend
+# neither on the size of the features nor on kappa.
+MOST_NUMBERS = 2**28
 LEAST_EPOCHS, LEAST_STEPS, LR = 5, 1000, 1e-3
 
 
