@@ -238,7 +238,7 @@ def view2_lead() -> str:
 
 def long_tail_lead(head: str, other: str, logits: str) -> str:
     """Return how far a head is ahead of another on CIFAR-100-LT, mean over seeds ± standard error, in percent."""
-    runs = [json.loads(line) for line in read(f"{reproduce.LONG_TAIL}/runs.jsonl").splitlines()]
+    runs = reproduce.read_lines(f"{reproduce.LONG_TAIL}/runs.jsonl")
     mine, others = [
         {run["seed"]: run[logits]["accuracy"] for run in runs if run["head"] == each} for each in (head, other)
     ]

@@ -39,8 +39,7 @@ EVALUATION = "cifar100_evaluation"
 FACES, FACES_LITE0, VIEW2, LONG_TAIL = "celeba_faces", "celeba_faces_lite0", "lfw_view2", "cifar100_lt"
 FACE_HEADS = ("ls", "2kappa", "10", "20", "30", "40", "60")
 VIEW2_HEADS = ("ls", "60")
-TINY = "cosify_tiny"
-TINY_HEADS = ("softmax", "ls", "2kappa", "10", "60")
+TINY, TINY_HEADS = "cosify_tiny", ("softmax", "ls", "2kappa", "10", "60")
 FOLDS = range(1, 11)  # of LFW
 HEADS = ("ls", "softmax", "20", "60")  # of the evaluation
 RUN = "runs/reproduce/{head}"
@@ -382,8 +381,7 @@ def draw(target: str, output: Path) -> None:
 
     if target == "fig1":
         for name, scale in COMPARISONS.items():
-            path = RESULTS / name / "runs.jsonl"
-            runs = [json.loads(line) for line in path.read_text("utf-8").splitlines()] if path.exists() else []
+            runs = read_lines(f"{name}/runs.jsonl")
             heads = {run["head"]: run["kappa_by_epoch"] for run in runs if run["seed"] == 0 and run["kappa_by_epoch"]}
             shown = {head: kappas for head, kappas in heads.items() if head in ("rule", "ml", "ls", "trainable")}
             if shown:

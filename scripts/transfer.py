@@ -80,11 +80,11 @@ def main(args: TransferArguments) -> None:
     if stored["protocol"] != protocol:
         raise InputError(f"{file} was measured with {stored['protocol']}, expected {protocol}; choose another --output")
     backbones: dict[str, dict[str, Measured]] = stored["backbones"]
+    command = "python scripts/transfer.py " + " ".join(sys.argv[1:])
+    environment = describe_environment(torch.device("cpu"), 1)
     for name, model in named:
         known = backbones.get(name, {})
         backbones[name] = known | measure(model, images, args, known, folder / "features" / name)
-        command = "python scripts/transfer.py " + " ".join(sys.argv[1:])
-        environment = describe_environment(torch.device("cpu"), 1)
         written = {"command": command, "environment": environment, "protocol": protocol, "backbones": backbones}
         write_json(file, written)
     text = markdown(names, backbones, tasks, args.per_class)

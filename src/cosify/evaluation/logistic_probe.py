@@ -97,10 +97,9 @@ def linear_probe(
         ValueError: if shapes, values, labels or settings do not fit.
         TypeError: if features are not floating point or labels not integer.
     """
-    _check_samples("train ", train_features, train_labels, num_classes)
-    _check_samples("test ", test_features, test_labels, num_classes, train_features.shape[1])
-    tell, how = _fit(train_features, train_labels, num_classes, validation, hold_out, seed, lambdas, scaling)
-    correct, test_labels = tell(test_features, test_labels), test_labels.cpu()
+    train, test = (train_features, train_labels), (test_features, test_labels)
+    correct, how = _probe(train, test, num_classes, validation, hold_out, seed, lambdas, scaling)
+    test_labels = test_labels.cpu()
     counts = torch.bincount(test_labels, minlength=num_classes)
     per_class = torch.bincount(test_labels, weights=correct, minlength=num_classes)[counts > 0] / counts[counts > 0]
     return ProbeResult(
@@ -132,23 +131,24 @@ def correct_by_probe(
     Returns:
         1 where the predicted class is that of the label, else 0, [M], float64 on the CPU.
     """
-    _check_samples("train ", train_features, train_labels, num_classes)
-    _check_samples("test ", test_features, test_labels, num_classes, train_features.shape[1])
-    tell, _ = _fit(train_features, train_labels, num_classes, None, hold_out, seed, lambdas, scaling)
-    return tell(test_features, test_labels)
+    train, test = (train_features, train_labels), (test_features, test_labels)
+    return _probe(train, test, num_classes, None, hold_out, seed, lambdas, scaling)[0]
 
 
-def _fit(
-    train_features: Tensor,
-    train_labels: Tensor,
+def _probe(
+    train: tuple[Tensor, Tensor],
+    test: tuple[Tensor, Tensor],
     num_classes: int,
     validation: tuple[Tensor, Tensor] | None,
     hold_out: float,
     seed: int,
     lambdas: Sequence[float],
     scaling: Scaling,
-) -> tuple[Callable[[Tensor, Tensor], Tensor], dict[str, Any]]:
-    """Return what tells the samples that a probe has right, and how it was chosen, by the names of `ProbeResult`."""
+) -> tuple[Tensor, dict[str, Any]]:
+    """Return which test samples a probe has right, and how it was chosen, by the names of `ProbeResult`."""
+    train_features, train_labels = train
+    _check_samples("train ", train_features, train_labels, num_classes)
+    _check_samples("test ", *test, num_classes, train_features.shape[1])
     if scaling not in get_args(Scaling):
         raise InputError(f"scaling is {scaling!r}, expected one of {', '.join(get_args(Scaling))}")
     if len(lambdas) == 0:
@@ -198,7 +198,7 @@ def _fit(
         "num_train": len(fitted[1]),
         "num_validation": len(chosen_by[1]),
     }
-    return lambda features, labels: classifier.correct(scale(features), labels), how
+    return classifier.correct(scale(test[0]), test[1]), how
 
 
 class _Classifier:

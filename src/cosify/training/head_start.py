@@ -93,11 +93,11 @@ def _probe(session: Session, heads: Mapping[str, nn.Module], model: nn.Module) -
             numbers += embedding.numel()
         if numbers > MOST_NUMBERS:
             break
-    labels = torch.cat(all_labels)
+    labels, counts = torch.cat(all_labels), class_counts(session)
     for name, head in heads.items():
         features = torch.cat(seen.pop(name))
         probe = copy.deepcopy(head).train()  # the record of its kappa moves
-        objective = Objective(nn.Sequential(probe, nn.Flatten()), plain, class_counts(session)).to(labels.device)
+        objective = Objective(nn.Sequential(probe, nn.Flatten()), plain, counts).to(labels.device)
         trained = {key: value for key, value in probe.named_parameters() if key in ("weight", "bias")}
         optimizer = torch.optim.AdamW(trained.values(), LR, weight_decay=0.0)
         order = torch.Generator().manual_seed(args.seed)
