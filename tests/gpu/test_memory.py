@@ -8,10 +8,10 @@ from cosify.heads import CosineLinear, CosineSoftmaxLoss
 from tests.gpu.device import DEVICE, needs_cuda, on_gpu
 
 pytestmark = [*on_gpu, needs_cuda("counter of its memory")]
-# Rows, classes, and bytes beside the gradient, in whose place the cosines lie.  BLOCK_BYTES and the power of two
-# below give 65,536 and 131,072 classes in a block.  Of a block there are three arrays [c, 512] at once, as prototypes,
-# their gradient and its part along them, 400 and 800 MB, and a few [B, c] of 34 MB.
-LIMITS = [(128, 93_431, 600_000_000), (64, 1_000_000, 1_000_000_000)]
+# Rows, classes, and bytes beside the gradient, in whose place the cosines lie.  BLOCK_BYTES gives 46,716 and 90,910
+# classes in a block.  Of a block there are three arrays [c, 512] at once, as prototypes, their gradient and its part
+# along them, 290 and 560 MB, and a few [B, c] of 24 MB.
+LIMITS = [(128, 93_431, 450_000_000), (64, 1_000_000, 750_000_000)]
 
 
 def batch(head: CosineLinear, num_rows: int) -> Tensor:

@@ -32,8 +32,10 @@ def test_sgd_is_nesterov_and_vectors_do_not_decay() -> None:
     [("sgd", {"fused": True}), ("AdamW", {"fused": True}), ("lookahead_sgd", {"fused": True}), ("lamb", {}), ("?", {})],
 )
 def test_steps_are_fused_on_cuda_alone(name: str, expected: dict[str, bool]) -> None:
-    assert fused(name, torch.device("cuda")) == expected
-    assert fused(name, torch.device("cpu")) == fused(name, torch.device("mps")) == {}
+    args = TrainArguments(optimizer=name)
+    assert fused(args, torch.device("cuda")) == expected
+    assert fused(args, torch.device("cpu")) == fused(args, torch.device("mps")) == {}
+    assert fused(replace(args, mixed_precision="fp16"), torch.device("cuda")) == {}
 
 
 def test_warm_up_then_cosine_to_zero() -> None:

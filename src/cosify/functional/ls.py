@@ -11,7 +11,7 @@ from cosify.functional.checks import check_kappa, check_rows, check_shapes, valu
 from cosify.functional.float64 import sum_dtype
 from cosify.functional.grid import expected_kappa, grid_or_default
 from cosify.functional.search import Scan, SoftmaxState, search_certified
-from cosify.functional.search.blocks import KAPPAS_AT_ONCE, at_once
+from cosify.functional.search.blocks import KAPPAS_AT_ONCE, at_once, fitting
 from cosify.functional.search.rounding import TIE, first_least, rounding_of, settle
 from cosify.functional.similarity import full_precision, unit_rows
 
@@ -204,7 +204,8 @@ def search_ls(scan: Scan, grid: Tensor, start: Tensor) -> LsSolution:
         index = least(blocks.embedding, blocks.classes.whole(), grid, tie)
     elif route == "whole":
         # As many candidates at once as a block has room for; ranks must make the same number of walks.
-        room = 1 if scan.shards.group is not None else KAPPAS_AT_ONCE * max(1, blocks.chunk // blocks.num_classes)
+        size = 4 * len(blocks.embedding) * blocks.num_classes
+        room = 1 if scan.shards.group is not None else max(KAPPAS_AT_ONCE, fitting(size, grid.device))
         energy = torch.cat([scan.evaluate(kappa.unsqueeze(1))[0].energy for kappa in grid.split(room)])
         index = settle(scan, grid, energy)[0] if on_cpu else first_least(energy, tie)
     else:

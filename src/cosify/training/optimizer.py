@@ -28,7 +28,7 @@ def make_optimizer(args: RunArguments, model: nn.Module) -> Optimizer:
             lr=args.lr,
             weight_decay=args.weight_decay,
             momentum=args.momentum,
-            **fused(args.optimizer, next(model.parameters()).device),
+            **fused(args, next(model.parameters()).device),
         )
     except (AssertionError, TypeError, ValueError) as error:
         raise InputError(
@@ -54,13 +54,14 @@ def _scale_head(optimizer: Optimizer, model: nn.Module, factor: float) -> None:
             optimizer.add_param_group({**group, "params": head, "lr_scale": factor})
 
 
-def fused(name: str, device: torch.device) -> dict[str, bool]:
+def fused(args: RunArguments, device: torch.device) -> dict[str, bool]:
     """Return the argument that fuses an optimiser's step into one kernel, on CUDA and if torch has one (SGD, AdamW).
 
-    Not on a CPU, where fused steps round differently.
+    Not on a CPU, where fused steps round differently.  Not in fp16: where the scaler has the first step skipped, fused
+    SGD keeps a momentum that was never written (torch 2.11 and 2.14).
     """
-    name = name.lower().removeprefix("lookahead_")
-    if device.type != "cuda" or name not in list_optimizers():
+    name = args.optimizer.lower().removeprefix("lookahead_")
+    if device.type != "cuda" or args.mixed_precision == "fp16" or name not in list_optimizers():
         return {}
     takes_it = "fused" in signature(get_optimizer_class(name, bind_defaults=False)).parameters
     return {"fused": True} if takes_it else {}

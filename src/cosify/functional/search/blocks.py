@@ -14,9 +14,9 @@ from torch import Tensor
 from cosify.functional.checks import values_hidden
 from cosify.functional.rows import Rows
 
-# Bytes of one block of softmax coefficients.  On a CPU a block should stay in the cache; a GPU needs large ones to be
-# busy, and has 3 to 12 of them at C = 10^5.
-BLOCK_BYTES = {"cpu": 1 << 20, "cuda": 128 << 20}
+# Bytes of one block.  On a CPU its softmax coefficients should stay in the cache.  On a GPU it counts the prototypes,
+# too; each block costs some hundred launches, and there should be few: 3 at (512, 512, 93431).
+BLOCK_BYTES = {"cpu": 1 << 20, "cuda": 256 << 20}
 # Bytes of cosines [B, C] that are kept; beyond it every walk computes them again.
 STORE_BYTES = {"cpu": 16 << 20, "cuda": 512 << 20}
 MANY_CLASSES = 1 << 14  # up to so many, all candidates share one operation in a trace
@@ -114,13 +114,19 @@ def put(values: Tensor, index: Tensor, start: int, new: Tensor | float) -> None:
     values.scatter_(1, column, torch.where(column == index, new, values.gather(1, column)))
 
 
-def default_chunk(num_rows: int, num_classes: int, device: torch.device) -> int:
-    """Return how many classes fit a block of softmax coefficients, a power of two; in a trace all of them."""
+def fitting(size: int, device: torch.device) -> int:
+    """Return how many things of `size` bytes fit a block."""
+    return BLOCK_BYTES.get(device.type, BLOCK_BYTES["cuda"]) // size
+
+
+def default_chunk(num_rows: int, dim: int, num_classes: int, device: torch.device) -> int:
+    """Return how many classes fit a block: on a CPU a power of two, elsewhere equal parts; in a trace all of them."""
     if values_hidden():  # the batch size may be symbolic
         return num_classes
-    per_class = 4 * KAPPAS_AT_ONCE * max(num_rows, 1)
-    fitting = BLOCK_BYTES.get(device.type, BLOCK_BYTES["cuda"]) // per_class
-    return max(SMALLEST_CHUNK, 1 << int(math.log2(max(fitting, 1))))
+    on_cpu = device.type == "cpu"
+    per_class = 4 * (KAPPAS_AT_ONCE * max(num_rows, 1) + (0 if on_cpu else dim))
+    largest = max(SMALLEST_CHUNK, fitting(per_class, device))
+    return 1 << int(math.log2(largest)) if on_cpu else -(-num_classes // -(-num_classes // largest))
 
 
 def at_once(num_kappas: int, num_classes: int) -> int:

@@ -124,8 +124,8 @@ class SpanBounds:
                     chosen.append((slice(k, k + 1), picked))
         else:  # finding the wanted ones would wait, and few large operations start sooner than many
             first, stop = self._candidates[0], self._candidates[-1] + 1
-            starts = range(first, stop, KAPPAS_AT_ONCE)
-            chosen = [(slice(start, min(start + KAPPAS_AT_ONCE, stop)), slice(None)) for start in starts]
+            step = KAPPAS_AT_ONCE * len(scan.blocks.embedding) // num_rows  # fewer samples leave room for more
+            chosen = [(slice(start, min(start + step, stop)), slice(None)) for start in range(first, stop, step)]
         sums = direction.new_zeros(3, len(kappas), num_rows)
         for block in scan.blocks.of(self._rows):
             gap = block.cosine - self._nearest.unsqueeze(1)

@@ -87,7 +87,9 @@ class Scan:
     ) -> "Scan":
         """Prepare the same from rows whose norms are known."""
         embedding, num_classes = samples.whole(), len(classes.given)
-        chunk = default_chunk(embedding.shape[0], num_classes, embedding.device) if chunk is None else chunk
+        chunk = (
+            default_chunk(len(embedding), embedding.shape[1], num_classes, embedding.device) if chunk is None else chunk
+        )
         return cls(samples, ClassBlocks(embedding, classes, chunk), NoTarget(), Shards(group))
 
     def without(self, index: Tensor, has_label: Tensor) -> tuple["Scan", Labelled]:
