@@ -97,6 +97,8 @@ def test_yaml_and_flags_that_win(tmp_path: Path) -> None:
             ["--set", "smoothing=0.1"],
             "--set has 'smoothing', expected a key that --help-all lists; did you mean label_",
         ),
+        (["--warmup-epochs", "1"], "expected one of --help-all; did you mean --set warmup_epochs=VALUE?"),
+        (["--warmup", "1"], "expected one of --help-all; did you mean --set warmup_epochs=VALUE?"),
         (["--learning-rate", "0.1"], "unknown flag --learning-rate, expected one of --help-all; did you mean --lr?"),
         (["a", "b"], "the words ['a', 'b'] came, expected DATA; see --help"),
         (["--set", "mixup"], "--set has 'mixup', expected key=value"),

@@ -284,7 +284,10 @@ def _suggest(name: str, kind: type) -> str:
     close = short or difflib.get_close_matches(given, names, 1)
     if not close:
         return "check the spelling"
-    return f"did you mean {as_flag(close[0]) if name.startswith('--') else close[0]}?"
+    if not name.startswith("--"):
+        return f"did you mean {close[0]}?"
+    keys = {entry.name for entry in _fields(kind) if is_key(entry)}
+    return f"did you mean {f'--set {close[0]}=VALUE' if close[0] in keys else as_flag(close[0])}?"
 
 
 def _one_line(error: Exception) -> str:
