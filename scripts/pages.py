@@ -16,11 +16,11 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # python scripts/pages.py sees this folder alone
 
-from scripts import reproduce
+from scripts import our_results, reproduce
 
-RESULTS = reproduce.RESULTS
-TEXTS = reproduce.SCRIPTS / "page_texts"
-PAGES = {"results.md.jinja": RESULTS / "README.md", "hub_cards.md.jinja": reproduce.CARDS / "README.md"}
+RESULTS = our_results.RESULTS
+TEXTS = our_results.SCRIPTS / "page_texts"
+PAGES = {"results.md.jinja": RESULTS / "README.md", "hub_cards.md.jinja": our_results.CARDS / "README.md"}
 PICTURE = "accuracy_by_kappa.png"  # of README.md
 KAPPAS = "kappa_by_num_classes.png"
 LS_RUNS = {  # results of LS: name and number of classes
@@ -61,10 +61,10 @@ def page(template: str) -> str:
     import yaml
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    paper = yaml.safe_load((reproduce.SCRIPTS / "paper.yaml").read_text(encoding="utf-8"))
+    paper = yaml.safe_load((our_results.SCRIPTS / "paper.yaml").read_text(encoding="utf-8"))
 
     def beside_paper(target: str) -> str:
-        _, _, rest = reproduce.markdown(target, paper[target], reproduce.OURS[target](), []).partition("\n\n")
+        _, _, rest = reproduce.markdown(target, paper[target], our_results.OURS[target](), []).partition("\n\n")
         return rest.strip()
 
     jinja = Environment(loader=FileSystemLoader(TEXTS), undefined=StrictUndefined, trim_blocks=True, autoescape=False)
@@ -108,7 +108,7 @@ def backbones(architecture: str) -> str:
     from cosify.cards import CardInfo
     from cosify.cards.card import family_table
 
-    infos = [CardInfo.of_folder(folder) for folder in sorted(reproduce.CARDS.glob(f"{architecture}.*"))]
+    infos = [CardInfo.of_folder(folder) for folder in sorted(our_results.CARDS.glob(f"{architecture}.*"))]
     order = infos[0].facts.siblings
     return family_table(sorted(infos, key=lambda info: order.index(info.name))).lines().strip()
 
@@ -132,7 +132,7 @@ def draw_kappas(file: Path) -> None:
 
     from cosify.plots import plot_kappa_by_num_classes
 
-    paper = yaml.safe_load((reproduce.SCRIPTS / "paper.yaml").read_text(encoding="utf-8"))
+    paper = yaml.safe_load((our_results.SCRIPTS / "paper.yaml").read_text(encoding="utf-8"))
     printed = {name: point for table in paper.values() for name, point in table.get("kappa_by_num_classes", {}).items()}
     ours = {name: (num, last_kappa(folder)) for folder, (name, num) in LS_RUNS.items() if (RESULTS / folder).exists()}
     plot_kappa_by_num_classes({"ours": ours, "paper": printed}, file, title="kappa* of LS after training")
@@ -207,44 +207,50 @@ def ls_start() -> str:
 
 def cosified_tiny() -> str:
     """Return the table of backbones cosified on Tiny-ImageNet: kappa, accuracy, and what transfers."""
-    lines = read(f"{reproduce.TINY}/transfer.md").splitlines()
+    lines = read(f"{our_results.TINY}/transfer.md").splitlines()
     rows = ["| head | kappa | accuracy % " + lines[0].removeprefix("| backbone "), "| --- | --- " + lines[1]]
     rows.append(lines[2].replace("| start |", "| start | - | - |"))
-    for head, line in zip(reproduce.TINY_HEADS, lines[3:], strict=True):
-        last = reproduce.read_lines(f"{reproduce.TINY}/{head}-0/metrics.jsonl")[-1]
-        kappa = f"{last['kappa_mean']:.1f}" if "kappa_mean" in last else "-"
+    for head, line in zip(our_results.TINY_HEADS, lines[3:], strict=True):
+        runs = our_results.tiny_runs(head)
+        kappa = "-" if head == "softmax" else f"{statistics.mean(last['kappa_mean'] for last in runs):.1f}"
         assert line.startswith(f"| {head} |")
-        rows.append(line.replace(f"| {head} |", f"| {head} | {kappa} | {100 * last['test_accuracy']:.2f} |"))
+        accuracy = spread([100 * last["test_accuracy"] for last in runs])
+        rows.append(line.replace(f"| {head} |", f"| {head} | {kappa} | {accuracy} |"))
     return "\n".join(rows)
 
 
 def tiny_lead(head: str) -> str:
     """Return how far a head is ahead of softmax on the classes of Tiny-ImageNet that both learnt, in percent."""
-    ours, softmax = (reproduce.read_lines(f"{reproduce.TINY}/{each}-0/metrics.jsonl")[-1] for each in (head, "softmax"))
-    return f"{100 * (ours['test_accuracy'] - softmax['test_accuracy']):.1f}"
+    pairs = zip(our_results.tiny_runs(head), our_results.tiny_runs("softmax"), strict=True)
+    return mean_and_error([100 * (ours["test_accuracy"] - softmax["test_accuracy"]) for ours, softmax in pairs])
 
 
 def lfw_lead(name: str, other: str) -> str:
     """Return how far a model is ahead of another on LFW, mean ± standard error over its folds, in percent."""
     both = [json.loads(read(f"{each}/verification.json"))["verification"]["fold_accuracies"] for each in (name, other)]
-    return reproduce.over_folds([mine - others for mine, others in zip(*both, strict=True)])
+    return our_results.over_folds([mine - others for mine, others in zip(*both, strict=True)])
 
 
 def view2_lead() -> str:
     """Return how far LS is ahead of kappa = 60 on the folds of LFW, mean ± standard error, in percent."""
-    pairs = zip(*(reproduce.fold_accuracies(reproduce.VIEW2, head) for head in reproduce.VIEW2_HEADS), strict=True)
-    return reproduce.over_folds([ls - other for ls, other in pairs])
+    pairs = zip(
+        *(our_results.fold_accuracies(our_results.VIEW2, head) for head in our_results.VIEW2_HEADS), strict=True
+    )
+    return our_results.over_folds([ls - other for ls, other in pairs])
 
 
 def long_tail_lead(head: str, other: str, logits: str) -> str:
     """Return how far a head is ahead of another on CIFAR-100-LT, mean over seeds ± standard error, in percent."""
-    runs = reproduce.read_lines(f"{reproduce.LONG_TAIL}/runs.jsonl")
+    runs = our_results.read_lines(f"{our_results.LONG_TAIL}/runs.jsonl")
     mine, others = [
         {run["seed"]: run[logits]["accuracy"] for run in runs if run["head"] == each} for each in (head, other)
     ]
-    differences = [100 * (mine[seed] - others[seed]) for seed in mine]
-    error = statistics.stdev(differences) / math.sqrt(len(differences))
-    return f"{statistics.mean(differences):.1f} ± {error:.1f}"
+    return mean_and_error([100 * (mine[seed] - others[seed]) for seed in mine])
+
+
+def mean_and_error(values: list[float]) -> str:
+    """Return the mean ± its standard error."""
+    return f"{statistics.mean(values):.1f} ± {statistics.stdev(values) / math.sqrt(len(values)):.1f}"
 
 
 def spread(values: list[float]) -> str:

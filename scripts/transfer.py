@@ -5,8 +5,9 @@
 
 The images of a class are dealt to folds of ten.  Each fold fits a probe (`cosify.evaluation.linear_probe`), which all
 other images test.  A difference is paired by fit and by image, and its variance is that of the mean over fits plus that
-of the mean over images.  Names are as in `cosify evaluate`:
-NAME=MODEL.  OUTPUT then holds transfer.json, with a line for each backbone, and the features.
+of the mean over images.  Names are as in `cosify evaluate`: NAME=MODEL.  Models of one name are runs with other seeds,
+over which accuracies and differences are averaged; the variance of this mean is added.  OUTPUT then holds
+transfer.json, with the results of each model, transfer.md and the features.
 """
 
 import json
@@ -28,10 +29,7 @@ if TYPE_CHECKING:
 LEAST_FITS, MOST_FITS = 3, 12
 BATCH_SIZE = 32  # on a CPU, larger ones of 96 pixels take twice the time: memory is fetched anew for each
 LAMBDAS = tuple(10.0**exponent for exponent in range(4, -4, -1))
-# top1: accuracy of each fit.  right: how many fits answer an image right, a hexadecimal digit each; the images of a
-# class follow each other, the first per_class of them made the first fit.  made_of: digests of weights, images and
-# transform.
-Measured = dict[str, Any]
+Measured = dict[str, Any]  # a `Probed` of cosify.evaluation, and made_of: digests of weights, images and transform
 SMOKE = ("resnet18_cifar.cos_ls_cifar100", "resnet18_cifar.cos_60_cifar100")
 
 
@@ -40,7 +38,7 @@ class TransferArguments:
     """Settings."""
 
     models: list[str] = flag(
-        [], "Backbones, as MODEL or NAME=MODEL; the first is what others are compared with. Needed."
+        [], "Backbones, as MODEL or NAME=MODEL; others are compared with the first. One name, several seeds. Needed."
     )
     data: list[str] = flag([], "Other tasks, DATA or DATA:SPLIT; the split for testing is used. Needed.")
     image_size: int | None = flag(None, "Side in pixels. Default: each backbone's own.", AT_LEAST_1)
@@ -65,11 +63,16 @@ def main(args: TransferArguments) -> None:
     set_up_logging()
     if args.smoke:
         args = replace(args, models=list(SMOKE), data=["digits:train"], image_size=32, output=args.output + "-smoke")
-    named = [model.split("=", 1) if "=" in model else [Path(model).name, model] for model in args.models]
-    names, tasks = [name for name, _ in named], [short_name(data) for data in args.data]
-    for key, given in (("models", names), ("data", tasks)):
-        if not given or len(set(given)) < len(given):
-            raise InputError(f"{key} is named {given}, expected one or more, of different names")
+    runs: dict[str, list[str]] = {}
+    for given in args.models:
+        name, model = given.split("=", 1) if "=" in given else (Path(given).name, given)
+        runs.setdefault(name, []).append(model)
+    unnamed = [Path(given).name for given in args.models if "=" not in given]
+    if not runs or any(len(runs[name]) > 1 for name in unnamed):
+        raise InputError(f"models is {args.models}, expected one or more, of different names; write NAME=MODEL")
+    tasks = [short_name(data) for data in args.data]
+    if not tasks or len(set(tasks)) < len(tasks):
+        raise InputError(f"data is named {tasks}, expected one or more, of different names")
     images = {task: few(load_images(data), task, args) for task, data in zip(tasks, args.data, strict=True)}
     folder = Path(args.output)
     file = folder / "transfer.json"
@@ -79,15 +82,19 @@ def main(args: TransferArguments) -> None:
     )
     if stored["protocol"] != protocol:
         raise InputError(f"{file} was measured with {stored['protocol']}, expected {protocol}; choose another --output")
-    backbones: dict[str, dict[str, Measured]] = stored["backbones"]
+    backbones: dict[str, list[dict[str, Measured]]] = stored["backbones"]
     command = "python scripts/transfer.py " + " ".join(sys.argv[1:])
     environment = describe_environment(torch.device("cpu"), 1)
-    for name, model in named:
-        known = backbones.get(name, {})
-        backbones[name] = known | measure(model, images, args, known, folder / "features" / name)
-        written = {"command": command, "environment": environment, "protocol": protocol, "backbones": backbones}
-        write_json(file, written)
-    text = markdown(names, backbones, tasks, args.per_class)
+    for name, models in runs.items():
+        known = backbones.setdefault(name, [])
+        for seed, model in enumerate(models):
+            known.extend([{}] * (seed + 1 - len(known)))
+            known[seed] = known[seed] | measure(
+                model, images, args, known[seed], folder / "features" / f"{name}-{seed}"
+            )
+            written = {"command": command, "environment": environment, "protocol": protocol, "backbones": backbones}
+            write_json(file, written)
+    text = markdown(list(runs), backbones, tasks, args.per_class)
     write_whole(folder / "transfer.md", text)
     show_markdown(text)
 
@@ -112,6 +119,7 @@ def measure(
     """Return the accuracy of a backbone's probe in each fold of each task; what is known of the same is taken over."""
     from cosify.evaluation import FeaturePass, cache_features, correct_by_probe
     from cosify.evaluation.features import cache_key
+    from cosify.evaluation.paired_probes import folds
     from cosify.evaluation.rows import to_tensor
     from cosify.training.opener import open_model
 
@@ -139,35 +147,21 @@ def measure(
     return found
 
 
-def folds(num_images: int, num_classes: int, per_class: int) -> torch.Tensor:
-    """Return the fold of each image, [N]; the images of a class follow each other, what fills no fold is in -1."""
-    each = num_images // num_classes
-    fold = torch.arange(num_images) % each // per_class
-    return torch.where(fold < each // per_class, fold, -1)
-
-
-def difference(ours: Measured, first: Measured, per_class: int) -> str:
-    """Return how much more a backbone has right than the first, in percent, with the standard error."""
-    by_fit = 100 * (torch.tensor(ours["top1"]).double() - torch.tensor(first["top1"]).double())
-    num_fits = len(by_fit)
-    fold = folds(len(ours["right"]), ours["num_classes"], per_class)
-    tested = num_fits - ((fold >= 0) & (fold < num_fits)).double()
-    right = [torch.tensor([int(digit, 16) for digit in each["right"]]).double() for each in (ours, first)]
-    by_image = 100 * (right[0] - right[1]) / tested
-    error = (by_fit.var() / num_fits + by_image.var() / len(by_image)).sqrt()
-    return f"{by_fit.mean():+.2f} ± {error:.2f}"
-
-
-def markdown(names: list[str], backbones: dict[str, dict[str, Measured]], tasks: list[str], per_class: int) -> str:
+def markdown(
+    names: list[str], backbones: dict[str, list[dict[str, Measured]]], tasks: list[str], per_class: int
+) -> str:
     """Return a table of accuracies, and of the differences to the first backbone with their standard errors."""
+    from cosify.evaluation.paired_probes import probe_difference
+
     rows = ["| backbone | " + " | ".join(f"{task} | to {names[0]}" for task in tasks) + " |"]
     rows.append("| --- " * (1 + 2 * len(tasks)) + "|")
     for name in names:
         cells = []
         for task in tasks:
-            ours, first = backbones[name][task], backbones[names[0]][task]
-            cells += [f"{100 * statistics.mean(ours['top1']):.2f}"]
-            cells += ["" if name == names[0] else difference(ours, first, per_class)]
+            ours, first = ([run[task] for run in backbones[each]] for each in (name, names[0]))
+            cells += [f"{100 * statistics.mean(share for run in ours for share in run['top1']):.2f}"]
+            difference, error = probe_difference(ours, first, per_class)
+            cells += ["" if name == names[0] else f"{100 * difference:+.2f} ± {100 * error:.2f}"]
         rows.append("| " + " | ".join([name, *cells]) + " |")
     return "\n".join(rows) + "\n"
 
@@ -175,4 +169,4 @@ def markdown(names: list[str], backbones: dict[str, dict[str, Measured]], tasks:
 if __name__ == "__main__":
     from cosify.console import Command
 
-    Command(main, TransferArguments, __doc__).run()
+    Command(main, TransferArguments, __doc__, words=("models",)).run()

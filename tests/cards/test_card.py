@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -18,7 +19,15 @@ from huggingface_hub import parse_eval_result_entries
 import cosify
 from cosify.cards import CardInfo, check_card
 from cosify.cards.card import against_baseline, family_table, render
-from cosify.cards.collection import add_evaluation, add_finetuned, add_verification, collect, render_all, rendered
+from cosify.cards.collection import (
+    add_evaluation,
+    add_finetuned,
+    add_transfer,
+    add_verification,
+    collect,
+    render_all,
+    rendered,
+)
 from cosify.cards.command_lines import evaluation_command
 from cosify.cards.facts import Facts
 from cosify.cards.metadata import front_matter
@@ -37,6 +46,7 @@ from cosify.training import (
     train,
 )
 from cosify.training import cosify_pretrained as cosify_again
+from scripts import transfer
 from tests.data.face_pictures import bin_file, png
 
 pytestmark = pytest.mark.slow  # two trainings and an evaluation
@@ -78,6 +88,10 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tuned = {"model": models[0], "data": "digits:train", "epochs": 1, "limit_train": 200, "output": str(base / "tuned")}
     finetune(FinetuneArguments(**tuned))
     add_finetuned(base / "tuned", base / "cards" / LS)
+    both = [f"start={models[1]}", f"ls={models[0]}"]
+    beside = transfer.TransferArguments(models=both, data=["digits:train"], limit=300, output=str(base / "transfer"))
+    transfer.main(beside)
+    add_transfer(base / "transfer", "ls", base / "cards" / LS)
     return base
 
 
@@ -125,6 +139,29 @@ def test_cards_are_written_and_say_what_the_files_say(base: Path, root: Path) ->
     softmax = cards[1].read_text(encoding="utf-8")
     assert "## Kappa" not in softmax
     assert "import cosify" not in softmax, "its folder is plain timm"
+
+
+def test_the_start_stands_beside_a_model_that_began_with_it(base: Path, root: Path) -> None:
+    text = rendered(root / LS)[root / LS / "README.md"]
+    measured = json.loads((base / "transfer" / "transfer.json").read_text())["backbones"]
+    top1 = {name: 100 * np.mean(runs[0]["digits-train"]["top1"]) for name, runs in measured.items()}
+    said = (base / "transfer" / "transfer.md").read_text().splitlines()[-1].split(" | ")[2].rstrip(" |")
+    assert f"| digits-train | 300 | {top1['start']:.2f} | {top1['ls']:.2f} | {said} |" in text
+    difference, error = (float(each) for each in said.split(" ± "))
+    header, _, start, own, softmax = text[text.index("| model | for |") :].splitlines()[:5]
+    assert header.endswith("| 10 images a class, digits-train % | MB |")
+    assert start.startswith("| start | its start | - | - |")
+    assert start.endswith(f"| {top1['start']:.1f} | - |")
+    assert f"| {top1['ls']:.1f} ({difference:+.1f} ± {error:.1f}) |" in own
+    assert softmax.split(" | ")[-2] == "-"
+    assert f"`python scripts/transfer.py start {LS} --data digits-train --per-class 10 --limit 300 --seed 0`" in text
+
+
+def test_a_comparison_of_other_weights_is_refused(base: Path, root: Path) -> None:
+    with pytest.raises(ValueError, match=r"compares \['ls'\] with 'start', expected 'x' among them"):
+        add_transfer(base / "transfer", "x", root / LS)
+    with pytest.raises(ValueError, match=r"'ls' in .* is another model than"):
+        add_transfer(base / "transfer", "ls", root / SOFTMAX)
 
 
 def test_verification_stands_on_the_card_and_in_the_results(root: Path, tmp_path: Path) -> None:
@@ -200,7 +237,7 @@ def test_commands_of_others_keep_no_folders() -> None:
 
 
 def test_families_whose_members_were_measured_differently(root: Path) -> None:
-    one, other = (CardInfo.of_folder(root / name) for name in (LS, SOFTMAX))
+    one, other = (replace(CardInfo.of_folder(root / name), compared=()) for name in (LS, SOFTMAX))
     (probe,) = other.assessment.transfer.values()
     with_other = {**vars(other.assessment), "transfer": {"x": probe}, "miss": {}}
     other = CardInfo(**{**vars(other), "assessment": type(other.assessment)(**with_other)})
@@ -413,6 +450,7 @@ def test_a_card_that_is_wrong_does_not_go_up(root: Path, tmp_path: Path, monkeyp
         {"name": "n", "facts": "f", "finetuned": "t"},
         {"name": "n", "dataset": "ORG/NAME"},
         {"verification": "v"},
+        {"name": "n", "transfer": "t"},
         {"name": "n", "verification": "v", "finetuned": "t"},
     ],
 )

@@ -21,7 +21,7 @@ from cosify.evaluation import FeatureCache, assess, scan_features, verdict
 from cosify.plots.examples import data_uri
 from cosify.training import TrainArguments, train
 from cosify.training.run_folder import MARK
-from scripts import reproduce
+from scripts import our_results, reproduce
 
 
 @pytest.fixture(scope="module")
@@ -229,7 +229,7 @@ def test_features_are_fitted_on_what_a_long_tailed_run_saw(
     assert "was trained on other images, of uneven classes; scores are fitted on those of the data" in caplog.text
 
 
-PAPER = yaml.safe_load((reproduce.SCRIPTS / "paper.yaml").read_text(encoding="utf-8"))
+PAPER = yaml.safe_load((our_results.SCRIPTS / "paper.yaml").read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize("target", PAPER)
@@ -245,29 +245,30 @@ def test_paper_and_ours_stand_side_by_side(target: str, tmp_path: Path) -> None:
 def test_what_was_run_is_read_and_what_was_not_is_marked(tmp_path: Path) -> None:
     reproduce.main(reproduce.ReproduceArguments(targets=["table2"], output=str(tmp_path)))
     text = (tmp_path / "table2.md").read_text(encoding="utf-8")
-    runs = [json.loads(line) for line in (reproduce.RESULTS / "digits" / "runs.jsonl").read_text().splitlines()]
+    runs = [json.loads(line) for line in (our_results.RESULTS / "digits" / "runs.jsonl").read_text().splitlines()]
     mean = sum(run["accuracy"] for run in runs if run["head"] == "60") / 3
     (line,) = [line for line in text.splitlines() if line.startswith("| 60 |")]
     assert f"| {100 * mean:.2f} ± " in line
     (line,) = [line for line in text.splitlines() if line.startswith("| 30 |")]
     assert line.endswith("| not run | not run | not run |")
-    faces, lite0, view2 = reproduce.OURS["table6"]()
-    file = reproduce.RESULTS / "celeba_faces" / "verification" / "ls-0" / "verification.json"
+    faces, lite0, view2 = our_results.OURS["table6"]()
+    file = our_results.RESULTS / "celeba_faces" / "verification" / "ls-0" / "verification.json"
     found = json.loads(file.read_text(encoding="utf-8"))["verification"]
     assert {each.title for each in (lite0, view2)} == {"LFW, EfficientNet-Lite0", "LFW, View 2"}
     assert faces.cells["ls"] == f"{100 * np.mean(found['fold_accuracies']):.2f} ± {100 * found['standard_error']:.2f}"
-    runs = [json.loads(line) for line in (reproduce.RESULTS / "cifar100_lt" / "runs.jsonl").read_text().splitlines()]
-    tails = {each.title: each.cells for each in reproduce.OURS["table7"]()}
+    runs = [json.loads(line) for line in (our_results.RESULTS / "cifar100_lt" / "runs.jsonl").read_text().splitlines()]
+    tails = {each.title: each.cells for each in our_results.OURS["table7"]()}
     mean = np.mean([run["adjusted"]["few"] for run in runs if run["head"] == "ls"])
     assert tails["few, logits adjusted"]["ls"].startswith(f"{100 * mean:.2f}")
-    cifar10, omniglot, digits = reproduce.OURS["table4"]()
+    cifar10, omniglot, digits = our_results.OURS["table4"]()
     assert omniglot.title == "CIFAR-100 to omniglot-test"
     assert list(digits.cells) == ["ls", "2 kappa*", "60", "softmax"]
     assert cifar10.cells["60"].startswith("74.80 ± ")
 
 
 def test_what_is_missing_comes_with_its_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reproduce, "RESULTS", tmp_path / "none")
+    for module in (our_results, reproduce):
+        monkeypatch.setattr(module, "RESULTS", tmp_path / "none")
     monkeypatch.chdir(tmp_path)  # where no run is
     reproduce.main(reproduce.ReproduceArguments(targets=["table3"], cifar100="FOLDER", output=str(tmp_path)))
     text = (tmp_path / "table3.md").read_text(encoding="utf-8")

@@ -3,7 +3,15 @@
 import cosify.lab  # noqa: F401  # one clear error where the extra is missing
 from cosify.cards.card import family_table, render
 from cosify.cards.check import check_card
-from cosify.cards.collection import add_evaluation, add_finetuned, add_verification, collect, render_all, rendered
+from cosify.cards.collection import (
+    add_evaluation,
+    add_finetuned,
+    add_transfer,
+    add_verification,
+    collect,
+    render_all,
+    rendered,
+)
 from cosify.cards.facts import Facts
 from cosify.cards.info import CardInfo
 
@@ -12,6 +20,7 @@ __all__ = [
     "Facts",
     "add_evaluation",
     "add_finetuned",
+    "add_transfer",
     "add_verification",
     "check_card",
     "collect",

@@ -7,6 +7,7 @@ from cosify.cards.command_lines import training_command
 from cosify.cards.facts import USES
 from cosify.cards.info import CardInfo
 from cosify.cards.metadata import front_matter
+from cosify.cards.records import AgainstStart
 from cosify.evaluation import Table, tables_of
 from cosify.evaluation.transferability import standard_error
 from cosify.functional import kappa_grid
@@ -24,9 +25,15 @@ def family_table(siblings: Sequence[CardInfo], this: str = "") -> Table:
     """
     tasks = list(dict.fromkeys(task for each in siblings for task in each.probes))
     tuned = list(dict.fromkeys(task for each in siblings for task in each.tuned))
+    beside = {found.task: found for each in siblings for found in each.compared}
     header = ["model", "for", "kappa", "top-1 %", "errors, AP of z_max", "errors, AP of p"]
-    header += [*(f"probe {task} %" for task in tasks), *(f"fine-tuned {task} %" for task in tuned), "MB"]
+    header += [*(f"probe {task} %" for task in tasks), *(f"fine-tuned {task} %" for task in tuned)]
+    header += [*(f"{found.per_class} images a class, {task} %" for task, found in beside.items()), "MB"]
     rows = []
+    if beside:
+        start = next(iter(beside.values())).begun_with
+        unknown = ["-"] * (len(header) - len(beside) - 3)
+        rows.append((start, "its start", *unknown, *(f"{100 * found.start:.1f}" for found in beside.values()), "-"))
     for each in siblings:
         miss, accuracy = each.assessment.miss, each.assessment.accuracy
         error = standard_error(accuracy, each.assessment.num_test)
@@ -38,6 +45,7 @@ def family_table(siblings: Sequence[CardInfo], this: str = "") -> Table:
             *(f"{miss[score].ap:.3f}" if score in miss else "-" for score in ("z_max", "msp")),
             *(with_error(*each.probes[task]) if task in each.probes else "-" for task in tasks),
             *(with_error(*each.tuned[task]) if task in each.tuned else "-" for task in tuned),
+            *(next((gain(found) for found in each.compared if found.task == task), "-") for task in beside),
             f"{each.measured.num_bytes / 1e6:.1f}",
         ]
         rows.append(tuple(cells))
@@ -46,7 +54,17 @@ def family_table(siblings: Sequence[CardInfo], this: str = "") -> Table:
         " errors: smaller differences are chance. z_max is the largest cosine, p the largest probability; AP of right"
         " predictions against wrong ones."
     )
+    if beside:
+        note += (
+            " Few images: a probe fits on so many images of each class and all others test it, a mean over probes; in"
+            " brackets the difference to the start, paired by probe and by image."
+        )
     return Table("Which one do I want", note, tuple(header), tuple(rows))
+
+
+def gain(found: AgainstStart) -> str:
+    """Return the accuracy on few images, and how far it is from that of the start."""
+    return f"{100 * found.top1:.1f} ({100 * found.difference:+.1f} ± {100 * found.standard_error:.1f})"
 
 
 def with_error(value: float, error: float) -> str:

@@ -15,16 +15,23 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from cosify.cards.card import render
-from cosify.cards.command_lines import evaluation_command, run_for_others, training_command, verification_command
+from cosify.cards.command_lines import (
+    comparison_command,
+    evaluation_command,
+    run_for_others,
+    training_command,
+    verification_command,
+)
 from cosify.cards.facts import Facts
 from cosify.cards.info import CardInfo
 from cosify.cards.metadata import evaluation_results, verification_results
-from cosify.cards.records import Finetuned, Measured, Verified, read_json
+from cosify.cards.records import AgainstStart, Finetuned, Measured, Verified, read_json
 from cosify.data import Preprocessing, Splits, load_splits
 from cosify.errors import InputError
 from cosify.evaluation import FeatureCache, Verification, cache_features
 from cosify.evaluation.assessment import MEASURED_SAMPLES
 from cosify.evaluation.json_records import from_json
+from cosify.evaluation.paired_probes import probe_difference
 from cosify.files import left_aside, sha256_of, write_whole
 from cosify.folders import foreign_files, new_folder_beside, put_in_place, remove_own
 from cosify.hub import load
@@ -40,6 +47,7 @@ from cosify.hub.contents import (
     RELIABILITY,
     RUN,
     TRACE,
+    TRANSFER,
     VERIFICATION,
     VERIFICATION_RESULTS,
 )
@@ -198,6 +206,49 @@ def add_finetuned(run: Path, folder: Path) -> None:
         weights_sha256=sha256_of(folder / WEIGHTS),
     )
     _add(folder / FINETUNED, "task", asdict(done))
+
+
+def add_transfer(result: Path, name: str, folder: Path) -> None:
+    """Add how probes on few images compare with those of the weights that training began with.
+
+    Args:
+        result: output folder of scripts/transfer.py, whose first backbone is these weights.
+        name: of the model there.
+        folder: of the model.
+
+    Raises:
+        ValueError: if the result has no such model, or it is of other weights than the folder's.
+    """
+    record = read_json(result / TRANSFER)
+    backbones, protocol = record["backbones"], record["protocol"]
+    start = next(iter(backbones))
+    if name not in backbones or name == start:
+        raise InputError(f"{result} compares {list(backbones)[1:]} with {start!r}, expected {name!r} among them")
+    digest, facts = model_digest(load(folder)), Facts.read(folder / FACTS)
+    (own, *_), (first, *_) = backbones[name], backbones[start]
+    if any(each["made_of"]["model"] != digest for each in own.values()):
+        raise InputError(f"{name!r} in {result} is another model than {folder}; compare the folder itself")
+    begun_with = facts.base_model or start
+    command = comparison_command(protocol, begun_with, folder.name, list(own))
+    found = []
+    for task, probed in own.items():
+        difference, error = probe_difference([probed], [first[task]], protocol["per_class"])
+        top1, before = (sum(each["top1"]) / len(each["top1"]) for each in (probed, first[task]))
+        found.append(
+            AgainstStart(
+                task=task,
+                command=command,
+                begun_with=begun_with,
+                top1=top1,
+                start=before,
+                difference=difference,
+                standard_error=error,
+                per_class=protocol["per_class"],
+                num_images=len(probed["right"]),
+                weights_sha256=sha256_of(folder / WEIGHTS),
+            )
+        )
+    write_whole(folder / TRANSFER, json.dumps([asdict(each) for each in found], indent=2) + "\n")
 
 
 def add_verification(result: Path, folder: Path, dataset_id: str | None = None) -> None:

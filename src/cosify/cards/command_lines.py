@@ -1,13 +1,13 @@
 """The commands behind the numbers of a card, as others would type them: with names in place of local paths."""
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 from cosify.data import BUILT_IN, base_and_split
-from cosify.settings import command_line
+from cosify.settings import as_flag, command_line
 from cosify.training import CosifyArguments, FinetuneArguments, TrainArguments
 
 COMMANDS = {
@@ -67,6 +67,19 @@ def evaluation_command(command: str, name: str) -> str:
         if flag not in ("--models", "--output", "--overwrite"):
             kept.append(word if word == flag else Path(word).name)
     return shlex.join(["cosify", "evaluate", name, *(Path(word).name for word in data), *kept])
+
+
+def comparison_command(protocol: Mapping[str, Any], start: str, name: str, tasks: Sequence[str]) -> str:
+    """Return the command that compares a model with the weights that it began with.
+
+    Args:
+        protocol: of transfer.json.
+        start: what others call these weights.
+        name: of the model.
+        tasks: names of the data.
+    """
+    flags = [word for key, value in protocol.items() if value is not None for word in (as_flag(key), str(value))]
+    return shlex.join(["python", "scripts/transfer.py", start, name, "--data", *tasks, *flags])
 
 
 def verification_command(arguments: Mapping[str, Any], name: str) -> str:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from cosify.cards.facts import Facts
-from cosify.cards.records import Finetuned, Measured, Verified, read_json
+from cosify.cards.records import AgainstStart, Finetuned, Measured, Verified, read_json
 from cosify.errors import InputError
 from cosify.evaluation import Assessment
 from cosify.evaluation.json_records import from_json
@@ -20,6 +20,7 @@ from cosify.hub.contents import (
     RELIABILITY,
     RUN,
     TRACE,
+    TRANSFER,
     VERIFICATION,
 )
 from cosify.models.binding import CONFIG, WEIGHTS
@@ -42,6 +43,7 @@ class CardInfo:
         evaluation: command of the evaluation.
         assessment: what was measured.
         finetuned: results on other tasks; may be empty.
+        compared: probes beside those of the weights that it started from; may be empty.
         verified: results on pairs of pictures; may be empty.
         measured: the files that were evaluated.
         rejector: what rejector.json says; None without one.
@@ -58,6 +60,7 @@ class CardInfo:
     evaluation: str
     assessment: Assessment
     finetuned: tuple[Finetuned, ...]
+    compared: tuple[AgainstStart, ...]
     verified: tuple[Verified, ...]
     measured: Measured
     rejector: dict[str, Any] | None
@@ -88,6 +91,10 @@ class CardInfo:
         finetuned = tuple(from_json(Finetuned, each) for each in read_json(tuned)) if tuned.is_file() else ()
         if any(each.weights_sha256 != measured.sha256[WEIGHTS] for each in finetuned):
             raise InputError(f"{FINETUNED} in {folder} is of another {WEIGHTS}; fine-tune the folder anew")
+        beside = folder / TRANSFER
+        compared = tuple(from_json(AgainstStart, each) for each in read_json(beside)) if beside.is_file() else ()
+        if any(each.weights_sha256 != measured.sha256[WEIGHTS] for each in compared):
+            raise InputError(f"{TRANSFER} in {folder} is of another {WEIGHTS}; compare the folder anew")
         pairs = folder / VERIFICATION
         verified = tuple(from_json(Verified, each) for each in read_json(pairs)) if pairs.is_file() else ()
         if any(each.weights_sha256 != measured.sha256[WEIGHTS] for each in verified):
@@ -103,6 +110,7 @@ class CardInfo:
             evaluation=evaluation["command"],
             assessment=from_json(Assessment, evaluation["models"][0]),
             finetuned=finetuned,
+            compared=compared,
             verified=verified,
             measured=measured,
             rejector=read_json(folder / REJECTOR) if (folder / REJECTOR).is_file() else None,

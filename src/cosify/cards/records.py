@@ -100,6 +100,35 @@ class Verified:
     weights_sha256: str
 
 
+@dataclass(frozen=True)
+class AgainstStart:
+    """Probes on few images of another task, beside those of the weights that training began with.
+
+    Attributes:
+        task: name of the data.
+        command: of the comparison.
+        begun_with: name of the weights before.
+        top1: mean accuracy of the probes, in [0, 1].
+        start: that with the weights before.
+        difference: of the two.
+        standard_error: of the difference, paired by probe and by image.
+        per_class: images of a class that fit a probe; all others test it.
+        num_images: of the task.
+        weights_sha256: of the weights.
+    """
+
+    task: str
+    command: str
+    begun_with: str
+    top1: float
+    start: float
+    difference: float
+    standard_error: float
+    per_class: int
+    num_images: int
+    weights_sha256: str
+
+
 def read_json(path: Path) -> Any:
     """Return the content of a JSON file that a script wrote.
 

@@ -5,6 +5,7 @@
     cosify card --name N --run RUN --facts FACTS
     cosify card --name N --evaluation FOLDER --title LS
     cosify card --name N --finetuned RUN2
+    cosify card --name N --transfer FOLDER --title LS
     cosify card --name N --verification FOLDER --dataset ORG/PAIRS
 
 FACTS is a YAML file: licences, limits, what the model is for.  With --run, the folder hub_cards/N is filled: weights
@@ -14,8 +15,9 @@ what is in that folder, since that is what others get:
     cosify evaluate LS=hub_cards/N DATA --output FOLDER
     cosify finetune hub_cards/N TASK --output RUN2
     cosify verify hub_cards/N PAIRS --output FOLDER
+    python scripts/transfer.py START LS=hub_cards/N --data TASK --output FOLDER
 
---evaluation, --finetuned and --verification add the results.  No number of a card is typed by hand.
+--evaluation, --finetuned, --transfer and --verification add the results.  No number of a card is typed by hand.
 """
 
 import logging
@@ -39,8 +41,9 @@ class CardArguments:
     facts: str | None = flag(None, "YAML file of what no run knows, for --run.")
     half: bool = flag(False, "Store matrices and filters in float16. Default: float32.")
     evaluation: str | None = flag(None, "Result of cosify evaluate to add.")
-    title: str | None = flag(None, "Title of the model in that evaluation.")
+    title: str | None = flag(None, "Title of the model in that evaluation or comparison.")
     finetuned: str | None = flag(None, "Run of cosify finetune from this folder, to add.")
+    transfer: str | None = flag(None, "Result of scripts/transfer.py to add; its first backbone is the start.")
     verification: str | None = flag(None, "Result of cosify verify for this folder, to add.")
     dataset: str | None = flag(None, "Id of these pairs on the hub, for leaderboards. Default: on the card alone.")
     root: str = flag("hub_cards", "Folder of all models. Default hub_cards.")
@@ -48,11 +51,11 @@ class CardArguments:
 
 def main(args: CardArguments) -> None:
     """Collect, add, or render."""
-    from cosify.cards import add_evaluation, add_finetuned, add_verification, collect, render_all
+    from cosify.cards import add_evaluation, add_finetuned, add_transfer, add_verification, collect, render_all
     from cosify.cards.facts import write_form
 
     set_up_logging()
-    adding = ("run", "facts", "evaluation", "title", "finetuned", "verification", "dataset")
+    adding = ("run", "facts", "evaluation", "title", "finetuned", "transfer", "verification", "dataset")
     named = args.name is not None and Path(args.name).name == args.name
     came = {name for name in adding if getattr(args, name) is not None}
     folder = Path(args.root, args.name or "")
@@ -70,12 +73,14 @@ def main(args: CardArguments) -> None:
         add_evaluation(Path(str(args.evaluation)), str(args.title), folder)
     elif named and came == {"finetuned"}:
         add_finetuned(Path(str(args.finetuned)), folder)
+    elif named and came == {"transfer", "title"}:
+        add_transfer(Path(str(args.transfer)), str(args.title), folder)
     elif named and came - {"dataset"} == {"verification"}:
         add_verification(Path(str(args.verification)), folder, args.dataset)
     else:
         raise InputError(
             f"name {args.name!r} came with {sorted(came)}, expected nothing, or --name with --run and --facts, with"
-            " --evaluation and --title, with --finetuned, or with --verification (and --dataset)"
+            " --evaluation or --transfer and --title, with --finetuned, or with --verification (and --dataset)"
         )
 
 

@@ -1,0 +1,234 @@
+"""Our numbers for the paper's tables, read from scripts/results and the cards."""
+
+import json
+import math
+import statistics
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+SCRIPTS = Path(__file__).parent
+RESULTS = SCRIPTS / "results"
+CARDS = SCRIPTS.parent / "hub_cards"
+PUBLISHED = {"ls": "cos_ls", "2 kappa*": "cos_2ls", "60": "cos_60", "softmax": "softmax"}  # by row of Table 4
+COMPARISONS = {
+    "digits": "C = 10, resnet10t, 0.3 M parameters, 40 epochs",
+    "two_digits": "C = 100, ResNet-18 of a quarter of the width, 16 epochs",
+    "cifar100_quarter": "CIFAR-100, ResNet-18 of a quarter of the width, 12 epochs",
+}
+EVALUATION = "cifar100_evaluation"
+FACES, FACES_LITE0, VIEW2, LONG_TAIL = "celeba_faces", "celeba_faces_lite0", "lfw_view2", "cifar100_lt"
+FACE_HEADS = ("ls", "2kappa", "10", "20", "30", "40", "60")
+VIEW2_HEADS = ("ls", "60")
+TINY, TINY_HEADS = "cosify_tiny", ("softmax", "ls", "2kappa", "10", "60")
+FOLDS = range(1, 11)  # of LFW
+HEADS = ("ls", "softmax", "20", "60")  # of the evaluation
+
+
+@dataclass(frozen=True)
+class Ours:
+    """A column of our numbers.
+
+    Attributes:
+        title: data and quantity.
+        scale: network and training.
+        cells: by row of the paper's table.
+    """
+
+    title: str
+    scale: str
+    cells: Mapping[str, str]
+
+
+def read_lines(file: str) -> list[dict[str, Any]]:
+    """Return the records of a result file; none if there is no such file."""
+    path = RESULTS / file
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+
+
+def estimators() -> list[Ours]:
+    """Return accuracy and kappa of the four estimators."""
+    columns = []
+    for name, scale in COMPARISONS.items():
+        rows = {row["head"]: row for row in read(name, "table.json").get("rows", [])}
+        for title, key, factor in (("kappa", "kappa", 1), ("accuracy", "accuracy", 100)):
+            cells = {head: spread(row, key, factor) for head, row in rows.items() if row[key] is not None}
+            columns.append(Ours(f"{name}, {title}", scale, cells))
+    return columns
+
+
+def accuracies() -> list[Ours]:
+    """Return accuracy by head, and kappa* of LS."""
+    columns = []
+    for name, scale in COMPARISONS.items():
+        rows = {row["head"]: row for row in read(name, "table.json").get("rows", [])}
+        cells = {head: spread(row, "accuracy", 100) for head, row in rows.items()}
+        if "ls" in rows:
+            cells["kappa* of ls"] = spread(rows["ls"], "kappa", 1)
+        columns.append(Ours(name, scale, cells))
+    return columns
+
+
+def ends() -> list[Ours]:
+    """Return kappa of the last epoch."""
+    return [column for column in estimators() if column.title.endswith("kappa")]
+
+
+def diversity() -> list[Ours]:
+    """Return angles and ranks."""
+    names = {"to own class": "mean_class_angle_deg", "to span W": "mean_span_angle_deg", "rank": "numerical_rank"}
+    found = {title: {} for title in (*names, "effective rank")}  # type: dict[str, dict[str, str]]
+    for row, model in models().items():
+        values = model["scan"]["diversity"]
+        for title, key in {**names, "effective rank": "effective_rank"}.items():
+            found[title][row] = "-" if values[key] is None else f"{values[key]:.4g}"
+    return [Ours(title, scale_of(), cells) for title, cells in found.items()]
+
+
+def detections() -> list[Ours]:
+    """Return AP with its interval."""
+    found: dict[str, dict[str, str]] = {}
+    for row, model in models().items():
+        for where, scores in {"MISS": model["miss"], **model["ood"]}.items():
+            for score, title in (("z_max", "z_max"), ("norm", "||x||"), ("norm_mahalanobis", "||x||/D")):
+                one = scores[score]
+                text = f"{one['ap']:.3f} [{one['ap_interval']['low']:.3f}, {one['ap_interval']['high']:.3f}]"
+                found.setdefault(f"{where}, {title}", {})[row] = text
+    return [Ours(title, scale_of(), cells) for title, cells in found.items()]
+
+
+def probes() -> list[Ours]:
+    """Return top-1 of the linear probe on the published models, with its standard error."""
+    found: dict[str, dict[str, str]] = {}
+    for row, name in PUBLISHED.items():
+        measured = json.loads((CARDS / f"resnet18_cifar.{name}_cifar100" / "evaluation.json").read_text("utf-8"))
+        for task, one in measured["models"][0]["transfer"].items():
+            text = f"{100 * one['probe']['top1']:.2f} ± {100 * one['standard_error']:.2f}"
+            found.setdefault(task, {})[row] = text
+    scale = "the published CIFAR-100 models, ResNet-18 of half of the width, 30 epochs, seed 0"
+    return [Ours(f"CIFAR-100 to {task}", scale, cells) for task, cells in found.items()]
+
+
+def cosified() -> list[Ours]:
+    """Return accuracy after cosification."""
+    results = read("cosify_lite0", "results.json")
+    cells = {}
+    if results:
+        cells["softmax"] = f"{100 * results['base']['test_accuracy']:.2f}"
+        for row in results["rows"]:
+            blocks = "last block" if row["blocks"] == "1" else row["blocks"]
+            cells[f"{row['kappa']:g}, {blocks}"] = f"{100 * row['test_accuracy']:.2f}"
+    runs = {head if head == "softmax" else f"{head}, all": tiny_runs(head) for head in TINY_HEADS}
+    runs |= {f"{head}, last block": tiny_runs(f"{head}-block") for head in ("10", "60")}
+    tiny = {}
+    for row, seeds in runs.items():
+        if seeds:
+            shares = [last["test_accuracy"] for last in seeds]
+            deviation = statistics.stdev(shares) if len(shares) > 1 else None
+            tiny[row] = spread({"": statistics.mean(shares), "_std": deviation, "seeds": shares}, "", 100)
+    return [
+        Ours("CIFAR-100 at 64 px", "EfficientNet-Lite0, 10,000 training images, 2 epochs, seed 0", cells),
+        Ours(
+            "Tiny-ImageNet at 96 px",
+            "150 classes, EfficientNet-Lite0, 20,000 training images once, the classifier trained alone first",
+            tiny,
+        ),
+    ]
+
+
+def tiny_runs(name: str) -> list[dict[str, Any]]:
+    """Return the last record of each seed's run on Tiny-ImageNet."""
+    found = [read_lines(f"{TINY}/{name}-{seed}/metrics.jsonl") for seed in range(3)]
+    return [records[-1] for records in found if records]
+
+
+def faces() -> list[Ours]:
+    """Return verification on LFW, mean and standard error over its folds."""
+    scales = {
+        FACES: "281 people of CelebA, iresnet18 of a quarter of the width, 48 pixels, 20 epochs, seed 0",
+        FACES_LITE0: "281 people of CelebA, EfficientNet-Lite0 from ImageNet weights, 64 pixels, 5 epochs, seed 0",
+        VIEW2: "nine folds of LFW train a network for the tenth, iresnet18 as above, 4 epochs, seed 0",
+    }
+    titles = {FACES: "LFW", FACES_LITE0: "LFW, EfficientNet-Lite0", VIEW2: "LFW, View 2"}
+    cells = {name: {head: over_folds(fold_accuracies(name, head)) for head in FACE_HEADS} for name in scales}
+    return [
+        Ours(titles[name], f"{scale}; mean ± standard error", {k: v for k, v in cells[name].items() if v})
+        for name, scale in scales.items()
+    ]
+
+
+def fold_accuracies(name: str, head: str) -> list[float]:
+    """Return the accuracy on each fold of LFW; fewer than ten if not all were run."""
+    if name != VIEW2:
+        found = read(f"{name}/verification/{head}-0", "verification.json")
+        return list(found["verification"]["fold_accuracies"]) if found else []
+    models = {fold: read(f"{name}/{head}-{fold}", "verification.json") for fold in FOLDS}
+    return [each["verification"]["fold_accuracies"][fold - 1] for fold, each in models.items() if each]
+
+
+def over_folds(accuracies: list[float]) -> str:
+    """Return mean and standard error, as LFW gives them; nothing before all folds were run."""
+    if len(accuracies) < len(FOLDS):
+        return ""
+    error = statistics.stdev(accuracies) / math.sqrt(len(FOLDS))
+    return f"{100 * statistics.mean(accuracies):.2f} ± {100 * error:.2f}"
+
+
+def long_tails() -> list[Ours]:
+    """Return accuracy on CIFAR-100-LT: all classes, those with few images, and with adjusted logits."""
+    rows = {row["head"]: row for row in read(LONG_TAIL, "table.json").get("rows", [])}
+    columns = {"all": "plain_accuracy", "many": "plain_many", "medium": "plain_medium", "few": "plain_few"}
+    columns |= {"all, logits adjusted": "adjusted_accuracy", "few, logits adjusted": "adjusted_few"}
+    found = []
+    for title, key in columns.items():
+        cells = {head: spread(row, key, 100) for head, row in rows.items()}
+        if title == "all" and "ls" in rows:
+            cells["kappa* of ls"] = spread(rows["ls"], "kappa", 1)
+        found.append(
+            Ours(title, "CIFAR-100-LT at an imbalance of 100, ResNet-18 of an eighth of the width, 30 epochs", cells)
+        )
+    return found
+
+
+def read(name: str, file: str) -> dict[str, Any]:
+    """Return the content of a result file; empty if there is none."""
+    path = RESULTS / name / file
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return found
+
+
+def models() -> dict[str, dict[str, Any]]:
+    """Return the evaluated models by row of the paper's tables."""
+    rows = {"LS": "ls"}
+    return {
+        rows.get(model["model"], model["model"].removeprefix("kappa ")): model
+        for model in read(EVALUATION, "evaluation.json").get("models", [])
+    }
+
+
+def scale_of() -> str:
+    """Return how the evaluated models were trained."""
+    return COMPARISONS["cifar100_quarter"] + ", seed 0"
+
+
+def spread(row: Mapping[str, Any], key: str, factor: float) -> str:
+    """Return mean ± standard deviation and the number of seeds."""
+    deviation = row[f"{key}_std"]
+    text = f"{factor * row[key]:.2f}" + ("" if deviation is None else f" ± {factor * deviation:.2f}")
+    return f"{text} (n={len(row['seeds'])})"
+
+
+OURS: Mapping[str, Callable[[], list[Ours]]] = {
+    "table1": estimators,
+    "table2": accuracies,
+    "table3": diversity,
+    "table4": probes,
+    "table5": cosified,
+    "table6": faces,
+    "table7": long_tails,
+    "fig1": ends,
+    "fig2": list,
+    "fig3": list,
+    "fig4": detections,
+}
