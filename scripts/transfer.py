@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from cosify.data import Splits
 
 LEAST_FITS, MOST_FITS = 3, 12
-BATCH_SIZE = 32  # on a CPU, larger ones of 96 pixels take twice the time: memory is fetched anew for each
 LAMBDAS = tuple(10.0**exponent for exponent in range(4, -4, -1))
 Measured = dict[str, Any]  # a `Probed` of cosify.evaluation, and made_of: digests of weights, images and transform
 SMOKE = ("resnet18_cifar.cos_ls_cifar100", "resnet18_cifar.cos_60_cifar100")
@@ -117,7 +116,7 @@ def measure(
     model: str, tasks: dict[str, "Splits"], args: TransferArguments, known: dict[str, Measured], caches: Path
 ) -> dict[str, Measured]:
     """Return the accuracy of a backbone's probe in each fold of each task; what is known of the same is taken over."""
-    from cosify.evaluation import FeaturePass, cache_features, correct_by_probe
+    from cosify.evaluation import cache_features, correct_by_probe
     from cosify.evaluation.features import cache_key
     from cosify.evaluation.paired_probes import folds
     from cosify.evaluation.rows import to_tensor
@@ -129,7 +128,7 @@ def measure(
         made_of = asdict(cache_key(network, images, preprocessing))
         if known.get(task, {}).get("made_of") == made_of:
             continue
-        cache = cache_features(network, images, preprocessing, caches / task, FeaturePass(BATCH_SIZE))
+        cache = cache_features(network, images, preprocessing, caches / task)
         features = to_tensor(cache.embedding)
         classes, labels = to_tensor(cache.labels).unique(return_inverse=True)
         fold = folds(len(labels), len(classes), args.per_class)

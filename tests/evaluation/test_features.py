@@ -254,7 +254,7 @@ def test_a_model_that_gives_nan_is_named(images: Splits, tmp_path: Path) -> None
     model = small_model("linear")
     with torch.no_grad():
         model.fc.weight[0] = torch.nan  # type: ignore[union-attr,index,operator]
-    with pytest.raises(ValueError, match="NaN or infinity for images in rows 0 to 69"):
+    with pytest.raises(ValueError, match="NaN or infinity for images in rows 0 to 31"):
         cache_features(model, images, PREPROCESSING, tmp_path / "cache")
     assert not (tmp_path / "cache").exists()
 
@@ -336,3 +336,9 @@ def test_arrays_are_those_of_the_key_also_while_a_cache_is_replaced(
     assert found.info.key == one.info.key
     assert np.array_equal(found.embedding, one.embedding)
     assert not np.array_equal(found.embedding, other.embedding)
+
+
+def test_batches_follow_the_device() -> None:
+    cpu, cuda = torch.device("cpu"), torch.device("cuda")
+    assert [FeaturePass().at_once(device) for device in (cpu, cuda)] == [32, 256]
+    assert FeaturePass(batch_size=7).at_once(cpu) == FeaturePass(batch_size=7).at_once(cuda) == 7

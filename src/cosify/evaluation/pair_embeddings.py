@@ -43,10 +43,11 @@ def verification_embeddings(
         raise InputError(f"the pass is one of {run.shard.world_size} processes, expected one; drop shard")
     classifier = linear_classifier(model)
     data = open_unaugmented(images, preprocessing, classifier.weight.device, run)
-    num_samples, found = len(images.test), []
-    batches = shown(data.test_batches(run.batch_size), num_samples, f"{num_samples} pictures", run)
+    num_samples, batch_size, found = len(images.test), run.at_once(classifier.weight.device), []
+    all_rows = list(eval_rows(num_samples, batch_size))
+    batches = shown(data.test_batches(batch_size), len(all_rows), f"{num_samples} pictures", run)
     with in_evaluation(model, classifier) as answers:
-        for rows, (pixels, _) in zip(eval_rows(num_samples, run.batch_size), batches, strict=True):
+        for rows, (pixels, _) in zip(all_rows, batches, strict=True):
             both = answers(pixels)[0] + answers(pixels.flip(-1))[0]
             check_finite(rows, both)
             found.append(unit_rows(both).cpu())

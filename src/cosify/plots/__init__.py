@@ -11,6 +11,7 @@ from cosify.plots.kappa_by_num_classes import plot_kappa_by_num_classes
 from cosify.plots.kappa_classes import plot_kappa_by_class, plot_kappa_histogram
 from cosify.plots.kappa_epochs import plot_kappa_epochs
 from cosify.plots.kappa_trace import plot_kappa_trace
+from cosify.plots.kappa_tradeoff import plot_kappa_tradeoff
 from cosify.plots.loss_curves import plot_simplified_loss
 from cosify.plots.ls_search import plot_ls_search
 from cosify.plots.reliability import plot_reliability
@@ -37,6 +38,7 @@ __all__ = [
     "plot_kappa_epochs",
     "plot_kappa_histogram",
     "plot_kappa_trace",
+    "plot_kappa_tradeoff",
     "plot_ls_search",
     "plot_reliability",
     "plot_score_histograms",
