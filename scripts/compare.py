@@ -7,6 +7,10 @@ Choose heads and seeds; runs that are in OUTPUT/runs.jsonl already are not repea
 
     python scripts/compare.py --config scripts/recipes/digits.yaml --heads softmax ls 20 2kappa --seeds 0 1
 
+A small network leaves a GPU half idle; eight runs side by side, a process each:
+
+    python scripts/compare.py --config scripts/recipes/cifar100_gpu_40.yaml --at-once 8
+
 OUTPUT then holds runs.jsonl, with a line for each run, and table.json and table.md, which are made from it.
 """
 
@@ -15,13 +19,15 @@ import logging
 import statistics
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
+from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cosify.errors import InputError
-from cosify.settings import flag
+from cosify.settings import AT_LEAST_1, flag
 
 if TYPE_CHECKING:
     from cosify.training import TrainArguments, TrainResult
@@ -44,23 +50,18 @@ class CompareArguments:
     seeds: list[int] = flag([0, 1, 2], "Seeds, with one run each. Default 0 1 2.")
     output: str = flag("runs/compare", "Folder of the results. Default runs/compare.")
     keep: str | None = flag(None, "Keep the runs here, and go on with those that were stopped. Default: results alone.")
+    at_once: int = flag(1, "Runs side by side, a process each. Default 1.", AT_LEAST_1)
     threads: int = flag(1, "CPU threads. Default 1: small images gain nothing from more.")
     smoke: bool = flag(False, "Softmax, LS and 2kappa on synthetic images. Default: off.")
 
 
 def main(args: CompareArguments) -> None:
     """Train what is missing, then write the table."""
-    import torch
-
     from cosify.console import parse_arguments
     from cosify.files import write_json, write_whole
     from cosify.training import TrainArguments
 
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    logger.setLevel(logging.INFO)
-    logging.getLogger("cosify.training").setLevel(logging.WARNING)
-    logging.getLogger("cosify.models").setLevel(logging.WARNING)
-    torch.set_num_threads(args.threads)
+    set_up(args.threads)
     if args.smoke:
         args = replace(args, heads=["softmax", "ls", DOUBLED], seeds=[0])
     recipe = parse_arguments(TrainArguments, [] if args.config is None else ["--config", args.config])
@@ -70,11 +71,13 @@ def main(args: CompareArguments) -> None:
     same_recipe(folder / "recipe.json", recipe)
     runs = folder / "runs.jsonl"
     done = read(runs)
-    for seed in args.seeds:
-        for head in args.heads:
-            if any((run["head"], run["seed"]) == (head, seed) for run in done):
-                continue
-            done.append(train_one(settings(recipe, head, seed, done), head, folder, args.keep))
+    known = {(run["head"], run["seed"]) for run in done}
+    missing = [(head, seed) for seed in args.seeds for head in args.heads if (head, seed) not in known]
+    waves = [[run] for run in missing] if args.at_once == 1 else by_need(missing)
+    for wave in waves:
+        asked = [(settings(recipe, head, seed, done), head, folder, args.keep) for head, seed in wave]
+        for run in trained(asked, args):
+            done.append(run)
             write_whole(runs, "".join(json.dumps(run) + "\n" for run in done))
     made = folder / "environment.json"  # missing if all runs were copied from elsewhere
     environment = json.loads(made.read_text(encoding="utf-8")) if made.exists() else None
@@ -83,6 +86,33 @@ def main(args: CompareArguments) -> None:
     write_json(folder / "table.json", table)
     write_whole(folder / "table.md", markdown(rows))
     logger.info("%s", markdown(rows))
+
+
+def set_up(threads: int) -> None:
+    """Prepare a process that trains: its threads, and the lines that it shows."""
+    import torch
+
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    logger.setLevel(logging.INFO)
+    logging.getLogger("cosify.training").setLevel(logging.WARNING)
+    logging.getLogger("cosify.models").setLevel(logging.WARNING)
+    torch.set_num_threads(threads)
+
+
+def by_need(runs: Sequence[tuple[str, int]]) -> list[list[tuple[str, int]]]:
+    """Return (head, seed) in waves: those of 2kappa follow those of LS."""
+    return [[run for run in runs if (run[0] == DOUBLED) == last] for last in (False, True)]
+
+
+def trained(asked: Sequence[tuple[Any, ...]], args: CompareArguments) -> Iterator[dict[str, Any]]:
+    """Yield what `train_one` returns for these arguments, as it comes; several at once in processes of their own."""
+    if len(asked) < 2:
+        yield from (train_one(*each) for each in asked)
+        return
+    processes = ProcessPoolExecutor(args.at_once, get_context("spawn"), initializer=set_up, initargs=(args.threads,))
+    with processes:
+        for future in as_completed([processes.submit(train_one, *each) for each in asked]):
+            yield future.result()
 
 
 def in_order(heads: set[str]) -> list[str]:

@@ -22,6 +22,7 @@ FACES, FACES_LITE0, VIEW2, LONG_TAIL = "celeba_faces", "celeba_faces_lite0", "lf
 FACE_HEADS = ("ls", "2kappa", "10", "20", "30", "40", "60")
 VIEW2_HEADS = ("ls", "60")
 TINY, TINY_HEADS = "cosify_tiny", ("softmax", "ls", "2kappa", "10", "60")
+TINY_ROWS = {head if head == "softmax" else f"{head}, all": head for head in TINY_HEADS}  # of Table 5
 FOLDS = range(1, 11)  # of LFW
 HEADS = ("ls", "softmax", "20", "60")  # of the evaluation
 
@@ -119,20 +120,29 @@ def cosified() -> list[Ours]:
         for row in results["rows"]:
             blocks = "last block" if row["blocks"] == "1" else row["blocks"]
             cells[f"{row['kappa']:g}, {blocks}"] = f"{100 * row['test_accuracy']:.2f}"
-    runs = {head if head == "softmax" else f"{head}, all": tiny_runs(head) for head in TINY_HEADS}
-    runs |= {f"{head}, last block": tiny_runs(f"{head}-block") for head in ("10", "60")}
-    tiny = {}
-    for row, seeds in runs.items():
-        if seeds:
-            shares = [last["test_accuracy"] for last in seeds]
-            deviation = statistics.stdev(shares) if len(shares) > 1 else None
-            tiny[row] = spread({"": statistics.mean(shares), "_std": deviation, "seeds": shares}, "", 100)
+    accuracy = {
+        row: over_seeds([run["test_accuracy"] for run in tiny_runs(name)], 100) for row, name in TINY_ROWS.items()
+    }
+    quantities = {"accuracy": accuracy}
+    for where in ("MISS", "OOD"):
+        for score, title in (("z_max", "z_max"), ("norm", "||x||")):
+            found = {
+                row: [model[where][score]["ap"] for model in tiny_detections(name)] for row, name in TINY_ROWS.items()
+            }
+            quantities[f"{where}, {title}"] = {row: over_seeds(values, digits=3) for row, values in found.items()}
+    backbones = read(TINY, "transfer.json").get("backbones", {})
+    for task in next(iter(backbones.values()), [{}])[0]:
+        shares = {
+            row: [statistics.mean(run[task]["top1"]) for run in backbones.get(name, [])]
+            for row, name in TINY_ROWS.items()
+        }
+        quantities[f"{task}, probe"] = {row: over_seeds(values, 100) for row, values in shares.items()}
+    scale = "150 classes of Tiny-ImageNet at 96 px, EfficientNet-Lite0, 20,000 training images once"
     return [
         Ours("CIFAR-100 at 64 px", "EfficientNet-Lite0, 10,000 training images, 2 epochs, seed 0", cells),
-        Ours(
-            "Tiny-ImageNet at 96 px",
-            "150 classes, EfficientNet-Lite0, 20,000 training images once, the classifier trained alone first",
-            tiny,
+        *(
+            Ours(f"Tiny, {title}", scale, {row: text for row, text in found.items() if text})
+            for title, found in quantities.items()
         ),
     ]
 
@@ -141,6 +151,22 @@ def tiny_runs(name: str) -> list[dict[str, Any]]:
     """Return the last record of each seed's run on Tiny-ImageNet."""
     found = [read_lines(f"{TINY}/{name}-{seed}/metrics.jsonl") for seed in range(3)]
     return [records[-1] for records in found if records]
+
+
+def tiny_detections(name: str) -> list[dict[str, Any]]:
+    """Return what was measured of each seed's run: errors (MISS) and outliers (OOD), by score."""
+    models = [model for seed in range(3) for model in read(TINY, f"evaluation-{seed}.json").get("models", [])]
+    return [
+        {"MISS": model["miss"], "OOD": next(iter(model["ood"].values()))} for model in models if model["model"] == name
+    ]
+
+
+def over_seeds(values: list[float], factor: float = 1, digits: int = 2) -> str:
+    """Return mean ± standard deviation and the number of seeds; nothing without values."""
+    if not values:
+        return ""
+    deviation = statistics.stdev(values) if len(values) > 1 else None
+    return spread({"": statistics.mean(values), "_std": deviation, "seeds": values}, "", factor, digits)
 
 
 def faces() -> list[Ours]:
@@ -212,10 +238,10 @@ def scale_of() -> str:
     return COMPARISONS["cifar100_quarter"] + ", seed 0"
 
 
-def spread(row: Mapping[str, Any], key: str, factor: float) -> str:
+def spread(row: Mapping[str, Any], key: str, factor: float, digits: int = 2) -> str:
     """Return mean ± standard deviation and the number of seeds."""
     deviation = row[f"{key}_std"]
-    text = f"{factor * row[key]:.2f}" + ("" if deviation is None else f" ± {factor * deviation:.2f}")
+    text = f"{factor * row[key]:.{digits}f}" + ("" if deviation is None else f" ± {factor * deviation:.{digits}f}")
     return f"{text} (n={len(row['seeds'])})"
 
 

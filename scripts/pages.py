@@ -23,6 +23,7 @@ TEXTS = our_results.SCRIPTS / "page_texts"
 PAGES = {"results.md.jinja": RESULTS / "README.md", "hub_cards.md.jinja": our_results.CARDS / "README.md"}
 PICTURE = "accuracy_by_kappa.png"  # of README.md
 KAPPAS = "kappa_by_num_classes.png"
+TRADEOFF = "kappa_tradeoff.png"  # of README.md
 LS_RUNS = {  # results of LS: name and number of classes
     "digits": ("digits", 10),
     "two_digits": ("two digits", 100),
@@ -54,6 +55,7 @@ def main(args: PagesArguments) -> None:
         write_whole(file, page(template))
     draw_accuracy(RESULTS / PICTURE)
     draw_kappas(RESULTS / KAPPAS)
+    draw_tradeoff(RESULTS / TRADEOFF)
 
 
 def page(template: str) -> str:
@@ -124,6 +126,29 @@ def draw_accuracy(file: Path) -> None:
     fixed = {float(head): accuracy for head, accuracy in found.items() if head.isdigit()}
     others = {"LS finds it": found["ls"], "softmax, no kappa": found["softmax"]}
     plot_accuracy_by_kappa(fixed, others, file, title="100 classes (two digits side by side), 3 seeds")
+
+
+def draw_tradeoff(file: Path) -> None:
+    """Draw what a backbone cosified on Tiny-ImageNet gains and loses by kappa: errors told apart, and other tasks."""
+    from cosify.plots import Accuracy, plot_kappa_tradeoff
+
+    names = {"ls": "LS", "2kappa": "twice"}
+    probes = json.loads(read(f"{our_results.TINY}/transfer.json"))["backbones"]
+    errors, others = {}, {}
+    for head in ("start", *our_results.TINY_HEADS):
+        runs = our_results.tiny_runs(head)
+        kappa = statistics.mean(run["kappa_mean"] for run in runs) if "kappa_mean" in (runs or [{}])[0] else None
+        shares = [statistics.mean(statistics.mean(task["top1"]) for task in run.values()) for run in probes[head]]
+        others[names.get(head, head)] = Accuracy(statistics.mean(shares), deviation(shares), kappa)
+        if runs:
+            found = [each["MISS"]["z_max"]["ap"] for each in our_results.tiny_detections(head)]
+            errors[names.get(head, head)] = Accuracy(statistics.mean(found), deviation(found), kappa)
+    panels = {
+        "errors told apart by the cosine, average precision": errors,
+        "other tasks, probes on ten images a class": others,
+    }
+    title = "EfficientNet-Lite0 with ImageNet weights, cosified on Tiny-ImageNet: mean and deviation of three seeds"
+    plot_kappa_tradeoff(panels, file, title=title)
 
 
 def draw_kappas(file: Path) -> None:
@@ -208,14 +233,16 @@ def ls_start() -> str:
 def cosified_tiny() -> str:
     """Return the table of backbones cosified on Tiny-ImageNet: kappa, accuracy, and what transfers."""
     lines = read(f"{our_results.TINY}/transfer.md").splitlines()
-    rows = ["| head | kappa | accuracy % " + lines[0].removeprefix("| backbone "), "| --- | --- " + lines[1]]
-    rows.append(lines[2].replace("| start |", "| start | - | - |"))
+    columns = "| head | kappa | accuracy % | errors, AP of z_max | outliers, AP of z_max "
+    rows = [columns + lines[0].removeprefix("| backbone "), "| --- | --- | --- | --- " + lines[1]]
+    rows.append(lines[2].replace("| start |", "| start | - | - | - | - |"))
     for head, line in zip(our_results.TINY_HEADS, lines[3:], strict=True):
         runs = our_results.tiny_runs(head)
         kappa = "-" if head == "softmax" else f"{statistics.mean(last['kappa_mean'] for last in runs):.1f}"
         assert line.startswith(f"| {head} |")
-        accuracy = spread([100 * last["test_accuracy"] for last in runs])
-        rows.append(line.replace(f"| {head} |", f"| {head} | {kappa} | {accuracy} |"))
+        accuracy, found = spread([100 * last["test_accuracy"] for last in runs]), our_results.tiny_detections(head)
+        told = " | ".join(spread([each[where]["z_max"]["ap"] for each in found], 3) for where in ("MISS", "OOD"))
+        rows.append(line.replace(f"| {head} |", f"| {head} | {kappa} | {accuracy} | {told} |"))
     return "\n".join(rows)
 
 
@@ -253,9 +280,15 @@ def mean_and_error(values: list[float]) -> str:
     return f"{statistics.mean(values):.1f} ± {statistics.stdev(values) / math.sqrt(len(values)):.1f}"
 
 
-def spread(values: list[float]) -> str:
+def deviation(values: list[float]) -> float:
+    """Return the standard deviation; 0 for one value."""
+    return statistics.stdev(values) if len(values) > 1 else 0.0
+
+
+def spread(values: list[float], digits: int = 1) -> str:
     """Return the mean, with ± standard deviation if there are several values."""
-    return f"{statistics.mean(values):.1f}" + (f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else "")
+    text = f"{statistics.mean(values):.{digits}f}"
+    return text + (f" ± {deviation(values):.{digits}f}" if len(values) > 1 else "")
 
 
 def sweep() -> dict[str, int]:

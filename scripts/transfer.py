@@ -54,6 +54,7 @@ class TransferArguments:
 
 def main(args: TransferArguments) -> None:
     """Take features, fit, compare."""
+    from cosify.commands.evaluate import titled
     from cosify.console import set_up_logging, show_markdown
     from cosify.data import load_images, short_name
     from cosify.files import write_json, write_whole
@@ -63,10 +64,10 @@ def main(args: TransferArguments) -> None:
     if args.smoke:
         args = replace(args, models=list(SMOKE), data=["digits:train"], image_size=32, output=args.output + "-smoke")
     runs: dict[str, list[str]] = {}
-    for given in args.models:
-        name, model = given.split("=", 1) if "=" in given else (Path(given).name, given)
+    unnamed = []
+    for given, (name, model) in zip(args.models, titled(args.models), strict=True):
         runs.setdefault(name, []).append(model)
-    unnamed = [Path(given).name for given in args.models if "=" not in given]
+        unnamed += [name] if given == model else []
     if not runs or any(len(runs[name]) > 1 for name in unnamed):
         raise InputError(f"models is {args.models}, expected one or more, of different names; write NAME=MODEL")
     tasks = [short_name(data) for data in args.data]
@@ -76,24 +77,29 @@ def main(args: TransferArguments) -> None:
     folder = Path(args.output)
     file = folder / "transfer.json"
     protocol = {"image_size": args.image_size, "per_class": args.per_class, "limit": args.limit, "seed": args.seed}
-    stored: dict[str, Any] = (
-        json.loads(file.read_text(encoding="utf-8")) if file.exists() else {"protocol": protocol, "backbones": {}}
-    )
+    empty: dict[str, Any] = {"protocol": protocol, "data": {}, "backbones": {}}
+    stored = json.loads(file.read_text(encoding="utf-8")) if file.exists() else empty
     if stored["protocol"] != protocol:
         raise InputError(f"{file} was measured with {stored['protocol']}, expected {protocol}; choose another --output")
-    backbones: dict[str, list[dict[str, Measured]]] = stored["backbones"]
-    command = "python scripts/transfer.py " + " ".join(sys.argv[1:])
-    environment = describe_environment(torch.device("cpu"), 1)
+    written = {
+        "command": "python scripts/transfer.py " + " ".join(sys.argv[1:]),
+        "environment": describe_environment(torch.device("cpu"), 1),
+        "protocol": protocol,
+        "first": next(iter(runs)),
+        "data": stored["data"] | dict(zip(tasks, args.data, strict=True)),
+        "backbones": stored["backbones"],
+    }
     for name, models in runs.items():
-        known = backbones.setdefault(name, [])
+        known, found = stored["backbones"].get(name, []), []
         for seed, model in enumerate(models):
-            known.extend([{}] * (seed + 1 - len(known)))
-            known[seed] = known[seed] | measure(
-                model, images, args, known[seed], folder / "features" / f"{name}-{seed}"
-            )
-            written = {"command": command, "environment": environment, "protocol": protocol, "backbones": backbones}
+            found.append(measure(model, images, args, known, folder / "features" / f"{name}-{seed}"))
+            if len({run[tasks[0]]["made_of"]["model"] for run in found}) < len(found):
+                raise InputError(f"{model} and another model named {name!r} are the same, expected another seed")
+            written["backbones"][name] = found + known[len(found) :]  # what is not measured again is not lost yet
             write_json(file, written)
-    text = markdown(list(runs), backbones, tasks, args.per_class)
+        written["backbones"][name] = found
+    write_json(file, written)
+    text = markdown(list(runs), written["backbones"], tasks, args.per_class)
     write_whole(folder / "transfer.md", text)
     show_markdown(text)
 
@@ -113,7 +119,7 @@ def few(images: "Splits", task: str, args: TransferArguments) -> "Splits":
 
 
 def measure(
-    model: str, tasks: dict[str, "Splits"], args: TransferArguments, known: dict[str, Measured], caches: Path
+    model: str, tasks: dict[str, "Splits"], args: TransferArguments, known: list[dict[str, Measured]], caches: Path
 ) -> dict[str, Measured]:
     """Return the accuracy of a backbone's probe in each fold of each task; what is known of the same is taken over."""
     from cosify.evaluation import cache_features, correct_by_probe
@@ -126,7 +132,9 @@ def measure(
     found: dict[str, Measured] = {}
     for task, images in tasks.items():
         made_of = asdict(cache_key(network, images, preprocessing))
-        if known.get(task, {}).get("made_of") == made_of:
+        same = [run for run in known if any(each["made_of"]["model"] == made_of["model"] for each in run.values())]
+        found = {**(same[0] if same else {}), **found}
+        if found.get(task, {}).get("made_of") == made_of:
             continue
         cache = cache_features(network, images, preprocessing, caches / task)
         features = to_tensor(cache.embedding)
@@ -152,16 +160,16 @@ def markdown(
     """Return a table of accuracies, and of the differences to the first backbone with their standard errors."""
     from cosify.evaluation.paired_probes import probe_difference
 
-    rows = ["| backbone | " + " | ".join(f"{task} | to {names[0]}" for task in tasks) + " |"]
-    rows.append("| --- " * (1 + 2 * len(tasks)) + "|")
+    rows = ["| backbone | seeds | " + " | ".join(f"{task} | to {names[0]}" for task in tasks) + " |"]
+    rows.append("| --- " * (2 + 2 * len(tasks)) + "|")
     for name in names:
-        cells = []
+        cells = [name, str(len(backbones[name]))]
         for task in tasks:
             ours, first = ([run[task] for run in backbones[each]] for each in (name, names[0]))
-            cells += [f"{100 * statistics.mean(share for run in ours for share in run['top1']):.2f}"]
+            cells.append(f"{100 * statistics.mean(share for run in ours for share in run['top1']):.2f}")
             difference, error = probe_difference(ours, first, per_class)
-            cells += ["" if name == names[0] else f"{100 * difference:+.2f} ± {100 * error:.2f}"]
-        rows.append("| " + " | ".join([name, *cells]) + " |")
+            cells.append("" if name == names[0] else f"{100 * difference:+.2f} ± {100 * error:.2f}")
+        rows.append("| " + " | ".join(cells) + " |")
     return "\n".join(rows) + "\n"
 
 

@@ -145,8 +145,8 @@ def test_the_start_stands_beside_a_model_that_began_with_it(base: Path, root: Pa
     text = rendered(root / LS)[root / LS / "README.md"]
     measured = json.loads((base / "transfer" / "transfer.json").read_text())["backbones"]
     top1 = {name: 100 * np.mean(runs[0]["digits-train"]["top1"]) for name, runs in measured.items()}
-    said = (base / "transfer" / "transfer.md").read_text().splitlines()[-1].split(" | ")[2].rstrip(" |")
-    assert f"| digits-train | 300 | {top1['start']:.2f} | {top1['ls']:.2f} | {said} |" in text
+    said = (base / "transfer" / "transfer.md").read_text().splitlines()[-1].split(" | ")[3].rstrip(" |")
+    assert f"| digits-train | 10, 300 | {top1['start']:.2f} | {top1['ls']:.2f} | {said} |" in text
     difference, error = (float(each) for each in said.split(" ± "))
     header, _, start, own, softmax = text[text.index("| model | for |") :].splitlines()[:5]
     assert header.endswith("| 10 images a class, digits-train % | MB |")
@@ -154,7 +154,7 @@ def test_the_start_stands_beside_a_model_that_began_with_it(base: Path, root: Pa
     assert start.endswith(f"| {top1['start']:.1f} | - |")
     assert f"| {top1['ls']:.1f} ({difference:+.1f} ± {error:.1f}) |" in own
     assert softmax.split(" | ")[-2] == "-"
-    assert f"`python scripts/transfer.py start {LS} --data digits-train --per-class 10 --limit 300 --seed 0`" in text
+    assert f"`python scripts/transfer.py start {LS} --data digits:train --per-class 10 --limit 300 --seed 0`" in text
 
 
 def test_a_comparison_of_other_weights_is_refused(base: Path, root: Path) -> None:

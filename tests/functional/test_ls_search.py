@@ -317,3 +317,8 @@ def test_no_tensor_of_all_cosines_is_made(monkeypatch: pytest.MonkeyPatch) -> No
         functional.ls_kappa(embedding, weight, chunk=128)
     assert max(sizes) <= max(weight.numel(), 4 * 64 * 128)
     assert max(sizes) < 64 * 5000
+
+
+@pytest.mark.parametrize("grid", [torch.tensor([5.0, 10.0]), torch.linspace(1, 50, 70)], ids=["short", "fine"])
+def test_no_samples_are_no_division(grid: Tensor) -> None:
+    assert functional.ls_kappa(torch.zeros(0, 8), torch.randn(300_000, 8), grid).shape == (0,)

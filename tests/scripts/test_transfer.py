@@ -56,9 +56,9 @@ def test_differences_are_paired_by_fit_and_by_image() -> None:
     backbones = {"start": [{"task": made[2]}], "b": [{"task": made[0]}], "c": [{"task": each} for each in made[:2]]}
     start, b, c = transfer.markdown(["start", "b", "c"], backbones, ["task"], 2).splitlines()[2:]
     top1 = [np.mean(each["top1"]) for each in made]
-    assert start == f"| start | {100 * top1[2]:.2f} |  |"
-    assert b == f"| b | {100 * top1[0]:.2f} | {expected([0], 0)} |"
-    assert c == f"| c | {50 * sum(top1[:2]):.2f} | {expected([0, 1], np.var(top1[:2], ddof=1) / 2)} |"
+    assert start == f"| start | 1 | {100 * top1[2]:.2f} |  |"
+    assert b == f"| b | 1 | {100 * top1[0]:.2f} | {expected([0], 0)} |"
+    assert c == f"| c | 2 | {50 * sum(top1[:2]):.2f} | {expected([0, 1], np.var(top1[:2], ddof=1) / 2)} |"
     assert probe_difference([made[0]], [made[0]], 2) == (0, 0)
 
 
@@ -89,8 +89,12 @@ def test_results_grow_and_follow_the_weights(tmp_path: Path) -> None:
     transfer.main(replace(args, models=[ls, sixty]))
     assert measured()[ls] == [[0.125, *first[1:]]], "what was there was measured again"
     assert measured()[sixty][0] != first
-    transfer.main(replace(args, models=[ls, f"{sixty}={sixty}", f"{sixty}={ls}"]))
-    assert measured()[sixty][1] == first, "a second seed"
+    transfer.main(replace(args, models=[ls, f"{sixty}={ls}", f"{sixty}={sixty}"]))
+    assert measured()[sixty][0] == first, "a second seed, before the first"
+    with pytest.raises(InputError, match="and another model named 'a' are the same, expected another seed"):
+        transfer.main(replace(args, models=[f"a={ls}", f"a={ls}"]))
+    transfer.main(replace(args, models=[ls, f"{sixty}={sixty}"]))
+    assert len(measured()[sixty]) == 1, "a seed that was not named is in no mean"
     transfer.main(replace(args, models=[f"{ls}={sixty}"]))
     assert measured()[ls][0] == measured()[sixty][0], "the result of other weights"
     with pytest.raises(InputError, match=r"was measured with .*'seed': 0.*expected .*'seed': 1.*another --output"):

@@ -8,6 +8,7 @@ from cosify.cards.facts import USES
 from cosify.cards.info import CardInfo
 from cosify.cards.metadata import front_matter
 from cosify.cards.records import AgainstStart
+from cosify.errors import InputError
 from cosify.evaluation import Table, tables_of
 from cosify.evaluation.transferability import standard_error
 from cosify.functional import kappa_grid
@@ -31,6 +32,13 @@ def family_table(siblings: Sequence[CardInfo], this: str = "") -> Table:
     header += [*(f"{found.per_class} images a class, {task} %" for task, found in beside.items()), "MB"]
     rows = []
     if beside:
+        same = {
+            (found.begun_with, found.task, found.per_class, found.start) for each in siblings for found in each.compared
+        }
+        if len(same) > len(beside) or len({start for start, *_ in same}) > 1:
+            raise InputError(
+                f"the family was compared with different starts: {sorted(same)}; compare it anew, together"
+            )
         start = next(iter(beside.values())).begun_with
         unknown = ["-"] * (len(header) - len(beside) - 3)
         rows.append((start, "its start", *unknown, *(f"{100 * found.start:.1f}" for found in beside.values()), "-"))

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import statistics
 from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -58,6 +59,7 @@ from cosify.models.binding import CONFIG, WEIGHTS
 from cosify.models.network_identity import model_digest
 from cosify.models.published import backbones
 from cosify.plots.reliability import plot_reliability
+from cosify.training.opener import open_model
 from cosify.training.run_folder import read_metrics
 
 
@@ -209,46 +211,47 @@ def add_finetuned(run: Path, folder: Path) -> None:
 
 
 def add_transfer(result: Path, name: str, folder: Path) -> None:
-    """Add how probes on few images compare with those of the weights that training began with.
+    """Add how probes on few images compare with those of the start; they replace earlier ones on the same tasks.
 
     Args:
-        result: output folder of scripts/transfer.py, whose first backbone is these weights.
+        result: output folder of scripts/transfer.py, whose first backbone is the weights that training began with.
         name: of the model there.
         folder: of the model.
 
     Raises:
-        ValueError: if the result has no such model, or it is of other weights than the folder's.
+        ValueError: if the result has no such model, or it or the start is of other weights, or their images differ.
     """
-    record = read_json(result / TRANSFER)
-    backbones, protocol = record["backbones"], record["protocol"]
-    start = next(iter(backbones))
+    record, facts = read_json(result / TRANSFER), Facts.read(folder / FACTS)
+    backbones, size = record["backbones"], record["protocol"]["image_size"]
+    start = record["first"]
     if name not in backbones or name == start:
-        raise InputError(f"{result} compares {list(backbones)[1:]} with {start!r}, expected {name!r} among them")
-    digest, facts = model_digest(load(folder)), Facts.read(folder / FACTS)
-    (own, *_), (first, *_) = backbones[name], backbones[start]
-    if any(each["made_of"]["model"] != digest for each in own.values()):
+        others = [each for each in backbones if each != start]
+        raise InputError(f"{result} compares {others} with {start!r}, expected {name!r} among them")
+    digest = model_digest(open_model(str(folder), size)[0])
+    own = [run for run in backbones[name] if all(each["made_of"]["model"] == digest for each in run.values())]
+    if not own:
         raise InputError(f"{name!r} in {result} is another model than {folder}; compare the folder itself")
-    begun_with = facts.base_model or start
-    command = comparison_command(protocol, begun_with, folder.name, list(own))
-    found = []
-    for task, probed in own.items():
-        difference, error = probe_difference([probed], [first[task]], protocol["per_class"])
-        top1, before = (sum(each["top1"]) / len(each["top1"]) for each in (probed, first[task]))
-        found.append(
-            AgainstStart(
-                task=task,
-                command=command,
-                begun_with=begun_with,
-                top1=top1,
-                start=before,
-                difference=difference,
-                standard_error=error,
-                per_class=protocol["per_class"],
-                num_images=len(probed["right"]),
-                weights_sha256=sha256_of(folder / WEIGHTS),
-            )
+    if facts.base_model is not None:
+        digest = model_digest(open_model(facts.base_model, size)[0])
+        if any(each["made_of"]["model"] != digest for run in backbones[start] for each in run.values()):
+            raise InputError(f"{start!r}, the first in {result}, is not {facts.base_model}; compare with that")
+    for task, probed in own[0].items():
+        first = [run[task] for run in backbones[start] if task in run]
+        if not first or any(each["made_of"]["data"] != probed["made_of"]["data"] for each in first):
+            raise InputError(f"{start!r} in {result} was not measured on the same {task}; compare both anew")
+        begun_with = facts.base_model or start
+        done = AgainstStart(
+            task=task,
+            command=comparison_command(record["protocol"], begun_with, folder.name, record["data"][task]),
+            begun_with=begun_with,
+            top1=statistics.mean(probed["top1"]),
+            start=statistics.mean(share for each in first for share in each["top1"]),
+            standard_error=probe_difference([probed], first, record["protocol"]["per_class"])[1],
+            per_class=record["protocol"]["per_class"],
+            num_images=len(probed["right"]),
+            weights_sha256=sha256_of(folder / WEIGHTS),
         )
-    write_whole(folder / TRANSFER, json.dumps([asdict(each) for each in found], indent=2) + "\n")
+        _add(folder / TRANSFER, "task", asdict(done))
 
 
 def add_verification(result: Path, folder: Path, dataset_id: str | None = None) -> None:

@@ -1,7 +1,7 @@
 """The commands behind the numbers of a card, as others would type them: with names in place of local paths."""
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -69,17 +69,17 @@ def evaluation_command(command: str, name: str) -> str:
     return shlex.join(["cosify", "evaluate", name, *(Path(word).name for word in data), *kept])
 
 
-def comparison_command(protocol: Mapping[str, Any], start: str, name: str, tasks: Sequence[str]) -> str:
+def comparison_command(protocol: Mapping[str, Any], start: str, name: str, data: str) -> str:
     """Return the command that compares a model with the weights that it began with.
 
     Args:
         protocol: of transfer.json.
         start: what others call these weights.
         name: of the model.
-        tasks: names of the data.
+        data: of the task, as it was typed.
     """
     flags = [word for key, value in protocol.items() if value is not None for word in (as_flag(key), str(value))]
-    return shlex.join(["python", "scripts/transfer.py", start, name, "--data", *tasks, *flags])
+    return shlex.join(["python", "scripts/transfer.py", start, name, "--data", Path(data).name, *flags])
 
 
 def verification_command(arguments: Mapping[str, Any], name: str) -> str:

@@ -110,8 +110,7 @@ class AgainstStart:
         begun_with: name of the weights before.
         top1: mean accuracy of the probes, in [0, 1].
         start: that with the weights before.
-        difference: of the two.
-        standard_error: of the difference, paired by probe and by image.
+        standard_error: of the difference of the two, paired by probe and by image.
         per_class: images of a class that fit a probe; all others test it.
         num_images: of the task.
         weights_sha256: of the weights.
@@ -122,11 +121,15 @@ class AgainstStart:
     begun_with: str
     top1: float
     start: float
-    difference: float
     standard_error: float
     per_class: int
     num_images: int
     weights_sha256: str
+
+    @property
+    def difference(self) -> float:
+        """How far the probes are above those of the start."""
+        return self.top1 - self.start
 
 
 def read_json(path: Path) -> Any:

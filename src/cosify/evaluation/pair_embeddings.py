@@ -30,7 +30,7 @@ def verification_embeddings(
         model: of timm or transformers, with a classifier, on the device that is to run it; its mode is restored.
         images: their test split is used; see `cosify.data.load_images`.
         preprocessing: what the model expects, such as `Preprocessing.of_pretrained(model)`; the mirror is its result's.
-        run: batch size and processes that decode, all in one process; None for 256 images in a batch.
+        run: batch size and processes that decode, all in one process; None for the usual ones.
 
     Returns:
         [N, d], float32, on the CPU, in the order of the images.  A zero embedding stays zero, with a warning.

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cosify.errors import InputError
+
 # num_classes; top1: accuracy of each fit; right: how many fits answer an image right, a hexadecimal digit each.
 Probed = Mapping[str, Any]
 
@@ -30,10 +32,16 @@ def probe_difference(ours: Sequence[Probed], first: Sequence[Probed], per_class:
 
     Returns:
         The mean, and the root of the variance of the mean over fits plus that over images, plus those over seeds.
+        With one seed it does not say how much another training would differ.
+
+    Raises:
+        ValueError: if there are fewer than two fits.
     """
     top1 = [torch.tensor([run["top1"] for run in runs]).double() for runs in (ours, first)]
     by_fit = top1[0].mean(dim=0) - top1[1].mean(dim=0)
     num_fits = len(by_fit)
+    if num_fits < 2:
+        raise InputError(f"{num_fits} fits came, expected two or more, for a standard error; use more images")
     fold = folds(len(ours[0]["right"]), ours[0]["num_classes"], per_class)
     tested = num_fits - ((fold >= 0) & (fold < num_fits)).double()
     right = [torch.tensor([[int(digit, 16) for digit in run["right"]] for run in runs]) for runs in (ours, first)]

@@ -204,7 +204,8 @@ def search_ls(scan: Scan, grid: Tensor, start: Tensor) -> LsSolution:
         index = least(blocks.embedding, blocks.classes.whole(), grid, tie)
     elif route == "whole":
         # As many candidates at once as a block has room for; ranks must make the same number of walks.
-        size = 4 * len(blocks.embedding) * blocks.num_classes
+        num_rows, dim = blocks.embedding.shape
+        size = 4 * max(1, num_rows) * max(dim, blocks.num_classes)  # of the softmax, or of the averages
         room = 1 if scan.shards.group is not None else max(KAPPAS_AT_ONCE, fitting(size, grid.device))
         energy = torch.cat([scan.evaluate(kappa.unsqueeze(1))[0].energy for kappa in grid.split(room)])
         index = settle(scan, grid, energy)[0] if on_cpu else first_least(energy, tie)

@@ -12,7 +12,7 @@ def plot_kappa_tradeoff(panels: Mapping[str, Mapping[str, Accuracy]], output: Pa
     """Draw a panel for each quantity: heads with a kappa as a curve, others as lines with their deviation as a band.
 
     Args:
-        panels: what was measured, in percent -> name of the head -> its mean and deviation.
+        panels: what was measured -> name of the head -> mean and deviation, as shares.
         output: PNG file.
         title: what was trained.
 
@@ -24,6 +24,7 @@ def plot_kappa_tradeoff(panels: Mapping[str, Mapping[str, Accuracy]], output: Pa
     """
     figure = new_figure(3.3, WIDTH)
     axes = figure.subplots(1, len(panels), squeeze=False)[0]
+    lines = dict.fromkeys(name for heads in panels.values() for name, found in heads.items() if found.kappa is None)
     for axis, (quantity, heads) in zip(axes, panels.items(), strict=True):
         curve = sorted((found.kappa, name) for name, found in heads.items() if found.kappa is not None)
         if len(curve) < 2:
@@ -35,9 +36,9 @@ def plot_kappa_tradeoff(panels: Mapping[str, Mapping[str, Accuracy]], output: Pa
         axis.set_xscale("log")
         axis.set_xticks(kappas, [f"{name}\n{kappa:.3g}" for kappa, name in curve], minor=False)
         axis.minorticks_off()
-        for index, (name, found) in enumerate(heads.items(), start=1):
-            if found.kappa is None:
-                style, mean, deviation = look(index), 100 * found.mean, 100 * found.deviation
+        for index, name in enumerate(lines, start=1):
+            if name in heads:
+                style, mean, deviation = look(index), 100 * heads[name].mean, 100 * heads[name].deviation
                 axis.axhline(mean, color=style.colour, linestyle=style.line, label=name)
                 axis.axhspan(mean - deviation, mean + deviation, color=style.colour, alpha=0.15, linewidth=0)
         finish(axis, quantity, "kappa (log axis)", "%")
