@@ -115,6 +115,16 @@ def test_a_folder_that_cannot_be_read_is_left_out(names: Path, caplog: pytest.Lo
     published.backbones.cache_clear()
 
 
+def test_a_folder_that_is_being_written_is_none_yet(names: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (names / ".test_resnet.new.1f").mkdir()
+    (names / ".test_resnet.new.1f" / "config.json").write_text("{")
+    published.backbones.cache_clear()
+    with caplog.at_level(logging.WARNING):
+        assert sorted(published.backbones()) == sorted([OWN, STOCK, AWAY])
+    assert caplog.text == ""
+    published.backbones.cache_clear()
+
+
 @pytest.mark.parametrize("head", ["linear", "cos"])
 def test_training_from_a_name_has_the_head_that_was_asked_for(head: Literal["linear", "cos"], tmp_path: Path) -> None:
     args = TrainArguments(model=OWN, head=head, pretrained=True)

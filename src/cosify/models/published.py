@@ -72,7 +72,7 @@ def backbones() -> dict[str, Backbone]:
             hub_ids = json.loads((root / PUBLISHED).read_text(encoding="utf-8"))
         except ValueError as error:
             logger.warning("%s cannot be read: %s", root / PUBLISHED, error)
-    for config in sorted(root.glob("*.*/config.json")):
+    for config in sorted(root.glob("[!.]*.*/config.json")):
         try:
             backbone = _backbone(config, hub_ids.get(config.parent.name))
         except (ValueError, KeyError, TypeError) as error:
