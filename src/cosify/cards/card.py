@@ -95,10 +95,13 @@ def against_baseline(info: CardInfo, siblings: Sequence[CardInfo]) -> list[str]:
                 sentences.append(f"{scenario} on {task}: {gap:+.1f} ± {error:.1f} points to {other.name}, {verdict}.")
                 gains.append(gap > 2 * error)
     if info.facts.use == "transfer" and gains and not all(gains):
-        sentences.append(
-            "The paper's large kappa beats softmax in every probe and every fine-tuning (Tables 4a, 4b), this one"
-            " does not. In a sweep on digits (cosify's results) the lead of softmax is gone with more weight decay."
+        sentence = (
+            "The paper's large kappa beats softmax in every probe and every fine-tuning (Tables 4a, 4b), this one does"
+            " not."
         )
+        if info.facts.base_model is None:
+            sentence += " In a sweep on digits (cosify's results) the lead of softmax is gone with more weight decay."
+        sentences.append(sentence)
     return sentences
 
 
