@@ -105,14 +105,23 @@ def by_need(runs: Sequence[tuple[str, int]]) -> list[list[tuple[str, int]]]:
 
 
 def trained(asked: Sequence[tuple[Any, ...]], args: CompareArguments) -> Iterator[dict[str, Any]]:
-    """Yield what `train_one` returns for these arguments, as it comes; several at once in processes of their own."""
+    """Yield what `train_one` returns for these arguments, as it comes; several at once in processes of their own.
+
+    One that fails does so at the end, so that the others are not lost.
+    """
     if len(asked) < 2:
         yield from (train_one(*each) for each in asked)
         return
     processes = ProcessPoolExecutor(args.at_once, get_context("spawn"), initializer=set_up, initargs=(args.threads,))
     with processes:
+        failed = []
         for future in as_completed([processes.submit(train_one, *each) for each in asked]):
-            yield future.result()
+            if future.exception() is None:
+                yield future.result()
+            else:
+                failed.append(future)
+        for future in failed:
+            future.result()
 
 
 def in_order(heads: set[str]) -> list[str]:

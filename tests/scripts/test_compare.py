@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,18 @@ def test_twice_kappa_waits_for_ls_and_no_run_is_lost() -> None:
     first, last = compare.by_need(runs)
     assert last == [("2kappa", 0), ("2kappa", 1)]
     assert sorted(first + last) == sorted(runs)
+
+
+def test_what_fails_fails_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    def train_one(number: int) -> dict[str, Any]:
+        return {"number": 1 // number}
+
+    monkeypatch.setattr(compare, "train_one", train_one)
+    monkeypatch.setattr(compare, "ProcessPoolExecutor", lambda *args, **settings: ThreadPoolExecutor(1))
+    runs = compare.trained([(0,), (1,), (2,)], compare.CompareArguments(at_once=2))
+    assert sorted(run["number"] for run in (next(runs), next(runs))) == [0, 1]
+    with pytest.raises(ZeroDivisionError):
+        next(runs)
 
 
 @pytest.mark.slow

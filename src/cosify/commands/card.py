@@ -3,9 +3,8 @@
     cosify card                       write all cards anew
     cosify card --init FACTS          write a form for the facts that no run knows
     cosify card --name N --run RUN --facts FACTS
-    cosify card --name N --evaluation FOLDER --title LS
+    cosify card --name N --evaluation FOLDER --title LS    or --transfer FOLDER
     cosify card --name N --finetuned RUN2
-    cosify card --name N --transfer FOLDER --title LS
     cosify card --name N --verification FOLDER --dataset ORG/PAIRS
 
 FACTS is a YAML file: licences, limits, what the model is for.  With --run, the folder hub_cards/N is filled: weights
@@ -21,7 +20,7 @@ what is in that folder, since that is what others get:
 """
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from cosify.console import Command, set_up_logging
@@ -43,7 +42,7 @@ class CardArguments:
     evaluation: str | None = flag(None, "Result of cosify evaluate to add.")
     title: str | None = flag(None, "Title of the model in that evaluation or comparison.")
     finetuned: str | None = flag(None, "Run of cosify finetune from this folder, to add.")
-    transfer: str | None = flag(None, "Result of scripts/transfer.py to add; its first backbone is the start.")
+    transfer: str | None = flag(None, "Result of scripts/transfer.py to add.")
     verification: str | None = flag(None, "Result of cosify verify for this folder, to add.")
     dataset: str | None = flag(None, "Id of these pairs on the hub, for leaderboards. Default: on the card alone.")
     root: str = flag("hub_cards", "Folder of all models. Default hub_cards.")
@@ -84,4 +83,6 @@ def main(args: CardArguments) -> None:
         )
 
 
-COMMAND = Command(main, CardArguments, __doc__)
+COMMAND = Command(
+    main, CardArguments, __doc__, shown=tuple(each.name for each in fields(CardArguments) if each.name != "root")
+)

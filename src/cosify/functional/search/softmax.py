@@ -87,9 +87,8 @@ class Scan:
     ) -> "Scan":
         """Prepare the same from rows whose norms are known."""
         embedding, num_classes = samples.whole(), len(classes.given)
-        chunk = (
-            default_chunk(len(embedding), embedding.shape[1], num_classes, embedding.device) if chunk is None else chunk
-        )
+        if chunk is None:
+            chunk = default_chunk(embedding.shape[0], embedding.shape[1], num_classes, embedding.device)
         return cls(samples, ClassBlocks(embedding, classes, chunk), NoTarget(), Shards(group))
 
     def without(self, index: Tensor, has_label: Tensor) -> tuple["Scan", Labelled]:
