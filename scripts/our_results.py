@@ -124,11 +124,10 @@ def cosified() -> list[Ours]:
         row: over_seeds([run["test_accuracy"] for run in tiny_runs(name)], 100) for row, name in TINY_ROWS.items()
     }
     quantities = {"accuracy": accuracy}
+    detected = {row: tiny_detections(name) for row, name in TINY_ROWS.items()}
     for where in ("MISS", "OOD"):
         for score, title in (("z_max", "z_max"), ("norm", "||x||")):
-            found = {
-                row: [model[where][score]["ap"] for model in tiny_detections(name)] for row, name in TINY_ROWS.items()
-            }
+            found = {row: [seed[where][score]["ap"] for seed in seeds] for row, seeds in detected.items()}
             quantities[f"{where}, {title}"] = {row: over_seeds(values, digits=3) for row, values in found.items()}
     backbones = read(TINY, "transfer.json").get("backbones", {})
     for task in next(iter(backbones.values()), [{}])[0]:

@@ -235,11 +235,11 @@ def add_transfer(result: Path, name: str, folder: Path) -> None:
         digest = model_digest(open_model(facts.base_model, size)[0])
         if any(each["made_of"]["model"] != digest for run in backbones[start] for each in run.values()):
             raise InputError(f"{start!r}, the first in {result}, is not {facts.base_model}; compare with that")
+    begun_with = facts.base_model or start
     for task, probed in own[0].items():
         first = [run[task] for run in backbones[start] if task in run]
         if not first or any(each["made_of"]["data"] != probed["made_of"]["data"] for each in first):
             raise InputError(f"{start!r} in {result} was not measured on the same {task}; compare both anew")
-        begun_with = facts.base_model or start
         done = AgainstStart(
             task=task,
             command=comparison_command(record["protocol"], begun_with, folder.name, record["data"][task]),
