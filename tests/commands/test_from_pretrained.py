@@ -96,9 +96,14 @@ def test_cosify_other_classes_gets_a_new_classifier(softmax_run: Path, tmp_path:
         model=str(softmax_run), data="two-digits", limit_train=256, epochs=1, batch_size=64, tracker="none",
         output=str(tmp_path / "run"),
     )  # fmt: skip
-    result = cosify_pretrained(args)
+    result = cosify_pretrained(replace(args, lr=1e-9))
     assert result.model.fc.num_classes == 100
     assert read_config(tmp_path / "run")["base_accuracy"] is None
+    before = _start_state(softmax_run)
+    for name in (name for name in before if "running" in name):
+        torch.testing.assert_close(result.model.state_dict()[name], before[name], rtol=0, atol=0, msg=name)
+    cold = replace(args, lr=1e-9, output=str(tmp_path / "cold"), head_start="none", freeze_norms=False)
+    assert result.evaluation.loss < cosify_pretrained(cold).evaluation.loss - 0.3, "the classifier did not begin"
 
 
 def test_a_head_start_tells_classes_apart_from_the_first_step(softmax_run: Path, tmp_path: Path) -> None:

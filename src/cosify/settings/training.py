@@ -14,6 +14,7 @@ Schedule = Literal["cosine", "step", "multistep", "poly", "constant"]
 Balance = Literal["none", "loss", "sampling", "sqrt-sampling", "logits"]
 Export = Literal["last", "best"]
 ClassifierStart = Literal["none", "means", "probe"]
+AutoStart = Literal["auto", "none", "means", "probe"]
 KAPPA_HELP = (
     "A number, or a policy such as ls. kappa multiplies the cosine (1 / temperature, no unit). A number above 0 fixes"
     " it; the policies are ls, ml, rule, trainable, adacos and adacos-dynamic. Default: ls, the estimate of the paper's"
@@ -21,7 +22,7 @@ KAPPA_HELP = (
 )
 HEAD_START_HELP = (
     "Where the classifier begins. means: at the mean features of the classes, centred; for cosine heads. probe: trained"
-    " alone first, on the features of one pass, so that the network forgets less. Default none:"
+    " alone first, on the features of one pass, so that the network forgets less. none:"
 )
 BLOCKS_HELP = (
     "What trains: all, head, or the last N stages. With N the head trains too; batch norms of frozen stages keep their"
@@ -302,7 +303,7 @@ class FinetuneArguments(RunArguments):
     weight_decay: float = flag(
         1e-5, "Weight decay; none on vectors. Default 1e-5, as is usual for fine-tuning.", FROM_0
     )
-    head_start: ClassifierStart = key("none", HEAD_START_HELP + " at random.")
+    head_start: ClassifierStart = key("none", HEAD_START_HELP + " at random. Default none.")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -330,8 +331,15 @@ class CosifyArguments(RunArguments):
         SHARE,
     )
     lr: float = flag(0.01, "Peak learning rate. Default 0.01: a tenth of that from scratch.", ABOVE_0)
-    head_start: ClassifierStart = key(
-        "none", HEAD_START_HELP + " with the weights of softmax, if it has the same classes."
+    freeze_norms: bool = key(
+        True,
+        "Batch norms keep their statistics; their scale and shift train on. Default: on, so that little is forgotten.",
+    )
+    head_start: AutoStart = key(
+        "auto",
+        HEAD_START_HELP
+        + " with the weights of softmax, if it has the same classes. Default auto: none for these, probe"
+        " for new classes.",
     )
 
     def __post_init__(self) -> None:
@@ -349,7 +357,7 @@ def kappa_policy(kappa: str) -> float | str:
 
 
 def _check_head_start(args: FinetuneArguments | CosifyArguments) -> None:
-    if args.head_start != "none" and args.class_parallel:  # nobody holds the whole weight on the device
+    if args.head_start not in ("none", "auto") and args.class_parallel:  # nobody holds the whole weight on the device
         raise InputError(f"head_start is {args.head_start!r} with class_parallel, expected one of them; drop the other")
 
 

@@ -31,9 +31,10 @@ BATCH = 256
 def cosify_pretrained(args: CosifyArguments) -> TrainResult:
     """Give a softmax-pretrained network a cosine head, and train it further.
 
-    The classifier loses its bias and begins with its weight, or as `args.head_start` says.  Before the first step,
-    kappa* of the start weights is logged, whatever kappa the training uses.  A network with another number of classes
-    than the data gets a new classifier; it has no earlier accuracy, so `max_drop` does not apply.
+    The classifier loses its bias and begins with its weight.  A network with another number of classes than the data
+    gets a new one, trained alone first; it has no earlier accuracy, so `max_drop` does not apply.  Batch norms keep
+    their statistics.  `args.head_start` and `args.freeze_norms` choose otherwise.  Before the first step, kappa* of the
+    start weights is logged, whatever kappa the training uses.
 
     Args:
         args: the settings.
@@ -50,8 +51,11 @@ def cosify_pretrained(args: CosifyArguments) -> TrainResult:
         raise InputError(f"model {args.model!r} has a cosine head already, expected a softmax one; use cosify finetune")
     session = Session.open(args, f"{Path(args.model).name}-{args.kappa}", preprocessing)
     device, num_classes = session.accelerator.device, len(session.data.label_names)
-    base = None
-    if num_classes_of(model) == num_classes:
+    base, begin = None, args.head_start
+    is_new = num_classes_of(model) != num_classes
+    if begin == "auto":  # class-parallel, nobody holds the whole weight
+        begin = "probe" if is_new and not args.class_parallel else "none"
+    if not is_new:
         batches = session.data.test_batches(BATCH, session.shard)
         base = evaluate(model.to(device), batches, device=device, all_sum=session.all_sum)
         logger.info("softmax model: test accuracy %.2f %%", 100 * base.accuracy)
@@ -63,7 +67,7 @@ def cosify_pretrained(args: CosifyArguments) -> TrainResult:
     convert(model, kappa=kappa_policy(args.kappa))
     freeze_stages(model, blocks_of(args.blocks))
     model.to(device)
-    begin_heads(session, model, args.head_start)  # also of a resumed run, which may have no checkpoint yet
+    begin_heads(session, model, begin)  # also of a resumed run, which may have no checkpoint yet
     start = scan_kappa(session, model)
     logger.info("kappa* of the start weights: %.2f (median %.2f)", start.mean, start.median)
     # A smoke test starts from random weights, whose accuracy says nothing.
