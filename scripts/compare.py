@@ -33,9 +33,9 @@ if TYPE_CHECKING:
     from cosify.training import TrainArguments, TrainResult
 
 logger = logging.getLogger("cosify")
-HEADS = ["softmax", "rule", "ml", "ls", "2kappa", "trainable", "adacos", "1", "5", "10", "20", "60"]
+HEADS = ["softmax", "rule", "ml", "ls", "2kappa", "2ls", "trainable", "adacos", "1", "5", "10", "20", "60"]
 CORRECTIONS, GROUPS = ("plain", "adjusted"), ("accuracy", "many", "medium", "few")
-DOUBLED = "2kappa"  # twice the final mean of LS with the same seed, fixed
+DOUBLED = "2kappa"  # twice the final mean of LS with the same seed, fixed; "2ls" guesses it from the number of classes
 
 
 @dataclass(frozen=True)
@@ -169,8 +169,8 @@ def settings(recipe: "TrainArguments", head: str, seed: int, done: Sequence[dict
 
 def train_one(args: "TrainArguments", head: str, output: Path, keep: str | None) -> dict[str, Any]:
     """Train, and return what the table needs; the run's environment.json goes to `output`, the run to `keep`."""
+    from cosify.console.training import export, plot
     from cosify.files import write_whole
-    from cosify.hub import save
     from cosify.training import read_metrics, train
 
     with tempfile.TemporaryDirectory(prefix="cosify-compare-") as aside:
@@ -178,7 +178,8 @@ def train_one(args: "TrainArguments", head: str, output: Path, keep: str | None)
         begun = (folder / "checkpoints").exists()
         result = train(replace(args, resume=str(folder)) if begun else replace(args, output=str(folder)))
         if keep is not None:
-            save(result.model, result.folder.export, label_names=result.label_names)
+            export(result)
+            plot(result)
         records = read_metrics(folder)
         environment = (folder / "environment.json").read_text(encoding="utf-8")
         write_whole(output / "environment.json", environment)

@@ -60,7 +60,12 @@ def exact_kappa(kappa: float | str, embedding: Tensor, weight: Tensor) -> Tensor
         nearest = cosine.amax(dim=1)
         others = (start * cosine).exp().sum(dim=1) - (start * nearest).exp()
         return others.mean().log() / nearest.median().clamp_min(math.cos(math.pi / 4))
-    return torch.tensor({"adacos": start, "trainable": 1 / 0.07}.get(str(kappa), kappa), dtype=torch.float64)
+    return torch.tensor(
+        {"2ls": 2.4 * functional.expected_kappa(len(weight)), "adacos": start, "trainable": 1 / 0.07}.get(
+            str(kappa), kappa
+        ),
+        dtype=torch.float64,
+    )
 
 
 @every_policy

@@ -79,6 +79,7 @@ def test_logits_are_kappa_times_cosine(kind: str, kappa: float | str) -> None:
         "ls": functional.ls_kappa,
         "ml": functional.ml_kappa,
         "rule": lambda _, w: functional.rule_kappa(w).expand(6),
+        "2ls": lambda *_: torch.full((6,), 2.4 * functional.expected_kappa(NUM_CLASSES)),
         "adacos": lambda *_: torch.full((6,), functional.adacos_kappa(NUM_CLASSES)),
         "trainable": lambda *_: torch.full((6,), 1 / 0.07),
         12.5: lambda *_: torch.full((6,), 12.5),
@@ -161,7 +162,7 @@ def test_checkpoint_of_another_policy(kind: str, kappa: float | str) -> None:
     head.load_state_dict(source.state_dict(), strict=True)
     head.eval()
     found = (head(batch(kind)).flatten(1) / functional.cosine(batch(kind).flatten(1), head.weight.flatten(1))).mean()
-    expected = start if kappa in ("adacos", 12.5) else source.kappa.item()
+    expected = start if kappa in ("2ls", "adacos", 12.5) else source.kappa.item()
     assert found.item() == pytest.approx(expected, rel=1e-4)
 
 

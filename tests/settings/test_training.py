@@ -122,7 +122,7 @@ def test_yaml_and_flags_that_win(tmp_path: Path) -> None:
         (["--set", "mixup=0.2", "--batch-size", "3"], "batch_size is 3, expected an even number"),
         (["--set", "cosine_margin=0.3", "--head", "linear"], "a margin is set with head linear, which has no cosine"),
         (["--seed", "-1"], "seed is -1, expected a whole number from 0 on"),
-        (["--kappa", "foo"], "unknown kappa policy 'foo', expected a number above 0 or one of ['adacos'"),
+        (["--kappa", "foo"], "unknown kappa policy 'foo', expected a number above 0 or one of ['2ls', 'adacos'"),
         (["--kappa", "-2"], "kappa is -2.0, expected a finite number above 0"),
         (["--kappa", "5", "--head", "linear"], "kappa is '5' with head linear, which has no kappa; use head cos or"),
         (["--smoke", "--data", "x"], "smoke trains on synthetic images, but data is 'x'; drop one of them"),

@@ -7,13 +7,11 @@ import torch
 from cosify.evaluation.diversity import Diversity, feature_diversity
 from cosify.evaluation.feature_cache import FeatureCache
 from cosify.functional import adacos_kappa, expected_kappa
+from cosify.functional.grid import TYPICAL
 from cosify.heads import EvalKappa
 from cosify.heads.kappa_statistics import KappaStatistics, KappaSummary
 
 MANY_AT_EDGE = 0.05  # share of samples at an edge of the grid above which the mean says little
-# Where LS ends, as a multiple of the closed form at cosine 0.75: 1.0 to 1.5 in the paper's Tables 2, 6 and 7 for 10 to
-# 93431 classes, 1.0 to 1.3 in our own runs.
-TYPICAL = 1.2
 TRANSFER_KAPPA = 60.0  # best, or next to it, in most columns of the paper's Table 4a
 
 

@@ -183,7 +183,8 @@ class CosineLinear(CosineHead, nn.Linear):
     Args:
         in_features: d.
         num_classes: C, at least 2.
-        kappa: a number above 0, or one of `"ls"`, `"ml"`, `"rule"`, `"trainable"`, `"adacos"`, `"adacos-dynamic"`.
+        kappa: a number above 0, or one of `"ls"`, `"2ls"`, `"ml"`, `"rule"`, `"trainable"`, `"adacos"`,
+            `"adacos-dynamic"`.
         eval_kappa: in evaluation use the `"running"` mean of training, estimate for each `"sample"`, or use a number
             above 0, such as one that makes the probabilities right; the predicted label is the same.
         start_kappa: kappa before the first training batch, of a loaded head for instance; default: the policy's.

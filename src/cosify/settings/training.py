@@ -17,8 +17,8 @@ ClassifierStart = Literal["none", "means", "probe"]
 AutoStart = Literal["auto", "none", "means", "probe"]
 KAPPA_HELP = (
     "A number, or a policy such as ls. kappa multiplies the cosine (1 / temperature, no unit). A number above 0 fixes"
-    " it; the policies are ls, ml, rule, trainable, adacos and adacos-dynamic. Default: ls, the estimate of the paper's"
-    " Eq. 11."
+    " it; the policies are ls, 2ls, ml, rule, trainable, adacos and adacos-dynamic. Default: ls, the estimate of the"
+    " paper's Eq. 11."
 )
 HEAD_START_HELP = (
     "Where the classifier begins. means: at the mean features of the classes, centred; for cosine heads. probe: trained"

@@ -5,10 +5,11 @@ from collections.abc import Callable
 from cosify.errors import InputError
 from cosify.heads.policies.adacos import AdaCosDynamic
 from cosify.heads.policies.estimated import LeastSquares, MaximumLikelihood, RuleOfThumb
-from cosify.heads.policies.fixed import AdaCosFixed, Fixed, Trainable
+from cosify.heads.policies.fixed import AdaCosFixed, Fixed, Trainable, TwiceExpected
 from cosify.heads.policies.policy import KappaPolicy
 
 POLICIES: dict[str, Callable[[], KappaPolicy]] = {
+    "2ls": TwiceExpected,
     "adacos": AdaCosFixed,
     "adacos-dynamic": AdaCosDynamic,
     "ls": LeastSquares,
