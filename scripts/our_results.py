@@ -17,6 +17,11 @@ COMPARISONS = {
     "two_digits": "C = 100, ResNet-18 of a quarter of the width, 16 epochs",
     "cifar100_quarter": "CIFAR-100, ResNet-18 of a quarter of the width, 12 epochs",
 }
+ON_GPU = {
+    "gpu/nvidia_h200/cifar100_gpu_40": "CIFAR-100, ResNet-34, 40 epochs",
+    "gpu/nvidia_h200/cifar100_half_90": "CIFAR-100, ResNet-18 of half of the width, 90 epochs, weight decay 1e-3",
+    "gpu/nvidia_h200/cifar100_half_180": "the same, 180 epochs, weight decay 5e-4",
+}
 EVALUATION = "cifar100_evaluation"
 FACES, FACES_LITE0, VIEW2, LONG_TAIL = "celeba_faces", "celeba_faces_lite0", "lfw_view2", "cifar100_lt"
 FACE_HEADS = ("ls", "2kappa", "10", "20", "30", "40", "60")
@@ -62,12 +67,12 @@ def estimators() -> list[Ours]:
 def accuracies() -> list[Ours]:
     """Return accuracy by head, and kappa* of LS."""
     columns = []
-    for name, scale in COMPARISONS.items():
+    for name, scale in {**COMPARISONS, **ON_GPU}.items():
         rows = {row["head"]: row for row in read(name, "table.json").get("rows", [])}
         cells = {head: spread(row, "accuracy", 100) for head, row in rows.items()}
         if "ls" in rows:
             cells["kappa* of ls"] = spread(rows["ls"], "kappa", 1)
-        columns.append(Ours(name, scale, cells))
+        columns.append(Ours(Path(name).name, scale, cells))
     return columns
 
 
