@@ -6,7 +6,8 @@
     cosify adapt --resume RUN                         after Ctrl-C, a power cut
 
 The paper calls this "cosify" (Section 4.4), and finds that for a small kappa the last stage alone is enough.  MODEL is
-a timm model with weights, the run of a softmax head, a folder, or hf-hub:ORG/NAME.
+a timm model with weights, the run of a softmax head, a folder, or hf-hub:ORG/NAME.  So that little is forgotten,
+batch norms keep their statistics, and a classifier for new classes is trained alone first (freeze_norms, head_start).
 
 Train the head alone; start from the ImageNet weights of the extra cosify[demo], which need no hub:
 

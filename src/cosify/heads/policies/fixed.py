@@ -38,7 +38,7 @@ class TwiceExpected(KappaPolicy):
     """Twice the kappa* at which LS is expected to end, fixed: the paper's 2kappa* in one run instead of two.
 
     [ours] The number of classes tells: 5.5 at C = 10, 9.1 at 100, 12.8 at 1000, before the factor of two.  Over three
-    seeds as accurate as twice the mean of an LS run, at 10 and at 100 classes (scripts/results/README.md).  Of a
+    seeds level with twice the mean of an LS run, for 10 and for 100 classes (scripts/results/README.md).  Of a
     network that does not fit its classes, kappa* lies higher: 14.0 instead of 10.2 in the published EfficientNet-Lite0.
     """
 
