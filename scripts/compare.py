@@ -45,7 +45,9 @@ class CompareArguments:
     config: str | None = flag(None, "Recipe of cosify train. Default: the digits.")
     data: str | None = flag(None, "Data, in place of the recipe's. Default: the recipe's.")
     heads: list[str] = flag(
-        HEADS, "Heads: softmax, 2kappa (twice kappa* of an LS run), or values of --kappa. Default: Tables 1 and 2."
+        HEADS,
+        "Heads: softmax, 2kappa (twice kappa* of an LS run, which 2ls guesses), or values of --kappa. Default: Tables 1"
+        " and 2, 2ls and AdaCos.",
     )
     seeds: list[int] = flag([0, 1, 2], "Seeds, with one run each. Default 0 1 2.")
     output: str = flag("runs/compare", "Folder of the results. Default runs/compare.")

@@ -102,6 +102,8 @@ def test_cosify_other_classes_gets_a_new_classifier(softmax_run: Path, tmp_path:
     before = _start_state(softmax_run)
     for name in (name for name in before if "running" in name):
         torch.testing.assert_close(result.model.state_dict()[name], before[name], rtol=0, atol=0, msg=name)
+    again = cosify_pretrained(replace(args, lr=1e-9, resume=str(tmp_path / "run")))
+    assert torch.equal(again.model.fc.weight, result.model.fc.weight)
     cold = replace(args, lr=1e-9, output=str(tmp_path / "cold"), head_start="none", freeze_norms=False)
     assert result.evaluation.loss < cosify_pretrained(cold).evaluation.loss - 0.3, "the classifier did not begin"
 

@@ -45,7 +45,7 @@ def test_a_saved_model_opens_without_a_word(saved: Path, caplog: pytest.LogCaptu
     assert caplog.messages == []  # a bias that it never had is not dropped
 
 
-@pytest.mark.parametrize("kappa", ["ls", "ml", "rule", "trainable", "adacos", "adacos-dynamic", 25.0])
+@pytest.mark.parametrize("kappa", ["ls", "2ls", "ml", "rule", "trainable", "adacos", "adacos-dynamic", 25.0])
 @pytest.mark.parametrize("eval_kappa", ["running", "sample", 9.5])
 def test_every_policy_comes_back(kappa: float | str, eval_kappa: float | str, tmp_path: Path) -> None:
     torch.manual_seed(0)

@@ -55,6 +55,14 @@ def test_new_number_of_classes() -> None:
     assert logits_of(model).shape == (10, 9)
 
 
+@pytest.mark.parametrize("kappa", ["2ls", "adacos", 12.5])
+def test_a_constant_kappa_follows_the_number_of_classes_of_this_model(kappa: float | str, tmp_path: Path) -> None:
+    trained(kappa).save_pretrained(tmp_path)
+    again = type(vit()).from_pretrained(tmp_path, num_labels=50, ignore_mismatched_sizes=True).classifier
+    expected = CosineLinear(again.in_features, 50, kappa=kappa).start_kappa
+    assert (again.inference_kappa(), again.start_kappa) == (pytest.approx(expected), expected)
+
+
 def test_the_same_number_of_classes_is_a_new_classifier_too() -> None:
     model = cosify.convert(vit(id2label=dict(enumerate("abcde"))))
     weight = model.classifier.weight

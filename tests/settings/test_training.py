@@ -1,5 +1,6 @@
 """Flags and YAML: what is read, what is refused, with which words."""
 
+import json
 import re
 import shlex
 from dataclasses import fields, replace
@@ -244,6 +245,7 @@ def test_wrong_blocks(blocks: str) -> None:
         TrainArguments(pretrained=True, head="linear", decay_milestones=[3, 5], transform={"hflip": 0.5}),
         FinetuneArguments(model="hf-hub:ORG/NAME", blocks="2", head="cos", ema_decay=0.99, balance="loss"),
         CosifyArguments(model="m", image_size=64, max_drop=1.0),
+        CosifyArguments(model="m", freeze_norms=False, head_start="none"),
     ],
 )
 def test_the_command_of_a_run_gives_its_settings_again(args: TrainArguments) -> None:
@@ -251,3 +253,5 @@ def test_the_command_of_a_run_gives_its_settings_again(args: TrainArguments) -> 
     command = shlex.split(command_line(["cosify", "x"], type(args), resolved(args), words))
     assert command[:2] == ["cosify", "x"]
     assert parse_arguments(type(args), command[2:], words=words) == args
+    if isinstance(args, CosifyArguments):  # older code had other defaults
+        assert f"freeze_norms={json.dumps(args.freeze_norms)}" in command

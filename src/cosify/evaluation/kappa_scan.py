@@ -115,10 +115,10 @@ def _recommendations(cache: FeatureCache, kappa: KappaSummary) -> tuple[Recommen
     far above; where it would end follows from the number of classes.
     """
     if cache.info.kappa_policy == "ls":
-        star, how = kappa.mean, "measured"
+        star, how, twice = kappa.mean, "measured", f"{2 * kappa.mean:.3g}"
     else:
         star = TYPICAL * expected_kappa(cache.info.num_classes)
-        how = f"where LS is expected to end for {cache.info.num_classes} classes"
+        how, twice = f"where LS is expected to end for {cache.info.num_classes} classes", "2ls"
     large = max(TRANSFER_KAPPA, 4 * star)
     return (
         Recommendation(
@@ -131,7 +131,7 @@ def _recommendations(cache: FeatureCache, kappa: KappaSummary) -> tuple[Recommen
         Recommendation(
             "accuracy",
             2 * star,
-            f"{2 * star:.3g}",
+            twice,
             "accuracy peaks between kappa* and twice that (paper, Table 2)",
         ),
         Recommendation(

@@ -99,4 +99,6 @@ def _start_kappa(_: Any, module: Any, *args: Any) -> None:
     """
     if isinstance(module, CosineHead):
         module.init_non_persistent_buffers()
+        if module.policy.constant:  # no checkpoint changes it, such as one of fewer classes
+            module.kappa.fill_(module.start_kappa)
         module.check_statistics()

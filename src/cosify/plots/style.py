@@ -146,6 +146,6 @@ def save(figure: Any, output: Path | str) -> Path:
     with written_aside(path) as aside:
         figure.savefig(aside, format="png")
         with Image.open(aside) as image:
-            drawn = image.convert("RGB").quantize(256, dither=Image.Dither.NONE)
-        drawn.save(aside, "PNG", optimize=True)
+            drawn, dpi = image.convert("RGB").quantize(256, dither=Image.Dither.NONE), image.info["dpi"]
+        drawn.save(aside, "PNG", optimize=True, dpi=dpi)
     return path

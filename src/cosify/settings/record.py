@@ -17,7 +17,7 @@ def resolved(args: Any) -> dict[str, Any]:
 def command_line(
     program: Sequence[str], kind: Any, arguments: Mapping[str, Any], words: Sequence[str] = ("model", "data")
 ) -> str:
-    """Return the command that gives a run's settings; defaults are left out.
+    """Return the command that gives a run's settings; defaults are left out, but for those that were others once.
 
     Args:
         program: its first words, such as `cosify train`.
@@ -29,7 +29,8 @@ def command_line(
     changed = {
         entry.name: arguments[entry.name]
         for entry in fields(kind)
-        if entry.name in arguments and arguments[entry.name] != default_of(entry)
+        if entry.name in arguments
+        and (arguments[entry.name] != default_of(entry) or entry.metadata.get("stated", False))
     }
     for name in words:
         if name not in changed:

@@ -28,9 +28,16 @@ def flag(default: Any, help_text: str, rule: Rule | None = None) -> Any:
     return _setting(default, {"help": help_text}, rule)
 
 
-def key(default: Any, help_text: str, rule: Rule | None = None) -> Any:
-    """Return a field of a dataclass that is a key of a recipe."""
-    return _setting(default, {"help": help_text, "key": True}, rule)
+def key(default: Any, help_text: str, rule: Rule | None = None, *, stated: bool = False) -> Any:
+    """Return a field of a dataclass that is a key of a recipe.
+
+    Args:
+        default: its value where none is given.
+        help_text: what it is, and why this default.
+        rule: what values may be.
+        stated: write it into every command, because its default was another one and commands are of older code, too.
+    """
+    return _setting(default, {"help": help_text, "key": True, "stated": stated}, rule)
 
 
 def _setting(default: Any, metadata: dict[str, Any], rule: Rule | None) -> Any:

@@ -334,12 +334,13 @@ class CosifyArguments(RunArguments):
     freeze_norms: bool = key(
         True,
         "Batch norms keep their statistics; their scale and shift train on. Default: on, so that little is forgotten.",
+        stated=True,
     )
     head_start: AutoStart = key(
         "auto",
-        HEAD_START_HELP
-        + " with the weights of softmax, if it has the same classes. Default auto: none for these, probe"
-        " for new classes.",
+        HEAD_START_HELP + " with the weights of softmax, if it has as many classes. Default auto: none for these, probe"
+        " for another number of classes.",
+        stated=True,
     )
 
     def __post_init__(self) -> None:

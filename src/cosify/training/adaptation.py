@@ -22,6 +22,7 @@ from cosify.training.loop import fit
 from cosify.training.opener import open_model
 from cosify.training.progress import logger
 from cosify.training.result import TrainResult
+from cosify.training.run_folder import read_config
 from cosify.training.session import Session, smoke_settings
 
 SCANNED = 2048  # training images whose kappa* under the start weights is reported
@@ -67,9 +68,12 @@ def cosify_pretrained(args: CosifyArguments) -> TrainResult:
     convert(model, kappa=kappa_policy(args.kappa))
     freeze_stages(model, blocks_of(args.blocks))
     model.to(device)
-    begin_heads(session, model, begin)  # also of a resumed run, which may have no checkpoint yet
-    start = scan_kappa(session, model)
-    logger.info("kappa* of the start weights: %.2f (median %.2f)", start.mean, start.median)
+    if session.has_checkpoint():
+        start = read_config(session.folder.path)["start_kappa"]
+    else:
+        begin_heads(session, model, begin)
+        start = asdict(scan_kappa(session, model))
+        logger.info("kappa* of the start weights: %.2f (median %.2f)", start["mean"], start["median"])
     # A smoke test starts from random weights, whose accuracy says nothing.
     guard = None if base is None or args.smoke else _guard(base, args.max_drop)
     more = {
@@ -77,7 +81,8 @@ def cosify_pretrained(args: CosifyArguments) -> TrainResult:
         "head": args.kappa,
         "blocks": args.blocks,
         "base_accuracy": None if base is None else base.accuracy,
-        "start_kappa": asdict(start),
+        "begun": begin,
+        "start_kappa": start,
     }
     return fit(session, model, more_config=more, guard=guard)
 

@@ -39,7 +39,7 @@ def finetune(args: FinetuneArguments) -> TrainResult:
     else:
         model.reset_classifier(num_classes)  # type: ignore[operator]  # every timm classifier has it
     freeze_stages(model, blocks_of(args.blocks))
-    if args.head_start != "none":  # also of a resumed run, which may have no checkpoint yet
+    if args.head_start != "none" and not session.has_checkpoint():
         begin_heads(session, model.to(session.accelerator.device), args.head_start)
     return fit(
         session, model, more_config={"start": args.model, "start_digest": digest, "head": head, "blocks": args.blocks}

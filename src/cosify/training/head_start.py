@@ -8,7 +8,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cosify.data import num_train_batches
 from cosify.errors import InputError
 from cosify.heads import CosineHead
 from cosify.models import find_classifiers, find_heads
@@ -30,7 +29,8 @@ def begin_heads(session: Session, model: nn.Module, how: ClassifierStart) -> Non
     """Begin the classifiers of a network as `head_start` of the settings says; nothing but their weights changes.
 
     The features are those of the batches of the first epoch, augmented, in float32, without mixup and erasing, with
-    batch norms in training unless they are frozen.
+    batch norms in training unless they are frozen.  A classifier that is given more than one embedding of an image,
+    such as one for each token, stays as it is.
 
     Args:
         session: the opened run; every rank must call this together.
@@ -38,8 +38,7 @@ def begin_heads(session: Session, model: nn.Module, how: ClassifierStart) -> Non
         how: "means" for cosine heads, "probe", or "none", which leaves them as they are.
 
     Raises:
-        ValueError: if the training images do not fill a batch, or a classifier is given more than one embedding of an
-            image.
+        ValueError: if this is so of all of them.
     """
     if how == "means":
         _imprint(session, find_heads(model), model)
@@ -57,12 +56,14 @@ def _imprint(session: Session, heads: Mapping[str, CosineHead], model: nn.Module
     """
     sums = {name: head.weight.new_zeros(len(head.weight), head.weight[0].numel() + 1) for name, head in heads.items()}
     for embeddings, labels in _embeddings(session, model, heads):
+        sums = {name: sums[name] for name in embeddings}
         for name, embedding in embeddings.items():
             flat = embedding.flatten(1)
             counted = torch.cat([flat, flat.new_ones(len(flat), 1)], dim=1)
             sums[name].index_add_(0, labels, counted.to(sums[name].dtype))
-    for name, head in heads.items():
-        weight, sum_and_count = head.weight.flatten(1), session.all_sum(sums[name])
+    for name, sum_and_count in sums.items():
+        head = heads[name]
+        weight, sum_and_count = head.weight.flatten(1), session.all_sum(sum_and_count)
         means = sum_and_count[:, :-1] / sum_and_count[:, -1:]  # not a number for a class without images
         overall = sum_and_count.sum(dim=0)
         centred = means - overall[:-1] / overall[-1]
@@ -95,6 +96,8 @@ def _probe(session: Session, heads: Mapping[str, nn.Module], model: nn.Module) -
             break
     labels, counts = torch.cat(all_labels), class_counts(session)
     for name, head in heads.items():
+        if not seen[name]:
+            continue
         features = torch.cat(seen.pop(name))
         probe = copy.deepcopy(head).train()  # the record of its kappa moves
         objective = Objective(nn.Sequential(probe, nn.Flatten()), plain, counts).to(labels.device)
@@ -135,24 +138,27 @@ def _embeddings(
 ) -> Iterator[tuple[dict[str, Tensor], Tensor]]:
     """Yield what each classifier is given for a batch, by its name, and the labels [B]."""
     args, data = session.args, session.data
-    num_train_batches(data.num_train, args.batch_size * args.accumulate, session.shard.world_size)
     seen = copy.deepcopy(model).train()  # its batch norms move
     keep_frozen_in_eval(seen, batch_norms=args.freeze_norms)
     given: dict[str, Tensor] = {}
+    refused: dict[str, str] = {}
 
     def keep(name: str, embedding: Tensor) -> None:
         dim = seen.get_parameter(f"{name}.weight")[0].numel()
-        if embedding.numel() != dim * len(embedding):
-            raise InputError(
-                f"classifier {name} is given {list(embedding.shape[1:])} for an image, expected one embedding of {dim}"
-                " numbers; use head_start none"
-            )
-        given[name] = embedding.clone()  # alone: it may be a view of all tokens
+        if embedding.numel() == dim * len(embedding):
+            given[name] = embedding.clone()  # alone: it may be a view of all tokens
+            return
+        shape = list(embedding.shape[1:])
+        refused[name] = f"classifier {name} is given {shape} for an image, expected one embedding of {dim} numbers"
 
     for name in heads:
         seen.get_submodule(name).register_forward_pre_hook(lambda _, inputs, name=name: keep(name, inputs[0]))
     balance = SAMPLING.get(args.balance, 0.0)
-    shard = session.shard
-    for images, labels in data.train_batches(args.batch_size, epoch=0, seed=args.seed, shard=shard, balance=balance):
+    batches = data.train_batches(args.batch_size, epoch=0, seed=args.seed, shard=session.shard, balance=balance)
+    for number, (images, labels) in enumerate(batches):
         seen(images)
+        if not given:
+            raise InputError(f"{next(iter(refused.values()))}; use --set head_start=none")
+        for refusal in refused.values() if number == 0 and session.is_main else ():
+            logger.info("%s; it begins as it was", refusal)
         yield dict(given), labels

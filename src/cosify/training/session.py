@@ -13,7 +13,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cosify.data import Data, PipelineSettings, Preprocessing, Shard, load_splits, long_tailed, open_data, short_name
+from cosify.data import (
+    Data,
+    PipelineSettings,
+    Preprocessing,
+    Shard,
+    load_splits,
+    long_tailed,
+    num_train_batches,
+    open_data,
+    short_name,
+)
 from cosify.errors import InputError
 from cosify.folders import new_output
 from cosify.log_level import set_log_level
@@ -104,6 +114,7 @@ class Session:
             splits = long_tailed(splits, args.imbalance)
         if args.limit_train is not None:
             splits = splits.limit_train(args.limit_train)
+        num_train_batches(splits.num_train, args.batch_size * args.accumulate, shard.world_size)  # or an error
         settings = PipelineSettings(args.augment, args.transform, args.pipeline, args.num_workers)
         record = from_main(accelerator, lambda: DataRecord.of(args, splits, settings, preprocessing))
         # Only now: a wrong name of the data must not replace an earlier run.
@@ -124,6 +135,10 @@ class Session:
     def is_main(self) -> bool:
         """Whether this process is the one that writes files."""
         return bool(self.accelerator.is_main_process)
+
+    def has_checkpoint(self) -> bool:
+        """Return whether a resumed run will get its weights from a checkpoint; every rank must call this together."""
+        return bool(from_main(self.accelerator, lambda: any(self.folder.checkpoints.glob("step-*"))))
 
     def all_sum(self, values: Tensor) -> Tensor:
         """Return the sum over all ranks; on one process the tensor itself."""
@@ -154,8 +169,8 @@ class Session:
 
 
 def smoke_settings(args: Any) -> Any:
-    """Return the settings, with data and epochs of the smoke test if `smoke` is set."""
-    return replace(args, data="synthetic", epochs=SMOKE_EPOCHS) if args.smoke else args
+    """Return the settings, with data and epochs of the smoke test if `smoke` is set, whose weights are random."""
+    return replace(args, data="synthetic", epochs=SMOKE_EPOCHS, freeze_norms=False) if args.smoke else args
 
 
 def on_terminal(accelerator: Any) -> bool:
