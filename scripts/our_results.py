@@ -11,7 +11,10 @@ from typing import Any
 SCRIPTS = Path(__file__).parent
 RESULTS = SCRIPTS / "results"
 CARDS = SCRIPTS.parent / "hub_cards"
-PUBLISHED = {"ls": "cos_ls", "2 kappa*": "cos_2ls", "60": "cos_60", "softmax": "softmax"}  # by row of Table 4
+# Models on the hub of cosify, by row of Tables 3 and 4 and by title in their evaluation.
+PUBLISHED = {"ls": "cos_ls", "2 kappa*": "cos_2ls", "60": "cos_60", "softmax": "softmax"}
+TITLES = {"ls": "LS", "2 kappa*": "twice", "60": "60", "softmax": "softmax"}
+PUBLISHED_SCALE = "the published CIFAR-100 models, ResNet-18 of half of the width, 90 epochs, seed 0"
 COMPARISONS = {
     "digits": "C = 10, resnet10t, 0.3 M parameters, 40 epochs",
     "two_digits": "C = 100, ResNet-18 of a quarter of the width, 16 epochs",
@@ -27,9 +30,10 @@ FACES, FACES_LITE0, VIEW2, LONG_TAIL = "celeba_faces", "celeba_faces_lite0", "lf
 FACE_HEADS = ("ls", "2kappa", "10", "20", "30", "40", "60")
 VIEW2_HEADS = ("ls", "60")
 TINY, TINY_HEADS = "cosify_tiny", ("softmax", "ls", "2kappa", "10", "60")
+TINY_VARIANTS = ()  # one seed each
 TINY_ROWS = {head if head == "softmax" else f"{head}, all": head for head in TINY_HEADS}  # of Table 5
+TINY_ROWS |= {"10, last block": "10-block", "60, last block": "60-block"}
 FOLDS = range(1, 11)  # of LFW
-HEADS = ("ls", "softmax", "20", "60")  # of the evaluation
 
 
 @dataclass(frozen=True)
@@ -89,7 +93,7 @@ def diversity() -> list[Ours]:
         values = model["scan"]["diversity"]
         for title, key in {**names, "effective rank": "effective_rank"}.items():
             found[title][row] = "-" if values[key] is None else f"{values[key]:.4g}"
-    return [Ours(title, scale_of(), cells) for title, cells in found.items()]
+    return [Ours(title, PUBLISHED_SCALE, cells) for title, cells in found.items()]
 
 
 def detections() -> list[Ours]:
@@ -101,7 +105,7 @@ def detections() -> list[Ours]:
                 one = scores[score]
                 text = f"{one['ap']:.3f} [{one['ap_interval']['low']:.3f}, {one['ap_interval']['high']:.3f}]"
                 found.setdefault(f"{where}, {title}", {})[row] = text
-    return [Ours(title, scale_of(), cells) for title, cells in found.items()]
+    return [Ours(title, PUBLISHED_SCALE, cells) for title, cells in found.items()]
 
 
 def probes() -> list[Ours]:
@@ -112,8 +116,7 @@ def probes() -> list[Ours]:
         for task, one in measured["models"][0]["transfer"].items():
             text = f"{100 * one['probe']['top1']:.2f} ± {100 * one['standard_error']:.2f}"
             found.setdefault(task, {})[row] = text
-    scale = "the published CIFAR-100 models, ResNet-18 of half of the width, 30 epochs, seed 0"
-    return [Ours(f"CIFAR-100 to {task}", scale, cells) for task, cells in found.items()]
+    return [Ours(f"CIFAR-100 to {task}", PUBLISHED_SCALE, cells) for task, cells in found.items()]
 
 
 def cosified() -> list[Ours]:
@@ -159,7 +162,8 @@ def tiny_runs(name: str) -> list[dict[str, Any]]:
 
 def tiny_detections(name: str) -> list[dict[str, Any]]:
     """Return what was measured of each seed's run: errors (MISS) and outliers (OOD), by score."""
-    models = [model for seed in range(3) for model in read(TINY, f"evaluation-{seed}.json").get("models", [])]
+    files = sorted(path.name for path in (RESULTS / TINY).glob("evaluation-*.json"))
+    models = [model for file in files for model in read(TINY, file)["models"]]
     return [
         {"MISS": model["miss"], "OOD": next(iter(model["ood"].values()))} for model in models if model["model"] == name
     ]
@@ -230,16 +234,8 @@ def read(name: str, file: str) -> dict[str, Any]:
 
 def models() -> dict[str, dict[str, Any]]:
     """Return the evaluated models by row of the paper's tables."""
-    rows = {"LS": "ls"}
-    return {
-        rows.get(model["model"], model["model"].removeprefix("kappa ")): model
-        for model in read(EVALUATION, "evaluation.json").get("models", [])
-    }
-
-
-def scale_of() -> str:
-    """Return how the evaluated models were trained."""
-    return COMPARISONS["cifar100_quarter"] + ", seed 0"
+    rows = {title: row for row, title in TITLES.items()}
+    return {rows[model["model"]]: model for model in read(EVALUATION, "evaluation.json").get("models", [])}
 
 
 def spread(row: Mapping[str, Any], key: str, factor: float, digits: int = 2) -> str:

@@ -236,12 +236,13 @@ def cosified_tiny() -> str:
     columns = "| head | kappa | accuracy % | errors, AP of z_max | outliers, AP of z_max "
     rows = [columns + lines[0].removeprefix("| backbone "), "| --- | --- | --- | --- " + lines[1]]
     rows.append(lines[2].replace("| start |", "| start | - | - | - | - |"))
-    for head, line in zip(our_results.TINY_HEADS, lines[3:], strict=True):
+    for head, line in zip((*our_results.TINY_HEADS, *our_results.TINY_VARIANTS), lines[3:], strict=True):
         runs = our_results.tiny_runs(head)
         kappa = "-" if head == "softmax" else f"{statistics.mean(last['kappa_mean'] for last in runs):.1f}"
         assert line.startswith(f"| {head} |")
         accuracy, found = spread([100 * last["test_accuracy"] for last in runs]), our_results.tiny_detections(head)
-        told = " | ".join(spread([each[where]["z_max"]["ap"] for each in found], 3) for where in ("MISS", "OOD"))
+        aps = [[each[where]["z_max"]["ap"] for each in found] for where in ("MISS", "OOD")]
+        told = " | ".join(spread(values, 3) if values else "-" for values in aps)
         rows.append(line.replace(f"| {head} |", f"| {head} | {kappa} | {accuracy} | {told} |"))
     return "\n".join(rows)
 

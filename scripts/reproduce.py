@@ -29,11 +29,12 @@ from scripts.our_results import (
     FACES,
     FACES_LITE0,
     FOLDS,
-    HEADS,
     LONG_TAIL,
     OURS,
+    PUBLISHED,
     RESULTS,
     SCRIPTS,
+    TITLES,
     VIEW2,
     VIEW2_HEADS,
     Ours,
@@ -41,8 +42,6 @@ from scripts.our_results import (
 )
 
 logger = logging.getLogger("cosify")
-
-RUN = "runs/reproduce/{head}"
 
 
 @dataclass(frozen=True)
@@ -115,18 +114,11 @@ def needed(target: str, args: ReproduceArguments) -> list[tuple[Path, list[str]]
         command = ["python", "scripts/compare.py", *recipe, *heads, "--output", f"scripts/results/{LONG_TAIL}"]
         found.append((RESULTS / LONG_TAIL / "table.json", command))
     if target in ("table3", "fig3", "fig4"):
-        recipe = ["--config", "scripts/recipes/cifar100_quarter.yaml", "--data", args.cifar100]
-        for head in HEADS:
-            run = RUN.format(head=head)
-            setting = ["--head", "linear"] if head == "softmax" else ["--kappa", head]
-            found.append((Path(run) / "export", ["python", "scripts/train.py", *recipe, *setting, "--output", run]))
-        models = [f"{TITLES.get(head, f'kappa {head}')}={RUN.format(head=head)}" for head in HEADS]
+        models = [f"{TITLES[row]}=resnet18_cifar.{name}_cifar100" for row, name in PUBLISHED.items()]
         others = [args.cifar10, *([args.omniglot] if args.omniglot else [])]
         sets = ["--data", args.cifar100, "--ood", *others]
         command = ["python", "scripts/evaluate.py", *models, *sets, "--output", f"scripts/results/{EVALUATION}"]
         found.append((RESULTS / EVALUATION / "evaluation.json", command))
-        if found[-1][0].exists():  # then the runs behind it are not needed
-            return []
     return found
 
 
@@ -147,9 +139,6 @@ def twice_kappa(folder: str) -> str:
     """Return twice the final mean of kappa of a run whose metrics are there, else what stands for it in a command."""
     kappas = [record["kappa_mean"] for record in read_lines(f"{folder}/metrics.jsonl") if "kappa_mean" in record]
     return str(2 * kappas[-1]) if kappas else "TWICE_THE_LAST_KAPPA_OF_LS"
-
-
-TITLES = {"ls": "LS", "softmax": "softmax"}
 
 
 def markdown(target: str, paper: Mapping[str, Any], ours: list[Ours], missing: list[list[str]]) -> str:

@@ -85,6 +85,19 @@ def test_saved_again(tmp_path: Path) -> None:
     assert torch.equal(Rejector.load(tmp_path / "new" / "folder")(rows(new)).score, loaded(rows(new)).score)
 
 
+def test_numbers_that_float16_holds_take_half_the_room(tmp_path: Path) -> None:
+    fitted = Rejector.fit("z_max", None, caches()[1])
+    for rounded, dtype in (
+        (fitted, torch.float32),
+        (dataclasses.replace(fitted, weight=fitted.weight.half().float()), torch.float16),
+    ):
+        rounded.save(tmp_path)
+        assert load_file(tensors_of(tmp_path))["weight"].dtype == dtype
+        weight = Rejector.load(tmp_path).weight
+        assert weight.dtype == torch.float32
+        assert torch.equal(weight, rounded.weight)
+
+
 def test_folder_of_a_run(tmp_path: Path) -> None:
     _, held_out, _ = caches()
     Rejector.fit("z_max", None, held_out).save(tmp_path / "export")

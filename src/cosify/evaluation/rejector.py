@@ -120,7 +120,7 @@ class Rejector:
         gaussian = _gaussian_of(self.detector)
         if gaussian is not None:
             tensors |= {"means": gaussian.means, "factor": gaussian.factor}
-        tensors = {name: value.contiguous() for name, value in tensors.items()}
+        tensors = {name: _halved(value.contiguous()) for name, value in tensors.items()}
         file = folder / f"rejector-{digest_of(tensors)[:16]}.safetensors"
         with written_aside(file) as aside:
             save_file(tensors, aside)
@@ -164,8 +164,7 @@ class Rejector:
             name = saved.pop("tensors", "rejector.safetensors")  # what earlier editions wrote
             if not (isinstance(name, str) and TENSORS.fullmatch(name)):
                 raise InputError(f"tensors is {name!r}, expected the name of a file beside it")
-            # Copied into torch's own memory: sums over memory of another alignment round differently.
-            tensors = {name: value.clone() for name, value in load_file(folder / name).items()}
+            tensors = {name: _whole(value) for name, value in load_file(folder / name).items()}
             weight, bias = tensors["weight"], tensors.get("bias")
             if weight.shape != (info.num_classes, info.dim):
                 raise InputError(f"weight has shape {list(weight.shape)}, expected [{info.num_classes}, {info.dim}]")
@@ -312,6 +311,17 @@ class _Images:
             )
         with in_evaluation(self.model, self.classifier) as answers:
             return answers(images)
+
+
+def _halved(value: Tensor) -> Tensor:
+    """Return the same numbers in float16 if it holds them, as those of a model that is stored in float16."""
+    half = value.half()
+    return half if torch.equal(half.to(value.dtype), value) else value
+
+
+def _whole(value: Tensor) -> Tensor:
+    """Return a tensor of a file in torch's own memory: sums over memory of another alignment round differently."""
+    return value.float() if value.dtype == torch.float16 else value.clone()
 
 
 def _gaussian_of(detector: Any) -> TiedGaussian | None:
