@@ -30,7 +30,7 @@ FACES, FACES_LITE0, VIEW2, LONG_TAIL = "celeba_faces", "celeba_faces_lite0", "lf
 FACE_HEADS = ("ls", "2kappa", "10", "20", "30", "40", "60")
 VIEW2_HEADS = ("ls", "60")
 TINY, TINY_HEADS = "cosify_tiny", ("softmax", "ls", "2kappa", "10", "60")
-TINY_VARIANTS = ()  # one seed each
+TINY_VARIANTS = ("10-block", "60-block", "60-cold", "60-unfrozen")  # one seed each
 TINY_ROWS = {head if head == "softmax" else f"{head}, all": head for head in TINY_HEADS}  # of Table 5
 TINY_ROWS |= {"10, last block": "10-block", "60, last block": "60-block"}
 FOLDS = range(1, 11)  # of LFW
