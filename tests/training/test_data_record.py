@@ -18,7 +18,8 @@ EXPECTS = Preprocessing(None, 8)
 
 
 def begin(data: Path, run: Path) -> Session:
-    return Session.open(TrainArguments(data=str(data), tracker="none", output=str(run)), "run", EXPECTS)
+    args = TrainArguments(data=str(data), batch_size=4, tracker="none", output=str(run))
+    return Session.open(args, "run", EXPECTS)
 
 
 def resume(run: Path) -> Session:
