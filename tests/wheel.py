@@ -30,7 +30,7 @@ for opened in (cosify.load("native"), transformers.AutoModelForImageClassificati
     torch.testing.assert_close(opened(x).logits, native(x).logits, rtol=1e-4, atol=1e-4)
 
 # A shipped backbone: list, create, predict a picture, probe a folder of images, without checkout and network.
-name = "resnet18_cifar.cos_ls_cifar100"
+name = "resnet18_cifar.cos_60_cifar100"
 assert name in timm.list_models("*cos*", pretrained=True)
 model = timm.create_model(name, pretrained=True).eval()
 assert str(package) in model.pretrained_cfg["file"], model.pretrained_cfg["file"]
