@@ -14,7 +14,7 @@ Schedule = Literal["cosine", "step", "multistep", "poly", "constant"]
 Balance = Literal["none", "loss", "sampling", "sqrt-sampling", "logits"]
 Export = Literal["last", "best"]
 ClassifierStart = Literal["none", "means", "probe"]
-AutoStart = Literal["auto", "none", "means", "probe"]
+AutoStart = Literal["auto", ClassifierStart]
 KAPPA_HELP = (
     "A number, or a policy such as ls. kappa multiplies the cosine (1 / temperature, no unit). A number above 0 fixes"
     " it; the policies are ls, 2ls, ml, rule, trainable, adacos and adacos-dynamic. Default: ls, the estimate of the"

@@ -50,6 +50,12 @@ class Progress:
     done: bool = False
 
 
+def newest_checkpoint(run: RunFolder) -> Path | None:
+    """Return the newest whole checkpoint of a run, None before the first."""
+    found = sorted(path for path in run.checkpoints.glob(PREFIX + DIGITS * "[0-9]") if path.is_dir())
+    return found[-1] if found else None
+
+
 class Checkpoints:
     """The checkpoints of a run.
 
@@ -70,8 +76,7 @@ class Checkpoints:
 
     def newest(self) -> Path | None:
         """Return the newest whole checkpoint, None before the first."""
-        found = sorted(path for path in self.folder.glob(PREFIX + DIGITS * "[0-9]") if path.is_dir())
-        return found[-1] if found else None
+        return newest_checkpoint(self.run)
 
     def save(self, progress: Progress) -> None:
         """Write a checkpoint and drop the one before; every rank must call this together.

@@ -29,6 +29,7 @@ from cosify.folders import new_output
 from cosify.log_level import set_log_level
 from cosify.settings import resolved
 from cosify.settings.training import RunArguments
+from cosify.training.checkpoint import newest_checkpoint
 from cosify.training.data_record import DataRecord, from_main
 from cosify.training.run_folder import RunFolder, read_config
 
@@ -138,7 +139,7 @@ class Session:
 
     def has_checkpoint(self) -> bool:
         """Return whether a resumed run will get its weights from a checkpoint; every rank must call this together."""
-        return bool(from_main(self.accelerator, lambda: any(self.folder.checkpoints.glob("step-*"))))
+        return from_main(self.accelerator, lambda: newest_checkpoint(self.folder) is not None)
 
     def all_sum(self, values: Tensor) -> Tensor:
         """Return the sum over all ranks; on one process the tensor itself."""
