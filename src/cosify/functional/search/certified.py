@@ -7,6 +7,9 @@
 3. What they leave open is bounded by projections (`SpanBounds`), each at the price of one evaluation.
 4. What is still open is evaluated, the most promising first.
 
+On an accelerator, each step waits for the one before.  Few samples that the first evaluation leaves unsettled are
+evaluated at all candidates instead, at once.
+
 The answer does not depend on the start.  That the energy has one minimum is not assumed: with tight clusters of
 classes it has two, one that tells clusters apart and one that tells their members apart.
 """
@@ -54,6 +57,38 @@ class Evaluated:
         self.products += len(rows)
 
 
+@dataclass
+class Walk:
+    """Where each sample stands, [B]: the candidates from low to high are evaluated.
+
+    Attributes:
+        low: number of the first one.
+        high: number of the last one.
+        inner: x . m at `low`.
+        others: 1 - p of the nearest class, at a candidate not beyond high + 1.
+    """
+
+    low: Tensor
+    high: Tensor
+    inner: Tensor
+    others: Tensor
+
+    def goes_on(self, known: Evaluated) -> tuple[Tensor, Tensor]:
+        """Return which samples walk on, because an end is their best, and which of them upwards."""
+        up = (known.index == self.high) & (self.high < len(known.energy) - 1)
+        return up | ((known.index == self.low) & (self.low > 0)), up
+
+    def left_open(self, scan: Scan, known: Evaluated, rounding: Tensor) -> Tensor:
+        """Return which candidates, [K, B], the bounds at both ends do not rule out."""
+        limit = known.best.energy[0] + rounding[known.index]
+        limit_above = known.best.energy[0] + rounding[-1]
+        nearest = scan.target.nearest(known.best.nearest[0])
+        candidate = torch.arange(len(rounding), device=rounding.device).unsqueeze(1)
+        below = (candidate < self.low) & (bound_below(self.inner) < limit)
+        above = (candidate > self.high) & (bound_above(nearest, self.others) < limit_above)
+        return below | above
+
+
 def search_certified(scan: Scan, grid: Tensor, start: Tensor, rounding: Tensor) -> Evaluated:
     """Evaluate every candidate whose energy may be the least, up to rounding.
 
@@ -63,6 +98,41 @@ def search_certified(scan: Scan, grid: Tensor, start: Tensor, rounding: Tensor) 
         start: index of the candidate to begin at, [1] or [B].
         rounding: [K], of an energy at each candidate; what is left out is worse than the best by more.
     """
+    known, walk = _begin(scan, grid, start)
+    goes_on, up = walk.goes_on(known)
+    if grid.device.type == "cpu":
+        rows = scan.shards.agreed(goes_on).nonzero().squeeze(1)
+    else:
+        unsettled = goes_on | walk.left_open(scan, known, rounding).any(dim=0)
+        walking, few = _numbers(*scan.shards.agreed(torch.stack([goes_on, unsettled])))
+        if len(few) * len(grid) <= KAPPAS_AT_ONCE * len(known.index):  # as much work, and memory, as `_begin`
+            if few:
+                _evaluate_all(scan, grid, known, torch.tensor(few, device=grid.device))
+            return known
+        rows = torch.tensor(walking, device=grid.device)
+    while len(rows) > 0:
+        _step(scan, grid, known, walk, rows, up[rows])
+        goes_on, up = walk.goes_on(known)
+        rows = scan.shards.agreed(goes_on).nonzero().squeeze(1)
+    is_open = scan.shards.agreed(walk.left_open(scan, known, rounding))
+    open_rows, candidates = _numbers(is_open.any(dim=0), is_open.any(dim=1))
+    if open_rows:
+        rows = torch.tensor(open_rows, device=grid.device)
+        candidate = torch.arange(len(grid), device=grid.device).unsqueeze(1)
+        near = candidate >= walk.low[rows] - (REACH if grid.device.type == "cpu" else len(grid))  # elsewhere all, at once
+        bounds = SpanBounds(scan, grid, rows, known.best.nearest[0, rows], candidates)
+        _close(scan, grid, known, rows, is_open[:, rows], near, bounds, rounding)
+    return known
+
+
+def _numbers(*masks: Tensor) -> list[list[int]]:
+    """Return the numbers of those that are true in each mask, after one look at all of them."""
+    flags = iter(torch.cat(masks).tolist())
+    return [[number for number in range(len(mask)) if next(flags)] for mask in masks]
+
+
+def _begin(scan: Scan, grid: Tensor, start: Tensor) -> tuple[Evaluated, Walk]:
+    """Evaluate three neighbours around `start`."""
     num_rows, last = len(scan.blocks.embedding), len(grid) - 1
     low = (start - 1).clamp(0, len(grid) - KAPPAS_AT_ONCE).expand(num_rows).clone()
     high = low + (KAPPAS_AT_ONCE - 1)
@@ -72,36 +142,32 @@ def search_certified(scan: Scan, grid: Tensor, start: Tensor, rounding: Tensor) 
     energy = state.energy.new_full((len(grid), num_rows), torch.inf).scatter_(0, window, state.energy)
     position = state.energy.argmin(dim=0)
     known = Evaluated(energy, low + position, state.pick(position), KAPPAS_AT_ONCE * num_rows)
-    inner = scan.inner(state, 0)  # at `low`; `others` belongs to a candidate not beyond `high + 1`
-    while True:
-        up = (known.index == high) & (high < last)
-        rows = scan.shards.agreed(up | ((known.index == low) & (low > 0))).nonzero().squeeze(1)
-        if len(rows) == 0:
-            break
-        upwards = up[rows]
-        index = torch.where(upwards, high[rows] + 1, low[rows] - 1)
-        state, beyond = scan.evaluate(grid[index].unsqueeze(0), rows, grid[(index + 1).clamp_max(last)])
-        assert beyond is not None
-        known.enter(rows, index, state)
-        high[rows], others[rows] = torch.where(upwards, index, high[rows]), torch.where(upwards, beyond, others[rows])
-        new_inner = scan.inner(state, 0, rows)
-        low[rows], inner[rows] = torch.where(upwards, low[rows], index), torch.where(upwards, inner[rows], new_inner)
+    return known, Walk(low, high, scan.inner(state, 0), others)
 
-    limit = known.best.energy[0] + rounding[known.index]
-    limit_above = known.best.energy[0] + rounding[-1]
-    nearest = scan.target.nearest(known.best.nearest[0])
-    below = (low > 0) & (bound_below(inner) < limit)
-    above = (high < last) & (bound_above(nearest, others) < limit_above)
-    candidate = torch.arange(len(grid), device=grid.device).unsqueeze(1)
-    is_open = scan.shards.agreed((below & (candidate < low)) | (above & (candidate > high)))
-    flags = torch.cat([is_open.any(dim=0), is_open.any(dim=1)]).tolist()  # one look for both
-    if any(flags):
-        rows = torch.tensor([row for row, flag in enumerate(flags[:num_rows]) if flag], device=grid.device)
-        candidates = [k for k, flag in enumerate(flags[num_rows:]) if flag]
-        near = candidate >= low[rows] - (REACH if grid.device.type == "cpu" else len(grid))  # elsewhere all, at once
-        bounds = SpanBounds(scan, grid, rows, known.best.nearest[0, rows], candidates)
-        _close(scan, grid, known, rows, is_open[:, rows], near, bounds, rounding)
-    return known
+
+def _step(scan: Scan, grid: Tensor, known: Evaluated, walk: Walk, rows: Tensor, upwards: Tensor) -> None:
+    """Evaluate the next candidate of each of `rows` [n], the mask `upwards` [n] says on which side."""
+    index = torch.where(upwards, walk.high[rows] + 1, walk.low[rows] - 1)
+    state, others = scan.evaluate(grid[index].unsqueeze(0), rows, grid[(index + 1).clamp_max(len(grid) - 1)])
+    assert others is not None
+    known.enter(rows, index, state)
+    inner = scan.inner(state, 0, rows)
+    walk.high[rows], walk.others[rows] = (
+        torch.where(upwards, new, old[rows]) for new, old in ((index, walk.high), (others, walk.others))
+    )
+    walk.low[rows], walk.inner[rows] = (
+        torch.where(upwards, old[rows], new) for new, old in ((index, walk.low), (inner, walk.inner))
+    )
+
+
+def _evaluate_all(scan: Scan, grid: Tensor, known: Evaluated, rows: Tensor) -> None:
+    """Evaluate all candidates of `rows` [n]."""
+    state, _ = scan.evaluate(grid.unsqueeze(1), rows)
+    index = state.energy.argmin(dim=0)
+    known.energy[:, rows], known.index[rows] = state.energy, index
+    known.best.put(rows, state.pick(index), torch.ones_like(index, dtype=torch.bool))
+    known.products += state.energy.numel()
+    known.open_pairs += state.energy.numel()
 
 
 def _close(
