@@ -26,7 +26,18 @@ Kind = Literal["planted", "random", "tight"]
 
 logger = logging.getLogger("benchmark")
 
-CONTENDERS = ("plain", "naive", "certified", "in-model", "fixed", "PML Normalized", "PML CosFace", "PML ArcFace")
+FUSED = ("certified, fused", "fixed, fused")  # on a GPU
+CONTENDERS = (
+    "plain",
+    "naive",
+    "certified",
+    "in-model",
+    "fixed",
+    "PML Normalized",
+    "PML CosFace",
+    "PML ArcFace",
+    *FUSED,
+)
 KAPPA = 10.0  # of the contenders that do not estimate it
 WARM_UP = 2  # rounds
 MANY_CLASSES = 20_000  # with more, on the CPU, contenders with several [B, C] are left out; naive LS is timed twice
@@ -196,12 +207,12 @@ def contender(name: str, x: Tensor, weight: Parameter, y: Tensor) -> tuple[Calla
         other.W = torch.nn.Parameter(weight.detach().T.contiguous())
         return lambda: other(x, y), other
     # Built with 2 classes and given the weight of C, since a million rows would be drawn twice.
-    policy, start = (KAPPA, None) if name == "fixed" else ("ls", expected_kappa(C))
+    policy, start = (KAPPA, None) if name.startswith("fixed") else ("ls", expected_kappa(C))
     head = CosineLinear(d, 2, kappa=policy, start_kappa=start, device=x.device)
     head.num_classes, head.weight = C, weight
     if name == "in-model":
         return lambda: F.cross_entropy(head(x), y), head
-    loss = CosineSoftmaxLoss(head)
+    loss = CosineSoftmaxLoss(head, fused=name in FUSED)
     return lambda: loss(x, y), head
 
 
@@ -222,7 +233,7 @@ def run_case(shape: Shape, kind: Kind, repeats: int, device: str, seed: int) -> 
     many = device == "cpu" and C > MANY_CLASSES
     losses: dict[str, tuple[Callable[[], Tensor], Any]] = {}
     for name in CONTENDERS:
-        if many and (name == "in-model" or name.startswith("PML")):
+        if (many and (name == "in-model" or name.startswith("PML"))) or (device == "cpu" and name in FUSED):
             continue
         try:
             losses[name] = contender(name, x, weight, y)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from cosify import functional
 from cosify.functional import ls
-from cosify.functional.search import Scan, blocks, rounding
+from cosify.functional.search import Scan, blocks, certified, rounding
 from cosify.functional.search.bounds import SpanBounds, bound_above, bound_below
 from cosify.functional.search.softmax import others
 from tests import geometry, reference
@@ -55,6 +55,13 @@ def nothing_near(num_rows: int, num_classes: int, dim: int, seed: int) -> tuple[
     return embedding, weight
 
 
+def with_odd_ones(num_rows: int, num_classes: int, dim: int, seed: int) -> tuple[Tensor, Tensor]:
+    """A few samples that lie nowhere near a class."""
+    embedding, weight = geometry.planted(num_rows, num_classes, dim, 40.0, seed)
+    embedding[::16] = geometry.random(num_rows, num_classes, dim, seed + 1)[0][::16]
+    return embedding, weight
+
+
 CASES = {
     "random": geometry.random(48, 1000, 128, 1),
     "random, d = 2048": geometry.random(12, 600, 2048, 2),
@@ -71,6 +78,7 @@ CASES = {
     "duplicated": duplicated(48, 200, 64, 12),
     "a zero row is nearest": nothing_near(64, 3, 2, 14),
     "a zero row is nearest, C = 50": nothing_near(64, 50, 16, 15),
+    "odd ones": with_odd_ones(64, 1000, 128, 16),
     "zero rows": with_zeros(48, 200, 64, 13),
 }
 every_case = pytest.mark.parametrize("name", CASES)
@@ -96,6 +104,31 @@ def assert_exact(embedding: Tensor, weight: Tensor, kappa: Tensor) -> None:
 def test_the_argmin_is_that_of_the_float64_grid_from_any_start(name: str, start: float) -> None:
     embedding, weight = CASES[name]
     assert_exact(embedding, weight, functional.ls_kappa(embedding, weight, start=start))
+
+
+@every_case
+@pytest.mark.parametrize("start", STARTS)
+def test_a_device_that_is_looked_at_once_gives_the_same(
+    name: str, start: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    embedding, weight = CASES[name]
+    expected = functional.ls_kappa(embedding, weight)
+    monkeypatch.setattr(certified, "READ_FREELY", ())
+    assert torch.equal(functional.ls_kappa(embedding, weight, start=start), expected)
+
+
+def test_few_unsettled_samples_are_evaluated_everywhere_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    embedding, weight = CASES["odd ones"]
+    start = functional.ls_kappa(embedding, weight).median().item()
+    monkeypatch.setattr(certified, "READ_FREELY", ())
+    found = functional.ls_kappa(embedding, weight, start=start, return_info=True)
+    num_rows, rest = len(embedding), found.evaluations - 3  # of a sample, after the first evaluation
+    assert found.open_pairs == 20 * 4
+    assert rest * num_rows == pytest.approx(20 * 4, abs=2)  # a comparison in float64 counts too
+    assert found.softmax is not None
+    again, _ = Scan.of(embedding, weight).evaluate(found.kappa.unsqueeze(0))
+    torch.testing.assert_close(found.softmax.energy, again.energy, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(found.softmax.rest_mean, again.rest_mean, rtol=1e-4, atol=1e-6)
 
 
 @every_case

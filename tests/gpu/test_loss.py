@@ -8,11 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cosify.functional import ls
+from cosify.functional import fused, ls
 from cosify.functional.search import blocks
 from cosify.heads import CosineSoftmaxLoss
 from tests import geometry
-from tests.gpu.device import DEVICE, distance, head_of, on_gpu
+from tests.gpu.device import CUDA, DEVICE, distance, head_of, on_gpu
 
 pytestmark = on_gpu
 TOLERANCE = 1e-5
@@ -59,11 +59,13 @@ def exact_loss(
     return F.cross_entropy(kappa.reshape(-1, 1) * cosine, labels, label_smoothing=label_smoothing)
 
 
-def assert_equals_float64(kappa: float | str, settings: str, shape: str, criterion_dtype: torch.dtype | None) -> None:
+def assert_equals_float64(
+    kappa: float | str, settings: str, shape: str, criterion_dtype: torch.dtype | None, *, joined: bool = False
+) -> None:
     embedding, weight, labels = problem(shape)
     head, x = head_of(weight, kappa), embedding.to(DEVICE, copy=True).requires_grad_()
     with torch.autocast(DEVICE.type, criterion_dtype, enabled=criterion_dtype is not None):
-        loss = CosineSoftmaxLoss(head, **SETTINGS[settings])(x, labels.to(DEVICE))
+        loss = CosineSoftmaxLoss(head, fused=joined, **SETTINGS[settings])(x, labels.to(DEVICE))
     loss.backward()
     assert loss.dtype == torch.float32
 
@@ -89,6 +91,18 @@ def test_value_and_gradients_equal_float64(
 ) -> None:
     monkeypatch.setattr(ls, "GRID_WORK", dict.fromkeys(("cpu", "cuda"), 1 << 62 if route == "grid" else 0))
     assert_equals_float64(kappa, settings, shape, None)
+
+
+@every_kappa
+@pytest.mark.parametrize("settings", ["plain", "all"])
+# inductor advises TF32, and tells how it splits reductions; it and triton use deprecated parts of Python.
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_a_fused_step_equals_float64(kappa: float | str, settings: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ls, "GRID_WORK", {"cpu": 0, "cuda": 0})
+    if not CUDA:  # C++ kernels take a minute
+        monkeypatch.setitem(fused.OPTIONS, "backend", "eager")
+    for shape in SHAPES:
+        assert_equals_float64(kappa, settings, shape, None, joined=True)
 
 
 @every_kappa

@@ -82,7 +82,13 @@ def watch(problem: tuple[Tensor, Tensor]) -> tuple[int, int]:
 def main() -> None:
     """Print the looks of each case."""
     float64.has_float64 = lambda device: device.type != DEVICE.type
-    problems = {"planted": geometry.planted(32, 300, 64, 40.0, seed=1), "random": geometry.random(32, 300, 64, seed=1)}
+    problems = {
+        "planted": geometry.planted(32, 300, 64, 40.0, seed=1),
+        "random": geometry.random(32, 300, 64, seed=1),
+        "settled": geometry.planted(64, 1000, 128, 40.0, seed=1),
+        "few left": geometry.planted(64, 1000, 128, 40.0, seed=1),
+    }
+    problems["few left"][0][:3] = geometry.random(3, 1000, 128, seed=2)[0]
     found = {}
     with stand_in_device(), patch.object(no_float64, "computed", watched), patch.object(StandIn, "tolist", tolist):
         for kind in ("head", "loss"):

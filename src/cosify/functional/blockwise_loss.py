@@ -18,9 +18,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from cosify.functional.fused import fused, fusing, is_fusing
 from cosify.functional.margin import Margin
 from cosify.functional.rows import Rows
-from cosify.functional.search import ClassBlocks, Labelled, Scan, SoftmaxState, put
+from cosify.functional.search import Block, ClassBlocks, Labelled, Scan, SoftmaxState, put
 from cosify.functional.similarity import full_precision, powers
 
 
@@ -37,6 +38,11 @@ class LossSettings:
     margin: Margin
     label_smoothing: float
     num_classes: int
+
+    @property
+    def smooth(self) -> float:
+        """The share of each class."""
+        return self.label_smoothing / self.num_classes
 
 
 @dataclass(frozen=True)
@@ -120,6 +126,59 @@ class _Saved(NamedTuple):
     by_kappa: Tensor | None
 
 
+class _Terms(NamedTuple):
+    """What the forward pass computes: the loss, and the last entries of `_Saved`."""
+
+    loss: Tensor
+    log_scale: Tensor
+    of_target: Tensor
+    factor: Tensor
+    by_embedding: Tensor
+    by_kappa: Tensor | None
+
+
+@fused
+def _terms(
+    scan: Scan,
+    target: Labelled,
+    state: SoftmaxState,
+    settings: LossSettings,
+    sample_weight: Tensor,
+    prototype_sum: Tensor | None,
+    wants_kappa: bool,
+) -> _Terms:
+    embedding = scan.blocks.embedding
+    kappa, nearest, mass, rest_mean = state.kappa[0], state.nearest[0], state.mass[0], state.rest_mean[0]
+    target_cosine = target.cosine.nan_to_num(neginf=0.0)  # samples without a label weigh 0
+    shifted, slope = settings.margin.apply(target_cosine)
+    log_mass = mass.log()
+    log_odds = kappa * (shifted - nearest) - log_mass
+    rest_share = torch.sigmoid(-log_odds)
+    smooth = settings.smooth
+
+    loss = -F.logsigmoid(log_odds)  # softplus drops what lies below 2e-9
+    of_target = settings.label_smoothing - smooth - rest_share  # d loss / d (kappa z'_y)
+    coefficient = of_target * slope
+    by_embedding = target.prototype * coefficient.unsqueeze(1)
+    by_embedding.addcmul_(rest_mean, rest_share.unsqueeze(1))
+    rest_logit = torch.zeros_like(loss)
+    if prototype_sum is not None:
+        of_rest = smooth * (prototype_sum.to(rest_mean.dtype) - target.prototype)
+        by_embedding -= of_rest
+        rest_logit = (embedding * of_rest).sum(dim=1)
+        loss = loss + kappa * ((settings.label_smoothing - smooth) * shifted - rest_logit)
+    by_kappa = None
+    if wants_kappa:
+        by_kappa = (embedding * rest_mean).sum(dim=1) * rest_share
+        by_kappa = sample_weight * (by_kappa + of_target * shifted - rest_logit)
+    radial = (by_embedding * embedding).sum(dim=1, keepdim=True)  # the embedding's length changes nothing
+    factor = sample_weight * kappa
+    by_embedding.addcmul_(embedding, radial, value=-1)
+    by_embedding.mul_((scan.samples.inverse * factor).unsqueeze(1))
+    log_scale = F.logsigmoid(-log_odds) - log_mass
+    return _Terms((sample_weight * loss).sum(), log_scale, coefficient, factor, by_embedding, by_kappa)
+
+
 class _ChunkedLoss(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -132,52 +191,16 @@ class _ChunkedLoss(torch.autograd.Function):
         settings: LossSettings,
         sample_weight: Tensor,
     ) -> Tensor:
-        target, blocks = scan.target, scan.scan.blocks
-        kappa, nearest, mass, rest_mean = state.kappa[0], state.nearest[0], state.mass[0], state.rest_mean[0]
-        target_cosine = target.cosine.nan_to_num(neginf=0.0)  # samples without a label weigh 0
-        shifted, slope = settings.margin.apply(target_cosine)
-        log_mass = mass.log()
-        log_odds = kappa * (shifted - nearest) - log_mass
-        rest_share = torch.sigmoid(-log_odds)
-        smooth = settings.label_smoothing / settings.num_classes
-
-        loss = -F.logsigmoid(log_odds)  # softplus drops what lies below 2e-9
-        of_target = settings.label_smoothing - smooth - rest_share  # d loss / d (kappa z'_y)
-        coefficient = of_target * slope
-        by_embedding = target.prototype * coefficient.unsqueeze(1)
-        by_embedding.addcmul_(rest_mean, rest_share.unsqueeze(1))
-        rest_logit = torch.zeros_like(loss)
-        if smooth > 0:
-            of_rest = smooth * (scan.scan.prototype_sum().to(rest_mean.dtype) - target.prototype)
-            by_embedding -= of_rest
-            rest_logit = (blocks.embedding * of_rest).sum(dim=1)
-            loss = loss + kappa * ((settings.label_smoothing - smooth) * shifted - rest_logit)
-        by_kappa = None
-        if ctx.needs_input_grad[2]:
-            by_kappa = (blocks.embedding * rest_mean).sum(dim=1) * rest_share
-            by_kappa = sample_weight * (by_kappa + of_target * shifted - rest_logit)
-        radial = (by_embedding * blocks.embedding).sum(dim=1, keepdim=True)  # the embedding's length changes nothing
-        factor = sample_weight * kappa
-        by_embedding.addcmul_(blocks.embedding, radial, value=-1)
-        by_embedding.mul_((scan.scan.samples.inverse * factor).unsqueeze(1))
-
-        ctx.chunk, ctx.smooth, ctx.embedding_dtype = blocks.chunk, smooth, embedding.dtype
-        ctx.cosines, ctx.room = blocks.kept, scan.room
-        saved = _Saved(
-            blocks.embedding,
-            weight,
-            blocks.classes.inverse,
-            scan.index,
-            kappa,
-            nearest,
-            F.logsigmoid(-log_odds) - log_mass,
-            coefficient,
-            factor,
-            by_embedding,
-            by_kappa,
+        blocks = scan.scan.blocks
+        prototype_sum = scan.scan.prototype_sum() if settings.smooth > 0 else None
+        loss, *terms = _terms(
+            scan.scan, scan.target, state, settings, sample_weight, prototype_sum, ctx.needs_input_grad[2]
         )
-        ctx.save_for_backward(*saved)
-        return (sample_weight * loss).sum()
+        inputs = (blocks.embedding, weight, blocks.classes.inverse, scan.index, state.kappa[0], state.nearest[0])
+        ctx.save_for_backward(*inputs, *terms)  # a _Saved
+        ctx.chunk, ctx.smooth, ctx.embedding_dtype = blocks.chunk, settings.smooth, embedding.dtype
+        ctx.cosines, ctx.room, ctx.fusing = blocks.kept, scan.room, is_fusing()
+        return loss
 
     @staticmethod
     @once_differentiable
@@ -192,7 +215,8 @@ class _ChunkedLoss(torch.autograd.Function):
         if wants_embedding:
             by_embedding = (grad_loss * saved.by_embedding).to(ctx.embedding_dtype)
         if wants_weight:
-            with full_precision(saved.weight.device):  # autocast may be on in a backward pass
+            # Autocast may be on in a backward pass, which runs in a thread of its own.
+            with full_precision(saved.weight.device), fusing(ctx.fusing):
                 by_weight = _weight_gradient(saved, grad_loss, ctx.chunk, ctx.smooth, cosines, room)
         if wants_kappa and saved.by_kappa is not None:
             by_kappa = (grad_loss * saved.by_kappa).sum().reshape(1)
@@ -211,16 +235,22 @@ def _weight_gradient(
     unit_embedding, weight = saved.unit_embedding, saved.weight
     blocks = ClassBlocks(unit_embedding, Rows(weight, saved.inverse_norm), chunk, kept=cosines)
     weighted = unit_embedding * (grad_loss * saved.factor).unsqueeze(1)
-    log_scale, kappa, nearest = (values.unsqueeze(1) for values in (saved.log_scale, saved.kappa, saved.nearest))
     gradient = torch.empty_like(weight) if room is None else room
     for block in blocks:
         rows = slice(block.start, block.start + len(block.rows))
-        share = powers(kappa, block.cosine - nearest, log_scale)
-        if smooth > 0:
-            share -= smooth
-        put(share, saved.target_index, block.start, saved.of_target)
-        by_prototype = share.T @ weighted
-        radial = (by_prototype * block.rows).sum(dim=1, keepdim=True)
-        by_prototype.addcmul_(block.rows, radial, value=-1)
-        torch.mul(by_prototype, saved.inverse_norm[rows].unsqueeze(1), out=gradient[rows])
+        tangential = _tangential(block, saved, weighted, smooth)
+        torch.mul(tangential, saved.inverse_norm[rows].unsqueeze(1), out=gradient[rows])
     return gradient
+
+
+@fused
+def _tangential(block: Block, saved: _Saved, weighted: Tensor, smooth: float) -> Tensor:
+    """Return the gradient of some unit prototypes, [c, d], without its part along them."""
+    log_scale, kappa, nearest = (values.unsqueeze(1) for values in (saved.log_scale, saved.kappa, saved.nearest))
+    share = powers(kappa, block.cosine - nearest, log_scale)
+    if smooth > 0:
+        share -= smooth
+    put(share, saved.target_index, block.start, saved.of_target)
+    by_prototype = share.T @ weighted
+    radial = (by_prototype * block.rows).sum(dim=1, keepdim=True)
+    return by_prototype.addcmul_(block.rows, radial, value=-1)

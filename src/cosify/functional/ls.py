@@ -9,6 +9,7 @@ from torch.distributed import ProcessGroup
 
 from cosify.functional.checks import check_kappa, check_rows, check_shapes, values_hidden
 from cosify.functional.float64 import sum_dtype
+from cosify.functional.fused import fused
 from cosify.functional.grid import expected_kappa, grid_or_default
 from cosify.functional.search import Scan, SoftmaxState, search_certified
 from cosify.functional.search.blocks import KAPPAS_AT_ONCE, at_once, fitting
@@ -163,6 +164,14 @@ def ls_kappa(
         return found if return_info else found.kappa
 
 
+@fused
+def _nearest_candidate(grid: Tensor, start: Tensor) -> Tensor:
+    """Return the index, [1], of the candidate that the median of some kappas is nearest to, on a logarithmic scale."""
+    dtype = sum_dtype(grid.device)
+    boundaries = (grid[1:].to(dtype) * grid[:-1].to(dtype)).sqrt()
+    return torch.bucketize(start.to(dtype).median().reshape(1), boundaries)
+
+
 Route = Literal["plain", "whole", "certified"]
 
 
@@ -210,10 +219,7 @@ def search_ls(scan: Scan, grid: Tensor, start: Tensor) -> LsSolution:
         energy = torch.cat([scan.evaluate(kappa.unsqueeze(1))[0].energy for kappa in grid.split(room)])
         index = settle(scan, grid, energy)[0] if on_cpu else first_least(energy, tie)
     else:
-        dtype = sum_dtype(grid.device)
-        boundaries = (grid[1:].to(dtype) * grid[:-1].to(dtype)).sqrt()
-        begin = torch.bucketize(start.to(dtype).median().reshape(1), boundaries)
-        known = search_certified(scan, grid, begin, rounding_of(scan, grid))
+        known = search_certified(scan, grid, _nearest_candidate(grid, start), rounding_of(scan, grid))
         index, compared = settle(scan, grid, known.energy)
         # A zero row has the same energy at every kappa, and no direction that the bounds could use.
         index = index.masked_fill(torch.linalg.vector_norm(blocks.embedding, dim=1) == 0, 0)

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cosify.functional.checks import check_finite, check_rows, values_hidden
+from cosify.functional.fused import fused
 
 LOG2_E = math.log2(math.e)
 SHORT, LONG = 1e-15, 1e15  # between them, squares and products with inverses stay far from the limits of float32
@@ -91,6 +92,7 @@ def inverse_norms(rows: Tensor, dtype: torch.dtype, name: str) -> tuple[Tensor, 
     return inverse, False
 
 
+@fused
 def _scaled_inverse_norms(rows: Tensor, dtype: torch.dtype) -> Tensor:
     shortest = 1e-300 if dtype == torch.float64 else 1e-37
     largest = torch.linalg.vector_norm(rows, ord=torch.inf, dim=1, dtype=dtype)

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from cosify.errors import InputError
 from cosify.functional.blockwise_loss import LabelledScan, LossSettings, chunked_loss
 from cosify.functional.checks import check_shapes, in_backward, values_visible
+from cosify.functional.fused import fusing
 from cosify.functional.margin import Margin
 from cosify.functional.search import Scan
 from cosify.functional.similarity import full_precision
@@ -31,6 +32,7 @@ class CosineSoftmaxLoss(nn.Module):
         label_smoothing: share of the target spread over all classes, in [0, 1).
         chunk: classes in a block.  Default: from a budget of some MB.
         ignore_index: a label that says to leave the sample out.
+        fused: let `torch.compile` join the short operations, for a GPU and many classes; takes a minute at the start.
 
     Raises:
         TypeError: if `head` is no cosine head.
@@ -45,6 +47,7 @@ class CosineSoftmaxLoss(nn.Module):
         label_smoothing: float = 0.0,
         chunk: int | None = None,
         ignore_index: int = IGNORE_INDEX,
+        fused: bool = False,
     ) -> None:
         super().__init__()
         if not isinstance(head, CosineHead):
@@ -58,6 +61,7 @@ class CosineSoftmaxLoss(nn.Module):
         self.label_smoothing = label_smoothing
         self.chunk = chunk
         self.ignore_index = ignore_index
+        self.fused = fused
 
     def forward(self, embedding: Tensor, labels: Tensor, sample_weight: Tensor | None = None) -> Tensor:
         """Return the mean loss, weighted by sample, over the samples that have a label.
@@ -79,7 +83,7 @@ class CosineSoftmaxLoss(nn.Module):
         head = self.head
         embedding, labels, weights = head.gathered(embedding, *self._checked(embedding, labels, sample_weight))
         weight, index, num_classes = head.classes_of(labels)
-        with full_precision(embedding.device):
+        with full_precision(embedding.device), fusing(self.fused):
             classes = Scan.of(embedding, weight, self.chunk, head.process_group)
             labelled = LabelledScan.of(classes, index, labels >= 0, weight)
             counted = weights > 0

@@ -1,8 +1,8 @@
 """The exact search of Eq. (11): classes in blocks, the softmax over them, bounds, and the certified local search."""
 
-from cosify.functional.search.blocks import ClassBlocks, put
+from cosify.functional.search.blocks import Block, ClassBlocks, put
 from cosify.functional.search.certified import search_certified
 from cosify.functional.search.softmax import Scan, SoftmaxState
 from cosify.functional.search.target import Labelled
 
-__all__ = ["ClassBlocks", "Labelled", "Scan", "SoftmaxState", "put", "search_certified"]
+__all__ = ["Block", "ClassBlocks", "Labelled", "Scan", "SoftmaxState", "put", "search_certified"]

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from cosify.functional.checks import values_hidden
+from cosify.functional.fused import fused
 from cosify.functional.rows import Rows
 
 # Bytes of one block.  On a CPU its softmax coefficients should stay in the cache.  On a GPU it counts the prototypes,
@@ -103,6 +104,7 @@ def along(direction: Tensor, rows: Tensor, factor: Tensor | None) -> Tensor:
     return found if factor is None else found.mul_(factor)
 
 
+@fused
 def put(values: Tensor, index: Tensor, start: int, new: Tensor | float) -> None:
     """Write `new`, [B] or a number, into `values` [B, c] of the classes from `start` on, at the classes `index` [B].
 

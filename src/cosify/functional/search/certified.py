@@ -19,12 +19,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from cosify.functional.fused import fused
 from cosify.functional.search.blocks import KAPPAS_AT_ONCE
 from cosify.functional.search.bounds import SpanBounds, bound_above, bound_below
 from cosify.functional.search.softmax import Scan, SoftmaxState
 
 # Directions of SpanBounds besides x.  A second one halves the evaluations on clustered classes, a third saves nothing.
 MOST_AVERAGES = 2
+# Devices whose values the host reads without waiting.
+READ_FREELY: tuple[str, ...] = ("cpu",)
 # Candidates below the walk that are projected at first.  Those further down mostly follow from the lowest of these.
 REACH = 3
 
@@ -99,15 +102,16 @@ def search_certified(scan: Scan, grid: Tensor, start: Tensor, rounding: Tensor) 
         rounding: [K], of an energy at each candidate; what is left out is worse than the best by more.
     """
     known, walk = _begin(scan, grid, start)
-    goes_on, up = walk.goes_on(known)
-    if grid.device.type == "cpu":
+    if grid.device.type in READ_FREELY:
+        goes_on, up = walk.goes_on(known)
         rows = scan.shards.agreed(goes_on).nonzero().squeeze(1)
     else:
-        unsettled = goes_on | walk.left_open(scan, known, rounding).any(dim=0)
-        walking, few = _numbers(*scan.shards.agreed(torch.stack([goes_on, unsettled])))
+        flags, up = _look(scan, known, walk, rounding)
+        walking, few = _numbers(*scan.shards.agreed(flags))
         if len(few) * len(grid) <= KAPPAS_AT_ONCE * len(known.index):  # as much work, and memory, as `_begin`
             if few:
-                _evaluate_all(scan, grid, known, torch.tensor(few, device=grid.device))
+                rows = torch.tensor(few, device=grid.device)
+                _enter_all(known, rows, scan.evaluate(grid.unsqueeze(1), rows)[0])
             return known
         rows = torch.tensor(walking, device=grid.device)
     while len(rows) > 0:
@@ -119,7 +123,8 @@ def search_certified(scan: Scan, grid: Tensor, start: Tensor, rounding: Tensor) 
     if open_rows:
         rows = torch.tensor(open_rows, device=grid.device)
         candidate = torch.arange(len(grid), device=grid.device).unsqueeze(1)
-        near = candidate >= walk.low[rows] - (REACH if grid.device.type == "cpu" else len(grid))  # elsewhere all, at once
+        reach = REACH if grid.device.type in READ_FREELY else len(grid)  # elsewhere all, at once
+        near = candidate >= walk.low[rows] - reach
         bounds = SpanBounds(scan, grid, rows, known.best.nearest[0, rows], candidates)
         _close(scan, grid, known, rows, is_open[:, rows], near, bounds, rounding)
     return known
@@ -133,16 +138,36 @@ def _numbers(*masks: Tensor) -> list[list[int]]:
 
 def _begin(scan: Scan, grid: Tensor, start: Tensor) -> tuple[Evaluated, Walk]:
     """Evaluate three neighbours around `start`."""
-    num_rows, last = len(scan.blocks.embedding), len(grid) - 1
-    low = (start - 1).clamp(0, len(grid) - KAPPAS_AT_ONCE).expand(num_rows).clone()
-    high = low + (KAPPAS_AT_ONCE - 1)
-    window = low + torch.arange(KAPPAS_AT_ONCE, device=low.device).unsqueeze(1)
-    state, others = scan.evaluate(grid[window], beyond=grid[(high + 1).clamp_max(last)])
+    window, kappa, beyond = _window(grid, start, len(scan.blocks.embedding))
+    state, others = scan.evaluate(kappa, beyond=beyond)
     assert others is not None
-    energy = state.energy.new_full((len(grid), num_rows), torch.inf).scatter_(0, window, state.energy)
+    return _begun(scan, window, state, others, len(grid))
+
+
+@fused
+def _window(grid: Tensor, start: Tensor, num_rows: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the neighbours, [3, B], their kappas, and the kappa beyond them, [B]."""
+    low = (start - 1).clamp(0, len(grid) - KAPPAS_AT_ONCE).expand(num_rows)
+    window = low + torch.arange(KAPPAS_AT_ONCE, device=low.device).unsqueeze(1)
+    return window, grid[window], grid[(low + KAPPAS_AT_ONCE).clamp_max(len(grid) - 1)]
+
+
+@fused
+def _begun(
+    scan: Scan, window: Tensor, state: SoftmaxState, others: Tensor, num_candidates: int
+) -> tuple[Evaluated, Walk]:
+    num_rows = window.shape[1]
+    energy = state.energy.new_full((num_candidates, num_rows), torch.inf).scatter_(0, window, state.energy)
     position = state.energy.argmin(dim=0)
-    known = Evaluated(energy, low + position, state.pick(position), KAPPAS_AT_ONCE * num_rows)
-    return known, Walk(low, high, scan.inner(state, 0), others)
+    known = Evaluated(energy, window[0] + position, state.pick(position), KAPPAS_AT_ONCE * num_rows)
+    return known, Walk(window[0].clone(), window[-1].clone(), scan.inner(state, 0), others)
+
+
+@fused
+def _look(scan: Scan, known: Evaluated, walk: Walk, rounding: Tensor) -> tuple[Tensor, Tensor]:
+    """Return which samples walk on and which are not settled yet, [2, B], and which of them walk upwards, [B]."""
+    goes_on, up = walk.goes_on(known)
+    return torch.stack([goes_on, goes_on | walk.left_open(scan, known, rounding).any(dim=0)]), up
 
 
 def _step(scan: Scan, grid: Tensor, known: Evaluated, walk: Walk, rows: Tensor, upwards: Tensor) -> None:
@@ -150,6 +175,20 @@ def _step(scan: Scan, grid: Tensor, known: Evaluated, walk: Walk, rows: Tensor, 
     index = torch.where(upwards, walk.high[rows] + 1, walk.low[rows] - 1)
     state, others = scan.evaluate(grid[index].unsqueeze(0), rows, grid[(index + 1).clamp_max(len(grid) - 1)])
     assert others is not None
+    _stepped(scan, known, walk, rows, index, upwards, state, others)
+
+
+@fused
+def _stepped(
+    scan: Scan,
+    known: Evaluated,
+    walk: Walk,
+    rows: Tensor,
+    index: Tensor,
+    upwards: Tensor,
+    state: SoftmaxState,
+    others: Tensor,
+) -> None:
     known.enter(rows, index, state)
     inner = scan.inner(state, 0, rows)
     walk.high[rows], walk.others[rows] = (
@@ -160,9 +199,9 @@ def _step(scan: Scan, grid: Tensor, known: Evaluated, walk: Walk, rows: Tensor, 
     )
 
 
-def _evaluate_all(scan: Scan, grid: Tensor, known: Evaluated, rows: Tensor) -> None:
-    """Evaluate all candidates of `rows` [n]."""
-    state, _ = scan.evaluate(grid.unsqueeze(1), rows)
+@fused
+def _enter_all(known: Evaluated, rows: Tensor, state: SoftmaxState) -> None:
+    """Enter the evaluation of all candidates of `rows`."""
     index = state.energy.argmin(dim=0)
     known.energy[:, rows], known.index[rows] = state.energy, index
     known.best.put(rows, state.pick(index), torch.ones_like(index, dtype=torch.bool))
@@ -184,7 +223,7 @@ def _close(
     bound = bounds.add(scan.mean(known.best, 0)[rows], is_open & near)
     known.products += len(rows)
     is_open, left = _still_open(scan, known, rows, is_open, bound, rounding)
-    if grid.device.type == "cpu" and bool((far := is_open & ~near).any()):
+    if grid.device.type in READ_FREELY and bool((far := is_open & ~near).any()):
         bound = bounds.extend(far)
         known.products += len(rows)
         is_open, left = _still_open(scan, known, rows, is_open, bound, rounding)

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from cosify.functional.float64 import float64_device
+from cosify.functional.fused import fused
 from cosify.functional.search.softmax import Scan
 
 # Error of a cosine, by the precision of float32 products.
@@ -39,14 +40,20 @@ def first_least(energy: Tensor, tie: float) -> Tensor:
     return (energy <= energy.amin(dim=0) + tie).to(torch.int8).argmax(dim=0)
 
 
+@fused
+def _ranked(energy: Tensor, rounding: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the best candidates [B], and where others are as good up to rounding, all of these, [K, B]."""
+    least, index = energy.min(dim=0)
+    close = energy <= least + torch.maximum(rounding.unsqueeze(1), rounding[index])
+    return index, close & (close.sum(dim=0) > 1)
+
+
 def settle(scan: Scan, grid: Tensor, energy: Tensor) -> tuple[Tensor, int]:
     """Return the best candidates [B] by energies [K, B], and how many had to be compared in float64."""
     if energy.dtype == torch.float64:
         return first_least(energy, TIE), 0
-    least, index = energy.min(dim=0)
-    rounding = rounding_of(scan, grid)
-    close = energy <= least + torch.maximum(rounding.unsqueeze(1), rounding[index])
-    close = scan.shards.agreed(close & (close.sum(dim=0) > 1))
+    index, close = _ranked(energy, rounding_of(scan, grid))
+    close = scan.shards.agreed(close)
     candidates, rows = close.nonzero(as_tuple=True)
     if len(rows) == 0:
         return index, 0

@@ -1,6 +1,7 @@
 """The softmax of Eq. (2), its average prototype and the energy of Eq. (10), at several kappas in one walk."""
 
 from dataclasses import dataclass, fields, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -9,8 +10,9 @@ from torch.nn.functional import logsigmoid
 
 from cosify.functional.checks import values_hidden
 from cosify.functional.float64 import sum_dtype
+from cosify.functional.fused import fused
 from cosify.functional.rows import Rows, common_dtype
-from cosify.functional.search.blocks import ClassBlocks, at_once, default_chunk, some
+from cosify.functional.search.blocks import Block, ClassBlocks, at_once, default_chunk, some
 from cosify.functional.search.shards import Shards
 from cosify.functional.search.target import Labelled, NoTarget
 from cosify.functional.similarity import powers
@@ -98,10 +100,8 @@ class Scan:
             index: [B], number of the label among this process' classes; -1 for none, or where another one holds it.
             has_label: [B], whether any process holds it.
         """
-        classes, embedding, rows = self.blocks.classes, self.blocks.embedding, index.clamp_min(0)
-        own = Rows(classes.given[rows], classes.inverse[rows] * (index >= 0))
-        prototype = self.shards.sum(own.whole())
-        target = Labelled((embedding * prototype).sum(dim=1).masked_fill(~has_label, -torch.inf), prototype)
+        prototype = self.shards.sum(_prototypes_of(index, self.blocks.classes))
+        target = Labelled(_cosines_of(self.blocks.embedding, prototype, has_label), prototype)
         return replace(self, blocks=replace(self.blocks, apart=index, kept=None), target=target), target
 
     def prototype_sum(self) -> Tensor:
@@ -127,8 +127,6 @@ class Scan:
     ) -> tuple[SoftmaxState, Tensor | None]:
         """Return the softmax at `kappa` [n, B] or [n, 1], of all samples or of `rows`, in one walk.
 
-        The largest cosine is known only at the end, so sums are kept relative to the largest so far.
-
         Args:
             kappa: where the average is wanted, a matrix product for each.
             rows: numbers of samples.
@@ -138,36 +136,20 @@ class Scan:
             The state, and `others` at `beyond`.
         """
         embedding, target = some(rows, self.blocks.embedding), self.target.of(rows)
-        num_rows, dim = embedding.shape
-        kappa = kappa.to(embedding.dtype).expand(kappa.shape[0], num_rows)
-        num_sums = kappa.shape[0]
+        kappa = kappa.to(embedding.dtype).expand(kappa.shape[0], len(embedding))
+        num_sums = len(kappa)
         every = kappa if beyond is None else torch.cat([kappa, beyond.to(kappa.dtype).unsqueeze(0)])
-        nearest = mass = total = torch.empty(())
-        for block in self.blocks.of(rows):
-            largest = block.cosine.amax(dim=1).clamp_min_(FLOOR)
-            before, nearest = nearest, largest if block.start == 0 else torch.maximum(nearest, largest)
-            power = powers(every.unsqueeze(-1), block.cosine - nearest.unsqueeze(1))
-            flat = power[:num_sums].reshape(num_sums * num_rows, power.shape[-1])
-            if block.start == 0:
-                mass, total = power.sum(dim=-1), block.for_rows(flat) @ block.rows
-            else:
-                shrink = (every * (before - nearest)).exp_()
-                mass = torch.addcmul(power.sum(dim=-1), mass, shrink)
-                total = total.mul_(shrink[:num_sums].reshape(-1, 1)).addmm_(block.for_rows(flat), block.rows)
+        blocks = self.blocks.of(rows)
+        sums = _first_sums(every, num_sums, next(blocks))
+        for block in blocks:
+            sums = _more_sums(sums, every, num_sums, block)
         if self.shards.group is not None:
-            local, nearest = nearest, self.shards.max(nearest)
-            shrink = (every * (local - nearest)).exp_()
-            mass = self.shards.sum(mass * shrink)
-            total = self.shards.sum(total * shrink[:num_sums].reshape(-1, 1))
-        mass = mass.clamp_min(torch.finfo(mass.dtype).tiny)  # zero where the target is the only class
-        log_odds = target.log_odds(every, nearest, mass)
-        one = None if beyond is None else others(target, every[-1], nearest, mass[-1], log_odds[-1])
-        mass, log_odds = mass[:num_sums], log_odds[:num_sums]
-        rest_mean = total.reshape(num_sums, num_rows, dim).div_(mass.unsqueeze(-1))
-        # Of the difference: the expanded form 1 - 2 s + |m|^2 cancels where the two nearly agree.
-        residual = embedding - target.mean(rest_mean, log_odds)
-        energy = 0.5 * torch.linalg.vector_norm(residual, dim=-1).square()
-        return SoftmaxState(kappa, nearest.expand_as(kappa), mass, rest_mean, log_odds, energy), one
+            nearest, mass, total = sums
+            overall = self.shards.max(nearest)
+            shrink = (every * (nearest - overall)).exp_()
+            total = total * shrink[:num_sums].reshape(-1, 1)
+            sums = _Sums(overall, self.shards.sum(mass * shrink), self.shards.sum(total))
+        return _state(embedding, target, every, num_sums, sums)
 
     def mean(self, state: SoftmaxState, position: int, rows: Tensor | None = None) -> Tensor:
         """Return m of Eq. (12), the average of all prototypes, [B, d], at one kappa of a state of `rows`."""
@@ -192,6 +174,65 @@ class Scan:
             sums = torch.cat([powers(group, gap).sum(dim=-1) for group in groups])
             mass = sums if block.start == 0 else mass + sums
         return nearest, (self.shards.sum(mass) + self.target.mass(kappa, nearest)).log()
+
+
+@fused
+def _prototypes_of(index: Tensor, classes: Rows) -> Tensor:
+    """Return the prototypes of classes `index` [B], [B, d]; zeros for -1."""
+    rows = index.clamp_min(0)
+    return Rows(classes.given[rows], classes.inverse[rows] * (index >= 0)).whole()
+
+
+@fused
+def _cosines_of(embedding: Tensor, prototype: Tensor, has_label: Tensor) -> Tensor:
+    """Return the cosine of each sample and its prototype, [B]; -inf without a label."""
+    return (embedding * prototype).sum(dim=1).masked_fill(~has_label, -torch.inf)
+
+
+class _Sums(NamedTuple):
+    """Sums over the classes so far, for r samples at n kappas, and more kappas at which the mass alone is wanted."""
+
+    nearest: Tensor  # [r], the largest cosine
+    mass: Tensor  # [.., r], of exp(kappa (z - nearest))
+    total: Tensor  # [n r, d], of the same times the prototypes
+
+
+@fused
+def _first_sums(every: Tensor, num_sums: int, block: Block) -> _Sums:
+    """Return the sums over the first classes."""
+    nearest = block.cosine.amax(dim=1).clamp_min_(FLOOR)
+    power = powers(every.unsqueeze(-1), block.cosine - nearest.unsqueeze(1))
+    flat = power[:num_sums].reshape(-1, power.shape[-1])
+    return _Sums(nearest, power.sum(dim=-1), block.for_rows(flat) @ block.rows)
+
+
+@fused
+def _more_sums(sums: _Sums, every: Tensor, num_sums: int, block: Block) -> _Sums:
+    """Return the sums with some more classes; the largest cosine is known only at the end."""
+    nearest = torch.maximum(sums.nearest, block.cosine.amax(dim=1))
+    power = powers(every.unsqueeze(-1), block.cosine - nearest.unsqueeze(1))
+    flat = power[:num_sums].reshape(-1, power.shape[-1])
+    shrink = (every * (sums.nearest - nearest)).exp_()
+    mass = torch.addcmul(power.sum(dim=-1), sums.mass, shrink)
+    total = sums.total.mul_(shrink[:num_sums].reshape(-1, 1)).addmm_(block.for_rows(flat), block.rows)
+    return _Sums(nearest, mass, total)
+
+
+@fused
+def _state(
+    embedding: Tensor, target: NoTarget, every: Tensor, num_sums: int, sums: _Sums
+) -> tuple[SoftmaxState, Tensor | None]:
+    """Return what `Scan.evaluate` returns, from the sums over all classes."""
+    nearest, kappa = sums.nearest, every[:num_sums]
+    mass = sums.mass.clamp_min(torch.finfo(sums.mass.dtype).tiny)  # zero where the target is the only class
+    log_odds = target.log_odds(every, nearest, mass)
+    one = others(target, every[-1], nearest, mass[-1], log_odds[-1]) if len(every) > num_sums else None
+    mass, log_odds = mass[:num_sums], log_odds[:num_sums]
+    rest_mean = sums.total.reshape(num_sums, *embedding.shape).div_(mass.unsqueeze(-1))
+    # Of the difference: the expanded form 1 - 2 s + |m|^2 cancels where the two nearly agree.
+    residual = embedding - target.mean(rest_mean, log_odds)
+    energy = 0.5 * torch.linalg.vector_norm(residual, dim=-1).square()
+    return SoftmaxState(kappa, nearest.expand_as(kappa), mass, rest_mean, log_odds, energy), one
 
 
 def others(target: NoTarget, kappa: Tensor, nearest: Tensor, mass: Tensor, log_odds: Tensor) -> Tensor:

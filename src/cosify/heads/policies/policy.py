@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from cosify.functional import expected_kappa
+from cosify.functional.fused import fused
 from cosify.functional.search import Scan, SoftmaxState
 
 
@@ -54,6 +55,7 @@ class KappaPolicy:
         raise NotImplementedError(f"{type(self).__name__} says how kappa starts, not how it follows from a batch")
 
 
+@fused
 def mean_of_counted(values: Tensor, counted: Tensor | None) -> Tensor:
     """Return the mean of the samples that count, a scalar; NaN if none does.
 
