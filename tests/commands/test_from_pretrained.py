@@ -91,6 +91,7 @@ def test_guard_rail_stops_with_a_message(softmax_run: Path, tmp_path: Path) -> N
     cosify_pretrained(replace(args, max_drop=1.0, overwrite=True))
 
 
+@pytest.mark.slow
 def test_cosify_other_classes_gets_a_new_classifier(softmax_run: Path, tmp_path: Path) -> None:
     args = CosifyArguments(
         model=str(softmax_run), data="two-digits", limit_train=256, epochs=1, batch_size=64, tracker="none",

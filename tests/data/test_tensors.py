@@ -125,6 +125,7 @@ print(*opened(MORE, 1024))
 """
 
 
+@pytest.mark.slow
 def test_the_set_lies_in_memory_once() -> None:
     size, grown = map(float, run_python("-c", MEMORY.replace("MORE", "64")).split())
     assert size == 2 * 64 * 3

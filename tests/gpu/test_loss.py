@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cosify.functional import fused, ls
+from cosify.functional import fusion, ls
 from cosify.functional.search import blocks
 from cosify.heads import CosineSoftmaxLoss
 from tests import geometry
@@ -100,7 +100,7 @@ def test_value_and_gradients_equal_float64(
 def test_a_fused_step_equals_float64(kappa: float | str, settings: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ls, "GRID_WORK", {"cpu": 0, "cuda": 0})
     if not CUDA:  # C++ kernels take a minute
-        monkeypatch.setitem(fused.OPTIONS, "backend", "eager")
+        monkeypatch.setitem(fusion.OPTIONS, "backend", "eager")
     for shape in SHAPES:
         assert_equals_float64(kappa, settings, shape, None, joined=True)
 

@@ -8,7 +8,7 @@ import torch
 import torch._dynamo.config
 from torch import Tensor
 
-from cosify.functional import fused, ls
+from cosify.functional import fusion, ls
 from cosify.functional.search import certified
 from cosify.heads import CosineLinear, CosineSoftmaxLoss
 from tests import geometry
@@ -25,14 +25,14 @@ CASES: dict[str, tuple[float | str, dict[str, Any], int]] = {
 
 @pytest.fixture(autouse=True)
 def _start_anew(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(fused, "OPTIONS", {"dynamic": True, "fullgraph": True, "backend": "aot_eager"})
+    monkeypatch.setattr(fusion, "OPTIONS", {"dynamic": True, "fullgraph": True, "backend": "aot_eager"})
     monkeypatch.setitem(ls.GRID_WORK, "cpu", 0)
     torch.compiler.reset()
-    fused.compiled.cache_clear()
+    fusion.compiled.cache_clear()
     with torch._dynamo.config.patch(recompile_limit=32):  # beyond it, a function would stay eager
         yield
     torch.compiler.reset()
-    fused.compiled.cache_clear()
+    fusion.compiled.cache_clear()
 
 
 def steps(kappa: float | str, settings: dict[str, Any], num_rows: int, wanted: bool) -> list[list[Tensor]]:
@@ -57,9 +57,9 @@ def steps(kappa: float | str, settings: dict[str, Any], num_rows: int, wanted: b
 def test_a_fused_step_equals_an_eager_one(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(certified, "READ_FREELY", ())  # the search goes as on an accelerator
     eager = steps(*CASES[name], wanted=False)
-    assert fused.compiled.cache_info().currsize == 0
+    assert fusion.compiled.cache_info().currsize == 0
     found = steps(*CASES[name], wanted=True)
-    assert fused.compiled.cache_info().currsize > 3
+    assert fusion.compiled.cache_info().currsize > 3
     for values, expected in zip(found, eager, strict=True):
         for value, other in zip(values, expected, strict=True):
             torch.testing.assert_close(value, other, rtol=1e-5, atol=1e-7)

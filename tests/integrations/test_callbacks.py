@@ -94,6 +94,7 @@ def test_the_device_is_read_only_to_log(tmp_path: Path, monkeypatch: pytest.Monk
     assert len(reads) == 2
 
 
+@pytest.mark.slow
 def test_compiled_and_resumed(tmp_path: Path) -> None:
     settings = {"max_steps": 4, "logging_steps": 1, "save_strategy": "steps", "save_steps": 2}
     seen, whole = SeenKappa(), trainer_of(tmp_path / "whole", "ls", callbacks=[cosify.KappaCallback()], **settings)

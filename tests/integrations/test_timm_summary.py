@@ -36,7 +36,7 @@ def summary(folder: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(rows))
 
 
-@pytest.mark.parametrize("way", ["eager", "compiled"])
+@pytest.mark.parametrize("way", ["eager", pytest.param("compiled", marks=pytest.mark.slow)])
 def test_kappa_of_each_epoch_is_printed_and_written(way: str, tmp_path: Path) -> None:
     printed = train(tmp_path, "--model-kwargs", "head=cos", *(["--torchcompile", "aot_eager"] * (way == "compiled")))
     seen = [json.loads(line.removeprefix("seen ")) for line in printed if line.startswith("seen")]

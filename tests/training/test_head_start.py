@@ -98,6 +98,7 @@ def test_a_probe_sees_as_many_features_as_memory_has_room_for(
     assert "fc trained alone on 128 features of the start" in caplog.text, "two batches of 64"
 
 
+@pytest.mark.slow
 def test_ranks_begin_alike(tmp_path: Path) -> None:
     run_distributed("tests.training.head_start_worker", tmp_path, 2)
     first, second = (torch.load(tmp_path / f"rank{rank}.pt") for rank in range(2))

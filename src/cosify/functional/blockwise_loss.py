@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from cosify.functional.fused import fused, fusing, is_fusing
+from cosify.functional.fusion import fused, fusing, is_fusing
 from cosify.functional.margin import Margin
 from cosify.functional.rows import Rows
 from cosify.functional.search import Block, ClassBlocks, Labelled, Scan, SoftmaxState, put

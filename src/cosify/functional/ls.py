@@ -9,7 +9,7 @@ from torch.distributed import ProcessGroup
 
 from cosify.functional.checks import check_kappa, check_rows, check_shapes, values_hidden
 from cosify.functional.float64 import sum_dtype
-from cosify.functional.fused import fused
+from cosify.functional.fusion import fused
 from cosify.functional.grid import expected_kappa, grid_or_default
 from cosify.functional.search import Scan, SoftmaxState, search_certified
 from cosify.functional.search.blocks import KAPPAS_AT_ONCE, at_once, fitting

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cosify.functional.checks import check_finite, check_rows, values_hidden
-from cosify.functional.fused import fused
+from cosify.functional.fusion import fused
 
 LOG2_E = math.log2(math.e)
 SHORT, LONG = 1e-15, 1e15  # between them, squares and products with inverses stay far from the limits of float32

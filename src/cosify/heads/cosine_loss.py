@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from cosify.errors import InputError
 from cosify.functional.blockwise_loss import LabelledScan, LossSettings, chunked_loss
 from cosify.functional.checks import check_shapes, in_backward, values_visible
-from cosify.functional.fused import fusing
+from cosify.functional.fusion import fusing
 from cosify.functional.margin import Margin
 from cosify.functional.search import Scan
 from cosify.functional.similarity import full_precision

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from cosify.functional.checks import values_hidden
-from cosify.functional.fused import fused
+from cosify.functional.fusion import fused
 from cosify.functional.rows import Rows
 
 # Bytes of one block.  On a CPU its softmax coefficients should stay in the cache.  On a GPU it counts the prototypes,

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from cosify.functional.fused import fused
+from cosify.functional.fusion import fused
 from cosify.functional.search.blocks import KAPPAS_AT_ONCE
 from cosify.functional.search.bounds import SpanBounds, bound_above, bound_below
 from cosify.functional.search.softmax import Scan, SoftmaxState

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from cosify.functional.float64 import float64_device
-from cosify.functional.fused import fused
+from cosify.functional.fusion import fused
 from cosify.functional.search.softmax import Scan
 
 # Error of a cosine, by the precision of float32 products.

@@ -10,7 +10,7 @@ from torch.nn.functional import logsigmoid
 
 from cosify.functional.checks import values_hidden
 from cosify.functional.float64 import sum_dtype
-from cosify.functional.fused import fused
+from cosify.functional.fusion import fused
 from cosify.functional.rows import Rows, common_dtype
 from cosify.functional.search.blocks import Block, ClassBlocks, at_once, default_chunk, some
 from cosify.functional.search.shards import Shards

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from cosify.functional import expected_kappa
-from cosify.functional.fused import fused
+from cosify.functional.fusion import fused
 from cosify.functional.search import Scan, SoftmaxState
 
 
