@@ -51,17 +51,30 @@ def route(name: str) -> Iterator[None]:
 
 def step(kind: str, kappa: float | str, problem: tuple[Tensor, Tensor]) -> int:
     """Return how many looks the second step of a head or loss takes; the first knows no kappa to start from."""
+    found, expected = ([*steps(kind, kappa, problem, device)] for device in (DEVICE, torch.device("cpu")))
+    for (values, _), (others, _) in zip(found, expected, strict=True):
+        for value, other in zip(values, others, strict=True):  # what it computes there is right as well
+            torch.testing.assert_close(value.inner, other, rtol=1e-4, atol=1e-6)
+    return found[-1][1]
+
+
+def steps(
+    kind: str, kappa: float | str, problem: tuple[Tensor, Tensor], device: torch.device
+) -> Iterator[tuple[list[Any], int]]:
+    """Yield loss and gradients of two steps, and how many looks each takes."""
     embedding, weight = problem
-    head: CosineHead = CosineLinear(weight.shape[1], len(weight), kappa=kappa, device=DEVICE)
+    head: CosineHead = CosineLinear(weight.shape[1], len(weight), kappa=kappa, device=device)
     with torch.no_grad():
-        head.weight.copy_(weight.to(DEVICE))
-    x = embedding.to(DEVICE).requires_grad_()
-    labels = (torch.arange(len(embedding)) % len(weight)).to(DEVICE)
-    loss = CosineSoftmaxLoss(head, 0.2, label_smoothing=0.1) if kind == "loss" else None
+        head.weight.copy_(weight.to(device))
+    labels = (torch.arange(len(embedding)) % len(weight)).to(device)
+    loss_of = CosineSoftmaxLoss(head, 0.2, label_smoothing=0.1) if kind == "loss" else None
     for _ in range(2):
         looks.clear()
-        (F.cross_entropy(head(x), labels) if loss is None else loss(x, labels)).backward()
-    return len(looks)
+        head.weight.grad = None
+        x = embedding.to(device, copy=True).requires_grad_()
+        loss = F.cross_entropy(head(x), labels) if loss_of is None else loss_of(x, labels)
+        loss.backward()
+        yield [loss.detach(), x.grad, head.weight.grad], len(looks)
 
 
 def watch(problem: tuple[Tensor, Tensor]) -> tuple[int, int]:
