@@ -228,7 +228,7 @@ def search_ls(scan: Scan, grid: Tensor, start: Tensor) -> LsSolution:
             moved = scan.shards.agreed(index != known.index).nonzero().squeeze(1)
             if len(moved) > 0:
                 state, _ = scan.evaluate(grid[index[moved]].unsqueeze(0), moved)
-                known.best.put(moved, state, torch.ones_like(moved, dtype=torch.bool))
+                known.best.put(moved, state)
         evaluations = (known.products + compared) / max(len(index), 1)
         open_pairs, softmax = known.open_pairs, known.best
     kappa = grid.to(scan.blocks.embedding.dtype)[index]

@@ -204,7 +204,7 @@ def _enter_all(known: Evaluated, rows: Tensor, state: SoftmaxState) -> None:
     """Enter the evaluation of all candidates of `rows`."""
     index = state.energy.argmin(dim=0)
     known.energy[:, rows], known.index[rows] = state.energy, index
-    known.best.put(rows, state.pick(index), torch.ones_like(index, dtype=torch.bool))
+    known.best.put(rows, state.pick(index))
     known.products += state.energy.numel()
     known.open_pairs += state.energy.numel()
 

@@ -47,11 +47,13 @@ class SoftmaxState:
         states = (getattr(self, field.name).flatten(0, 1) for field in fields(self))
         return SoftmaxState(*(values.index_select(0, flat).unsqueeze(0) for values in states))
 
-    def put(self, rows: Tensor, other: "SoftmaxState", chosen: Tensor) -> None:
-        """Overwrite samples `rows` [r] by those of `other` where the mask `chosen` [r] says so."""
+    def put(self, rows: Tensor, other: "SoftmaxState", chosen: Tensor | None = None) -> None:
+        """Overwrite samples `rows` [r] by those of `other`; given the mask `chosen` [r], where it says so."""
         for field in fields(self):
             old, new = getattr(self, field.name), getattr(other, field.name)
-            old[:, rows] = torch.where(chosen.unsqueeze(-1) if old.ndim == 3 else chosen, new, old[:, rows])
+            if chosen is not None:
+                new = torch.where(chosen.unsqueeze(-1) if old.ndim == 3 else chosen, new, old[:, rows])
+            old[:, rows] = new
 
 
 @dataclass(frozen=True)
