@@ -53,6 +53,20 @@ def steps(kappa: float | str, settings: dict[str, Any], num_rows: int, wanted: b
     return found
 
 
+@pytest.mark.parametrize("wanted", [False, True])
+def test_the_loss_stays_one_graph_of_torch_compile(wanted: bool) -> None:
+    loss_of = CosineSoftmaxLoss(CosineLinear(16, 50, kappa="ls"), fused=wanted).eval()
+    x, labels = geometry.random(8, 50, 16, seed=1)[0], torch.arange(8)
+    compiled = torch.compile(loss_of, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(x, labels), loss_of(x, labels))
+
+
+def test_a_loss_of_an_earlier_version_runs() -> None:
+    loss_of = CosineSoftmaxLoss(CosineLinear(16, 50))
+    del loss_of.__dict__["fused"]  # as it is unpickled
+    assert loss_of(torch.randn(4, 16), torch.arange(4)).isfinite()
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_a_fused_step_equals_an_eager_one(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(certified, "READ_FREELY", ())  # the search goes as on an accelerator

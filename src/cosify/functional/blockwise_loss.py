@@ -126,17 +126,6 @@ class _Saved(NamedTuple):
     by_kappa: Tensor | None
 
 
-class _Terms(NamedTuple):
-    """What the forward pass computes: the loss, and the last entries of `_Saved`."""
-
-    loss: Tensor
-    log_scale: Tensor
-    of_target: Tensor
-    factor: Tensor
-    by_embedding: Tensor
-    by_kappa: Tensor | None
-
-
 @fused
 def _terms(
     scan: Scan,
@@ -146,7 +135,8 @@ def _terms(
     sample_weight: Tensor,
     prototype_sum: Tensor | None,
     wants_kappa: bool,
-) -> _Terms:
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor | None]:
+    """Return the loss, and the last entries of `_Saved`, from `log_scale` on."""
     embedding = scan.blocks.embedding
     kappa, nearest, mass, rest_mean = state.kappa[0], state.nearest[0], state.mass[0], state.rest_mean[0]
     target_cosine = target.cosine.nan_to_num(neginf=0.0)  # samples without a label weigh 0
@@ -176,7 +166,7 @@ def _terms(
     by_embedding.addcmul_(embedding, radial, value=-1)
     by_embedding.mul_((scan.samples.inverse * factor).unsqueeze(1))
     log_scale = F.logsigmoid(-log_odds) - log_mass
-    return _Terms((sample_weight * loss).sum(), log_scale, coefficient, factor, by_embedding, by_kappa)
+    return (sample_weight * loss).sum(), log_scale, coefficient, factor, by_embedding, by_kappa
 
 
 class _ChunkedLoss(torch.autograd.Function):
@@ -193,11 +183,14 @@ class _ChunkedLoss(torch.autograd.Function):
     ) -> Tensor:
         blocks = scan.scan.blocks
         prototype_sum = scan.scan.prototype_sum() if settings.smooth > 0 else None
+        terms: list[Any]
         loss, *terms = _terms(
             scan.scan, scan.target, state, settings, sample_weight, prototype_sum, ctx.needs_input_grad[2]
         )
-        inputs = (blocks.embedding, weight, blocks.classes.inverse, scan.index, state.kappa[0], state.nearest[0])
-        ctx.save_for_backward(*inputs, *terms)  # a _Saved
+        saved = _Saved(
+            blocks.embedding, weight, blocks.classes.inverse, scan.index, state.kappa[0], state.nearest[0], *terms
+        )
+        ctx.save_for_backward(*saved)
         ctx.chunk, ctx.smooth, ctx.embedding_dtype = blocks.chunk, settings.smooth, embedding.dtype
         ctx.cosines, ctx.room, ctx.fusing = blocks.kept, scan.room, is_fusing()
         return loss

@@ -5,7 +5,7 @@ host longer to start than the device to compute.
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from functools import cache, wraps
 from typing import Any, TypeVar
@@ -19,10 +19,14 @@ _wanted: ContextVar[bool] = ContextVar("fused", default=False)
 OPTIONS: dict[str, Any] = {"dynamic": True}  # of torch.compile; sizes vary from batch to batch
 
 
+def fusing(wanted: bool) -> AbstractContextManager[None]:
+    """Let functions marked by `fused` run compiled inside, if it is wanted."""
+    return nullcontext() if values_hidden() or not wanted else _fusing()
+
+
 @contextmanager
-def fusing(wanted: bool) -> Iterator[None]:
-    """Let functions marked by `fused` run compiled inside, or eagerly."""
-    token = _wanted.set(wanted)
+def _fusing() -> Iterator[None]:
+    token = _wanted.set(True)
     try:
         yield
     finally:

@@ -32,12 +32,15 @@ class CosineSoftmaxLoss(nn.Module):
         label_smoothing: share of the target spread over all classes, in [0, 1).
         chunk: classes in a block.  Default: from a budget of some MB.
         ignore_index: a label that says to leave the sample out.
-        fused: let `torch.compile` join the short operations, for a GPU and many classes; takes a minute at the start.
+        fused: let `torch.compile` join the short operations, for a GPU and many classes; it takes a minute at the
+            start.  Not with a class-parallel head, whose processes must compute the same numbers.
 
     Raises:
         TypeError: if `head` is no cosine head.
         ValueError: if a number is out of range.
     """
+
+    fused = False  # of a loss pickled by an earlier version
 
     def __init__(
         self,
@@ -83,7 +86,7 @@ class CosineSoftmaxLoss(nn.Module):
         head = self.head
         embedding, labels, weights = head.gathered(embedding, *self._checked(embedding, labels, sample_weight))
         weight, index, num_classes = head.classes_of(labels)
-        with full_precision(embedding.device), fusing(self.fused):
+        with full_precision(embedding.device), fusing(self.fused and head.process_group is None):
             classes = Scan.of(embedding, weight, self.chunk, head.process_group)
             labelled = LabelledScan.of(classes, index, labels >= 0, weight)
             counted = weights > 0

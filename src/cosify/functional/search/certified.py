@@ -59,6 +59,15 @@ class Evaluated:
         self.best.put(rows, state, better)
         self.products += len(rows)
 
+    @fused
+    def enter_all(self, rows: Tensor, state: SoftmaxState) -> None:
+        """Enter the evaluation of all candidates of `rows`."""
+        index = state.energy.argmin(dim=0)
+        self.energy[:, rows], self.index[rows] = state.energy, index
+        self.best.put(rows, state.pick(index))
+        self.products += state.energy.numel()
+        self.open_pairs += state.energy.numel()
+
 
 @dataclass
 class Walk:
@@ -111,9 +120,9 @@ def search_certified(scan: Scan, grid: Tensor, start: Tensor, rounding: Tensor) 
         if len(few) * len(grid) <= KAPPAS_AT_ONCE * len(known.index):  # as much work, and memory, as `_begin`
             if few:
                 rows = torch.tensor(few, device=grid.device)
-                _enter_all(known, rows, scan.evaluate(grid.unsqueeze(1), rows)[0])
+                known.enter_all(rows, scan.evaluate(grid.unsqueeze(1), rows)[0])
             return known
-        rows = torch.tensor(walking, device=grid.device)
+        rows = torch.tensor(walking, dtype=torch.long, device=grid.device)
     while len(rows) > 0:
         _step(scan, grid, known, walk, rows, up[rows])
         goes_on, up = walk.goes_on(known)
@@ -197,16 +206,6 @@ def _stepped(
     walk.low[rows], walk.inner[rows] = (
         torch.where(upwards, old[rows], new) for new, old in ((index, walk.low), (inner, walk.inner))
     )
-
-
-@fused
-def _enter_all(known: Evaluated, rows: Tensor, state: SoftmaxState) -> None:
-    """Enter the evaluation of all candidates of `rows`."""
-    index = state.energy.argmin(dim=0)
-    known.energy[:, rows], known.index[rows] = state.energy, index
-    known.best.put(rows, state.pick(index))
-    known.products += state.energy.numel()
-    known.open_pairs += state.energy.numel()
 
 
 def _close(
