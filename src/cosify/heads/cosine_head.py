@@ -19,7 +19,7 @@ from cosify.functional.checks import (
 from cosify.functional.rows import common_dtype
 from cosify.functional.scaled_cosine import cosines
 from cosify.functional.search import Scan
-from cosify.functional.similarity import full_precision, is_ordinary, unit_rows
+from cosify.functional.similarity import evaluated_unit_rows, full_precision, is_ordinary, unit_rows
 from cosify.heads.class_norms import ClassNorms
 from cosify.heads.policies import Estimate, Geometry
 from cosify.heads.running_kappa import EvalKappa, RunningKappa
@@ -69,12 +69,11 @@ class CosineHead(RunningKappa):
             inverse_norm = self._class_norms.inverse(self.weight, dtype)
             scale = self.single_kappa(training=False)
             rows = embedding.to(dtype)
-            length = torch.linalg.vector_norm(rows, dim=1)
-            if is_ordinary(length):
+            if embedding.device.type == "cpu" and is_ordinary(length := torch.linalg.vector_norm(rows, dim=1)):
                 scale = (scale / length).unsqueeze(1)
             else:
                 check_finite(embedding, "embedding")
-                rows = unit_rows(rows)
+                rows = evaluated_unit_rows(rows)
             logits = F.linear(rows, weight.to(dtype)).mul_(inverse_norm)
             return logits.mul_(scale)
 
