@@ -11,7 +11,7 @@ from cosify.functional.checks import check_kappa, check_rows, check_shapes, valu
 from cosify.functional.float64 import sum_dtype
 from cosify.functional.fusion import fused
 from cosify.functional.grid import expected_kappa, grid_or_default
-from cosify.functional.search import Scan, SoftmaxState, search_certified
+from cosify.functional.search import Labelled, Scan, SoftmaxState, search_certified
 from cosify.functional.search.blocks import KAPPAS_AT_ONCE, at_once, fitting
 from cosify.functional.search.rounding import TIE, first_least, rounding_of, settle
 from cosify.functional.similarity import full_precision, unit_rows
@@ -216,8 +216,11 @@ def search_ls(scan: Scan, grid: Tensor, start: Tensor) -> LsSolution:
         num_rows, dim = blocks.embedding.shape
         size = 4 * max(1, num_rows) * max(dim, blocks.num_classes)  # of the softmax, or of the averages
         room = 1 if scan.shards.group is not None else max(KAPPAS_AT_ONCE, fitting(size, grid.device))
-        energy = torch.cat([scan.evaluate(kappa.unsqueeze(1))[0].energy for kappa in grid.split(room)])
+        states = [scan.evaluate(kappa.unsqueeze(1))[0] for kappa in grid.split(room)]
+        energy = torch.cat([state.energy for state in states])
         index = settle(scan, grid, energy)[0] if on_cpu else first_least(energy, tie)
+        if len(states) == 1 and isinstance(scan.target, Labelled):  # the loss would compute it again
+            softmax = states[0].pick(index)
     else:
         known = search_certified(scan, grid, _nearest_candidate(grid, start), rounding_of(scan, grid))
         index, compared = settle(scan, grid, known.energy)
