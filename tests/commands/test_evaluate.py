@@ -157,6 +157,21 @@ def test_a_later_model_that_is_not_there_costs_no_pass(run: Path, tmp_path: Path
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"data": "two-digits"}, "the data have 100 classes and the model 10, expected as many"),
+        ({"ood": ["/no/such/folder"]}, "/no/such/folder"),
+    ],
+)
+def test_other_classes_and_sets_that_are_not_there_cost_no_pass(
+    run: Path, tmp_path: Path, settings: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        evaluate.main(evaluate.EvaluateArguments([str(run)], output=str(tmp_path / "out"), **settings))
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_model_must_come(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no model came"):
         evaluate.main(evaluate.EvaluateArguments(output=str(tmp_path)))

@@ -186,16 +186,18 @@ OTHERS = [pytest.param(name, marks=pytest.mark.slow) for name in ("adapt", "prob
 
 @pytest.mark.parametrize("name", ["finetune", *OTHERS])
 def test_a_missing_model_is_one_line(name: str, tmp_path: Path) -> None:
-    for arguments, message in (
-        ([], "model is missing, expected a folder"),
-        (["no_such"], "no_such is neither a folder here, nor a published backbone"),
+    for arguments, code, message in (
+        ([], 2, "DATA is missing, expected MODEL DATA"),
+        (["no_such"], 2, f"DATA is missing, expected MODEL DATA; write cosify {name} MODEL DATA"),
+        (["--data", "digits"], 1, "model is missing, expected a folder"),
+        (["no_such", "digits"], 1, "no_such is neither a folder here, nor a published backbone"),
     ):
         done = subprocess.run(
             [python(), "-m", "cosify", name, *arguments],
             env=environment(), cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False,
         )  # fmt: skip
-        assert done.returncode == 1
-        assert done.stderr.strip().startswith(f"error: {message}"), done.stderr
+        assert done.returncode == code
+        assert f"error: {message}" in done.stderr
         assert "Traceback" not in done.stderr
 
 

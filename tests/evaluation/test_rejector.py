@@ -309,7 +309,7 @@ def test_rejectors_of_earlier_editions_open(tmp_path: Path) -> None:
 
 
 def test_no_rejector(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"holds no rejector.json, expected a folder of cosify.Rejector.save"):
+    with pytest.raises(FileNotFoundError, match=r"holds no rejector.json, expected a model for which one was fitted"):
         Rejector.load(tmp_path)
 
 

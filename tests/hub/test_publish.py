@@ -283,7 +283,7 @@ def test_a_revision_is_kept_to(hub: LoopbackHub, folder: Path, tmp_path: Path) -
 
 def test_commands_train_on_a_published_backbone(hub: LoopbackHub, folder: Path, tmp_path: Path) -> None:
     upload(hub, folder, tmp_path / "cache")
-    common = ["hf-hub:ORG/net", "--limit-train", "200", "--image-size", "32"]
+    common = ["hf-hub:ORG/net", "digits", "--limit-train", "200", "--image-size", "32"]
     environment = {**hub.environment(str(tmp_path / "cache")), "OMP_NUM_THREADS": "1"}
     for name, more in (("finetune", ["--epochs", "1"]), ("probe", [])):
         output = tmp_path / name
@@ -291,7 +291,7 @@ def test_commands_train_on_a_published_backbone(hub: LoopbackHub, folder: Path, 
         assert json.loads((output / "metrics.jsonl").read_text().splitlines()[-1])
         environment["HF_HUB_OFFLINE"] = "1"  # what the first has downloaded serves the second
     with pytest.raises(AssertionError, match=r"ORG/other is neither a folder here nor .*RepositoryNotFoundError"):
-        run_python("-m", "cosify", "finetune", "hf-hub:ORG/other", **hub.environment(str(tmp_path / "cache")))
+        run_python("-m", "cosify", "finetune", "hf-hub:ORG/other", "digits", **hub.environment(str(tmp_path / "cache")))
 
 
 def test_labels_that_differ_stop_the_upload(folder: Path) -> None:

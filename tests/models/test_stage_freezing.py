@@ -210,7 +210,7 @@ def test_errors() -> None:
     for trainable in (5, 0, -1, "last"):
         with pytest.raises(
             ValueError,
-            match=rf"trainable is {trainable!r}, expected 'all', 'head' or 1 to 4: ResNet has 4 stages, which begin"
+            match=rf"{trainable!r} stages came, expected 'all', 'head' or 1 to 4: ResNet has 4 stages, which begin"
             r" with \['conv1.0.weight', 'layer2.0.conv1.weight', 'layer3.0.conv1.weight', 'layer4.0.conv1.weight'\]",
         ):
             freeze_stages(model, trainable)

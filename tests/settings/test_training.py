@@ -132,7 +132,7 @@ def test_yaml_and_flags_that_win(tmp_path: Path) -> None:
             ["--set", "transform={a"],
             "--set has 'transform={a', which cannot be read as YAML (while parsing a flow mapping",
         ),
-        (["--config", "/no/such.yaml"], "No such file or directory: '/no/such.yaml'"),
+        (["--config", "/no/such.yaml"], "/no/such.yaml does not exist, expected a recipe of settings"),
     ],
 )
 def test_wrong_flags(capsys: pytest.CaptureFixture[str], arguments: list[str], message: str) -> None:

@@ -43,7 +43,7 @@ def test_a_run_says_what_it_will_do(tmp_path: Path, caplog: pytest.LogCaptureFix
     assert rows["output"] == str(output)
     (advice,) = (message for message in caplog.messages if "steps are few" in message)
     assert advice.startswith("4 steps are few")
-    assert advice.endswith(f"cosify finetune resnet18_cifar.cos_60_cifar100 {data}")
+    assert advice.endswith(f"cosify finetune tf_efficientnet_lite0.cos_2ls_in1k_ft_tinyin200 {data} --head cos")
 
 
 def test_a_run_that_replaces_another_names_the_folder_that_was_asked_for(

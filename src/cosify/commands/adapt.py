@@ -45,5 +45,6 @@ COMMAND = Command(
     CosifyArguments,
     __doc__,
     words=("model", "data"),
+    needed=("data",),
     shown=("model", "data", "kappa", "blocks", "max_drop", "image_size", "epochs", "batch_size", "lr", "output"),
 )

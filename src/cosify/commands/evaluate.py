@@ -52,7 +52,7 @@ class EvaluateArguments:
     """Settings of one evaluation."""
 
     models: list[str] = flag([], "Models, each as MODEL or TITLE=MODEL. Needed, except with --smoke.")
-    data: str = flag("digits", "Data that they were trained on; the last word. Default: digits.")
+    data: str = flag("digits", "Data that they were trained on; the last word. Needed, except with --smoke.")
     ood: list[str] = flag([], "Outlier sets, DATA or DATA:SPLIT. Default: none.")
     transfer: list[str] = flag([], "Other tasks, DATA or DATA:SPLIT. A fifth of each tests the probe. Default: none.")
     image_column: str | None = flag(None, "Column of images. Default: the only one.")
@@ -85,9 +85,11 @@ def main(args: EvaluateArguments) -> None:
 
     from cosify.data import Shard, load_images, load_splits, short_name
     from cosify.evaluation import FeaturePass, check_label_names, tables_of, verdict
+    from cosify.evaluation.assessment import check_num_classes
     from cosify.evaluation.in_words import DEFAULT_SCORE
     from cosify.folders import new_output, refuse_results
     from cosify.hub.resolve import saved_folder
+    from cosify.models.classifiers import num_classes_of
     from cosify.plots import draw_figures, find_examples, write_report
     from cosify.training.data_record import from_main
     from cosify.training.environment import describe_environment
@@ -104,8 +106,12 @@ def main(args: EvaluateArguments) -> None:
     splits = load_splits(args.data, image_column=args.image_column, label_column=args.label_column)
     models = titled(args.models)
     check(args, models, len(splits.label_names))
-    for _, spec in models[1:]:  # one that cannot be opened, or has other classes, must not cost the first one's pass
-        check_label_names(open_model(spec)[0], splits.label_names)
+    # What cannot be opened, or has other classes, must cost no pass and leave no folder.
+    for _, spec in models if not args.smoke else []:
+        model, _ = open_model(spec)
+        check_num_classes(num_classes_of(model), len(splits.label_names))
+        check_label_names(model, splits.label_names)
+    others = {data: load_images(data) for data in (*args.ood, *args.transfer)}
     accelerator: Any = Accelerator(cpu=not torch.accelerator.is_available())
     shard = Shard(accelerator.process_index, accelerator.num_processes)
     run = FeaturePass(args.batch_size, args.num_workers, shard, accelerator.wait_for_everyone, on_terminal(accelerator))
@@ -117,7 +123,6 @@ def main(args: EvaluateArguments) -> None:
         return folder
 
     output = from_main(accelerator, make)  # now: a wrong name of the folder must not cost a pass
-    others = {data: load_images(data) for data in (*args.ood, *args.transfer)}
     passed = [passes(title, spec, args, splits, others, run, accelerator.device, output) for title, spec in models]
     if not accelerator.is_main_process:
         return
@@ -220,7 +225,10 @@ def passes(
         return cache_features(model, images.only(part, limit), preprocessing, caches / name, run)
 
     if args.calibrate:
-        logger.info("%s: %r", title, calibrate(model, cache("test", splits)))
+        found = calibrate(model, cache("test", splits))
+        logger.info("%s: %r", title, found)
+        if found.after.nll > found.before.nll:
+            logger.warning("this kappa makes the probabilities of the other samples worse; fit it on more test images")
         if run.shard.rank == 0:
             save(model, saved_folder(spec))
         run.wait()
@@ -324,5 +332,6 @@ COMMAND = Command(
     EvaluateArguments,
     __doc__,
     words=("models", "data"),
+    needed=("data",),
     shown=("models", "data", "ood", "transfer", "calibrate", "rejector", "limit", "batch_size", "output", "overwrite"),
 )

@@ -1,6 +1,6 @@
 """Fine-tune a backbone on your pictures, with a new head.
 
-    cosify finetune resnet18_cifar.cos_60_cifar100 FOLDER
+    cosify finetune tf_efficientnet_lite0.cos_2ls_in1k_ft_tinyin200 FOLDER
     cosify finetune RUN FOLDER --head cos     a cosine head for the new classes
     cosify finetune RUN FOLDER --blocks 2     the head and the last two stages
     cosify finetune --resume RUN              after Ctrl-C, a signal, a power cut
@@ -40,5 +40,6 @@ COMMAND = Command(
     FinetuneArguments,
     __doc__,
     words=("model", "data"),
+    needed=("data",),
     shown=("model", "data", "head", "kappa", "blocks", "image_size", "epochs", "batch_size", "lr", "output"),
 )

@@ -1,6 +1,6 @@
 """Linear probe: train a classifier on the frozen features of a model.
 
-    cosify probe resnet18_cifar.cos_60_cifar100 FOLDER
+    cosify probe tf_efficientnet_lite0.cos_2ls_in1k_ft_tinyin200 FOLDER
     cosify probe RUN FOLDER
     cosify probe resnet50 FOLDER
 
@@ -37,7 +37,7 @@ class ProbeArguments:
     """Settings of one probe."""
 
     model: str = flag("", "The backbone. Needed, except with --smoke.")
-    data: str = flag("digits", "Images, as for cosify train. Default: scikit-learn's digits.")
+    data: str = flag("digits", "Images, as for cosify train. Needed, except with --smoke.")
     image_column: str | None = flag(None, "Column of images. Default: the only one.")
     label_column: str | None = flag(None, "Column of labels. Default: the only one.")
     image_size: int | None = flag(None, "Side in pixels. Default: the backbone's own.", AT_LEAST_1)
@@ -130,5 +130,6 @@ COMMAND = Command(
     ProbeArguments,
     __doc__,
     words=("model", "data"),
+    needed=("data",),
     shown=("model", "data", "image_size", "limit_train", "batch_size", "scaling", "output", "overwrite"),
 )

@@ -33,7 +33,7 @@ class ScanArguments:
     """Settings of one scan."""
 
     model: str = flag("", "The classifier. Needed, except with --smoke.")
-    data: str = flag("digits", "Images, DATA or DATA:SPLIT. Default: digits.")
+    data: str = flag("digits", "Images, DATA or DATA:SPLIT. Needed, except with --smoke.")
     limit: int = flag(1000, "Images to look at, drawn at random. Default 1000.", AT_LEAST_1)
     image_column: str | None = flag(None, "Column of images. Default: the only one.")
     label_column: str | None = flag(None, "Column of labels. Default: the only one.")
@@ -123,4 +123,4 @@ def _deg(angle: float | None) -> str:
     return "not defined" if angle is None else f"{angle:.1f} deg"
 
 
-COMMAND = Command(main, ScanArguments, __doc__, words=("model", "data"))
+COMMAND = Command(main, ScanArguments, __doc__, words=("model", "data"), needed=("data",))

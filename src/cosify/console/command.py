@@ -24,6 +24,7 @@ class Command:
         words: settings that are given as words, without a flag.  A list takes all words but one for each setting after
             it.
         shown: flags that `--help` lists; empty for all.
+        needed: settings that must be given, except with `--smoke`.
         needs_lab: whether it needs the packages of `cosify[lab]`.
     """
 
@@ -32,6 +33,7 @@ class Command:
     text: str
     words: tuple[str, ...] = ()
     shown: tuple[str, ...] = ()
+    needed: tuple[str, ...] = ()
     needs_lab: bool = True
 
     def run(self, arguments: Sequence[str] | None = None, program: str | None = None) -> None:
@@ -51,7 +53,7 @@ class Command:
             else:
                 if self.needs_lab:
                     require_lab()
-                self.main(parse_arguments(self.settings, arguments, program, self.words))
+                self.main(parse_arguments(self.settings, arguments, program, self.words, self.needed))
                 leave_processes()
 
 

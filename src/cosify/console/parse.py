@@ -9,7 +9,7 @@ from pathlib import Path
 from types import NoneType
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
-from cosify.errors import InputError
+from cosify.errors import InputError, NotFoundError
 from cosify.settings import as_flag, check, is_key, types_of
 
 Settings = TypeVar("Settings")
@@ -35,6 +35,7 @@ def parse_arguments(
     arguments: Sequence[str] | None = None,
     program: str | None = None,
     words: Sequence[str] = (),
+    needed: Sequence[str] = (),
 ) -> Settings:
     """Read the words and flags of a command.
 
@@ -47,6 +48,7 @@ def parse_arguments(
         program: its name, for messages.
         words: settings that are given as words, in this order.  A list takes all words but one for each setting after
             it.  Each may be given as a flag instead.
+        needed: settings that must be given, except with `--smoke`.
 
     Returns:
         The checked settings.  A wrong word, flag, key or value ends the program with a message, as argparse does.
@@ -61,6 +63,7 @@ def parse_arguments(
         given.update(_from_words(given.pop("words", []), words, kind, given))
         _refuse_empty(given)
         if not any(map(is_key, _fields(kind))):
+            _refuse_missing(given, needed, words, parser.prog)
             made = kind(**given)
             check(made)
             return made
@@ -77,7 +80,9 @@ def parse_arguments(
         if settings.get("resume") is not None:
             raise InputError(f"resume stands in {config}, expected it alone; write --resume {settings['resume']}")
         _refuse_empty(settings)
-        return kind(**{**settings, **_pairs(pairs, kind), **given})
+        settings = {**settings, **_pairs(pairs, kind), **given}
+        _refuse_missing(settings, needed, words, parser.prog)
+        return kind(**settings)
     except (InputError, OSError) as error:
         parser.error(str(error))
 
@@ -113,6 +118,14 @@ def _refuse_empty(settings: Mapping[str, Any]) -> None:
         raise InputError(
             f"{empty[0]} is empty, expected text; drop it, or look at the shell variable that it came from"
         )
+
+
+def _refuse_missing(settings: Mapping[str, Any], needed: Sequence[str], words: Sequence[str], program: str) -> None:
+    """Raise for a setting without which a default would be taken that nobody means."""
+    missing = [name for name in needed if name not in settings]
+    if missing and not settings.get("smoke"):
+        usual = " ".join(name.removesuffix("s").upper() for name in words)
+        raise InputError(f"{missing[0].upper()} is missing, expected {usual}; write {program} {usual}")
 
 
 def _fields(kind: Any) -> tuple[Field[Any], ...]:
@@ -192,6 +205,8 @@ def read_yaml(path: Path, kind: type) -> dict[str, Any]:
 
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise NotFoundError(f"{path} does not exist, expected a recipe of settings; check its path") from error
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise InputError(
             f"{path} cannot be read as YAML ({_one_line(error)}), expected lines such as 'epochs: 30'"

@@ -67,6 +67,15 @@ class Assessment:
         )
 
 
+def check_num_classes(of_model: int, of_data: int) -> None:
+    """Raise a ValueError unless a model has as many classes as the data."""
+    if of_model != of_data:
+        raise InputError(
+            f"the data have {of_data} classes and the model {of_model}, expected as many; evaluate on the set that the"
+            " model was trained on, or look at kappa alone with cosify scan"
+        )
+
+
 def assess(
     model: str,
     test: FeatureCache,
@@ -98,11 +107,7 @@ def assess(
         ValueError: if the labels are not the model's classes, the caches are of different models, no sample is left, or
             a setting is out of range.
     """
-    if len(test.info.label_names) != test.info.num_classes:
-        raise InputError(
-            f"the data have {len(test.info.label_names)} classes and the model {test.info.num_classes}, expected as"
-            " many; evaluate on the set that the model was trained on, or look at kappa alone with cosify scan"
-        )
+    check_num_classes(test.info.num_classes, len(test.info.label_names))
     if id_subset not in get_args(IdSubset):
         raise InputError(f"id_subset is {id_subset!r}, expected one of {', '.join(get_args(IdSubset))}")
     ood = {} if ood is None else ood

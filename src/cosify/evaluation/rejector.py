@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from cosify.data import Normalization, eval_transform
-from cosify.errors import InputError
+from cosify.errors import InputError, NotFoundError
 from cosify.evaluation.decision import Decision, DecisionBatch, Decisions
 from cosify.evaluation.detection_metrics import threshold_at
 from cosify.evaluation.feature_cache import CacheInfo, FeatureCache
@@ -154,7 +154,10 @@ class Rejector:
         folder = next((each for each in (given, given / "export") if (each / REJECTOR).is_file()), None)
         folder = folder_of(source, REJECTOR, REJECTOR_TENSORS) if folder is None else folder
         if not (folder / REJECTOR).is_file():
-            raise FileNotFoundError(f"{source} holds no {REJECTOR}, expected a folder of cosify.Rejector.save")
+            raise NotFoundError(
+                f"{source} holds no {REJECTOR}, expected a model for which one was fitted; fit it with cosify evaluate"
+                f" {source} DATA --rejector z_max"
+            )
         try:
             saved = json.loads((folder / REJECTOR).read_text(encoding="utf-8"))
             if saved.pop("format") != FORMAT:

@@ -17,7 +17,10 @@ def read_config(file: str | Path) -> dict[str, Any]:
     """
     file = Path(file)
     if not file.is_file():
-        raise NotFoundError(f"{file} does not exist, expected the config.json of a saved model; check the folder")
+        raise NotFoundError(
+            f"{file} does not exist, expected the config.json of a saved model; check the folder, and that the model"
+            " comes before the data"
+        )
     try:
         config = json.loads(file.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:  # JSONDecodeError, other text than UTF-8, a number of 5000 digits

@@ -66,7 +66,7 @@ def freeze_stages(model: nn.Module, trainable: Trainable) -> None:
         groups = stages(model)
         if not isinstance(trainable, int) or not 1 <= trainable <= len(groups):
             raise InputError(
-                f"trainable is {trainable!r}, expected 'all', 'head' or 1 to {len(groups)}: {type(model).__name__} has"
+                f"{trainable!r} stages came, expected 'all', 'head' or 1 to {len(groups)}: {type(model).__name__} has"
                 f" {len(groups)} stages, which begin with {[names[0] for names in groups]}"
             )
         frozen = {name for names in groups[: len(groups) - trainable] for name in names}

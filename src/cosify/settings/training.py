@@ -48,7 +48,7 @@ class RunArguments:
         "A folder, a data set of the hub, or digits. A folder holds train/CLASS/*.png and test/CLASS/*.png, or"
         " train.parquet and test.parquet. PREFIX@ROOT is lists of 'path label', PREFIX_train.txt and PREFIX_test.txt,"
         " of images below ROOT. DATA:SPLIT takes one split and keeps a fifth of it for the test. two-digits and"
-        " synthetic are generated. Default: the 1,797 digits of scikit-learn, which need no download.",
+        " synthetic are generated. Default of cosify train: the 1,797 digits of scikit-learn, which need no download.",
     )
     image_column: str | None = flag(None, "Name of the column of images. Default: the only one of that type.")
     label_column: str | None = flag(None, "Name of the column of class indices. Default: the only ClassLabel column.")

@@ -19,7 +19,7 @@ FEW_STEPS_MORE = 100  # with fewer, a trained network hardly learns another task
 BAD_START = 1.25  # times log C, of the loss of the first epoch
 PRECISION = {"no": "float32", "bf16": "bfloat16 where it is safe", "fp16": "float16 where it is safe"}
 PIPELINES = {"device": "decoded once, kept on the device", "workers": "decoded as the run needs them"}
-TRAINED = "cosify finetune resnet18_cifar.cos_60_cifar100 {data}"
+TRAINED = "cosify finetune tf_efficientnet_lite0.cos_2ls_in1k_ft_tinyin200 {data} --head cos"
 
 
 def announce(session: Session, parts: Prepared, described: Mapping[str, Any]) -> None:
