@@ -35,8 +35,8 @@ LS_RUNS = {  # results of LS: name and number of classes
 }
 SCANS = {
     "scan_lite0": "EfficientNet-Lite0, ImageNet weights",
-    "scan_cifar100_ls": "CIFAR-100, LS",
-    "scan_cifar100_softmax": "CIFAR-100, softmax",
+    "scan_cifar100_ls": "CIFAR-100, a quarter of the width, LS",
+    "scan_cifar100_softmax": "CIFAR-100, a quarter of the width, softmax",
 }
 
 
@@ -293,12 +293,16 @@ def spread(values: list[float], digits: int = 1) -> str:
 
 
 def sweep() -> dict[str, int]:
-    """Return how many of timm's architectures could be converted: with a classifier of their own, and without."""
+    """Return how many architectures could be converted: timm's with a classifier of their own, and without; others'."""
     lines = [json.loads(line) for line in read("sweep.jsonl").splitlines()]
     of_timm = [each for each in lines if each["library"] == "timm"]
     own = [each["outcome"] == "ok" for each in of_timm if each["default_classes"] > 0]
     headless = [each["outcome"] == "ok" for each in of_timm if each["default_classes"] == 0]
-    return {"own": len(own), "own_ok": sum(own), "headless": len(headless), "headless_ok": sum(headless)}
+    others = [each["outcome"] == "ok" for each in lines if each["library"] != "timm"]
+    return {
+        "own": len(own), "own_ok": sum(own), "headless": len(headless), "headless_ok": sum(headless),
+        "others": len(others), "others_ok": sum(others),
+    }  # fmt: skip
 
 
 def steps(name: str) -> str:
