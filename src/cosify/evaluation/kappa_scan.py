@@ -139,7 +139,7 @@ def _recommendations(cache: FeatureCache, kappa: KappaSummary) -> tuple[Recommen
             large,
             f"{large:.3g}",
             "features are left free beyond the span of the classifiers, which linear probes gain from (paper, Table"
-            " 4a); train long, with a warm-up",
+            " 4a); train long, with a warm-up; for a short training of pretrained weights take that of accuracy",
         ),
     )
 
