@@ -35,8 +35,8 @@ LS_RUNS = {  # results of LS: name and number of classes
 }
 SCANS = {
     "scan_lite0": "EfficientNet-Lite0, ImageNet weights",
-    "scan_cifar100_ls": "CIFAR-100, a quarter of the width, LS",
-    "scan_cifar100_softmax": "CIFAR-100, a quarter of the width, softmax",
+    "scan_cifar100_ls": "`resnet18_cifar.cos_ls_cifar100`",
+    "scan_cifar100_softmax": "`resnet18_cifar.softmax_cifar100`",
 }
 
 
