@@ -5,6 +5,7 @@ import subprocess
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -89,6 +90,13 @@ def test_guard_rail_stops_with_a_message(softmax_run: Path, tmp_path: Path) -> N
         cosify_pretrained(args)
     assert len(read_metrics(tmp_path / "run")) >= 1, "the evaluation that ended it is not on record"
     cosify_pretrained(replace(args, max_drop=1.0, overwrite=True))
+
+
+@pytest.mark.parametrize(("run", "kind"), [(finetune, FinetuneArguments), (cosify_pretrained, CosifyArguments)])
+def test_more_stages_than_there_are_leave_no_folder(run: Any, kind: Any, softmax_run: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="9 stages came"):
+        run(kind(model=str(softmax_run), data="digits", blocks="9", tracker="none", output=str(tmp_path / "run")))
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.slow

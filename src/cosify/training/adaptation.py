@@ -50,6 +50,7 @@ def cosify_pretrained(args: CosifyArguments) -> TrainResult:
     model, preprocessing = open_model(args.model, args.image_size, smoke=args.smoke, seed=args.seed)
     if find_heads(model):
         raise InputError(f"model {args.model!r} has a cosine head already, expected a softmax one; use cosify finetune")
+    freeze_stages(model, blocks_of(args.blocks))  # more stages than there are must leave no folder
     session = Session.open(args, f"{Path(args.model).name}-{args.kappa}", preprocessing)
     device, num_classes = session.accelerator.device, len(session.data.label_names)
     base, begin = None, args.head_start

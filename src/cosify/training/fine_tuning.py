@@ -30,6 +30,7 @@ def finetune(args: FinetuneArguments) -> TrainResult:
     """
     args = smoke_settings(args)
     model, preprocessing = open_model(args.model, args.image_size, head="linear", smoke=args.smoke, seed=args.seed)
+    freeze_stages(model, blocks_of(args.blocks))  # more stages than there are must leave no folder
     head = args.kappa if args.head == "cos" else "softmax"
     session = Session.open(args, f"{Path(args.model).name}-{head}", preprocessing)
     digest = model_digest(model)
