@@ -97,6 +97,12 @@ def test_limit_train_is_the_same_for_every_run() -> None:
         load_splits("digits").limit_train(1201)
 
 
+def test_a_file_is_told_from_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "train.parquet").touch()
+    with pytest.raises(ValueError, match=r"train.parquet' is a file, expected the folder that it lies in; write '/"):
+        load_splits(str(tmp_path / "train.parquet"))
+
+
 def test_unknown_path() -> None:
     with pytest.raises(
         ValueError, match=r"data 'no/such' is no existing folder, none of \['digits', 'synthetic', 'two-digits'\],"

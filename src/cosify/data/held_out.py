@@ -22,7 +22,7 @@ def held_out_mask(labels: Tensor, share: float, seed: int) -> Tensor:
     if not 0 < size < len(labels):
         raise InputError(
             f"hold_out is {share}, {size} of {len(labels)} samples, expected a share that leaves samples on both sides;"
-            " pass a validation set"
+            " take more images"
         )
     shuffled = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed)).to(labels.device)
     by_class = shuffled[labels[shuffled].argsort(stable=True)]
@@ -38,6 +38,6 @@ def held_out_mask(labels: Tensor, share: float, seed: int) -> Tensor:
     if not held.any():
         raise InputError(
             f"none of {len(labels)} samples of {len(classes)} classes can be held out, expected two of some class;"
-            " pass a validation set"
+            " take more images"
         )
     return held

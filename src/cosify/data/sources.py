@@ -276,6 +276,11 @@ def _load(data: str, *, streaming: bool, labelled: bool) -> Mapping[str, Any]:
     folder = Path(data).expanduser()
     if folder.is_dir():
         return open_folder(folder, streaming=streaming, labelled=labelled)
+    if folder.is_file():
+        raise InputError(
+            f"data {data!r} is a file, expected the folder that it lies in; write {str(folder.parent)!r}, with :SPLIT"
+            " for one split of it"
+        )
     try:
         loaded: Mapping[str, Any] = load_dataset(data, streaming=streaming)
         return loaded
