@@ -117,6 +117,7 @@ def test_cosify_other_classes_gets_a_new_classifier(softmax_run: Path, tmp_path:
     assert result.evaluation.loss < cosify_pretrained(cold).evaluation.loss - 0.3, "the classifier did not begin"
 
 
+@pytest.mark.slow
 def test_a_head_start_tells_classes_apart_from_the_first_step(softmax_run: Path, tmp_path: Path) -> None:
     shared = {"model": str(softmax_run), "data": "synthetic", "epochs": 1, "batch_size": 32, "lr": 1e-9, "kappa": "20"}
     weights = []

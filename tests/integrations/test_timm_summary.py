@@ -68,6 +68,7 @@ def test_a_stock_head_is_as_without_the_plugin(tmp_path: Path) -> None:
     assert list(summary(tmp_path)[0]) == ["epoch", "train_loss", "eval_top1", "lr"]
 
 
+@pytest.mark.slow
 def test_columns_of_a_file_that_is_there_stay(tmp_path: Path) -> None:
     old, new = tmp_path / "old", tmp_path / "new"
     train(old, "--epochs", "1")  # a stock head

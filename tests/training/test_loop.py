@@ -126,6 +126,7 @@ def test_trackers(args: TrainArguments) -> None:
         train(replace(args, tracker="nosuch"))
 
 
+@pytest.mark.slow
 def test_trackio(tmp_path: Path) -> None:
     pytest.importorskip("trackio")
     run, place = tmp_path / "a-run", tmp_path / "trackio"

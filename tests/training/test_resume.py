@@ -119,7 +119,7 @@ def test_early_stop_ends_a_run_for_good(tmp_path: Path) -> None:
     assert len(read_metrics(tmp_path)) == stopped_after
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_signals_save_and_say_how_to_go_on(number: signal.Signals, tmp_path: Path) -> None:
     run = tmp_path / "run"
     command = [python(), str(ROOT / "scripts" / "train.py"), "--data", "synthetic", "--epochs", "3000"]

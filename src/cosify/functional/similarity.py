@@ -56,7 +56,7 @@ def unit_rows(rows: Tensor) -> Tensor:
 
 
 def evaluated_unit_rows(rows: Tensor) -> Tensor:
-    """Return the same where no gradient is wanted, by five operations instead of nine on a device with float64.
+    """Return `unit_rows` where no gradient is wanted, by five operations instead of nine on a device with float64.
 
     There squares of float32's numbers are far from the limits.
     """
