@@ -85,7 +85,7 @@ def main(args: EvaluateArguments) -> None:
 
     from cosify.data import Shard, load_images, load_splits, short_name
     from cosify.evaluation import FeaturePass, check_label_names, tables_of, verdict
-    from cosify.evaluation.assessment import check_num_classes
+    from cosify.evaluation.assessment import refuse_other_classes
     from cosify.evaluation.in_words import DEFAULT_SCORE
     from cosify.folders import new_output, refuse_results
     from cosify.hub.resolve import saved_folder
@@ -109,7 +109,7 @@ def main(args: EvaluateArguments) -> None:
     # What cannot be opened, or has other classes, must cost no pass and leave no folder.
     for _, spec in models if not args.smoke else []:
         model, _ = open_model(spec)
-        check_num_classes(num_classes_of(model), len(splits.label_names))
+        refuse_other_classes(num_classes_of(model), len(splits.label_names))
         check_label_names(model, splits.label_names)
     others = {data: load_images(data) for data in (*args.ood, *args.transfer)}
     accelerator: Any = Accelerator(cpu=not torch.accelerator.is_available())
@@ -211,14 +211,13 @@ def passes(
     """Run a model over every set; every process must call this together."""
     from cosify import save
     from cosify.data import short_name
-    from cosify.evaluation import cache_features, calibrate, check_label_names
+    from cosify.evaluation import cache_features, calibrate
     from cosify.hub.resolve import saved_folder
     from cosify.training.opener import open_model
 
     name = "" if args.smoke else spec
     model, preprocessing = open_model(name, smoke=args.smoke)
     model.to(device)
-    check_label_names(model, splits.label_names)
     caches = output / "features" / folder_name(title)
 
     def cache(name: str, images: "Splits", limit: int | None = args.limit, part: str = "test") -> "FeatureCache":

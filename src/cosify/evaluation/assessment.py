@@ -67,7 +67,7 @@ class Assessment:
         )
 
 
-def check_num_classes(of_model: int, of_data: int) -> None:
+def refuse_other_classes(of_model: int, of_data: int) -> None:
     """Raise a ValueError unless a model has as many classes as the data."""
     if of_model != of_data:
         raise InputError(
@@ -107,7 +107,7 @@ def assess(
         ValueError: if the labels are not the model's classes, the caches are of different models, no sample is left, or
             a setting is out of range.
     """
-    check_num_classes(test.info.num_classes, len(test.info.label_names))
+    refuse_other_classes(test.info.num_classes, len(test.info.label_names))
     if id_subset not in get_args(IdSubset):
         raise InputError(f"id_subset is {id_subset!r}, expected one of {', '.join(get_args(IdSubset))}")
     ood = {} if ood is None else ood

@@ -199,25 +199,28 @@ class _Sums(NamedTuple):
     total: Tensor  # [n r, d], of the same times the prototypes
 
 
+def _of_block(every: Tensor, num_sums: int, block: Block, nearest: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the masses of some classes, relative to `nearest`, and the shares of their rows in the totals."""
+    power = powers(every.unsqueeze(-1), block.cosine - nearest.unsqueeze(1))
+    return power.sum(dim=-1), block.for_rows(power[:num_sums].reshape(-1, power.shape[-1]))
+
+
 @fused
 def _first_sums(every: Tensor, num_sums: int, block: Block) -> _Sums:
     """Return the sums over the first classes."""
     nearest = block.cosine.amax(dim=1).clamp_min_(FLOOR)
-    power = powers(every.unsqueeze(-1), block.cosine - nearest.unsqueeze(1))
-    flat = power[:num_sums].reshape(-1, power.shape[-1])
-    return _Sums(nearest, power.sum(dim=-1), block.for_rows(flat) @ block.rows)
+    mass, share = _of_block(every, num_sums, block, nearest)
+    return _Sums(nearest, mass, share @ block.rows)
 
 
 @fused
 def _more_sums(sums: _Sums, every: Tensor, num_sums: int, block: Block) -> _Sums:
     """Return the sums with some more classes; the largest cosine is known only at the end."""
     nearest = torch.maximum(sums.nearest, block.cosine.amax(dim=1))
-    power = powers(every.unsqueeze(-1), block.cosine - nearest.unsqueeze(1))
-    flat = power[:num_sums].reshape(-1, power.shape[-1])
+    mass, share = _of_block(every, num_sums, block, nearest)
     shrink = (every * (sums.nearest - nearest)).exp_()
-    mass = torch.addcmul(power.sum(dim=-1), sums.mass, shrink)
-    total = sums.total.mul_(shrink[:num_sums].reshape(-1, 1)).addmm_(block.for_rows(flat), block.rows)
-    return _Sums(nearest, mass, total)
+    total = sums.total.mul_(shrink[:num_sums].reshape(-1, 1)).addmm_(share, block.rows)
+    return _Sums(nearest, torch.addcmul(mass, sums.mass, shrink), total)
 
 
 @fused
