@@ -154,7 +154,7 @@ def train(case: Case, sets: Sets, epochs: int, seed: int) -> dict[str, Any]:
     import torch
     import torch.nn.functional as F
 
-    from cosify.functional.closed_form import least_kappa
+    from cosify.functional.grid import least_kappa
     from cosify.heads import CosineLinear
 
     sets = sets.of_largest(case.classes)

@@ -9,7 +9,7 @@ import json
 import math
 import statistics
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,7 +76,7 @@ def page(template: str) -> str:
             table=lambda name: read(f"{name}/table.md").strip(),
             section=section,
             scans=scans,
-            weight_decay=weight_decay,
+            over_seeds=over_seeds,
             ls_start=ls_start,
             cosified_tiny=cosified_tiny,
             tiny_lead=tiny_lead,
@@ -182,20 +182,32 @@ def scans() -> str:
     return markdown(rows)
 
 
-def weight_decay(name: str) -> str:
-    """Return accuracy, angle to the span, rank and probes of an evaluation, mean ± deviation over seeds."""
+def over_seeds(name: str, what: str = "head, training, weight decay", told: Sequence[str] = ()) -> str:
+    """Return accuracy, angles, rank, probes and what z_max tells of an evaluation, mean ± deviation over seeds.
+
+    Args:
+        name: folder of the results; the models in it are titled "WHAT, seed N".
+        what: heading of the first column.
+        told: what the largest cosine is to tell from right predictions: errors, or a set of outliers.
+    """
     groups: dict[str, list[Mapping[str, Any]]] = {}
     for model in json.loads(read(f"{name}/evaluation.json"))["models"]:
         groups.setdefault(model["model"].partition(", seed")[0], []).append(model)
     rows = []
     for title, models in groups.items():
+        spaces = [model["scan"]["diversity"] for model in models]
         row = {
-            "head, training, weight decay": title,
+            what: title,
             "seeds": str(len(models)),
             "accuracy %": spread([100 * model["accuracy"] for model in models]),
-            "to span, degrees": spread([model["scan"]["diversity"]["mean_span_angle_deg"] for model in models]),
-            "effective rank": spread([model["scan"]["diversity"]["effective_rank"] for model in models]),
+            "to span, degrees": spread([space["mean_span_angle_deg"] for space in spaces]),
+            "effective rank": spread([space["effective_rank"] for space in spaces]),
         }
+        if told:
+            row["to own class, degrees"] = spread([space["mean_class_angle_deg"] for space in spaces])
+        for outliers in told:
+            found = [{"errors": model["miss"], **model["ood"]}[outliers]["z_max"]["ap"] for model in models]
+            row[f"{outliers}, AP of z_max"] = spread(found, 3)
         for task in models[0]["transfer"]:
             row[f"probe on {task} %"] = spread([100 * model["transfer"][task]["probe"]["top1"] for model in models])
         rows.append(row)

@@ -261,7 +261,7 @@ def test_bounds_lie_below_the_energies(name: str, labelled: bool) -> None:
     scan = Scan.of(embedding, weight)
     if labelled:
         has_label = torch.arange(len(embedding)) % 5 > 0
-        scan, _ = scan.without((torch.arange(len(embedding)) % len(weight)).where(has_label, -1), has_label)
+        scan = scan.without((torch.arange(len(embedding)) % len(weight)).where(has_label, -1), has_label)
     grid, last = GRID.double(), len(GRID) - 1
     state, beyond = scan.evaluate(grid.unsqueeze(1), beyond=grid[last].expand(len(embedding)))
     alive = embedding.abs().amax(dim=1) > 0  # of a zero row all energies are equal

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from cosify.functional.closed_form import least_kappa
+from cosify.functional.grid import least_kappa
 from cosify.plots import plot_kappa_by_num_classes
 from tests.plots.drawing import Drawn, check_file, check_inside
 

@@ -6,7 +6,8 @@ margin, p' = sigmoid(log odds'), and for hard labels
     loss = log(1 + 1 / odds'),    d loss / d x~ = kappa (1 - p') (r - dz'/dz w_y).
 
 The search for kappa has computed r already, so both of these cost next to nothing, and the backward pass is left with
-one matrix product, for the weight.  No difference cancels where p' is near 1.
+one matrix product, for the weight (two if the cosines did not fit into memory).  No difference cancels where p' is near
+1.
 """
 
 from collections.abc import Sequence
@@ -45,52 +46,33 @@ class LossSettings:
         return self.label_smoothing / self.num_classes
 
 
-@dataclass(frozen=True)
-class LabelledScan:
-    """Samples with labels, and the classes that they are compared with.
+def with_cosines(scan: Scan, weight: Tensor) -> tuple[Scan, Tensor | None]:
+    """Return a scan with its cosines kept, if there is room for them, and whose room that is.
 
-    Attributes:
-        scan: samples and classes; each sample leaves out its labelled class, which `target` holds.
-        index: [B], number of the label among this process' classes; -1 for none, or where another one holds it.
-        target: the labelled classes.
-        room: [C, d], memory of the future weight gradient, reused to store the cosines; None if they do not fit.  Each
-            block of classes keeps its cosines in its own part, so the gradient can overwrite them block by block.
+    Returns:
+        The scan, and the memory of the future gradient of `weight` [C, d] if that holds the cosines: each block of
+        classes keeps them in its own part, so that the gradient can overwrite them block by block.  None if they do not
+        fit there, or no gradient of this dtype is wanted.
     """
-
-    scan: Scan
-    index: Tensor
-    target: Labelled
-    room: Tensor | None
-
-    @classmethod
-    def of(cls, scan: Scan, index: Tensor, has_label: Tensor, weight: Tensor) -> "LabelledScan":
-        """Set the labelled classes apart, and store the cosines if there is room for them.
-
-        Args:
-            scan: all classes.
-            index: as above.
-            has_label: [B], whether any process holds the label.
-            weight: [C, d], the classes; their gradient may be wanted.
-        """
-        scan, target = scan.without(index, has_label)
-        will_be = torch.is_grad_enabled() and weight.requires_grad and weight.dtype == scan.blocks.embedding.dtype
-        if not will_be or len(index) > weight.shape[1]:
-            return cls(scan.stored(), index, target, None)
-        room, kept = torch.empty_like(weight, memory_format=torch.contiguous_format), []
-        for block in scan.blocks:
-            place = room[block.start : block.start + len(block.rows)].view(-1)
-            kept.append(place[: block.cosine.numel()].view_as(block.cosine).copy_(block.cosine))
-        return cls(replace(scan, blocks=replace(scan.blocks, kept=kept)), index, target, room)
+    will_be = torch.is_grad_enabled() and weight.requires_grad and weight.dtype == scan.blocks.embedding.dtype
+    if not will_be or len(scan.blocks.embedding) > weight.shape[1]:
+        return scan.stored(), None
+    room, kept = torch.empty_like(weight, memory_format=torch.contiguous_format), []
+    for block in scan.blocks:
+        place = room[block.start : block.start + len(block.rows)].view(-1)
+        kept.append(place[: block.cosine.numel()].view_as(block.cosine).copy_(block.cosine))
+    return replace(scan, blocks=replace(scan.blocks, kept=kept)), room
 
 
 def chunked_loss(
     embedding: Tensor,
     weight: Tensor,
     kappa: Tensor,
-    scan: LabelledScan,
+    scan: Scan,
     state: SoftmaxState,
     settings: LossSettings,
     sample_weight: Tensor,
+    room: Tensor | None,
 ) -> Tensor:
     """Return sum(sample_weight * loss) over the samples.
 
@@ -100,13 +82,14 @@ def chunked_loss(
     Args:
         embedding: [B, d], any norm.
         weight: [C, d], any norm; of a process group this rank's rows.
-        kappa: [1] or [B].
-        scan: of both, with labels.
+        kappa: [1] or [B]; only [1] may want a gradient.
+        scan: of both, without the labelled classes.
         state: softmax at `kappa`, n = 1.
         settings: margin and label smoothing.
         sample_weight: [B]; 0 for a sample to ignore.
+        room: where the cosines of `scan` lie, see `with_cosines`.
     """
-    result: Tensor = _ChunkedLoss.apply(embedding, weight, kappa, scan, state, settings, sample_weight)
+    result: Tensor = _ChunkedLoss.apply(embedding, weight, kappa, scan, state, settings, sample_weight, room)
     return result
 
 
@@ -147,9 +130,9 @@ def _terms(
     smooth = settings.smooth
 
     loss = -F.logsigmoid(log_odds)  # softplus drops what lies below 2e-9
-    of_target = settings.label_smoothing - smooth - rest_share  # d loss / d (kappa z'_y)
-    coefficient = of_target * slope
-    by_embedding = target.prototype * coefficient.unsqueeze(1)
+    of_shifted = settings.label_smoothing - smooth - rest_share  # d loss / d (kappa z'_y)
+    of_target = of_shifted * slope
+    by_embedding = target.prototype * of_target.unsqueeze(1)
     by_embedding.addcmul_(rest_mean, rest_share.unsqueeze(1))
     rest_logit = torch.zeros_like(loss)
     if prototype_sum is not None:
@@ -160,13 +143,13 @@ def _terms(
     by_kappa = None
     if wants_kappa:
         by_kappa = (embedding * rest_mean).sum(dim=1) * rest_share
-        by_kappa = sample_weight * (by_kappa + of_target * shifted - rest_logit)
+        by_kappa = sample_weight * (by_kappa + of_shifted * shifted - rest_logit)
     radial = (by_embedding * embedding).sum(dim=1, keepdim=True)  # the embedding's length changes nothing
     factor = sample_weight * kappa
     by_embedding.addcmul_(embedding, radial, value=-1)
     by_embedding.mul_((scan.samples.inverse * factor).unsqueeze(1))
     log_scale = F.logsigmoid(-log_odds) - log_mass
-    return (sample_weight * loss).sum(), log_scale, coefficient, factor, by_embedding, by_kappa
+    return (sample_weight * loss).sum(), log_scale, of_target, factor, by_embedding, by_kappa
 
 
 class _ChunkedLoss(torch.autograd.Function):
@@ -176,23 +159,24 @@ class _ChunkedLoss(torch.autograd.Function):
         embedding: Tensor,
         weight: Tensor,
         kappa: Tensor,
-        scan: LabelledScan,
+        scan: Scan,
         state: SoftmaxState,
         settings: LossSettings,
         sample_weight: Tensor,
+        room: Tensor | None,
     ) -> Tensor:
-        blocks = scan.scan.blocks
-        prototype_sum = scan.scan.prototype_sum() if settings.smooth > 0 else None
+        blocks = scan.blocks
+        assert isinstance(scan.target, Labelled)
+        assert blocks.apart is not None
+        prototype_sum = scan.prototype_sum() if settings.smooth > 0 else None
         terms: list[Any]
-        loss, *terms = _terms(
-            scan.scan, scan.target, state, settings, sample_weight, prototype_sum, ctx.needs_input_grad[2]
-        )
+        loss, *terms = _terms(scan, scan.target, state, settings, sample_weight, prototype_sum, ctx.needs_input_grad[2])
         saved = _Saved(
-            blocks.embedding, weight, blocks.classes.inverse, scan.index, state.kappa[0], state.nearest[0], *terms
+            blocks.embedding, weight, blocks.classes.inverse, blocks.apart, state.kappa[0], state.nearest[0], *terms
         )
         ctx.save_for_backward(*saved)
         ctx.chunk, ctx.smooth, ctx.embedding_dtype = blocks.chunk, settings.smooth, embedding.dtype
-        ctx.cosines, ctx.room, ctx.fusing = blocks.kept, scan.room, is_fusing()
+        ctx.cosines, ctx.room, ctx.fusing = blocks.kept, room, is_fusing()
         return loss
 
     @staticmethod
@@ -203,7 +187,7 @@ class _ChunkedLoss(torch.autograd.Function):
         room, cosines = ctx.room, ctx.cosines
         if room is not None:
             ctx.room = ctx.cosines = None
-        wants_embedding, wants_weight, wants_kappa = ctx.needs_input_grad[:3]
+        wants_embedding, wants_weight = ctx.needs_input_grad[:2]
         by_embedding = by_weight = by_kappa = None
         if wants_embedding:
             by_embedding = (grad_loss * saved.by_embedding).to(ctx.embedding_dtype)
@@ -211,9 +195,9 @@ class _ChunkedLoss(torch.autograd.Function):
             # Autocast may be on in a backward pass, which runs in a thread of its own.
             with full_precision(saved.weight.device), fusing(ctx.fusing):
                 by_weight = _weight_gradient(saved, grad_loss, ctx.chunk, ctx.smooth, cosines, room)
-        if wants_kappa and saved.by_kappa is not None:
+        if saved.by_kappa is not None:
             by_kappa = (grad_loss * saved.by_kappa).sum().reshape(1)
-        return by_embedding, by_weight, by_kappa, None, None, None, None
+        return by_embedding, by_weight, by_kappa, None, None, None, None, None
 
 
 def _weight_gradient(

@@ -1,7 +1,7 @@
 """Checks of user input at the public boundary: one clear error each, no device sync in the training path.
 
 Values (NaN, range of labels) are checked for CPU tensors outside of a trace only: on an accelerator, reading a value
-would stall the queue.
+would stall the queue.  A grid of candidates, which comes once, is read everywhere.
 """
 
 import math
@@ -28,7 +28,7 @@ def check_rows(embedding: Tensor, weight: Tensor) -> None:
 
 def check_shapes(embedding: Tensor, weight: Tensor) -> None:
     """Raise unless `embedding` is [B, d] and `weight` [C, d], of floating point numbers."""
-    for name, rows, shape in (("embedding", embedding, "[B, d]"), ("weight", weight, "[C, d]")):
+    for name, rows, shape in (("weight", weight, "[C, d]"), ("embedding", embedding, "[B, d]")):
         if not rows.is_floating_point():
             raise TypeError(f"{name} is {rows.dtype}, expected a floating point tensor {shape}; call {name}.float()")
         if rows.ndim != 2:

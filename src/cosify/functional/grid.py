@@ -65,8 +65,9 @@ def adacos_kappa(num_classes: int) -> float:
 def expected_kappa(num_classes: int, target_cosine: float = 0.75) -> float:
     """Return the kappa of Eq. (11) for orthogonal classifiers and a feature at `target_cosine` from its own.
 
-    Closed form of Kobayashi's Eq. (11): log(1 + C c / (1 - c)) / c.  Trained models end near its minimum over c, and at
-    c = 0.75 it lies within a tenth of that; so it serves as kappa before the first batch.
+    Closed form of Kobayashi's Eq. (11): log(1 + C c / (1 - c)) / c.  Trained models end near its least value over c,
+    and at c = 0.75 it lies at most 13 % above that for 10 to a million classes; so it serves as kappa before the first
+    batch.
 
     Args:
         num_classes: C, at least 2.
@@ -77,3 +78,11 @@ def expected_kappa(num_classes: int, target_cosine: float = 0.75) -> float:
     """
     check_num_classes(num_classes)
     return math.log1p(num_classes * target_cosine / (1.0 - target_cosine)) / target_cosine
+
+
+def least_kappa(num_classes: int) -> float:
+    """Return the least value of `expected_kappa` over c: 7.5 at C = 100, 10.1 at 1000, 15.1 at 93,431.
+
+    The kappa* of trained networks lies little above it.
+    """
+    return min(expected_kappa(num_classes, step / 1000) for step in range(1, 1000))

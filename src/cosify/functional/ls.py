@@ -12,7 +12,7 @@ from cosify.functional.float64 import sum_dtype
 from cosify.functional.fusion import fused
 from cosify.functional.grid import expected_kappa, grid_or_default
 from cosify.functional.search import Labelled, Scan, SoftmaxState, search_certified
-from cosify.functional.search.blocks import KAPPAS_AT_ONCE, at_once, fitting
+from cosify.functional.search.blocks import WINDOW, fitting, kappas_in_trace
 from cosify.functional.search.rounding import TIE, first_least, rounding_of, settle
 from cosify.functional.similarity import full_precision, unit_rows
 
@@ -36,8 +36,8 @@ def energies(unit_embedding: Tensor, prototypes: Tensor, kappa: Tensor) -> Tenso
 
 
 def least(unit_embedding: Tensor, prototypes: Tensor, grid: Tensor, tie: float) -> Tensor:
-    """Return the index [B] of the best candidate of `grid` [K], by Eq. (11) as written; the first of equal ones."""
-    room = at_once(len(grid), len(prototypes))
+    """Return the index [B] of the best of `grid` [K], by Eq. (11) as written; the first of those within `tie`."""
+    room = kappas_in_trace(len(grid), len(prototypes))
     if not values_hidden():  # a trace should be short; otherwise the numbers should stay in the cache
         room = max(1, PLAIN_NUMBERS // max(1, len(unit_embedding) * sum(prototypes.shape)))
     some = grid.to(prototypes.dtype).unsqueeze(1).split(room)
@@ -53,8 +53,10 @@ class LsSolution:
         kappa: [B], values of the grid.
         index: [B], their indices in it.
         softmax: the softmax at kappa, n = 1; Eq. (12) needs its average.  None if the route did not compute it.
-        evaluations: products [B, C] x [C, d] of the search, a mean over samples; a float64 comparison counts as one.
-        open_pairs: number of pairs (sample, candidate) that no bound ruled out.
+        evaluations: products [B, C] x [C, d], a mean over samples.  In the certified search projections and float64
+            comparisons count as one each.
+        open_pairs: number of pairs (sample, candidate) evaluated after the walk: no bound ruled them out, or, on an
+            accelerator, another one of the same sample.
         num_candidates: K.
     """
 
@@ -135,15 +137,18 @@ def ls_kappa(
     """Return for each sample the kappa whose softmax average of prototypes lies nearest to the unit embedding.
 
     Kobayashi, Eqs. (10), (11) and (14).  No gradient flows: kappa is a constant of the backward pass.  The result is
-    exact: candidates whose energies differ by no more than rounding are compared in float64, equal ones go to the
-    smaller kappa.  It does not depend on `start`, `chunk`, the split into batches or the number of processes.
+    exact on a CPU, and on an accelerator where the search runs: candidates whose energies differ by no more than
+    rounding are compared in float64, equal ones go to the smaller kappa.  There it does not depend on `start`, `chunk`,
+    the split into batches or the number of processes.  In a graph, and where an accelerator evaluates the whole grid,
+    candidates within float32's rounding may change places.
 
     Args:
         embedding: [B, d], any norm; a zero row gets the smallest candidate.
         weight: [C, d], any norm; of a process group this rank's rows, at least one.
         grid: [K] increasing candidates; default: `kappa_grid()`.
         start: where the search begins, such as the mean of an earlier batch; it changes the time, not the result.
-        chunk: classes in a block; memory is O(B (chunk + d)).  Default: from a budget of some MB.
+        chunk: classes in a block; memory is O(B (chunk + d)), beside at most 16 MiB of kept cosines (512 MiB on a GPU).
+            Default: what fits 1 MiB on a CPU, 256 MiB on a GPU.
         process_group: over which the classes are sharded; all ranks give the same embedding and get the same result.
         return_info: return an `LsSolution`, with evaluations, open pairs and edges beside kappa.
 
@@ -158,8 +163,10 @@ def ls_kappa(
     with torch.no_grad(), full_precision(embedding.device):
         scan = Scan.of(embedding, weight, chunk, process_group).stored()
         if start is None:
-            num_classes = scan.shards.sum(torch.tensor(len(weight), device=weight.device))
-            start = expected_kappa(max(2, int(num_classes)))
+            num_classes = len(weight)
+            if process_group is not None:
+                num_classes = int(scan.shards.sum(torch.tensor(num_classes, device=weight.device)))
+            start = expected_kappa(max(2, num_classes))
         found = search_ls(scan, grid, torch.tensor([start], device=grid.device))
         return found if return_info else found.kappa
 
@@ -176,7 +183,7 @@ Route = Literal["plain", "whole", "certified"]
 
 
 def ls_route(scan: Scan, grid: Tensor) -> Route:
-    """Choose how Eq. (11) is solved; every route gives the same kappa.
+    """Choose how Eq. (11) is solved; every route gives the same kappa, up to the rounding that `search_ls` tells of.
 
     "plain", the equations as written: for small problems, because a search is some hundred short operations; under a
     trace (compile, export) and on the meta device, because a trace cannot follow steps that depend on values. "whole",
@@ -186,23 +193,21 @@ def ls_route(scan: Scan, grid: Tensor) -> Route:
     embedding, num_classes = scan.blocks.embedding, scan.blocks.num_classes
     if values_hidden() or embedding.is_meta:
         return "plain"
-    is_walked = KAPPAS_AT_ONCE <= len(grid) <= FINEST_GRID
-    if scan.shards.group is not None:  # ranks may hold different numbers of classes, but must take one route
-        return "certified" if is_walked else "whole"
     on_cpu, products = embedding.device.type == "cpu", len(grid) * len(embedding)
     if on_cpu:
         products += PRODUCTS_TO_DIVIDE
-    if products * embedding.shape[1] * num_classes <= GRID_WORK.get(embedding.device.type, GRID_WORK["cuda"]):
+    is_small = products * embedding.shape[1] * num_classes <= GRID_WORK.get(embedding.device.type, GRID_WORK["cuda"])
+    if is_small and scan.shards.group is None:  # ranks may hold different numbers of classes, but must take one route
         return "plain" if on_cpu else "whole"
-    return "certified" if is_walked else "whole"
+    return "certified" if WINDOW <= len(grid) <= FINEST_GRID else "whole"
 
 
 @torch.no_grad()
 def search_ls(scan: Scan, grid: Tensor, start: Tensor) -> LsSolution:
-    """Return the minimiser of Eq. (10) over `grid` [K], starting at the median of some kappas.
+    """Return the minimiser of Eq. (10) over `grid` [K], starting at the median of the kappas `start` [n].
 
-    On an accelerator, the other routes read no value, so nothing waits for it; there, candidates whose energies differ
-    by less than float32's rounding are not compared again in float64.
+    On an accelerator, the routes "plain" and "whole" read no value, so nothing waits for it; there, candidates whose
+    energies differ by less than float32's rounding are not compared again in float64.
     """
     route, blocks = ls_route(scan, grid), scan.blocks
     on_cpu, tie = blocks.embedding.device.type == "cpu", 2 * torch.finfo(blocks.embedding.dtype).eps
@@ -212,10 +217,10 @@ def search_ls(scan: Scan, grid: Tensor, start: Tensor) -> LsSolution:
             blocks, tie = scan.in_float64(slice(None)).blocks, TIE
         index = least(blocks.embedding, blocks.classes.whole(), grid, tie)
     elif route == "whole":
-        # As many candidates at once as a block has room for; ranks must make the same number of walks.
+        # As many candidates at once as a block has room for; ranks must make the same number of passes.
         num_rows, dim = blocks.embedding.shape
         size = 4 * max(1, num_rows) * max(dim, blocks.num_classes)  # of the softmax, or of the averages
-        room = 1 if scan.shards.group is not None else max(KAPPAS_AT_ONCE, fitting(size, grid.device))
+        room = 1 if scan.shards.group is not None else max(WINDOW, fitting(size, grid.device))
         states = [scan.evaluate(kappa.unsqueeze(1))[0] for kappa in grid.split(room)]
         energy = torch.cat([state.energy for state in states])
         index = settle(scan, grid, energy)[0] if on_cpu else first_least(energy, tie)

@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from cosify.functional.float64 import float64_device
 from cosify.functional.similarity import inverse_norms
 
 
@@ -59,10 +58,6 @@ class Rows:
         if self.unit is None and self.ordinary:
             return self.given[start:stop].to(self.inverse.dtype), self.inverse[start:stop]
         return self.block(start, stop), None
-
-    def in_float64(self) -> "Rows":
-        """Return the same in float64, from the given numbers; on the CPU if their device has none."""
-        return Rows.of(self.given.to(float64_device(self.given.device)), torch.float64)
 
 
 def common_dtype(*tensors: Tensor) -> torch.dtype:

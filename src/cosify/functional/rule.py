@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from cosify.functional.checks import check_rows
+from cosify.functional.checks import check_finite, check_shapes
 from cosify.functional.float64 import sum_dtype
 from cosify.functional.similarity import full_precision, unit_rows
 
@@ -23,7 +23,8 @@ def rule_kappa(weight: Tensor) -> Tensor:
     Raises:
         ValueError: if `weight` is not [C, d] or, on the CPU, not finite.
     """
-    check_rows(weight, weight)
+    check_shapes(weight, weight)
+    check_finite(weight, "weight")
     with torch.no_grad(), full_precision(weight.device):
         prototypes = unit_rows(weight)
         mean = prototypes.to(sum_dtype(prototypes.device)).mean(dim=0)

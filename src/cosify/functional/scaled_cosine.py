@@ -12,24 +12,23 @@ These are the three matrix products of a linear layer; the normalisation then ta
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.forward_ad import unpack_dual
 
-from cosify.functional.checks import check_rows, check_shapes, values_hidden
+from cosify.functional import similarity
+from cosify.functional.checks import check_shapes, values_hidden
 from cosify.functional.rows import Rows, common_dtype
 from cosify.functional.search import Scan
 from cosify.functional.search.blocks import along, divides_first
-from cosify.functional.similarity import full_precision, unit_rows
+from cosify.functional.similarity import full_precision
 
 
 class ByAutograd:
     """Cosines by operations that a compiler, a transform or a second derivative can follow."""
 
     def __init__(self, embedding: Tensor, weight: Tensor) -> None:
-        check_rows(embedding, weight)
         self._given = embedding, weight
-        self._cosine = F.linear(unit_rows(embedding), unit_rows(weight))
+        self._cosine = similarity.cosine(embedding, weight)
 
     def scan(self) -> Scan:
         """Return what a search for kappa reads."""
@@ -75,7 +74,7 @@ class ByHand:
 
 
 def cosines(embedding: Tensor, weight: Tensor, scanned: bool) -> ByAutograd | ByHand:
-    """Return the cosines of [B, d] and [C, d] in the way that the context allows.
+    """Return the cosines of [B, d] and [C, d] in the way that the context allows; `scanned`: its `scan` will be called.
 
     Raises:
         ValueError: if shapes do not fit, or a CPU input is not finite.

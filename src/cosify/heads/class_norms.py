@@ -15,8 +15,7 @@ class _Kept(NamedTuple):
     weight: "weakref.ref[Tensor]"
     state: tuple[object, ...]
     inverse: Tensor
-    numbers: Tensor | None  # a view of some of the weight's
-    as_they_were: Tensor | None
+    numbers: tuple[Tensor, ...]  # on the CPU a view of some of the weight's, and what they were
 
 
 class ClassNorms:
@@ -45,18 +44,19 @@ class ClassNorms:
         """
         state = (weight._version, weight.data_ptr(), weight.dtype, dtype)
         kept = self._kept  # once: another thread may forget it
-        if kept is None or kept.weight() is not weight or kept.state != state or not _unchanged(kept):
+        if (
+            kept is None
+            or kept.weight() is not weight
+            or kept.state != state
+            or not (kept.numbers == () or torch.equal(*kept.numbers))
+        ):
             with torch.inference_mode(False), torch.no_grad():
                 rows = weight.detach().flatten(1)
-                numbers = rows.reshape(-1)[:: 1 + rows.numel() // SAMPLES] if rows.device.type == "cpu" else None
-                copied = None if numbers is None else numbers.clone()
+                some = rows.reshape(-1)[:: 1 + rows.numel() // SAMPLES]
+                numbers = (some, some.clone()) if rows.device.type == "cpu" else ()
                 inverse, _ = inverse_norms(rows, dtype, "weight")
-                kept = self._kept = _Kept(weakref.ref(weight), state, inverse, numbers, copied)
+                kept = self._kept = _Kept(weakref.ref(weight), state, inverse, numbers)
         return kept.inverse
 
     def __getstate__(self) -> None:
         """Be copied and pickled without the norms: the copy's weight is another one."""
-
-
-def _unchanged(kept: _Kept) -> bool:
-    return kept.numbers is None or kept.as_they_were is None or torch.equal(kept.numbers, kept.as_they_were)

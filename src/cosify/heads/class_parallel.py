@@ -11,7 +11,7 @@ from torch.autograd.function import once_differentiable
 from torch.distributed import ProcessGroup
 
 from cosify.errors import InputError
-from cosify.functional.checks import check_rows
+from cosify.functional.checks import check_rows, check_shapes
 from cosify.functional.search import Scan
 from cosify.functional.similarity import full_precision
 from cosify.heads.cosine_head import CosineHead
@@ -108,7 +108,7 @@ class ClassParallelCosineLinear(CosineHead):
 
     def forward(self, embedding: Tensor) -> Tensor:
         """Map embeddings [B, d] to the logits [B, c] of this process' classes, with the running kappa; no gradient."""
-        check_rows(embedding, self.weight)
+        check_shapes(embedding, self.weight)
         scan = Scan.of(embedding, self.weight)
         with full_precision(embedding.device):
             return self.inference_kappa() * torch.cat([block.cosine for block in scan.blocks], dim=1)
@@ -128,7 +128,7 @@ class ClassParallelCosineLinear(CosineHead):
         Raises:
             ValueError: if the shape does not fit, or a CPU input is not finite.
         """
-        check_rows(embedding, self.weight)
+        check_shapes(embedding, self.weight)
         sizes, own = _sizes(embedding, self.process_group)
         everything = _gather_rows(embedding.detach(), sizes, self.process_group)
         with full_precision(embedding.device):
@@ -192,9 +192,12 @@ class ClassParallelCosineLinear(CosineHead):
         return sums[0] / sums[1]
 
     def classes_of(self, labels: Tensor) -> tuple[Tensor, Tensor, int]:
-        """Return the weight of this process' classes, or of a sample, each label's index among them or -1, and C."""
+        """Return the weight of this process' classes, each label's index among them or -1, and how many all have.
+
+        With a `sample_fraction` in training, these are the classes chosen for this step.
+        """
         index = labels - self.classes.start
-        index = torch.where((index >= 0) & (index < len(self.classes)) & (labels >= 0), index, -1)
+        index = torch.where((index >= 0) & (index < len(self.classes)), index, -1)
         if self.sample_fraction == 1.0 or not self.training:
             return self.weight, index, self.num_classes
         chosen = self._sample(index)

@@ -10,12 +10,7 @@ from torch.distributed import ProcessGroup
 from torch.fx import Proxy
 
 from cosify.errors import InputError
-from cosify.functional.checks import (
-    check_finite,
-    check_shapes,
-    in_backward,
-    values_hidden,
-)
+from cosify.functional.checks import check_finite, check_shapes, in_backward, values_hidden
 from cosify.functional.rows import common_dtype
 from cosify.functional.scaled_cosine import cosines
 from cosify.functional.search import Scan
@@ -33,7 +28,7 @@ class CosineHead(RunningKappa):
     own_rows = slice(None)  # of `last_kappa`: the samples of this process
 
     def cosine_logits(self, embedding: Tensor, weight: Tensor) -> Tensor:
-        """Return kappa * cosine [B, C], float32, for `embedding` [B, d] and `weight` [C, d].
+        """Return kappa * cosine [B, C], float32 or float64, for `embedding` [B, d] and `weight` [C, d].
 
         Kobayashi, Eqs. (1) and (2).  An estimated kappa is a constant of the backward pass.  The running means are not
         updated in a transform of `torch.func`, which must be pure (per-sample gradients), nor where
@@ -160,11 +155,6 @@ class CosineHead(RunningKappa):
         return f"{super().extra_repr()}, kappa={self.kappa_spec!r}, eval_kappa={self.eval_kappa!r}"
 
 
-def is_symbol(input: object) -> bool:
-    """Return True for the symbol that `torch.fx` sends through a model to draw its graph."""
-    return isinstance(input, Proxy)
-
-
 def dense(weight: Tensor) -> Tensor:
     """Return the numbers of a weight that a quantiser such as torchao has put in its own kind of tensor."""
     if type(weight) in (Tensor, nn.Parameter) or type(weight).dequantize is Tensor.dequantize:
@@ -211,9 +201,9 @@ class CosineLinear(CosineHead, nn.Linear):
         nn.Linear.__init__(self, in_features, num_classes, bias=False, device=device, dtype=dtype)
         self._setup(num_classes, in_features, kappa, eval_kappa, start_kappa, start_norm)
 
-    def forward(self, input: Tensor) -> Tensor:
-        """Map embeddings [..., d] to logits [..., C], float32."""
-        if is_symbol(input):
+    def forward(self, input: Tensor | Proxy) -> Tensor:
+        """Map embeddings [..., d] to logits [..., C], float32 (float64 for float64 inputs)."""
+        if isinstance(input, Proxy):  # `torch.fx` draws a graph of the model
             return self.as_node(input)
         if input.ndim == 2:  # no view, which FSDP2 would warn of
             return self.cosine_logits(input, self.weight)
@@ -242,9 +232,9 @@ class CosineConv1x1(CosineHead, nn.Conv2d):
         nn.Conv2d.__init__(self, in_features, num_classes, kernel_size=1, bias=False, device=device, dtype=dtype)
         self._setup(num_classes, in_features, kappa, eval_kappa, start_kappa, start_norm)
 
-    def forward(self, input: Tensor) -> Tensor:
-        """Map a feature map [B, d, H, W] to logits [B, C, H, W], float32."""
-        if is_symbol(input):
+    def forward(self, input: Tensor | Proxy) -> Tensor:
+        """Map a feature map [B, d, H, W] to logits [B, C, H, W], float32 (float64 for float64 inputs)."""
+        if isinstance(input, Proxy):  # `torch.fx` draws a graph of the model
             return self.as_node(input)
         rows = input.movedim(1, -1)
         logits = self.cosine_logits(rows.reshape(-1, rows.shape[-1]), self.weight.flatten(1))

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from cosify.errors import InputError
-from cosify.functional.blockwise_loss import LabelledScan, LossSettings, chunked_loss
+from cosify.functional.blockwise_loss import LossSettings, chunked_loss, with_cosines
 from cosify.functional.checks import check_shapes, in_backward, values_visible
 from cosify.functional.fusion import fusing
 from cosify.functional.margin import Margin
@@ -30,10 +30,10 @@ class CosineSoftmaxLoss(nn.Module):
         margin: taken off the target's cosine (CosFace), such as 0.35.
         angular_margin: added to the target's angle (ArcFace), in radians, such as 0.5; may be combined.
         label_smoothing: share of the target spread over all classes, in [0, 1).
-        chunk: classes in a block.  Default: from a budget of some MB.
+        chunk: classes in a block.  Default: what fits 1 MiB on a CPU, 256 MiB on a GPU.
         ignore_index: a label that says to leave the sample out.
         fused: let `torch.compile` join the short operations, for a GPU and many classes; it takes a minute at the
-            start.  Not with a class-parallel head, whose processes must compute the same numbers.
+            start.  Without effect on a class-parallel head, whose processes must compute the same numbers.
 
     Raises:
         TypeError: if `head` is no cosine head.
@@ -88,19 +88,19 @@ class CosineSoftmaxLoss(nn.Module):
         weight, index, num_classes = head.classes_of(labels)
         with full_precision(embedding.device), fusing(self.fused and head.process_group is None):
             classes = Scan.of(embedding, weight, self.chunk, head.process_group)
-            labelled = LabelledScan.of(classes, index, labels >= 0, weight)
+            scan, room = with_cosines(classes.without(index, labels >= 0), weight)
             counted = weights > 0
-            estimate = head.batch_kappa(labelled.scan, num_classes, counted)
+            estimate = head.batch_kappa(scan, num_classes, counted)
             state = estimate.softmax
             if state is None:
-                state, _ = labelled.scan.evaluate(estimate.kappa.detach().reshape(1, -1))
+                state, _ = scan.evaluate(estimate.kappa.detach().reshape(1, -1))
             if head.training and not in_backward():
                 head.record(embedding.detach(), estimate.kappa.detach(), counted)
             weights = weights.to(classes.blocks.embedding.dtype)
             weights = weights / weights.sum().clamp_min(torch.finfo(weights.dtype).tiny)
             kappa = estimate.kappa.to(weights.dtype)
             settings = LossSettings(self.margin, self.label_smoothing, num_classes)
-            return chunked_loss(embedding, weight, kappa, labelled, state, settings, weights)
+            return chunked_loss(embedding, weight, kappa, scan, state, settings, weights, room)
 
     def _checked(self, embedding: Tensor, labels: Tensor, sample_weight: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return labels with -1 for those to ignore, and the weight of each sample, 0 for these."""

@@ -60,8 +60,8 @@ class KappaStatistics:
         self.grid = kappa_grid(device=device)
         self._boundaries = (self.grid[1:] * self.grid[:-1]).sqrt()
         self._counts = torch.zeros(len(self.grid), dtype=torch.int64, device=device)
-        # total, samples, samples at the low edge, samples at the high edge, samples off the grid
         self._dtype = sum_dtype(device)
+        # total, samples, samples at the low edge, samples at the high edge, samples off the grid
         self._sums = torch.zeros(5, dtype=self._dtype, device=device)
         self._step_means: list[Tensor] = []  # each [steps]
 
@@ -133,15 +133,7 @@ class KappaStatistics:
         total, samples, low, high, off_grid = sums.tolist()
         values, weights = (step_means, torch.ones_like(step_means)) if off_grid > 0 else (self.grid, counts)
         p10, median, p90 = (_quantile(values, weights, share) for share in (0.1, 0.5, 0.9))
-        return KappaSummary(
-            total / samples,
-            median,
-            p10,
-            p90,
-            low / samples,
-            high / samples,
-            tuple(int(count) for count in counts.tolist()),
-        )
+        return KappaSummary(total / samples, median, p10, p90, low / samples, high / samples, tuple(counts.tolist()))
 
 
 def _quantile(values: Tensor, weights: Tensor, share: float) -> float:

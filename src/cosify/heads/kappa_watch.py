@@ -49,8 +49,8 @@ class KappaWatch:
         if statistics is None:
             return {}
         distributed = all_ranks and torch.distributed.is_available() and torch.distributed.is_initialized()
-        summary = statistics.summary(_all_sum, torch.distributed.get_world_size()) if distributed else None
-        summary = statistics.summary() if summary is None else summary
+        ranks = (_all_sum, torch.distributed.get_world_size()) if distributed else ()
+        summary = statistics.summary(*ranks)
         assert summary is not None
         return {f"kappa_{name}": getattr(summary, name) for name in WATCHED}
 

@@ -21,8 +21,9 @@ class RunningKappa(nn.Module):
         kappa: buffer, scalar: the mean of the training batches' kappa, used in evaluation.
         embedding_norm: buffer, scalar: the mean of ||x|| in training, used to export to a stock linear layer.
         log_kappa: parameter of shape [1] under the policy `"trainable"`, else None.
-        last_kappa: kappa of the last training batch, [B], detached; None before the first.  It has one value for each
-            row, also for samples that `CosineSoftmaxLoss` leaves out.
+        last_kappa: kappa of the last training batch, [rows], detached; None before the first.  A row is a sample, a
+            position of a map or a token, also one that `CosineSoftmaxLoss` leaves out; of a class-parallel head the
+            samples of all processes, this one's being `last_kappa[own_rows]`.
     """
 
     weight: Tensor
@@ -109,7 +110,7 @@ class RunningKappa(nn.Module):
         if not self.policy.constant:
             moving.append((self.kappa, mean_of_counted(kappa.float(), counted), self.policy.momentum))
         for running, mean, momentum in moving:
-            share = 1.0 if momentum == 1.0 else momentum**self.batch_seen  # all of the first batch
+            share = momentum**self.batch_seen  # all of the first batch
             running.lerp_(torch.where(mean < torch.inf, mean, running), share)
         self.batch_seen.logical_or_(moving[0][1] < torch.inf)
         self.last_kappa = kappa.expand(embedding.shape[0]).contiguous()
@@ -141,8 +142,6 @@ class RunningKappa(nn.Module):
                 torch.tensor(self.start_norm)
             )
             self.batch_seen = torch.full((), float(trained), device=device)
-        # Not this module's own tensors: after `to_empty` they hold anything.
-        start = {"kappa": self.start_kappa, "embedding_norm": self.start_norm}
         if self.policy.constant:
             state_dict.pop(prefix + "kappa", None)
         if self.log_kappa is None:
@@ -150,8 +149,9 @@ class RunningKappa(nn.Module):
         elif prefix + "log_kappa" not in state_dict:
             known = torch.full((), self.start_kappa, device=device) if saved_kappa is None else saved_kappa.float()
             state_dict[prefix + "log_kappa"] = known.log().reshape(1)
-        for name in self.statistics:
-            state_dict.setdefault(prefix + name, torch.full((), start[name], device=device))
+        # Not this module's own tensors: after `to_empty` they hold anything.
+        for name, start in (("kappa", self.start_kappa), ("embedding_norm", self.start_norm)):
+            state_dict.setdefault(prefix + name, torch.full((), start, device=device))
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "RunningKappa":

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from cosify.errors import InputError
-from cosify.functional.closed_form import least_kappa
+from cosify.functional.grid import least_kappa
 from cosify.plots.style import finish, legend_below, look, new_figure, save
 
 NEAR = 0.05  # distance of two points on logarithmic axes whose labels would overlap

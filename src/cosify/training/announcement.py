@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from cosify.data import BUILT_IN, base_and_split
-from cosify.functional.closed_form import least_kappa
+from cosify.functional.grid import least_kappa
 from cosify.heads import CosineHead
 from cosify.heads.kappa_statistics import KappaSummary
 from cosify.settings.training import RunArguments, TrainArguments

@@ -18,10 +18,10 @@ from cosify.functional.rows import Rows
 # Bytes of one block.  On a CPU its softmax coefficients should stay in the cache.  On a GPU it counts the prototypes,
 # too; each block costs some hundred launches, and there should be few: 3 at (512, 512, 93431).
 BLOCK_BYTES = {"cpu": 1 << 20, "cuda": 256 << 20}
-# Bytes of cosines [B, C] that are kept; beyond it every walk computes them again.
+# Bytes of cosines [B, C] that are kept; beyond it every pass computes them again.
 STORE_BYTES = {"cpu": 16 << 20, "cuda": 512 << 20}
 MANY_CLASSES = 1 << 14  # up to so many, all candidates share one operation in a trace
-KAPPAS_AT_ONCE = 3  # in the first step of the certified search, whose blocks are the largest
+WINDOW = 3  # candidates in the first step of the certified search, whose blocks are the largest
 SMALLEST_CHUNK = 64
 
 
@@ -68,6 +68,7 @@ class ClassBlocks:
     def of(self, rows: Tensor | None = None) -> Iterator[Block]:
         """Yield the classes in order, with the cosines of all samples or of `rows`."""
         embedding = some(rows, self.embedding)
+        # The first asks for no size: in an exported graph that of a batch is a symbol.
         divided = self.classes.unit is not None or divides_first(embedding)
         for number, start in enumerate(range(0, self.num_classes, self.chunk)):
             stop = start + self.chunk
@@ -86,16 +87,10 @@ class ClassBlocks:
         fits = len(self.embedding) * self.num_classes * self.embedding.element_size() <= limit
         return replace(self, kept=[block.cosine for block in self]) if fits else self
 
-    def prototype_sum(self, dtype: torch.dtype) -> Tensor:
-        """Return the sum of these prototypes, [d]."""
-        starts = range(0, self.num_classes, self.chunk)
-        parts = [self.classes.block(start, start + self.chunk).to(dtype).sum(dim=0) for start in starts]
-        return torch.stack(parts).sum(dim=0)
-
 
 def divides_first(embedding: Tensor) -> bool:
-    """Return whether there are so many samples [B, d] that dividing the classes is cheaper than their products."""
-    return KAPPAS_AT_ONCE * embedding.shape[0] > embedding.shape[1]
+    """Return whether dividing c classes, c d numbers, is cheaper than scaling the shares of a window, 3 B c numbers."""
+    return WINDOW * embedding.shape[0] > embedding.shape[1]
 
 
 def along(direction: Tensor, rows: Tensor, factor: Tensor | None) -> Tensor:
@@ -126,13 +121,13 @@ def default_chunk(num_rows: int, dim: int, num_classes: int, device: torch.devic
     if values_hidden():  # the batch size may be symbolic
         return num_classes
     on_cpu = device.type == "cpu"
-    per_class = 4 * (KAPPAS_AT_ONCE * max(num_rows, 1) + (0 if on_cpu else dim))
+    per_class = 4 * (WINDOW * max(num_rows, 1) + (0 if on_cpu else dim))
     largest = max(SMALLEST_CHUNK, fitting(per_class, device))
     return 1 << int(math.log2(largest)) if on_cpu else -(-num_classes // -(-num_classes // largest))
 
 
-def at_once(num_kappas: int, num_classes: int) -> int:
-    """Return how many kappas share one operation on [n, B, C]: all of them if there are few classes."""
+def kappas_in_trace(num_kappas: int, num_classes: int) -> int:
+    """Return how many kappas share one operation on [n, B, C] in a trace: all of them if there are few classes."""
     return max(1, num_kappas * MANY_CLASSES // num_classes)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from cosify.functional.search.blocks import KAPPAS_AT_ONCE, along
+from cosify.functional.search.blocks import WINDOW, along
 from cosify.functional.search.softmax import Scan, others
 from cosify.functional.similarity import powers
 
@@ -58,7 +58,7 @@ class SpanBounds:
         grid: [K].
         rows: [n], the samples.
         nearest: [n], the largest cosine of their rest.
-        candidates: numbers of those that will be asked for.
+        candidates: numbers of those that will be asked for; an accelerator computes all from the first to the last.
     """
 
     def __init__(self, scan: Scan, grid: Tensor, rows: Tensor, nearest: Tensor, candidates: Sequence[int]) -> None:
@@ -82,7 +82,7 @@ class SpanBounds:
     def add(self, average: Tensor, wanted: Tensor) -> Tensor:
         """Project on one more average [n, d] at the candidates of a mask [K, n]; return all bounds, [K, n].
 
-        A candidate that is not `wanted` now must have no projection yet, or must not be used again.
+        A candidate that is not `wanted` keeps the bound that it has.
         """
         for _ in range(2):  # once leaves the rounding of a long projection, which a short direction would feel
             for known in self._directions:
@@ -124,7 +124,7 @@ class SpanBounds:
                     chosen.append((slice(k, k + 1), picked))
         else:  # finding the wanted ones would wait, and few large operations start sooner than many
             first, stop = self._candidates[0], self._candidates[-1] + 1
-            step = KAPPAS_AT_ONCE * len(scan.blocks.embedding) // num_rows  # fewer samples leave room for more
+            step = WINDOW * len(scan.blocks.embedding) // num_rows  # fewer samples leave room for more
             chosen = [(slice(start, min(start + step, stop)), slice(None)) for start in range(first, stop, step)]
         sums = direction.new_zeros(3, len(kappas), num_rows)
         for block in scan.blocks.of(self._rows):

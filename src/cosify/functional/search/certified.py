@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from cosify.functional.fusion import fused
-from cosify.functional.search.blocks import KAPPAS_AT_ONCE
+from cosify.functional.search.blocks import WINDOW
 from cosify.functional.search.bounds import SpanBounds, bound_above, bound_below
 from cosify.functional.search.softmax import Scan, SoftmaxState
 
@@ -41,7 +41,7 @@ class Evaluated:
         index: [B], the best candidate.
         best: the softmax there, n = 1.
         products: [.., C] x [C, d] matrix products, counted in samples.
-        open_pairs: (sample, candidate) that had to be evaluated because no bound ruled them out.
+        open_pairs: (sample, candidate) evaluated after the walk.
     """
 
     energy: Tensor
@@ -77,7 +77,7 @@ class Walk:
         low: number of the first one.
         high: number of the last one.
         inner: x . m at `low`.
-        others: 1 - p of the nearest class, at a candidate not beyond high + 1.
+        others: 1 - p of the nearest class, at high + 1 or at the last candidate.
     """
 
     low: Tensor
@@ -107,7 +107,7 @@ def search_certified(scan: Scan, grid: Tensor, start: Tensor, rounding: Tensor) 
     Args:
         scan: samples and classes.
         grid: [K], at least three, increasing.
-        start: index of the candidate to begin at, [1] or [B].
+        start: index of the candidate to begin at, [1].
         rounding: [K], of an energy at each candidate; what is left out is worse than the best by more.
     """
     known, walk = _begin(scan, grid, start)
@@ -117,7 +117,7 @@ def search_certified(scan: Scan, grid: Tensor, start: Tensor, rounding: Tensor) 
     else:
         flags, up = _look(scan, known, walk, rounding)
         walking, few = _numbers(*scan.shards.agreed(flags))
-        if len(few) * len(grid) <= KAPPAS_AT_ONCE * len(known.index):  # as much work, and memory, as `_begin`
+        if len(few) * len(grid) <= WINDOW * len(known.index):  # as much work, and memory, as `_begin`
             if few:
                 rows = torch.tensor(few, device=grid.device)
                 known.enter_all(rows, scan.evaluate(grid.unsqueeze(1), rows)[0])
@@ -156,9 +156,9 @@ def _begin(scan: Scan, grid: Tensor, start: Tensor) -> tuple[Evaluated, Walk]:
 @fused
 def _window(grid: Tensor, start: Tensor, num_rows: int) -> tuple[Tensor, Tensor, Tensor]:
     """Return the neighbours, [3, B], their kappas, and the kappa beyond them, [B]."""
-    low = (start - 1).clamp(0, len(grid) - KAPPAS_AT_ONCE).expand(num_rows)
-    window = low + torch.arange(KAPPAS_AT_ONCE, device=low.device).unsqueeze(1)
-    return window, grid[window], grid[(low + KAPPAS_AT_ONCE).clamp_max(len(grid) - 1)]
+    low = (start - 1).clamp(0, len(grid) - WINDOW).expand(num_rows)
+    window = low + torch.arange(WINDOW, device=low.device).unsqueeze(1)
+    return window, grid[window], grid[(low + WINDOW).clamp_max(len(grid) - 1)]
 
 
 @fused
@@ -168,7 +168,7 @@ def _begun(
     num_rows = window.shape[1]
     energy = state.energy.new_full((num_candidates, num_rows), torch.inf).scatter_(0, window, state.energy)
     position = state.energy.argmin(dim=0)
-    known = Evaluated(energy, window[0] + position, state.pick(position), KAPPAS_AT_ONCE * num_rows)
+    known = Evaluated(energy, window[0] + position, state.pick(position), WINDOW * num_rows)
     return known, Walk(window[0].clone(), window[-1].clone(), scan.inner(state, 0), others)
 
 

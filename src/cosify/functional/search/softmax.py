@@ -1,4 +1,4 @@
-"""The softmax of Eq. (2), its average prototype and the energy of Eq. (10), at several kappas in one walk."""
+"""The softmax of Eq. (2), its average prototype and the energy of Eq. (10), at several kappas in one pass."""
 
 from dataclasses import dataclass, fields, replace
 from typing import NamedTuple
@@ -9,12 +9,12 @@ from torch.distributed import ProcessGroup
 from torch.nn.functional import logsigmoid
 
 from cosify.functional.checks import values_hidden
-from cosify.functional.float64 import sum_dtype
+from cosify.functional.float64 import float64_device, sum_dtype
 from cosify.functional.fusion import fused
 from cosify.functional.rows import Rows, common_dtype
-from cosify.functional.search.blocks import Block, ClassBlocks, at_once, default_chunk, some
+from cosify.functional.search.blocks import Block, ClassBlocks, default_chunk, kappas_in_trace, some
 from cosify.functional.search.shards import Shards
-from cosify.functional.search.target import Labelled, NoTarget
+from cosify.functional.search.target import Labelled, Target
 from cosify.functional.similarity import powers
 
 FLOOR = -2.0  # below any cosine: the maximum over no class at all
@@ -69,7 +69,7 @@ class Scan:
 
     samples: Rows
     blocks: ClassBlocks
-    target: NoTarget
+    target: Target
     shards: Shards
 
     @classmethod
@@ -93,10 +93,10 @@ class Scan:
         embedding, num_classes = samples.whole(), len(classes.given)
         if chunk is None:
             chunk = default_chunk(embedding.shape[0], embedding.shape[1], num_classes, embedding.device)
-        return cls(samples, ClassBlocks(embedding, classes, chunk), NoTarget(), Shards(group))
+        return cls(samples, ClassBlocks(embedding, classes, chunk), Target(), Shards(group))
 
-    def without(self, index: Tensor, has_label: Tensor) -> tuple["Scan", Labelled]:
-        """Return the same with the labelled classes kept apart, and these.
+    def without(self, index: Tensor, has_label: Tensor) -> "Scan":
+        """Return the same with the labelled classes kept apart.
 
         Args:
             index: [B], number of the label among this process' classes; -1 for none, or where another one holds it.
@@ -104,11 +104,14 @@ class Scan:
         """
         prototype = self.shards.sum(_prototypes_of(index, self.blocks.classes))
         target = Labelled(_cosines_of(self.blocks.embedding, prototype, has_label), prototype)
-        return replace(self, blocks=replace(self.blocks, apart=index, kept=None), target=target), target
+        return replace(self, blocks=replace(self.blocks, apart=index, kept=None), target=target)
 
     def prototype_sum(self) -> Tensor:
         """Return the sum of all prototypes, [d], float64 if the device has it."""
-        return self.shards.sum(self.blocks.prototype_sum(sum_dtype(self.blocks.embedding.device)))
+        blocks, dtype = self.blocks, sum_dtype(self.blocks.embedding.device)
+        starts = range(0, blocks.num_classes, blocks.chunk)
+        parts = [blocks.classes.block(start, start + blocks.chunk).to(dtype).sum(dim=0) for start in starts]
+        return self.shards.sum(torch.stack(parts).sum(dim=0))
 
     def stored(self) -> "Scan":
         """Return the same with the cosines kept, if they fit into the memory set aside for them."""
@@ -120,22 +123,23 @@ class Scan:
 
     def in_float64(self, rows: Tensor | slice) -> "Scan":
         """Return some samples in float64, normalised from the original numbers, without labels."""
-        classes = self.blocks.classes.in_float64()
-        samples = Rows.of(self.samples.given[rows].to(classes.given.device), torch.float64)
+        place = float64_device(self.blocks.embedding.device)
+        given = (self.samples.given[rows], self.blocks.classes.given)
+        samples, classes = (Rows.of(each.to(place), torch.float64) for each in given)
         return Scan.of_rows(samples, classes, self.blocks.chunk, self.shards.group)
 
     def evaluate(
         self, kappa: Tensor, rows: Tensor | None = None, beyond: Tensor | None = None
     ) -> tuple[SoftmaxState, Tensor | None]:
-        """Return the softmax at `kappa` [n, B] or [n, 1], of all samples or of `rows`, in one walk.
+        """Return the softmax at `kappa` [n, B] or [n, 1], of all samples or of `rows`, in one pass over the blocks.
 
         Args:
             kappa: where the average is wanted, a matrix product for each.
             rows: numbers of samples.
-            beyond: [B], one more kappa for each sample, at which only `others` is computed.
+            beyond: [B], one more kappa for each sample, at which only 1 - p of the nearest class is computed.
 
         Returns:
-            The state, and `others` at `beyond`.
+            The state, and 1 - p of the nearest class at `beyond`, [B], None without it.
         """
         embedding, target = some(rows, self.blocks.embedding), self.target.of(rows)
         kappa = kappa.to(embedding.dtype).expand(kappa.shape[0], len(embedding))
@@ -169,7 +173,9 @@ class Scan:
             nearest = torch.maximum(nearest, block.cosine.amax(dim=1))
         nearest = self.target.nearest(self.shards.max(nearest))
         kappa = kappa.to(nearest.dtype)
-        groups = kappa.unsqueeze(-1).split(at_once(len(kappa), self.blocks.num_classes) if values_hidden() else 1)
+        groups = kappa.unsqueeze(-1).split(
+            kappas_in_trace(len(kappa), self.blocks.num_classes) if values_hidden() else 1
+        )
         mass = nearest.new_zeros(())
         for block in self.blocks:
             gap = block.cosine - nearest.unsqueeze(1)
@@ -225,7 +231,7 @@ def _more_sums(sums: _Sums, every: Tensor, num_sums: int, block: Block) -> _Sums
 
 @fused
 def _state(
-    embedding: Tensor, target: NoTarget, every: Tensor, num_sums: int, sums: _Sums
+    embedding: Tensor, target: Target, every: Tensor, num_sums: int, sums: _Sums
 ) -> tuple[SoftmaxState, Tensor | None]:
     """Return what `Scan.evaluate` returns, from the sums over all classes."""
     nearest, kappa = sums.nearest, every[:num_sums]
@@ -240,7 +246,7 @@ def _state(
     return SoftmaxState(kappa, nearest.expand_as(kappa), mass, rest_mean, log_odds, energy), one
 
 
-def others(target: NoTarget, kappa: Tensor, nearest: Tensor, mass: Tensor, log_odds: Tensor) -> Tensor:
+def others(target: Target, kappa: Tensor, nearest: Tensor, mass: Tensor, log_odds: Tensor) -> Tensor:
     """Return 1 - p of the nearest class, the target included; it falls with kappa."""
     log_nearest = kappa * (target.nearest(nearest) - nearest)
     return -torch.expm1(log_nearest - mass.log() + logsigmoid(-log_odds))

@@ -12,10 +12,10 @@ from torch import Tensor
 from cosify.functional.search.blocks import some
 
 
-class NoTarget:
-    """Without labels the rest is all classes.  Shapes end in [B], the samples, or [B, d]."""
+class Target:
+    """No class is kept apart: the rest is all classes.  Shapes end in [B], the samples, or [B, d]."""
 
-    def of(self, rows: Tensor | None) -> "NoTarget":
+    def of(self, rows: Tensor | None) -> "Target":
         """Return the targets of some samples."""
         return self
 
@@ -45,7 +45,7 @@ class NoTarget:
 
 
 @dataclass(frozen=True)
-class Labelled(NoTarget):
+class Labelled(Target):
     """One class of each sample is kept apart.
 
     Attributes:

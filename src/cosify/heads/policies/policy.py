@@ -15,7 +15,7 @@ from cosify.functional.search import Scan, SoftmaxState
 class Geometry:
     """What a policy reads of one batch; nothing here carries a gradient."""
 
-    scan: Scan  # embeddings, prototypes and their cosines
+    scan: Scan  # embeddings and classes; its blocks leave out a labelled class, its methods do not
     num_classes: int  # C; of a class-parallel head over all ranks
     kappa: Tensor  # scalar, the head's running kappa
     last_kappa: Tensor  # [.], of the batch before, or the start
