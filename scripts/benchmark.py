@@ -220,14 +220,11 @@ def cells(part: str, row: Any, found: dict[str, list[Any]]) -> dict[str, str]:
 
 def tables(found: dict[str, list[Any]]) -> dict[str, str]:
     """Return markdown tables of what was measured so far, by title."""
+    from cosify.evaluation import Table
+
     rows = {TITLES[part]: [cells(part, row, found) for row in rows] for part, rows in found.items()}
-    return {title: markdown(lines) for title, lines in {**rows, "Targets": verdicts(found)}.items() if lines}
-
-
-def markdown(rows: list[dict[str, str]]) -> str:
-    """Return a table of rows that have the same columns."""
-    lines = [list(rows[0]), ["---"] * len(rows[0]), *(list(row.values()) for row in rows)]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    every = {**rows, "Targets": verdicts(found)}
+    return {title: f"{Table.of_rows(lines).lines()}\n" for title, lines in every.items() if lines}
 
 
 def measure(args: BenchmarkArguments) -> Iterator[tuple[str, Any]]:

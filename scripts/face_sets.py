@@ -88,4 +88,4 @@ def write(rows: "Dataset", folder: Path) -> None:
 if __name__ == "__main__":
     from cosify.console import Command
 
-    Command(main, FaceArguments, __doc__, words=("source",)).run()
+    Command(main, FaceArguments, __doc__, words=("source",), needed=("source", "lfw")).run()

@@ -16,6 +16,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # python scripts/pages.py sees this folder alone
 
+from cosify.evaluation import Table
 from scripts import our_results, reproduce
 
 RESULTS = our_results.RESULTS
@@ -76,7 +77,7 @@ def page(template: str) -> str:
             table=lambda name: read(f"{name}/table.md").strip(),
             section=section,
             scans=scans,
-            over_seeds=over_seeds,
+            by_seed=by_seed,
             ls_start=ls_start,
             cosified_tiny=cosified_tiny,
             tiny_lead=tiny_lead,
@@ -179,10 +180,10 @@ def scans() -> str:
         recommended = {each["purpose"]: f"{each['kappa']:.1f}" for each in found["recommendations"]}
         rows.append({"model": f"[{title}]({name}/scan.md)", "kappa* of the images": f"{found['kappa']['mean']:.1f}"})
         rows[-1] |= {f"for {purpose}": kappa for purpose, kappa in recommended.items()}
-    return markdown(rows)
+    return Table.of_rows(rows).lines()
 
 
-def over_seeds(name: str, what: str = "head, training, weight decay", told: Sequence[str] = ()) -> str:
+def by_seed(name: str, what: str = "head, training, weight decay", told: Sequence[str] = ()) -> str:
     """Return accuracy, angles, rank, probes and what z_max tells of an evaluation, mean ± deviation over seeds.
 
     Args:
@@ -211,7 +212,7 @@ def over_seeds(name: str, what: str = "head, training, weight decay", told: Sequ
         for task in models[0]["transfer"]:
             row[f"probe on {task} %"] = spread([100 * model["transfer"][task]["probe"]["top1"] for model in models])
         rows.append(row)
-    return markdown(rows)
+    return Table.of_rows(rows).lines()
 
 
 def ls_start() -> str:
@@ -224,7 +225,7 @@ def ls_start() -> str:
         epochs = zip(*(run["epochs"] for run in runs), strict=True)
         return ", ".join(f"{statistics.mean(epoch[key] for epoch in same):.{digits}f}" for same in epochs)
 
-    return markdown(
+    return Table.of_rows(
         [
             {
                 "case": name,
@@ -239,7 +240,7 @@ def ls_start() -> str:
             }
             for name, runs in cases.items()
         ]
-    )
+    ).lines()
 
 
 def cosified_tiny() -> str:
@@ -324,14 +325,7 @@ def steps(name: str) -> str:
         speed = case["images_per_second"]
         row = {"": "`torch.compile`" if case["compiled"] else "eager", **{head: f"{speed[head]:.0f}" for head in speed}}
         rows.append(row | {f"LS / {head}": f"{speed['LS'] / speed[head]:.3f}" for head in ("fixed", "softmax")})
-    return markdown(rows)
-
-
-def markdown(rows: list[dict[str, str]]) -> str:
-    """Return a table of rows that have the same columns."""
-    from cosify.evaluation import Table
-
-    return Table("", "", tuple(rows[0]), tuple(tuple(row.values()) for row in rows)).lines()
+    return Table.of_rows(rows).lines()
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # python scripts/reproduce.py sees this folder alone
 
 from cosify.errors import InputError
+from cosify.evaluation import Table
 from cosify.settings import flag
 from scripts.our_results import (
     COMPARISONS,
@@ -72,15 +73,20 @@ def main(args: ReproduceArguments) -> None:
     output = Path(args.output)
     output.mkdir(parents=True, exist_ok=True)
     for target in paper if "all" in args.targets else args.targets:
-        missing = [command for file, command in needed(target, args) if not file.exists()]
-        if args.run:
-            for command in missing:
-                logger.info("%s", shlex.join(command))
-                subprocess.run([sys.executable, *command[1:]], check=True)
-        text = markdown(target, paper[target], OURS[target](), [] if args.run else missing)
+        done: list[list[str]] = []
+        while args.run and (commands := [each for each in missing(target, args) if each not in done]):
+            logger.info("%s", shlex.join(commands[0]))
+            subprocess.run([sys.executable, *commands[0][1:]], check=True)
+            done.append(commands[0])  # later ones may need what it found
+        text = markdown(target, paper[target], OURS[target](), [] if args.run else missing(target, args))
         draw(target, output)
         write_whole(output / f"{target}.md", text)
         show_markdown(text)
+
+
+def missing(target: str, args: ReproduceArguments) -> list[list[str]]:
+    """Return the commands that make the files which are not there."""
+    return [command for file, command in needed(target, args) if not file.exists()]
 
 
 def needed(target: str, args: ReproduceArguments) -> list[tuple[Path, list[str]]]:
@@ -98,7 +104,8 @@ def needed(target: str, args: ReproduceArguments) -> list[tuple[Path, list[str]]
         for head in FACE_HEADS:
             found += verified(f"{FACES}/{head}-0", f"{FACES}/verification/{head}-0", [], args.lfw)
         for head in FACE_HEADS:
-            kappa = twice_kappa(f"{FACES_LITE0}/verification/ls-0") if head == "2kappa" else head
+            ls_runs = (RESULTS / f"{FACES_LITE0}/verification/ls-0", SCRIPTS.parent / f"runs/{FACES_LITE0}/ls-0")
+            kappa = twice_kappa(*ls_runs) if head == "2kappa" else head
             command = ["finetune", "--config", f"scripts/recipes/{FACES_LITE0}.yaml", "--kappa", kappa]
             found += verified(f"{FACES_LITE0}/{head}-0", f"{FACES_LITE0}/verification/{head}-0", command, args.lfw)
         for head in ("ls", "60"):
@@ -135,13 +142,16 @@ def verified(run: str, folder: str, training: list[str], lfw: str) -> list[tuple
     return found
 
 
-def twice_kappa(folder: str) -> str:
-    """Return twice the final mean of kappa of a run whose metrics are there, else what stands for it in a command."""
-    kappas = [record["kappa_mean"] for record in read_lines(f"{folder}/metrics.jsonl") if "kappa_mean" in record]
-    return str(2 * kappas[-1]) if kappas else "TWICE_THE_LAST_KAPPA_OF_LS"
+def twice_kappa(*folders: Path) -> str:
+    """Return twice the last mean of kappa by the first metrics that are there, else what stands for it in a command."""
+    for folder in folders:
+        records = read_lines(str(folder / "metrics.jsonl"))
+        if records:
+            return str(2 * records[-1]["kappa_mean"])
+    return "TWICE_THE_LAST_KAPPA_OF_LS"
 
 
-def markdown(target: str, paper: Mapping[str, Any], ours: list[Ours], missing: list[list[str]]) -> str:
+def markdown(target: str, paper: Mapping[str, Any], ours: list[Ours], commands: list[list[str]]) -> str:
     """Return a table with a row for each of the paper's and of ours."""
     columns = [f"{name} (paper)" for name in paper["columns"]] + [f"{column.title} (ours)" for column in ours]
     rows = list(dict.fromkeys([*paper["rows"], *(row for column in ours for row in column.cells)]))
@@ -153,15 +163,14 @@ def markdown(target: str, paper: Mapping[str, Any], ours: list[Ours], missing: l
     lines += [f"Ours{', ' * several}{'; '.join(titles) * several}: {scale}." for scale, titles in scales.items()]
     if not ours and paper["rows"]:
         lines.append("Ours: not run; recipes are in scripts/recipes.")
-    if missing:
-        lines += ["", "Not there yet:", "", *(f"    {shlex.join(command)}" for command in missing)]
+    if commands:
+        lines += ["", "Not there yet:", "", *(f"    {shlex.join(command)}" for command in commands)]
+    cells = []
+    for row in rows:
+        printed = [f"{value:g}" for value in paper["rows"].get(row, [])] or ["-"] * len(paper["columns"])
+        cells.append((row, *printed, *(column.cells.get(row, "not run") for column in ours)))
     if rows:
-        header = " | ".join(["head", *(column.replace("|", "\\|") for column in columns)])
-        lines += ["", f"| {header} |", "| --- " * (len(columns) + 1) + "|"]
-        for row in rows:
-            printed = [f"{value:g}" for value in paper["rows"].get(row, [])] or ["-"] * len(paper["columns"])
-            cells = [row, *printed, *(column.cells.get(row, "not run") for column in ours)]
-            lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+        lines += ["", Table("", "", ("head", *columns), tuple(cells)).lines()]
     return "\n".join(lines) + "\n"
 
 

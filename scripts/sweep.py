@@ -107,6 +107,7 @@ def sweep_transformers(patterns: list[str]) -> Iterator[Row]:
     from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING
 
     from cosify import convert, find_heads
+    from cosify.models.classifiers import input_shape
 
     for config_class in track(list(MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING), description="transformers"):
         if config_class.model_type in ("timm_wrapper", "cosified"):  # timm's own models, and our wrapper
@@ -122,10 +123,7 @@ def sweep_transformers(patterns: list[str]) -> Iterator[Row]:
                     model = convert(model_class(config)).eval()
                     found = find_heads(model)
                     heads = tuple(found)
-                    vision = getattr(config, "vision_config", config)
-                    size = getattr(vision, "image_size", None) or 224
-                    size = size if isinstance(size, (list, tuple)) else (size, size)
-                    images = torch.empty(2, getattr(vision, "num_channels", 3), *size)
+                    images = torch.empty(2, *input_shape(model))
                     with _every_head_called(found):
                         logits = model(pixel_values=images).logits
                     _expect_logits(logits, 10)

@@ -42,8 +42,6 @@ def main(args: TinyArguments) -> None:
 
     set_up_logging()
     datasets.disable_progress_bars()
-    if not args.source:
-        raise InputError("source is missing, expected the folder of Tiny-ImageNet")
     output = Path(args.output)
     splits = load_splits(args.source)
     if len(splits.label_names) <= LEFT_OUT:
@@ -79,4 +77,4 @@ def write(rows: "Dataset", file: Path) -> None:
 if __name__ == "__main__":
     from cosify.console import Command
 
-    Command(main, TinyArguments, __doc__, words=("source",)).run()
+    Command(main, TinyArguments, __doc__, words=("source",), needed=("source",)).run()

@@ -92,6 +92,11 @@ def new_output(output: str | None, data: str, name: str) -> Path:
     return Path(output) if output is not None else Path("runs") / named
 
 
+def model_name(model: str) -> str:
+    """Return the last part of a model's path, id or name, also of "."; "smoke" for none."""
+    return Path(model).resolve().name if model else "smoke"
+
+
 def refuse_results(record: Path, names: Sequence[str], *, overwrite: bool) -> None:
     """Raise if results would overwrite files that are there.
 

@@ -396,6 +396,20 @@ def test_numbers_of_other_weights_are_refused(base: Path, root: Path, tmp_path: 
             add_finetuned(base / "tuned", other)
 
 
+def test_a_fine_tuning_has_ended_by_its_epochs_or_its_early_stop(base: Path, root: Path, tmp_path: Path) -> None:
+    tuned, folder = shutil.copytree(base / "tuned", tmp_path / "tuned"), shutil.copytree(root / LS, tmp_path / LS)
+    config = json.loads((tuned / "config.json").read_text())
+    config["arguments"]["epochs"] = 5
+    (tuned / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match="tuned has ended 1 of 5 epochs; resume it"):
+        add_finetuned(tuned, folder)
+    config["arguments"]["early_stop_evaluations"] = 1
+    (tuned / "export").mkdir()  # comes last
+    (tuned / "config.json").write_text(json.dumps(config))
+    add_finetuned(tuned, folder)
+    assert CardInfo.of_folder(folder).finetuned[-1].command.endswith("--set early_stop_evaluations=1")
+
+
 def test_a_run_that_started_from_weights_names_them(base: Path, root: Path, tmp_path: Path) -> None:
     settings = {"model": str(root / SOFTMAX), "epochs": 1, "limit_train": 200, "kappa": "10", "max_drop": 1.0}
     result = cosify_again(CosifyArguments(**settings, output=str(tmp_path / "run")))

@@ -45,3 +45,19 @@ def test_written_facts_are_not_replaced(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="exists, expected a new file"):
         write_form(file)
     assert file.read_text() == "license: mine"
+
+
+@pytest.mark.parametrize(
+    ("facts", "message"),
+    [
+        (b"license: \xff\n", r"cannot be read \(UnicodeDecodeError\), expected the facts of a card"),
+        (b"siblings: [null]\n", r"siblings in .* is \[None\], expected text, or a list of texts"),
+    ],
+)
+def test_what_is_no_text_is_named(tmp_path: Path, facts: bytes, message: str) -> None:
+    rest = b"".join(
+        b"%s: [said]\n" % key.encode() if key == "limits" else b"%s: said\n" % key.encode() for key in NEEDED
+    )
+    (tmp_path / "facts.yaml").write_bytes(facts + rest)
+    with pytest.raises(InputError, match=message):
+        Facts.read(tmp_path / "facts.yaml")

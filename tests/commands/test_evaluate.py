@@ -18,6 +18,7 @@ import cosify
 from cosify.commands import evaluate, scan
 from cosify.data import load_splits, long_tailed
 from cosify.evaluation import FeatureCache, assess, scan_features, verdict
+from cosify.folders import model_name
 from cosify.plots.examples import data_uri
 from cosify.training import TrainArguments, train
 from cosify.training.run_folder import MARK
@@ -41,15 +42,15 @@ def command_line(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_training_images_are_counted_in_the_run_and_else_in_the_data(tmp_path: Path) -> None:
     digits = load_splits("digits")
     own = np.bincount(digits.train["label"][:]).tolist()
-    assert evaluate.train_counts("resnet18", digits).tolist() == own
-    assert evaluate.train_counts(str(tmp_path), digits).tolist() == own  # an export
+    assert evaluate.trained_on("resnet18", digits)[1].tolist() == own
+    assert evaluate.trained_on(str(tmp_path), digits)[1].tolist() == own  # an export
     (tmp_path / "metrics.jsonl").touch()
     config = {MARK: 1, "script": "TrainArguments", "arguments": {}}
     (tmp_path / "config.json").write_text(json.dumps(config))
-    assert evaluate.train_counts(str(tmp_path), digits).tolist() == own  # a run of before
+    assert evaluate.trained_on(str(tmp_path), digits)[1].tolist() == own  # a run of before
     counts = [100, 50, 20, 10, 9, 8, 7, 6, 5, 4]
     (tmp_path / "config.json").write_text(json.dumps({**config, "fingerprint": {"train": {"counts": counts}}}))
-    assert evaluate.train_counts(str(tmp_path), digits).tolist() == counts
+    assert evaluate.trained_on(str(tmp_path), digits)[1].tolist() == counts
 
 
 @pytest.mark.slow
@@ -138,7 +139,6 @@ REFUSED: dict[str, dict[str, Any]] = {
     r"classes \[11\] came, expected indices 0 to 9": {"classes": [11]},
     r"classes \[10\] came": {"exclude_classes": [10]},
     "expected at most 10 different ones": {"classes": [3, 3]},
-    "expected at least 1 and 100": {"num_lambdas": 0},
     "rejector is 'knn', expected one of z_max": {"rejector": "knn"},
     "model 'm' is no folder to save a rejector in": {"rejector": "z_max"},
     "model 'm' is no folder to save kappa in": {"calibrate": True},
@@ -162,6 +162,7 @@ def test_a_later_model_that_is_not_there_costs_no_pass(run: Path, tmp_path: Path
     [
         ({"data": "two-digits"}, "the data have 100 classes and the model 10, expected as many"),
         ({"ood": ["/no/such/folder"]}, "/no/such/folder"),
+        ({"transfer": ["digits"], "limit": 10}, "the task has 10 images of 7 classes, expected at least 20 of two"),
     ],
 )
 def test_other_classes_and_sets_that_are_not_there_cost_no_pass(
@@ -170,11 +171,6 @@ def test_other_classes_and_sets_that_are_not_there_cost_no_pass(
     with pytest.raises(ValueError, match=message):
         evaluate.main(evaluate.EvaluateArguments([str(run)], output=str(tmp_path / "out"), **settings))
     assert not (tmp_path / "out").exists()
-
-
-def test_a_model_must_come(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="no model came"):
-        evaluate.main(evaluate.EvaluateArguments(output=str(tmp_path)))
 
 
 @pytest.mark.parametrize(
@@ -187,6 +183,13 @@ def test_a_model_must_come(tmp_path: Path) -> None:
 )
 def test_titles(models: list[str], titles: list[tuple[str, str]]) -> None:
     assert evaluate.titled(models) == titles
+
+
+def test_a_folder_gives_its_own_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "lr=0.1").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert evaluate.titled(["lr=0.1", "."]) == [("lr=0.1", "lr=0.1"), (tmp_path.name, ".")]
+    assert model_name("") == "smoke"
 
 
 def test_a_scan_says_what_the_cache_does(run: Path, tmp_path: Path) -> None:
@@ -225,8 +228,8 @@ def test_features_are_fitted_on_what_a_long_tailed_run_saw(
     limit: int | None, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     splits = load_splits("digits")
-    assert evaluate.trained_on(str(run), splits) is splits
-    assert evaluate.trained_on("resnet18", splits) is splits
+    assert evaluate.trained_on(str(run), splits)[0] is splits
+    assert evaluate.trained_on("resnet18", splits)[0] is splits
     seen = long_tailed(splits, 10.0)
     seen = seen if limit is None else seen.limit_train(limit)
     counts = torch.tensor(seen.train["label"][:]).bincount(minlength=10).tolist()
@@ -236,11 +239,12 @@ def test_features_are_fitted_on_what_a_long_tailed_run_saw(
     (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")
     monkeypatch.setenv("HOME", str(tmp_path.parent))
     for spec in (str(tmp_path), f"{tmp_path}/export", f"~/{tmp_path.name}"):
-        assert evaluate.trained_on(spec, splits).train["label"][:] == seen.train["label"][:]
-        assert evaluate.train_counts(spec, splits).tolist() == counts
+        found, num = evaluate.trained_on(spec, splits)
+        assert found.train["label"][:] == seen.train["label"][:]
+        assert num.tolist() == counts
     other = load_splits("digits:test")
     with caplog.at_level("WARNING", logger="cosify"):
-        assert evaluate.trained_on(str(tmp_path), other) is other
+        assert evaluate.trained_on(str(tmp_path), other)[0] is other
     assert "was trained on other images, of uneven classes; scores are fitted on those of the data" in caplog.text
 
 

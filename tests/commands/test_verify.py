@@ -105,7 +105,7 @@ def test_what_cannot_be_is_said_before_the_pass(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("cosify.evaluation.pair_cosines", None)
     for words, message in (
-        (["verify"], "no data came, expected a folder, .bin or .parquet file; write cosify verify MODEL DATA"),
+        (["verify"], "DATA is missing, expected MODEL DATA; write cosify verify MODEL DATA"),
         (["verify", "", str(encoded)], "model is empty, expected text"),
         (["verify", MODEL, str(encoded), "--folds", "7"], "40 pairs came, expected a number that 7 folds"),
         (

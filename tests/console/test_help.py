@@ -5,7 +5,7 @@ from dataclasses import fields
 import pytest
 
 from cosify.__main__ import COMMANDS, command, main
-from cosify.console.help import SCREEN
+from cosify.console.help import SCREEN, short_help
 from cosify.settings import is_key
 
 
@@ -45,6 +45,13 @@ def test_few_flags_and_many_keys_are_counted(capsys: pytest.CaptureFixture[str])
     found, known = help_of(capsys, "train", "--help"), command("train")
     assert f"{len(fields(known.settings)) - len(known.shown)} more, and all of this text" in found
     assert "--epochs N              Passes over the training set [30]" in found
+
+
+def test_a_default_of_zero_is_told() -> None:
+    known = command("probe")
+    lines = short_help("cosify probe", known.settings, known.text, known.words, ("seed", "overwrite")).splitlines()
+    assert [line.endswith("[0]") for line in lines if "--seed" in line] == [True]
+    assert [line.endswith("]") for line in lines if "--overwrite" in line] == [False]
 
 
 @pytest.mark.parametrize(("typed", "advice"), [("finetun", "did you mean finetune?"), ("xyz", "see cosify --help")])

@@ -128,3 +128,17 @@ def test_a_key_is_named_where_it_stands() -> None:
         check(Keyed(share=2))
     with pytest.raises(InputError, match=r"most is nan, expected a share in \[0, 1\], or nothing"):
         check(Keyed(most=float("nan")))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "SIZE is missing, expected MODEL SIZE --num-images NUM_IMAGES; write"),
+        (["m", "3"], "--num-images is missing, expected MODEL SIZE --num-images NUM_IMAGES; write"),
+    ],
+)
+def test_what_is_needed(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        parse_arguments(Command, words, words=("model", "sizes"), needed=("sizes", "num_images"))
+    assert ended.value.code == 2
+    assert message in capsys.readouterr().err

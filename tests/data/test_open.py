@@ -263,8 +263,6 @@ def test_a_stream_without_rows(tmp_path: Path) -> None:
 
 def test_workers_by_default_are_this_process_share(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
-    monkeypatch.setattr(opening, "default_num_workers", lambda local: asked.append(local) or 0)
-    open_data(
-        alike(), PipelineSettings(pipeline="workers"), Preprocessing(None, 8), data="set", device=CPU, local_processes=3
-    )
-    assert asked == [3]
+    monkeypatch.setattr(opening, "default_num_workers", lambda: asked.append(None) or 0)
+    open_data(alike(), PipelineSettings(pipeline="workers"), Preprocessing(None, 8), data="set", device=CPU)
+    assert asked == [None]

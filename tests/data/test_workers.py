@@ -350,7 +350,8 @@ def test_a_broken_row_of_a_stream_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("processes", "expected"), [(1, 8), (4, 5), (20, 1), (40, 1)])
 def test_workers_share_the_cores(monkeypatch: pytest.MonkeyPatch, processes: int, expected: int) -> None:
     monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(20)), raising=False)
-    assert workers.default_num_workers(processes) == expected
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
+    assert workers.default_num_workers() == expected
 
 
 def test_what_it_tells_about_itself(stream: Splits) -> None:

@@ -28,6 +28,7 @@ def drawn(kappa: float | str, eval_kappa: float | str = "running", num: int = 20
     ).eval()
     head = model.fc
     embedding = torch.randn(num, head.in_features)
+    embedding[:2] = 0  # have no direction
     labels = torch.multinomial((TRUE_KAPPA * cosine(embedding, head.weight.detach())).softmax(dim=1), 1).squeeze(1)
     key = CacheKey(model_digest(model), "drawn", "none")
     names = tuple(str(c) for c in range(10))
@@ -47,6 +48,7 @@ def test_the_kappa_that_drew_the_labels_is_found(kappa: float | str, eval_kappa:
     assert found.after.nll < found.before.nll
     assert found.after.accuracy == found.before.accuracy
     assert found.after.num_samples == 10_000
+    assert 0 < found.before.kappa < 200
     assert repr(found).startswith(f"kappa {found.before.kappa:.2f} -> {found.kappa:.2f}, ECE ")
     if eval_kappa == 2.0 or (kappa == 60.0 and eval_kappa == "running"):
         assert found.before.kappa == (2.0 if eval_kappa == 2.0 else 60.0)

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 import cosify
+from cosify.models.classifiers import input_shape
 from tests.models.test_conversion import KINDS
 
 transformers = pytest.importorskip("transformers")
@@ -105,3 +106,22 @@ def test_model_that_ends_in_something_else_is_refused() -> None:
     model.config.num_labels = 9
     with pytest.raises(ValueError, match=r"does not end in a linear layer with 9 outputs.* but in \['classifier'\]"):
         cosify.convert(model)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "shape"),
+    [
+        ("ViT", {"image_size": [48, 32], "num_channels": 1}, (1, 48, 32)),
+        ("CLIP", {"vision_config": {"image_size": 48}}, (3, 48, 48)),
+        ("ResNet", {}, (3, 224, 224)),  # says nothing
+    ],
+)
+def test_the_shape_of_its_images(name: str, settings: dict[str, Any], shape: tuple[int, int, int]) -> None:
+    config = getattr(transformers, f"{name}Config")(**settings)
+    with torch.device("meta"):
+        model = getattr(transformers, f"{name}ForImageClassification")(config)
+    assert input_shape(model) == shape
+
+
+def test_the_shape_of_the_images_of_timm() -> None:
+    assert input_shape(timm.create_model("test_resnet")) == (3, 160, 160)

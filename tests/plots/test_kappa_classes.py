@@ -5,12 +5,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from cosify.functional import kappa_grid
-from cosify.heads.kappa_statistics import KappaStatistics
 from cosify.plots import plot_kappa_by_class, plot_kappa_histogram
-from cosify.plots.kappa_classes import ClassKappa, grid_shares, kappa_by_class, shortened
+from cosify.plots.kappa_classes import ClassKappa, kappa_by_class, shortened
 from tests.plots.drawing import NAMES, Drawn, check_file, check_inside
 
 GRID = kappa_grid().double().numpy()
@@ -70,19 +68,6 @@ def test_shortened() -> None:
 def test_by_class_errors(tmp_path: Path, kappa: Any, labels: Any, show: int, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         plot_kappa_by_class(kappa, labels, ["cat", "dog"], tmp_path / "classes.png", show=show)
-
-
-def test_shares_are_those_of_the_training_log() -> None:
-    rng = np.random.default_rng(0)
-    kappa = np.concatenate([GRID.repeat(3), rng.lognormal(1.5, 2, 500), GRID[-1:].repeat(100)]).astype(np.float32)
-    statistics = KappaStatistics(torch.device("cpu"))
-    statistics.update(torch.from_numpy(kappa))
-    expected = statistics.summary()
-    assert expected is not None
-    found = grid_shares(kappa.astype(np.float64))
-    assert (found.shares * len(kappa)).round(6).tolist() == list(expected.histogram)
-    assert (found.low_edge, found.high_edge) == pytest.approx((expected.low_edge, expected.high_edge))
-    assert found.mean == pytest.approx(expected.mean, rel=1e-6)
 
 
 @pytest.mark.parametrize("count", [1, 4, 6])

@@ -37,7 +37,7 @@ def losses(settings: dict[str, Any], folder: Path, on_main: bool) -> list[float]
     assert session.accelerator.device.type == ("cpu" if on_main else DEVICE.type)
     run = Run(session, build_model(choice, args, len(session.data.label_names), 1), {}, None)
     batches = session.data.train_batches(64, epoch=0, seed=0, shard=session.shard)
-    run._train_mode()
+    run.parts.train_mode()
     sums = torch.zeros(3, dtype=float64.sum_dtype(session.accelerator.device), device=session.accelerator.device)
     with bar(False, 0, STEPS) as drawn:
         for _ in range(STEPS):

@@ -52,7 +52,7 @@ def losses(settings: dict[str, Any], output: Path) -> list[float]:
     with bar(False, 0, STEPS) as drawn:
         while len(found) < STEPS:
             epoch, first = divmod(len(found), run.steps_per_epoch)
-            run._train_mode()
+            run.parts.train_mode()
             batches = session.data.train_batches(64, epoch=epoch, seed=args.seed, shard=session.shard, first=first)
             for _ in range(min(STEPS - len(found), run.steps_per_epoch)):
                 sums = torch.zeros(3, dtype=torch.float64)

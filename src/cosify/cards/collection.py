@@ -192,7 +192,8 @@ def add_finetuned(run: Path, folder: Path) -> None:
     config, epochs = read_json(run / "config.json"), read_metrics(run)
     if config.get("start_digest") != model_digest(load(folder, head="linear")):
         raise InputError(f"{run} did not start from the weights in {folder}; run cosify finetune {folder} DATA")
-    if len(epochs) < config["arguments"]["epochs"]:
+    stopped = config["arguments"].get("early_stop_evaluations") is not None and (run / "export").is_dir()
+    if len(epochs) < config["arguments"]["epochs"] and not stopped:
         raise InputError(f"{run} has ended {len(epochs)} of {config['arguments']['epochs']} epochs; resume it")
     for_others = run_for_others(config, model=folder.name)
     task = for_others["arguments"]["data"]

@@ -89,7 +89,7 @@ class Facts:
 
         try:
             found: Any = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-        except (OSError, yaml.YAMLError) as error:
+        except (OSError, UnicodeDecodeError, RecursionError, yaml.YAMLError) as error:
             raise InputError(f"{path} cannot be read ({type(error).__name__}), expected the facts of a card") from error
         if not isinstance(found, dict):
             raise InputError(f"{path} holds a {type(found).__name__}, expected lines such as 'license: apache-2.0'")
@@ -103,7 +103,7 @@ class Facts:
         found = {name: value for name, value in found.items() if value is not None}  # keys of the form left empty
         for name, value in found.items():
             lines = value if name in ("siblings", "limits") else [value]
-            if not isinstance(lines, list) or not all(isinstance(line, str) for line in lines if line is not None):
+            if not isinstance(lines, list) or not all(isinstance(line, str) for line in lines):
                 raise InputError(f"{name} in {path} is {value!r}, expected text, or a list of texts; change it")
         if found["use"] not in USES:
             raise InputError(f"use in {path} is {found['use']!r}, expected one of {sorted(USES)}")

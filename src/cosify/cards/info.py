@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from cosify.cards.facts import Facts
 from cosify.cards.records import AgainstStart, Finetuned, Measured, Verified, read_json
@@ -26,6 +26,8 @@ from cosify.hub.contents import (
 from cosify.models.binding import CONFIG, WEIGHTS
 from cosify.models.published import backbones_folder
 from cosify.training.run_folder import read_metrics
+
+Result = TypeVar("Result", Finetuned, AgainstStart, Verified)
 
 
 @dataclass(frozen=True)
@@ -87,18 +89,14 @@ class CardInfo:
         if folder.name not in facts.siblings:
             raise InputError(f"siblings in {folder / FACTS} lack {folder.name} itself; add it")
         facts.check_start(run)
-        tuned = folder / FINETUNED
-        finetuned = tuple(from_json(Finetuned, each) for each in read_json(tuned)) if tuned.is_file() else ()
-        if any(each.weights_sha256 != measured.sha256[WEIGHTS] for each in finetuned):
-            raise InputError(f"{FINETUNED} in {folder} is of another {WEIGHTS}; fine-tune the folder anew")
-        beside = folder / TRANSFER
-        compared = tuple(from_json(AgainstStart, each) for each in read_json(beside)) if beside.is_file() else ()
-        if any(each.weights_sha256 != measured.sha256[WEIGHTS] for each in compared):
-            raise InputError(f"{TRANSFER} in {folder} is of another {WEIGHTS}; compare the folder anew")
-        pairs = folder / VERIFICATION
-        verified = tuple(from_json(Verified, each) for each in read_json(pairs)) if pairs.is_file() else ()
-        if any(each.weights_sha256 != measured.sha256[WEIGHTS] for each in verified):
-            raise InputError(f"{VERIFICATION} in {folder} is of another {WEIGHTS}; verify the folder anew")
+
+        def results(kind: type[Result], name: str, act: str) -> tuple[Result, ...]:
+            file = folder / name
+            found = tuple(from_json(kind, each) for each in read_json(file)) if file.is_file() else ()
+            if any(each.weights_sha256 != measured.sha256[WEIGHTS] for each in found):
+                raise InputError(f"{name} in {folder} is of another {WEIGHTS}; {act} the folder anew")
+            return found
+
         return cls(
             name=folder.name,
             facts=facts,
@@ -109,9 +107,9 @@ class CardInfo:
             kappa=KappaSummary.of_record(epochs[-1]),
             evaluation=evaluation["command"],
             assessment=from_json(Assessment, evaluation["models"][0]),
-            finetuned=finetuned,
-            compared=compared,
-            verified=verified,
+            finetuned=results(Finetuned, FINETUNED, "fine-tune"),
+            compared=results(AgainstStart, TRANSFER, "compare"),
+            verified=results(Verified, VERIFICATION, "verify"),
             measured=measured,
             rejector=read_json(folder / REJECTOR) if (folder / REJECTOR).is_file() else None,
             opens_by_name=folder.resolve().parent == backbones_folder().resolve(),

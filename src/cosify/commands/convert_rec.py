@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cosify.console import Command, set_up_logging
-from cosify.errors import InputError
 from cosify.settings import flag
 
 OWN = ("train-*-of-*.parquet",)
@@ -38,10 +37,6 @@ def main(args: ConvertRecArguments) -> None:
     from cosify.folders import new_folder_beside, put_in_place, remove_own
 
     set_up_logging()
-    if not args.folder or not args.output:
-        raise InputError(
-            f"folder is {args.folder!r} and output {args.output!r}, expected both; write cosify convert-rec FOLDER OUT"
-        )
     output = Path(args.output)
     _check_replaceable(output, overwrite=args.overwrite)
     records = open_records(args.folder)
@@ -71,4 +66,4 @@ def _check_replaceable(folder: Path, *, overwrite: bool) -> None:
         raise FileExistsError(f"{folder} holds an earlier result; choose another folder, or pass --overwrite")
 
 
-COMMAND = Command(main, ConvertRecArguments, __doc__, words=("folder", "output"))
+COMMAND = Command(main, ConvertRecArguments, __doc__, words=("folder", "output"), needed=("folder", "output"))

@@ -35,12 +35,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from cosify.console import Command, set_up_logging, show_markdown, typed
 from cosify.errors import InputError
-from cosify.settings import AT_LEAST_1, FROM_0, flag, resolved
+from cosify.folders import model_name
+from cosify.settings import AT_LEAST_1, FROM_0, Rule, flag, resolved
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
-    from cosify.data import Splits
+    from cosify.data import Preprocessing, Splits
     from cosify.evaluation import FeatureCache, FeaturePass
     from cosify.plots import Subject
 
@@ -71,7 +72,9 @@ class EvaluateArguments:
     )
     batch_size: int | None = flag(None, "Images in a batch on each process. Default 256, on a CPU 32.", AT_LEAST_1)
     num_workers: int | None = flag(None, "Processes that decode images. Default: by cores.", FROM_0)
-    resamples: int = flag(1000, "Resamples of the bootstrap. Default 1000.")
+    resamples: int = flag(
+        1000, "Resamples of the bootstrap. Default 1000.", Rule(lambda value: value >= 100, "at least 100")
+    )
     seed: int = flag(0, "Seed of bootstrap, probes and t-SNE. Default 0.", FROM_0)
     output: str | None = flag(None, "Folder of the result. Default: a new runs/DATE-DATA-evaluation.")
     overwrite: bool = flag(False, "Replace an earlier result there. Default: refuse.")
@@ -80,6 +83,7 @@ class EvaluateArguments:
 
 def main(args: EvaluateArguments) -> None:
     """Pass, measure, draw, report."""
+    import numpy as np
     import torch
     from accelerate import Accelerator
 
@@ -87,6 +91,7 @@ def main(args: EvaluateArguments) -> None:
     from cosify.evaluation import FeaturePass, check_label_names, tables_of, verdict
     from cosify.evaluation.assessment import refuse_other_classes
     from cosify.evaluation.in_words import DEFAULT_SCORE
+    from cosify.evaluation.transferability import check_task
     from cosify.folders import new_output, refuse_results
     from cosify.hub.resolve import saved_folder
     from cosify.models.classifiers import num_classes_of
@@ -99,19 +104,19 @@ def main(args: EvaluateArguments) -> None:
     set_up_logging()
     if args.smoke:
         args = replace(args, models=["smoke"], data="synthetic", ood=["digits"], transfer=["digits"], num_lambdas=3)
-    if not args.models:
-        raise InputError("no model came, expected one or more; write cosify evaluate MODEL DATA")
     if (saved_folder(args.data) / "config.json").is_file():
         raise InputError(f"{args.data} is a model, expected images as the last word; write cosify evaluate MODEL DATA")
     splits = load_splits(args.data, image_column=args.image_column, label_column=args.label_column)
     models = titled(args.models)
     check(args, models, len(splits.label_names))
     # What cannot be opened, or has other classes, must cost no pass and leave no folder.
-    for _, spec in models if not args.smoke else []:
-        model, _ = open_model(spec)
+    opened = [open_model("" if args.smoke else spec, smoke=args.smoke) for _, spec in models]
+    for model, _ in opened:
         refuse_other_classes(num_classes_of(model), len(splits.label_names))
         check_label_names(model, splits.label_names)
     others = {data: load_images(data) for data in (*args.ood, *args.transfer)}
+    for task in (others[data].only("test", args.limit) for data in args.transfer):
+        check_task(np.asarray(task.test[task.label_column][:] if len(task.label_names) > 1 else []))
     accelerator: Any = Accelerator(cpu=not torch.accelerator.is_available())
     shard = Shard(accelerator.process_index, accelerator.num_processes)
     run = FeaturePass(args.batch_size, args.num_workers, shard, accelerator.wait_for_everyone, on_terminal(accelerator))
@@ -123,7 +128,7 @@ def main(args: EvaluateArguments) -> None:
         return folder
 
     output = from_main(accelerator, make)  # now: a wrong name of the folder must not cost a pass
-    passed = [passes(title, spec, args, splits, others, run, accelerator.device, output) for title, spec in models]
+    passed = [passes(*each, *opened.pop(0), args, splits, others, run, accelerator.device, output) for each in models]
     if not accelerator.is_main_process:
         return
     subjects = [measure(one, args) for one in passed]
@@ -134,7 +139,7 @@ def main(args: EvaluateArguments) -> None:
         "features": {title: f"features/{folder_name(title)}" for title, _ in models},
         "environment": describe_environment(accelerator.device, shard.world_size),
     }
-    figures = draw_figures(subjects, output / "figures", args.classes or None)
+    figures = draw_figures(subjects, output / "figures", args.classes or None, args.seed)
     outliers = {short_name(data): others[data].only("test", args.limit) for data in args.ood}
     examples = find_examples(subjects, splits.only("test", args.limit), outliers)
     write_report(subjects, figures, output, facts, examples)
@@ -149,8 +154,9 @@ def main(args: EvaluateArguments) -> None:
 
 def titled(models: list[str]) -> list[tuple[str, str]]:
     """Return title and model of each argument; the title defaults to the last part of the model's path."""
-    found = [re.fullmatch(r"(?:([^=/:]+)=)?(.+)", each) for each in models]
-    return [(match[1] or Path(match[2]).name, match[2]) for match in found if match is not None]
+    # A folder's own name may hold "=".
+    found = [re.fullmatch(r"()(.+)" if Path(each).exists() else r"(?:([^=/:]+)=)?(.+)", each) for each in models]
+    return [(match[1] or model_name(match[2]), match[2]) for match in found if match is not None]
 
 
 def check(args: EvaluateArguments, models: list[tuple[str, str]], num_classes: int) -> None:
@@ -170,8 +176,6 @@ def check(args: EvaluateArguments, models: list[tuple[str, str]], num_classes: i
         raise InputError(f"classes {outside} came, expected indices 0 to {num_classes - 1} of {args.data!r}")
     if len(args.classes) > 10 or len(set(args.classes)) < len(args.classes):
         raise InputError(f"classes is {args.classes}, expected at most 10 different ones: t-SNE has as many colours")
-    if args.num_lambdas < 1 or args.resamples < 100:
-        raise InputError("num_lambdas and resamples are too small, expected at least 1 and 100")
     if args.rejector is not None and args.rejector not in SAVED:
         raise InputError(f"rejector is {args.rejector!r}, expected one of {', '.join(SAVED)}")
     homeless = [spec for _, spec in models if not Path(spec).expanduser().is_dir()]
@@ -201,6 +205,8 @@ class Passed:
 def passes(
     title: str,
     spec: str,
+    model: "nn.Module",
+    preprocessing: "Preprocessing",
     args: EvaluateArguments,
     splits: "Splits",
     others: "Mapping[str, Splits]",
@@ -215,8 +221,6 @@ def passes(
     from cosify.hub.resolve import saved_folder
     from cosify.training.opener import open_model
 
-    name = "" if args.smoke else spec
-    model, preprocessing = open_model(name, smoke=args.smoke)
     model.to(device)
     caches = output / "features" / folder_name(title)
 
@@ -231,16 +235,17 @@ def passes(
         if run.shard.rank == 0:
             save(model, saved_folder(spec))
         run.wait()
-        model = open_model(name, smoke=args.smoke)[0].to(device)
+        model = open_model(spec)[0].to(device)
 
+    seen, counts = trained_on(spec, splits)
     return Passed(
         title,
         spec,
         test=cache("test", splits),
-        train=cache("train", trained_on(spec, splits), args.limit_train, "train"),
+        train=cache("train", seen, args.limit_train, "train"),
         ood={short_name(data): cache(f"other-{short_name(data)}", others[data]) for data in args.ood},
         tasks={short_name(data): cache(f"other-{short_name(data)}", others[data]) for data in args.transfer},
-        train_counts=train_counts(spec, splits),
+        train_counts=counts,
     )
 
 
@@ -250,30 +255,30 @@ def run_of(spec: str) -> Path:
     return folder.parent if folder.name == "export" else folder
 
 
-def noted(spec: str) -> tuple[dict[str, Any], list[int] | None]:
-    """Return the settings of a run, and how many images of each class it was trained on; of another model, nothing."""
+def trained_on(spec: str, splits: "Splits") -> "tuple[Splits, Tensor]":
+    """Return the data, and how many training images of each class a run saw, [C]; of another model, those of the data.
+
+    If the run made its classes long-tailed and these are its data, the training split is what it saw.
+    """
+    import torch
+
+    from cosify.data import long_tailed
     from cosify.training.run_folder import read_config
 
+    config: dict[str, Any] = {"arguments": {}}
     with suppress(InputError):  # a published folder, a name
         config = read_config(run_of(spec))
-        return config["arguments"], config.get("fingerprint", {}).get("train", {}).get("counts")
-    return {}, None
-
-
-def trained_on(spec: str, splits: "Splits") -> "Splits":
-    """Return the data with the training images that a run saw, if it made them long-tailed and these are its data."""
-    from cosify.data import long_tailed
-
-    settings, counts = noted(spec)
+    settings, counts = config["arguments"], config.get("fingerprint", {}).get("train", {}).get("counts")
+    found = counts_of(splits) if counts is None else torch.tensor(counts)
     if settings.get("imbalance") is None:
-        return splits
+        return splits, found
     with suppress(InputError):  # other data, of too few images
         seen = long_tailed(splits, settings["imbalance"])
         seen = seen if settings["limit_train"] is None else seen.limit_train(settings["limit_train"])
         if counts == counts_of(seen).tolist():
-            return seen
+            return seen, found
     logger.warning("%s was trained on other images, of uneven classes; scores are fitted on those of the data", spec)
-    return splits
+    return splits, found
 
 
 def counts_of(splits: "Splits") -> "Tensor":
@@ -282,14 +287,6 @@ def counts_of(splits: "Splits") -> "Tensor":
 
     labels = torch.tensor(splits.train[splits.label_column][:])
     return labels.bincount(minlength=len(splits.label_names))
-
-
-def train_counts(spec: str, splits: "Splits") -> "Tensor":
-    """Return how many images of each class a run was trained on, [C]; of another model, those of the training split."""
-    import torch
-
-    _, counts = noted(spec)
-    return counts_of(splits) if counts is None else torch.tensor(counts)
 
 
 def measure(passed: Passed, args: EvaluateArguments) -> "Subject":
@@ -331,6 +328,6 @@ COMMAND = Command(
     EvaluateArguments,
     __doc__,
     words=("models", "data"),
-    needed=("data",),
+    needed=("models", "data"),
     shown=("models", "data", "ood", "transfer", "calibrate", "rejector", "limit", "batch_size", "output", "overwrite"),
 )

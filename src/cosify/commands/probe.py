@@ -66,7 +66,7 @@ def main(args: ProbeArguments) -> None:
     from cosify.data import Shard, load_splits, short_name
     from cosify.evaluation import FeaturePass, cache_features, linear_probe
     from cosify.evaluation.rows import to_tensor
-    from cosify.folders import new_output
+    from cosify.folders import model_name, new_output
     from cosify.training import RunFolder
     from cosify.training.data_record import from_main
     from cosify.training.environment import describe_environment
@@ -86,7 +86,7 @@ def main(args: ProbeArguments) -> None:
     made: list[RunFolder] = []
 
     def make() -> Path:
-        folder = new_output(args.output, short_name(args.data), f"{Path(args.model).name or 'smoke'}-probe")
+        folder = new_output(args.output, short_name(args.data), f"{model_name(args.model)}-probe")
         made.append(RunFolder.create(folder, config, overwrite=args.overwrite))
         made[0].write_environment(describe_environment(accelerator.device, shard.world_size))
         return made[0].path

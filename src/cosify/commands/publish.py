@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from cosify.console import Command, set_up_logging, show, two_columns
-from cosify.errors import InputError
 from cosify.settings import flag
 
 if TYPE_CHECKING:
@@ -44,9 +43,6 @@ def main(args: PublishArguments) -> None:
     from cosify.hub import push
 
     set_up_logging()
-    for name in ("model", "repo"):
-        if not getattr(args, name):
-            raise InputError(f"{name} is missing; write cosify publish FOLDER OWNER/NAME")
     done = push(
         args.model,
         args.repo,
@@ -71,4 +67,4 @@ def summary(done: "Publication") -> dict[str, Any]:
     return {**readers, **{name: f"{size / 1e6:.2f} MB" for name, size in done.files}}
 
 
-COMMAND = Command(main, PublishArguments, __doc__, words=("model", "repo"))
+COMMAND = Command(main, PublishArguments, __doc__, words=("model", "repo"), needed=("model", "repo"))

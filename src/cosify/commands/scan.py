@@ -13,13 +13,10 @@ which are used again while model, data and transform are the same.  See that eve
 """
 
 import logging
-import os
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cosify.console import Command, set_up_logging, show_markdown, typed
-from cosify.errors import InputError
 from cosify.settings import AT_LEAST_1, FROM_0, flag
 
 if TYPE_CHECKING:
@@ -47,29 +44,25 @@ class ScanArguments:
 
 def main(args: ScanArguments) -> None:
     """Pass, scan, report."""
-    import torch
     from rich import get_console
 
     from cosify.data import load_images, short_name
     from cosify.evaluation import FeaturePass, cache_features, check_label_names, scan_features
     from cosify.files import write_json, write_whole
-    from cosify.folders import new_output, refuse_results
+    from cosify.folders import model_name, new_output, refuse_results
     from cosify.plots import plot_kappa_histogram
     from cosify.training.environment import describe_environment
     from cosify.training.opener import open_model
+    from cosify.training.session import device_of_one
 
     set_up_logging()
-    if os.environ.get("WORLD_SIZE", "1") != "1":
-        raise InputError(
-            f"scan was started on {os.environ['WORLD_SIZE']} processes, expected one; run it without a launcher"
-        )
+    device = device_of_one("scan")
     if args.smoke:
         args = replace(args, data="synthetic")
-    name = Path(args.model).name or "smoke"
-    output = new_output(args.output, short_name(args.data), f"{name}-scan")
+    name = model_name(args.model)
+    data = short_name(args.data)
+    output = new_output(args.output, data, f"{name}-scan")
     refuse_results(output / "scan.json", ("scan.md", "kappa.png"), overwrite=args.overwrite)
-    device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
-    assert device is not None
     model, preprocessing = open_model(args.model, args.image_size, smoke=args.smoke)
     images = load_images(args.data, image_column=args.image_column, label_column=args.label_column)
     check_label_names(model, images.label_names)
@@ -82,14 +75,14 @@ def main(args: ScanArguments) -> None:
         **asdict(scan),
     }
     write_json(output / "scan.json", record)
-    text = markdown(args, scan)
+    text = markdown(f"{name} on {data}", scan)
     write_whole(output / "scan.md", text)
-    plot_kappa_histogram({f"{name} on {Path(args.data).name}": cache.ls_kappa().numpy()}, output / "kappa.png")
+    plot_kappa_histogram({f"{name} on {data}": cache.ls_kappa().numpy()}, output / "kappa.png")
     show_markdown(text)
     logger.info("files: %s", output)
 
 
-def markdown(args: ScanArguments, scan: "KappaScan") -> str:
+def markdown(title: str, scan: "KappaScan") -> str:
     """Return the scan as text with two tables."""
     kappa, diversity = scan.kappa, scan.diversity
     measured: dict[str, Any] = {
@@ -111,7 +104,7 @@ def markdown(args: ScanArguments, scan: "KappaScan") -> str:
         "rank of features": f"{diversity.numerical_rank} of {diversity.dim}, effective "
         + ("-" if diversity.effective_rank is None else f"{diversity.effective_rank:.0f}"),
     }
-    lines = [f"# kappa of {Path(args.model).name or 'the smoke model'} on {Path(args.data).name}", ""]
+    lines = [f"# kappa of {title}", ""]
     lines += ["| | |", "| --- | --- |", *(f"| {name} | {value} |" for name, value in measured.items()), ""]
     lines += ["| for | kappa | `--kappa` | why |", "| --- | --- | --- | --- |"]
     lines += [f"| {each.purpose} | {each.kappa:.3g} | {each.policy} | {each.reason} |" for each in scan.recommendations]

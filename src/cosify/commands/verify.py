@@ -20,13 +20,11 @@ verification.json and verification.png; cosify card --verification adds it to a 
 """
 
 import logging
-import os
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cosify.console import Command, set_up_logging, show, two_columns, typed
-from cosify.errors import InputError
 from cosify.settings import AT_LEAST_1, FROM_0, Rule, flag, resolved
 
 if TYPE_CHECKING:
@@ -57,32 +55,25 @@ class VerifyArguments:
 
 def main(args: VerifyArguments) -> None:
     """Pass, compare, report."""
-    import torch
     from rich import get_console
 
-    from cosify.data import open_pairs, synthetic_pairs
+    from cosify.data import open_pairs, short_name, synthetic_pairs
     from cosify.evaluation import FeaturePass, check_folds, pair_cosines, verify_pairs
     from cosify.files import write_json
-    from cosify.folders import new_output, refuse_results
+    from cosify.folders import model_name, new_output, refuse_results
     from cosify.models.network_identity import model_digest
     from cosify.plots import plot_verification
     from cosify.training.environment import describe_environment
     from cosify.training.opener import open_model
+    from cosify.training.session import device_of_one
 
     set_up_logging()
-    if os.environ.get("WORLD_SIZE", "1") != "1":
-        raise InputError(
-            f"verify was started on {os.environ['WORLD_SIZE']} processes, expected one; run it without a launcher"
-        )
+    device = device_of_one("verify")
     if args.smoke:
         args = replace(args, data="synthetic")
-    if not args.data:
-        raise InputError("no data came, expected a folder, .bin or .parquet file; write cosify verify MODEL DATA")
-    name, data = Path(args.model).name or "smoke", Path(args.data).name
+    name, data = model_name(args.model), short_name(args.data)
     output = new_output(args.output, args.data, f"{name}-verify")
     refuse_results(output / "verification.json", ("verification.png",), overwrite=args.overwrite)
-    device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
-    assert device is not None
     model, preprocessing = open_model(args.model, args.image_size, smoke=args.smoke)
     pairs = synthetic_pairs() if args.smoke else open_pairs(args.data, args.pairs, num_folds=args.folds)
     check_folds(pairs.same, pairs.num_folds)
@@ -123,4 +114,4 @@ def summary(found: "Verification", exact: "Verification", num_pictures: int, fol
     }
 
 
-COMMAND = Command(main, VerifyArguments, __doc__, words=("model", "data"))
+COMMAND = Command(main, VerifyArguments, __doc__, words=("model", "data"), needed=("data",))

@@ -29,7 +29,8 @@ def short_help(program: str, kind: Any, text: str, words: Sequence[str], shown: 
     lines = [_usage(program, kind, words), "", *_first_paragraph_and_commands(text), ""]
     for entry in listed:
         about, default = entry.metadata["help"].partition(". ")[0].rstrip("."), default_of(entry)
-        told = "" if default in (None, False, "") or isinstance(default, list) else f" [{default}]"
+        is_told = default not in (None, "") and default is not False and not isinstance(default, list)  # 0 is told
+        told = f" [{default}]" if is_told else ""
         lines.append(f"  {_flag(entry, words):{_INDENT - 3}} {about}{told}")
     hidden = len(entries) - len(listed) + sum(map(is_key, fields(kind)))
     lines.append(f"  {'--help-all':{_INDENT - 2}}" + (f"{hidden} more, and all of this text" if hidden else "All text"))

@@ -124,8 +124,11 @@ def _refuse_missing(settings: Mapping[str, Any], needed: Sequence[str], words: S
     """Raise for a setting without which a default would be taken that nobody means."""
     missing = [name for name in needed if name not in settings]
     if missing and not settings.get("smoke"):
-        usual = " ".join(name.removesuffix("s").upper() for name in words)
-        raise InputError(f"{missing[0].upper()} is missing, expected {usual}; write {program} {usual}")
+        shown = {name: name.removesuffix("s").upper() for name in words}
+        flags = {name: f"--{name.replace('_', '-')}" for name in needed if name not in words}
+        usual = " ".join([*shown.values(), *(f"{flag} {name.upper()}" for name, flag in flags.items())])
+        name = (shown | flags)[missing[0]]
+        raise InputError(f"{name} is missing, expected {usual}; write {program} {usual}")
 
 
 def _fields(kind: Any) -> tuple[Field[Any], ...]:

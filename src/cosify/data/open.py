@@ -62,7 +62,6 @@ def open_data(
     *,
     data: str,
     device: torch.device,
-    local_processes: int = 1,
     show_progress: bool = False,
     survey: Survey | None = None,
 ) -> Data:
@@ -74,7 +73,6 @@ def open_data(
         preprocessing: what the network expects.
         data: name of the set; the built-in ones have a left and a right.
         device: where batches go.
-        local_processes: training processes on this machine, which share its cores.
         show_progress: draw a bar while images are decoded.
         survey: of these images, where `choose_pipeline` has looked at them already.
 
@@ -107,7 +105,7 @@ def open_data(
     if settings.augment == "auto" and built_in:
         options.setdefault("hflip", 0.0)  # digits are no mirror images of each other
     augmentation = "timm" if settings.augment == "auto" or settings.transform else settings.augment
-    workers = default_num_workers(local_processes) if settings.num_workers is None else settings.num_workers
+    workers = default_num_workers() if settings.num_workers is None else settings.num_workers
     return WorkerData(
         splits,
         train_transform=train_transform(augmentation, options, shape, preprocessing),

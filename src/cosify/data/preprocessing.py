@@ -7,6 +7,7 @@ from typing import Any
 from torch import nn
 
 from cosify.data.processor import ImageProcessor
+from cosify.models.classifiers import input_shape
 
 UNCHANGED = (0.0, 1 / 255)  # mean and deviation that leave a processor's output as it is, to the bit
 
@@ -101,7 +102,7 @@ def _timm_config(model: Any) -> Any:
 
 
 def _of_transformers(model: Any, image_size: int | None) -> Preprocessing:
-    processor, channels = ImageProcessor.of(model.config.name_or_path), _num_channels(model.config)
+    processor, channels = ImageProcessor.of(model.config.name_or_path), input_shape(model)[0]
     if image_size is not None:
         processor = processor.resized(image_size, channels)
     side = processor.side(channels)
@@ -113,12 +114,6 @@ def _of_transformers(model: Any, image_size: int | None) -> Preprocessing:
         channels=channels,
         processor=processor.description,
     )
-
-
-def _num_channels(config: Any) -> int:
-    """Return the channels of a transformers model's images; models of images and text have them one level down."""
-    inner = getattr(config, "vision_config", None)
-    return int(getattr(config, "num_channels", None) or getattr(inner, "num_channels", None) or 3)
 
 
 def record_preprocessing(

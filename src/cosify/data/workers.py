@@ -337,7 +337,7 @@ def _chunks(requests: Iterable[Request], size: int) -> Iterator[list[Request]]:
         yield chunk
 
 
-def default_num_workers(local_processes: int) -> int:
-    """Return worker processes for each of this machine's training processes: its share of the cores, at most 8."""
+def default_num_workers() -> int:
+    """Return worker processes for each process that launchers started on this machine: its cores' share, at most 8."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(8, max(1, cores // local_processes))
+    return min(8, max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))

@@ -77,8 +77,10 @@ def calibrate(model: nn.Module, cache: FeatureCache) -> Calibrated:
             " or no more than by chance; calibrate on more, or on others"
         )
     others = FeatureCache.of_rows(cache.info, cache.weight, None, embedding[measured])
-    of_samples = others.max_logit / others.top_cosine[:, 0]
-    mean = float(of_samples.mean()) if head.eval_kappa == "sample" else head.inference_kappa()
+    mean = head.inference_kappa()
+    if head.eval_kappa == "sample":
+        top = others.top_cosine[:, 0]
+        mean = float((others.max_logit[top != 0] / top[top != 0]).mean())  # a zero feature says nothing of its kappa
     before = replace(calibration(others.logits(), labels[measured]), kappa=mean)
     after = calibration(walk(cosine, embedding[measured], cache.weight), labels[measured], kappa=kappa)
     head.eval_kappa = kappa

@@ -45,21 +45,13 @@ def pytorch_ood_score(detector: Any, cache: FeatureCache, train: FeatureCache | 
     Raises:
         TypeError: if the detector takes neither features nor logits.
     """
-    for kind, rows_of in (("features", _features), ("logits", _logits)):
+    for kind, blocks in (("features", FeatureCache.blocks), ("logits", FeatureCache.logits)):
         if hasattr(detector, f"predict_{kind}"):
             if train is not None and detector.requires_fit:
-                getattr(detector, f"fit_{kind}")(rows_of(train), to_tensor(train.labels))
-            found = getattr(detector, f"predict_{kind}")(rows_of(cache))
+                getattr(detector, f"fit_{kind}")(torch.cat([*blocks(train)]), to_tensor(train.labels))
+            found = getattr(detector, f"predict_{kind}")(torch.cat([*blocks(cache)]))
             return -np.asarray(found.detach().double().cpu().numpy())
     raise TypeError(
         f"{type(detector).__name__} takes neither features nor logits, expected a detector of pytorch-ood with"
         " predict_features or predict_logits, such as Mahalanobis(None) or MaxLogit(None)"
     )
-
-
-def _features(cache: FeatureCache) -> Tensor:
-    return torch.cat(list(cache.blocks()))
-
-
-def _logits(cache: FeatureCache) -> Tensor:
-    return torch.cat(list(cache.logits()))

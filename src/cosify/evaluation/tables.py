@@ -19,6 +19,11 @@ class Table:
     header: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
 
+    @classmethod
+    def of_rows(cls, rows: Sequence[Mapping[str, str]]) -> "Table":
+        """Return rows that have the same columns, at least one, without title and note."""
+        return cls("", "", tuple(rows[0]), tuple(tuple(row.values()) for row in rows))
+
     def markdown(self, level: int = 2) -> str:
         """Return title, note and rows as markdown, the title as a heading of `level`."""
         return f"{'#' * level} {self.title}\n\n{self.note}\n\n{self.lines()}\n"

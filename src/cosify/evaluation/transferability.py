@@ -3,9 +3,11 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from cosify.data import TEST_SHARE, held_out_mask
@@ -49,11 +51,7 @@ def transfer(cache: FeatureCache, *, seed: int = 0, lambdas: Sequence[float] = L
     Raises:
         ValueError: if there are too few samples or classes.
     """
-    if len(np.unique(cache.labels)) < 2 or len(cache) < LEAST:
-        raise InputError(
-            f"the task has {len(cache)} images of {len(np.unique(cache.labels))} classes, expected at least {LEAST} of"
-            " two or more; give a labelled set"
-        )
+    check_task(cache.labels)
     classes, labels = to_tensor(cache.labels).unique(return_inverse=True)
     test = held_out_mask(labels, TEST_SHARE, seed)
     features = to_tensor(cache.embedding)
@@ -83,6 +81,16 @@ def transfer(cache: FeatureCache, *, seed: int = 0, lambdas: Sequence[float] = L
         protocol=f"a fifth of each class tests ({probe.num_test} of {len(labels)} images, seed {seed}), features"
         " standardised",
     )
+
+
+def check_task(labels: NDArray[Any]) -> None:
+    """Raise a ValueError unless labels [N] are of at least two classes and enough samples for a probe."""
+    num_classes = len(np.unique(labels))
+    if num_classes < 2 or len(labels) < LEAST:
+        raise InputError(
+            f"the task has {len(labels)} images of {num_classes} classes, expected at least {LEAST} of two or more;"
+            " give a labelled set"
+        )
 
 
 def standard_error(accuracy: float, num: int) -> float:

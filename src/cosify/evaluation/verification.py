@@ -75,6 +75,8 @@ def verify_pairs(
         ValueError: if the shapes differ, a cosine is no number, folds are unequal or hold one kind of pairs alone, or a
             rate is finer than the number of pairs allows.
     """
+    from sklearn.metrics import roc_auc_score
+
     cosines, truth = _checked(cosine, same, num_folds)
     different = np.sort(cosines[~truth])[::-1]
     if rates is None:
@@ -93,7 +95,7 @@ def verify_pairs(
         standard_error=float(np.std(accuracies, ddof=1) / np.sqrt(num_folds)),
         fold_accuracies=tuple(accuracies),
         fold_thresholds=tuple(chosen),
-        auc=_auc(cosines, truth),
+        auc=float(roc_auc_score(truth, cosines)),
         eer=_eer(cosines, truth),
         tar={rate: _true_accepts(cosines[truth], different, rate) for rate in rates},
     )
@@ -147,12 +149,6 @@ def _best_threshold(cosines: NDArray[Any], truth: NDArray[np.bool_], thresholds:
     accepted, rejected = (np.searchsorted(each, candidates, side="right") for each in ascending)
     right = (len(ascending[0]) - accepted) + rejected
     return float(candidates[np.argmax(right)])
-
-
-def _auc(cosines: NDArray[Any], truth: NDArray[np.bool_]) -> float:
-    from sklearn.metrics import roc_auc_score
-
-    return float(roc_auc_score(truth, cosines))
 
 
 def _eer(cosines: NDArray[Any], truth: NDArray[np.bool_]) -> float:

@@ -26,6 +26,7 @@ from cosify.hub.hub_client import HubError, impatient, in_short
 from cosify.hub.readers import READERS, check_readers, is_own_architecture, probe_images
 from cosify.hub.resolve import load, saved_folder
 from cosify.models.binding import CONFIG, WEIGHTS
+from cosify.models.classifiers import input_shape
 
 logger = logging.getLogger("cosify")
 
@@ -205,16 +206,8 @@ def check_folder(folder: Path) -> tuple[str, ...]:
     config: dict[str, Any] = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     readers = READERS[:2] if is_own_architecture(config) else READERS
     model = load(folder)
-    images = probe_images(_input_size(model))
+    images = probe_images(input_shape(model))
     with torch.no_grad():
         output = model(images)
     check_readers(folder, images, getattr(output, "logits", output).argmax(dim=1), readers)
     return readers
-
-
-def _input_size(model: Any) -> tuple[int, int, int]:
-    config = getattr(model, "pretrained_cfg", None)
-    if config is not None:
-        return tuple(config["input_size"])
-    side = getattr(model.config, "image_size", 224)
-    return (getattr(model.config, "num_channels", 3), side, side)

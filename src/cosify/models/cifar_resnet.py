@@ -99,24 +99,20 @@ def scaled_channels(width: float) -> tuple[int, ...]:
     return tuple(int(channels * width) for channels in BASE_CHANNELS)
 
 
-def _cfg(**kwargs: Any) -> dict[str, Any]:
-    return {
-        "url": "",
-        "num_classes": 100,
-        "input_size": (3, 32, 32),
-        "pool_size": (4, 4),
-        "crop_pct": 1.0,
-        "interpolation": "bilinear",
-        "mean": CIFAR_MEAN,
-        "std": CIFAR_STD,
-        "first_conv": "conv1",
-        "classifier": "fc",
-        "license": "apache-2.0",
-        **kwargs,
-    }
-
-
-default_cfgs = generate_default_cfgs({"resnet18_cifar.untrained": _cfg(), "resnet34_cifar.untrained": _cfg()})
+CFG: dict[str, Any] = {
+    "url": "",
+    "num_classes": 100,
+    "input_size": (3, 32, 32),
+    "pool_size": (4, 4),
+    "crop_pct": 1.0,
+    "interpolation": "bilinear",
+    "mean": CIFAR_MEAN,
+    "std": CIFAR_STD,
+    "first_conv": "conv1",
+    "classifier": "fc",
+    "license": "apache-2.0",
+}
+default_cfgs = generate_default_cfgs({"resnet18_cifar.untrained": CFG, "resnet34_cifar.untrained": CFG})
 
 
 def _create(variant: str, pretrained: bool, **kwargs: Any) -> CifarResNet:

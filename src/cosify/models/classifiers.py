@@ -1,6 +1,7 @@
 """Find the final classifier layers of a timm or transformers model."""
 
 from collections.abc import Iterator
+from typing import Any
 
 from torch import nn
 
@@ -70,6 +71,19 @@ def unwrap_cosified(model: nn.Module) -> nn.Module:
     """Return the native model inside `CosifiedForImageClassification`, any other model as it is."""
     inner = getattr(model, "model", None) if type(model).__name__ == "CosifiedForImageClassification" else None
     return inner if isinstance(inner, nn.Module) else model
+
+
+def input_shape(model: nn.Module) -> tuple[int, int, int]:
+    """Return channels, height and width of a model's images; 224 pixels where it does not say."""
+    config: Any = getattr(model, "pretrained_cfg", None)
+    if config is not None:
+        channels, height, width = config["input_size"]
+        return int(channels), int(height), int(width)
+    whole: Any = getattr(model, "config", None)
+    config = getattr(whole, "vision_config", None) or whole  # models of images and text
+    size = getattr(config, "image_size", None) or 224
+    height, width = size if isinstance(size, (list, tuple)) else (size, size)
+    return int(getattr(config, "num_channels", None) or 3), int(height), int(width)
 
 
 def num_classes_of(model: nn.Module) -> int:

@@ -12,7 +12,7 @@ from timm.models.resnet import ResNet, downsample_conv
 from torch import Tensor, nn
 
 from cosify.errors import InputError
-from cosify.models.cifar_resnet import scaled_channels
+from cosify.models.cifar_resnet import CFG, scaled_channels
 
 __all__ = ["IResNet", "iresnet18", "iresnet34"]
 
@@ -125,25 +125,16 @@ class IResNet(ResNet):
         return {**super().group_matcher(coarse), "stem": r"^conv1|bn1|act1"}
 
 
-def _cfg(**kwargs: Any) -> dict[str, Any]:
-    return {
-        "url": "",
-        "num_classes": 1000,
-        "input_size": (3, 112, 112),
-        "fixed_input_size": True,
-        "pool_size": (7, 7),
-        "crop_pct": 1.0,
-        "interpolation": "bilinear",
-        "mean": (0.5, 0.5, 0.5),
-        "std": (0.5, 0.5, 0.5),
-        "first_conv": "conv1",
-        "classifier": "fc",
-        "license": "apache-2.0",
-        **kwargs,
-    }
-
-
-default_cfgs = generate_default_cfgs({"iresnet18.untrained": _cfg(), "iresnet34.untrained": _cfg()})
+_CFG = {
+    **CFG,
+    "num_classes": 1000,
+    "input_size": (3, 112, 112),
+    "fixed_input_size": True,
+    "pool_size": (7, 7),
+    "mean": (0.5, 0.5, 0.5),
+    "std": (0.5, 0.5, 0.5),
+}
+default_cfgs = generate_default_cfgs({"iresnet18.untrained": _CFG, "iresnet34.untrained": _CFG})
 
 
 def _create(variant: str, pretrained: bool, **kwargs: Any) -> IResNet:

@@ -73,16 +73,20 @@ class Figure:
     caption: str
 
 
-def draw_figures(subjects: Sequence[Subject], folder: Path, classes: Sequence[int] | None = None) -> list[Figure]:
+def draw_figures(
+    subjects: Sequence[Subject], folder: Path, classes: Sequence[int] | None = None, seed: int = 0
+) -> list[Figure]:
     """Draw every figure that the data allow.
 
     Args:
         subjects: models, measured on the same sets, all of different titles.
         folder: where the PNG files go.
         classes: indices of the classes that t-SNE shows, at most ten; None for the first ten.
+        seed: of t-SNE.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    return [*_of_training(subjects, folder), *_of_features(subjects, folder, classes), *_of_scores(subjects, folder)]
+    features = _of_features(subjects, folder, classes, seed)
+    return [*_of_training(subjects, folder), *features, *_of_scores(subjects, folder)]
 
 
 def _of_training(subjects: Sequence[Subject], folder: Path) -> list[Figure]:
@@ -105,10 +109,12 @@ def _of_training(subjects: Sequence[Subject], folder: Path) -> list[Figure]:
     return figures
 
 
-def _of_features(subjects: Sequence[Subject], folder: Path, classes: Sequence[int] | None) -> list[Figure]:
+def _of_features(subjects: Sequence[Subject], folder: Path, classes: Sequence[int] | None, seed: int) -> list[Figure]:
     first = subjects[0].test
     chosen = sorted(range(min(TSNE_CLASSES, first.info.num_classes)) if classes is None else classes)
-    rows = np.flatnonzero(np.isin(first.labels, chosen))[:TSNE_SAMPLES]
+    rows = np.flatnonzero(np.isin(first.labels, chosen))
+    # A zero feature has no direction, and every model shows the same images.
+    rows = rows[np.all([each.test.embedding[rows].any(axis=1) for each in subjects], axis=0)][:TSNE_SAMPLES]
     names = [first.info.label_names[index] for index in chosen]
     relabelled = np.searchsorted(chosen, first.labels[rows])
     figures = []
@@ -118,6 +124,7 @@ def _of_features(subjects: Sequence[Subject], folder: Path, classes: Sequence[in
             {each.name: relabelled for each in subjects},
             names,
             folder / "tsne.png",
+            seed=seed,
         )
         caption = f"{len(rows)} test images; a small kappa makes classes compact (paper, Fig. 3)."
         figures.append(Figure(file, "Features in two dimensions (t-SNE)", caption))

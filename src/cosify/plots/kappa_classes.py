@@ -5,16 +5,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike
 
 from cosify.errors import InputError
 from cosify.functional import kappa_grid
+from cosify.heads.kappa_statistics import KappaStatistics, KappaSummary
 from cosify.plots.checks import Floats, check_some, class_indices, finite
 from cosify.plots.style import MEDIUM, PALETTE, SMALL, finish, look, new_figure, save
 
 LONGEST_NAME = 34  # characters; ImageNet lists synonyms
 PERCENTILES = (10, 90)
-ON_GRID = 1 + 1e-5  # relative, as in KappaStatistics
 KAPPA_STAR = "kappa*"
 CENTRED = {"ha": "center", "va": "center", "fontsize": SMALL, "style": "italic"}
 
@@ -101,32 +102,6 @@ def shortened(name: str) -> str:
     return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 3].rstrip(' ,')}..."
 
 
-@dataclass(frozen=True)
-class GridShares:
-    """Kappa of one model on the candidates of Eq. (14).
-
-    Attributes:
-        shares: of samples nearest to each candidate, on a log scale; [K], sums to 1.
-        mean: of kappa itself, not of the candidates.
-        low_edge: share at or below the smallest candidate, in [0, 1].
-        high_edge: share at or above the largest.
-    """
-
-    shares: Floats
-    mean: float
-    low_edge: float
-    high_edge: float
-
-
-def grid_shares(kappa: Floats) -> GridShares:
-    """Count kappa [N] by its nearest candidate, as metrics.jsonl does."""
-    grid = kappa_grid().double().numpy()
-    nearest = np.searchsorted(np.sqrt(grid[1:] * grid[:-1]), kappa)
-    shares = np.bincount(nearest, minlength=len(grid)) / len(kappa)
-    low, high = (kappa <= grid[0] * ON_GRID).mean(), (kappa * ON_GRID >= grid[-1]).mean()
-    return GridShares(shares, float(kappa.mean()), float(low), float(high))
-
-
 def plot_kappa_histogram(kappas: Mapping[str, ArrayLike], output: Path | str) -> Path:
     """Draw the share of samples at each candidate for kappa, one row for each model.
 
@@ -145,23 +120,23 @@ def plot_kappa_histogram(kappas: Mapping[str, ArrayLike], output: Path | str) ->
     from matplotlib.ticker import NullLocator, PercentFormatter
 
     check_some("kappas", kappas)
-    models = {name: grid_shares(_kappas(f"kappas[{name!r}]", values)) for name, values in kappas.items()}
+    models = {name: _summary(_kappas(f"kappas[{name!r}]", values)) for name, values in kappas.items()}
     grid = kappa_grid().double().numpy()
     step = float(np.sqrt(grid[1] / grid[0]))
-    most = max(float(model.shares.max()) for model in models.values())
+    shares = {name: np.array(model.histogram) / sum(model.histogram) for name, model in models.items()}
     figure = new_figure(1.3 + (1.15 if len(models) > 1 else 2.2) * len(models))
     axes = figure.subplots(len(models), 1, squeeze=False, sharex=True, sharey=True).ravel()
     for index, (axis, (name, model)) in enumerate(zip(axes, models.items(), strict=True)):
         # Bars end half a step from their candidate; on a log axis all are equally wide.
         left, right = grid / step**0.9, grid * step**0.9
-        axis.bar(left, model.shares, right - left, align="edge", **look(index).bar)
+        axis.bar(left, shares[name], right - left, align="edge", **look(index).bar)
         axis.axvline(model.mean, color="black", linestyle="--", linewidth=1.2, label=f"mean {model.mean:.2f}")
         axis.set_xscale("log")
         finish(axis, "", "", "samples", grid="y")
         edges = f"at the edges of the grid: {model.low_edge:.1%} low, {model.high_edge:.1%} high"
         axis.set_title(f"{name}: mean {model.mean:.2f}, {edges}", fontsize=SMALL, loc="left")
     axes[0].yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-    axes[0].set(ylim=(0, 1.05 * most), xlim=(grid[0] / step**1.5, grid[-1] * step**1.5))
+    axes[0].set(ylim=(0, 1.05 * np.max([*shares.values()])), xlim=(grid[0] / step**1.5, grid[-1] * step**1.5))
     axes[-1].set_xticks(grid[::2], [f"{candidate:.3g}" for candidate in grid[::2]])
     axes[-1].xaxis.set_minor_locator(NullLocator())
     axes[-1].set_xlabel("kappa (dimensionless, candidates of Eq. (14), log axis)", fontsize=MEDIUM)
@@ -174,3 +149,12 @@ def _kappas(name: str, values: ArrayLike) -> Floats:
     if array.min() <= 0:
         raise InputError(f"{name} holds {array.min():.4g}, expected kappa > 0; pass kappa = 1 / temperature")
     return array
+
+
+def _summary(kappa: Floats) -> KappaSummary:
+    """Count kappa [N] by its nearest candidate, as metrics.jsonl does."""
+    statistics = KappaStatistics(torch.device("cpu"))
+    statistics.update(torch.from_numpy(kappa))
+    summary = statistics.summary()
+    assert summary is not None
+    return summary

@@ -15,7 +15,7 @@ from cosify.models import convert, find_heads, in_evaluation, linear_classifier
 from cosify.models.classifiers import num_classes_of
 from cosify.models.stage_freezing import freeze_stages
 from cosify.settings.training import CosifyArguments, kappa_policy
-from cosify.training.evaluation import Evaluation, evaluate
+from cosify.training.evaluation import EVAL_BATCH, Evaluation, evaluate
 from cosify.training.fine_tuning import blocks_of
 from cosify.training.head_start import begin_heads
 from cosify.training.loop import fit
@@ -26,7 +26,6 @@ from cosify.training.run_folder import read_config
 from cosify.training.session import Session, smoke_settings
 
 SCANNED = 2048  # training images whose kappa* under the start weights is reported
-BATCH = 256
 
 
 def cosify_pretrained(args: CosifyArguments) -> TrainResult:
@@ -58,7 +57,7 @@ def cosify_pretrained(args: CosifyArguments) -> TrainResult:
     if begin == "auto":  # class-parallel, nobody holds the whole weight
         begin = "probe" if is_new and not args.class_parallel else "none"
     if not is_new:
-        batches = session.data.test_batches(BATCH, session.shard)
+        batches = session.data.test_batches(EVAL_BATCH, session.shard)
         base = evaluate(model.to(device), batches, device=device, all_sum=session.all_sum)
         logger.info("softmax model: test accuracy %.2f %%", 100 * base.accuracy)
     else:
@@ -96,7 +95,7 @@ def scan_kappa(session: Session, model: nn.Module) -> KappaSummary:
         session: the opened run; every rank must call this together.
         model: network with a classifier, on the training device; its mode is restored.
     """
-    batch_size = min(BATCH, session.args.batch_size)
+    batch_size = min(EVAL_BATCH, session.args.batch_size)
     batches = session.data.plain_train_batches(batch_size, session.shard)
     own = -(-SCANNED // (batch_size * session.shard.world_size))
     kappas = KappaStatistics(session.accelerator.device)

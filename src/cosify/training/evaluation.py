@@ -16,6 +16,7 @@ from cosify.models.layout import evaluation_layout
 from cosify.training.class_parallel import class_parallel_heads
 
 Batches = Iterable[tuple[Tensor, Tensor]]
+EVAL_BATCH = 256
 SUM = Callable[[Tensor], Tensor]
 
 

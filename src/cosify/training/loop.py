@@ -109,7 +109,7 @@ class Run:
         progress, args, device = self.progress, self.args, self.accelerator.device
         epoch, first = divmod(progress.step, self.steps_per_epoch)
         sums = torch.tensor(progress.sums, dtype=sum_dtype(device), device=device)
-        self._train_mode()
+        self.parts.train_mode()
         batches = self.session.data.train_batches(
             args.batch_size,
             epoch=epoch,
@@ -207,7 +207,7 @@ class Run:
         self.selection.note(evaluation, self.progress)
         if self.guard is not None:
             self.guard(evaluation)
-        self._train_mode()
+        self.parts.train_mode()
 
     def _record(self, record: dict[str, Any]) -> None:
         self.checkpoints.on_main_process(lambda: self.folder.append_metrics(record), "metrics.jsonl")
@@ -234,9 +234,6 @@ class Run:
 
     def _due(self, every: int | None) -> bool:
         return every is not None and self.progress.step % every == 0
-
-    def _train_mode(self) -> None:
-        self.parts.train_mode()
 
     def _result(self, last: Evaluation | None) -> TrainResult:
         model, evaluation = self.selection.final(last)

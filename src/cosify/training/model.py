@@ -12,6 +12,7 @@ from torch import nn
 from cosify.data import BUILT_IN, Preprocessing, base_and_split
 from cosify.errors import InputError
 from cosify.integrations import compat
+from cosify.models.classifiers import input_shape
 from cosify.models.conversion import convert
 from cosify.models.published import similar_names
 from cosify.settings.training import TrainArguments, kappa_policy
@@ -137,9 +138,7 @@ def set_image_size(model: nn.Module, image_size: int) -> None:
         ValueError: if the network takes no images of that size.
     """
     config: Any = getattr(model, "pretrained_cfg", None)
-    channels = int(
-        getattr(getattr(model, "config", None), "num_channels", 3) if config is None else config["input_size"][0]
-    )
+    channels, *_ = input_shape(model)
     if config is not None and not _is_made_for_another(config, (image_size, image_size)):
         return
     if hasattr(model, "set_input_size"):

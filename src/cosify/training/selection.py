@@ -4,13 +4,11 @@ from torch import nn
 
 from cosify.training.checkpoint import Checkpoints, Progress
 from cosify.training.class_parallel import all_classes
-from cosify.training.evaluation import Evaluation, evaluate
+from cosify.training.evaluation import EVAL_BATCH, Evaluation, evaluate
 from cosify.training.finite import FiniteNumbers
 from cosify.training.prepare import Prepared
 from cosify.training.session import Session
 from cosify.training.sharding import gather_weights, take_buffers_of_main
-
-EVAL_BATCH = 256
 
 
 class Selection:

@@ -126,7 +126,6 @@ class Session:
             preprocessing,
             data=args.data,
             device=accelerator.device,
-            local_processes=int(os.environ.get("LOCAL_WORLD_SIZE", "1")),
             show_progress=on_terminal(accelerator),
             survey=record.survey,
         )
@@ -181,6 +180,17 @@ def on_terminal(accelerator: Any) -> bool:
     console = get_console()
     draws = find_spec("ipywidgets") is not None if console.is_jupyter else console.is_terminal
     return bool(accelerator.is_main_process) and draws
+
+
+def device_of_one(command: str) -> torch.device:
+    """Return the device of a command that is one process; an InputError if it was started on several."""
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        raise InputError(
+            f"{command} was started on {os.environ['WORLD_SIZE']} processes, expected one; run it without a launcher"
+        )
+    device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
+    assert device is not None
+    return device
 
 
 def _config(args: RunArguments, world_size: int, record: DataRecord) -> dict[str, Any]:
