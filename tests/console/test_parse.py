@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from cosify.__main__ import command
+from cosify.__main__ import command, main
 from cosify.console import parse_arguments
 from cosify.errors import InputError
 from cosify.settings import AT_LEAST_1, SHARE, check, flag, key
@@ -142,3 +142,19 @@ def test_what_is_needed(words: list[str], message: str, capsys: pytest.CaptureFi
         parse_arguments(Command, words, words=("model", "sizes"), needed=("sizes", "num_images"))
     assert ended.value.code == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "usual"),
+    [
+        ("evaluate", "MODEL DATA"),
+        ("verify", "MODEL DATA"),
+        ("publish", "MODEL REPO"),
+        ("convert-rec", "FOLDER OUTPUT"),
+    ],
+)
+def test_a_command_without_words_names_them(name: str, usual: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([name])
+    assert ended.value.code == 2
+    assert f" is missing, expected {usual}; write cosify {name} {usual}" in capsys.readouterr().err

@@ -340,5 +340,7 @@ def test_arrays_are_those_of_the_key_also_while_a_cache_is_replaced(
 
 def test_batches_follow_the_device() -> None:
     cpu, cuda = torch.device("cpu"), torch.device("cuda")
-    assert [FeaturePass().at_once(device) for device in (cpu, cuda)] == [32, 256]
-    assert FeaturePass(batch_size=7).at_once(cpu) == FeaturePass(batch_size=7).at_once(cuda) == 7
+    sides = (8, 96, 160, 224, 1000)
+    assert [FeaturePass().at_once(cpu, (3, side, side)) for side in sides] == [32, 32, 15, 8, 1]
+    assert [FeaturePass().at_once(cuda, (3, side, side)) for side in sides] == 5 * [256]
+    assert [FeaturePass(batch_size=7).at_once(device, (3, 8, 8)) for device in (cpu, cuda)] == [7, 7]

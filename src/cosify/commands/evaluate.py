@@ -70,7 +70,7 @@ class EvaluateArguments:
     calibrate: bool = flag(
         False, "Save the kappa that makes probabilities right. It is fitted on half of the test images. Default: off."
     )
-    batch_size: int | None = flag(None, "Images in a batch on each process. Default 256, on a CPU 32.", AT_LEAST_1)
+    batch_size: int | None = flag(None, "Images in a batch on each process. Default 256, on a CPU 8 to 32.", AT_LEAST_1)
     num_workers: int | None = flag(None, "Processes that decode images. Default: by cores.", FROM_0)
     resamples: int = flag(
         1000, "Resamples of the bootstrap. Default 1000.", Rule(lambda value: value >= 100, "at least 100")

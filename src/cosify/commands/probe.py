@@ -42,7 +42,7 @@ class ProbeArguments:
     label_column: str | None = flag(None, "Column of labels. Default: the only one.")
     image_size: int | None = flag(None, "Side in pixels. Default: the backbone's own.", AT_LEAST_1)
     limit_train: int | None = flag(None, "Fit on this many images. Default: all.", AT_LEAST_1)
-    batch_size: int | None = flag(None, "Images in a batch on each process. Default 256, on a CPU 32.", AT_LEAST_1)
+    batch_size: int | None = flag(None, "Images in a batch on each process. Default 256, on a CPU 8 to 32.", AT_LEAST_1)
     num_workers: int | None = flag(None, "Processes that decode images. Default: by cores.", FROM_0)
     scaling: Literal["standardize", "raw", "l2"] = flag(
         "standardize", "Scaling of the features. Compare backbones under the same one. Default standardize."

@@ -35,7 +35,7 @@ class ScanArguments:
     image_column: str | None = flag(None, "Column of images. Default: the only one.")
     label_column: str | None = flag(None, "Column of labels. Default: the only one.")
     image_size: int | None = flag(None, "Side in pixels. Default: the model's own.", AT_LEAST_1)
-    batch_size: int = flag(16, "Images in a batch. Default 16: on a CPU, 64 of 224 px take twice the time.", AT_LEAST_1)
+    batch_size: int | None = flag(None, "Images in a batch. Default 256, on a CPU 8 to 32.", AT_LEAST_1)
     num_workers: int | None = flag(None, "Processes that decode images. Default: by cores.", FROM_0)
     output: str | None = flag(None, "Folder of the result. Default: a new runs/DATE-DATA-MODEL-scan.")
     overwrite: bool = flag(False, "Replace an earlier result there. Default: refuse.")

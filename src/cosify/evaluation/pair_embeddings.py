@@ -43,7 +43,8 @@ def verification_embeddings(
         raise InputError(f"the pass is one of {run.shard.world_size} processes, expected one; drop shard")
     classifier = linear_classifier(model)
     data = open_unaugmented(images, preprocessing, classifier.weight.device, run)
-    num_samples, batch_size, found = len(images.test), run.at_once(classifier.weight.device), []
+    num_samples, found = len(images.test), []
+    batch_size = run.at_once(classifier.weight.device, data.image_shape)
     all_rows = list(eval_rows(num_samples, batch_size))
     batches = shown(data.test_batches(batch_size), len(all_rows), f"{num_samples} pictures", run)
     with in_evaluation(model, classifier) as answers:
