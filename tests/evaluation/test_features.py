@@ -273,6 +273,8 @@ def test_names_in_another_order_are_refused(tmp_path: Path, caplog: pytest.LogCa
     assert "the model's classes are called" in caplog.text
     with pytest.raises(ValueError, match="class 0 is 'class 0' there and 'class 9' here"):
         check_label_names(model, names[::-1])
+    with pytest.raises(ValueError, match="class 3 is 'class 3' there and 'class 4' here"):
+        check_label_names(model, ["a", "b", "c", "class 4", *names[5:9], "d", "e"])
 
 
 @pytest.mark.parametrize(

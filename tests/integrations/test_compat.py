@@ -67,7 +67,7 @@ def test_creating_without_the_moment_before_weights_are_read(monkeypatch: pytest
 
 WITHOUT_ANY = """
 import sys
-import timm.models, transformers.modeling_utils, huggingface_hub.utils._http
+import timm.models, transformers.modeling_utils, transformers.trainer, huggingface_hub.utils._http
 NAMES = {names}
 for name in NAMES:
     parts = name.split(".")

@@ -10,6 +10,7 @@ import pytest
 import timm
 import timm.loss
 import torch
+from safetensors.torch import save_file
 from timm import create_model  # bound before or after the plugin, it must work
 from torch import nn
 
@@ -261,3 +262,11 @@ def test_run_lets_a_softmax_loss_pass(run_step: Callable[..., None], capsys: pyt
         "cosine",
     )
     assert capsys.readouterr().out == "trained\ntrained\n"
+
+
+def test_a_stock_model_opens_a_folder_of_weights_alone(tmp_path: Path) -> None:
+    stock = timm.create_model("test_resnet", num_classes=4)
+    save_file(stock.state_dict(), tmp_path / "model.safetensors")
+    cfg = {"source": "local-dir", "file": str(tmp_path), "num_classes": 4}
+    again = timm.create_model("test_resnet", pretrained=True, pretrained_cfg=cfg, num_classes=4)
+    assert torch.equal(again.fc.weight, stock.fc.weight)

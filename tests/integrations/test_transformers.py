@@ -1,21 +1,25 @@
 """Native transformers classifiers: conversion, saving, the Auto classes, pipeline and Trainer."""
 
+import importlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import timm
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import cosify
 from cosify.errors import InputError
+from cosify.evaluation import check_label_names
 from cosify.heads import CosineConv1x1, CosineLinear
 from tests.integrations.tiny_vit import vit
 from tests.processes import run_python
 
 transformers = pytest.importorskip("transformers")
+trainer_of = importlib.import_module("tests.integrations.trainers").trainer_of
 
 
 def trained(kappa: float | str = "ls") -> Any:
@@ -110,6 +114,57 @@ def test_round_trips(way: str, kappa: float | str, tmp_path: Path) -> None:
         assert head.kappa_spec == kappa
         torch.testing.assert_close(logits_of(other), expected, rtol=1e-4, atol=1e-4)
     assert wrapper.config.num_labels == 5
+
+
+@pytest.mark.parametrize("way", ["save", "save_pretrained", "cosified", "opened cosified"])
+def test_the_kappa_of_calibration_is_saved(way: str, tmp_path: Path) -> None:
+    model = trained()
+    wrapper = cosify.integrations.cosified.CosifiedForImageClassification.from_model(model)
+    if way == "opened cosified":
+        wrapper.save_pretrained(tmp_path / "first")
+        wrapper = transformers.AutoModelForImageClassification.from_pretrained(tmp_path / "first")
+    chosen = wrapper if "cosified" in way else model
+    for head in cosify.find_heads(chosen).values():
+        head.eval_kappa = 33.0
+    if way == "save":
+        cosify.save(chosen, tmp_path)
+    else:
+        chosen.save_pretrained(tmp_path)
+    again = transformers.AutoModelForImageClassification.from_pretrained(tmp_path)
+    assert [head.eval_kappa for head in cosify.find_heads(again).values()] == [33.0]
+    torch.testing.assert_close(logits_of(again), logits_of(chosen), rtol=1e-4, atol=1e-4)
+
+
+def test_label_names_with_keys_of_text_keep_their_numbers(tmp_path: Path) -> None:
+    names = [f"class {index}" for index in range(12)]
+    model = vit(12)
+    model.config.id2label = {str(index): name for index, name in enumerate(names)}  # as in tutorials
+    check_label_names(cosify.convert(model), names)
+    cosify.save(model, tmp_path)
+    again = transformers.AutoModelForImageClassification.from_pretrained(tmp_path)
+    assert [again.config.id2label[index] for index in range(12)] == names
+
+
+def test_weight_decay_of_the_trainer_spares_kappa(tmp_path: Path) -> None:
+    trainer = trainer_of(tmp_path, "trainable", callbacks=[])
+    decayed = trainer.get_decay_parameter_names(trainer.model)
+    assert "classifier.weight" in decayed
+    assert "classifier.log_kappa" not in decayed
+
+
+def test_accelerate_fills_a_model_without_storage(tmp_path: Path) -> None:
+    accelerate = pytest.importorskip("accelerate")
+    full = timm.create_model("test_resnet", head="cos", num_classes=7).eval()
+    save_file(full.state_dict(), tmp_path / "model.safetensors", {"format": "pt"})
+    with accelerate.init_empty_weights():
+        model = timm.create_model("test_resnet", head="cos", num_classes=7)
+    accelerate.load_checkpoint_in_model(model, str(tmp_path / "model.safetensors"))
+    model.to("cpu")
+    images = torch.randn(2, 3, 160, 160)
+    with torch.no_grad():
+        torch.testing.assert_close(model.eval()(images), full(images))
+    model.train()(images)
+    assert model.fc.kappa.isfinite()
 
 
 @pytest.mark.parametrize("value", [-5.0, torch.nan])

@@ -154,6 +154,15 @@ def test_reset_classifier() -> None:
     assert type(plain.fc) is nn.Linear
 
 
+@pytest.mark.parametrize(("kappa", "num_classes"), [("ls", 1), ("adacos", 2)])
+def test_a_reset_to_too_few_classes_leaves_the_head(kappa: str, num_classes: int) -> None:
+    model = timm.create_model("test_resnet", head={"type": "cos", "kappa": kappa}, num_classes=5)
+    head = model.fc
+    with pytest.raises(ValueError, match=f"num_classes is {num_classes}, expected at least {num_classes + 1}"):
+        model.reset_classifier(num_classes)
+    assert model.fc is head
+
+
 def test_copies_of_a_model_keep_the_head_through_reset() -> None:
     model = cosify.convert(tiny(), kappa=9.0)
     model(images(model))

@@ -105,6 +105,7 @@ class RunningKappa(nn.Module):
             kappa: [B], or [1] for all.
             counted: [B] bool, the samples that count in the means; default: all.
         """
+        self._find_batch_seen()
         norm = torch.linalg.vector_norm(embedding.float(), dim=1)
         moving = [(self.embedding_norm, mean_of_counted(norm, counted), 0.01)]
         if not self.policy.constant:
@@ -114,6 +115,11 @@ class RunningKappa(nn.Module):
             running.lerp_(torch.where(mean < torch.inf, mean, running), share)
         self.batch_seen.logical_or_(moving[0][1] < torch.inf)
         self.last_kappa = kappa.expand(embedding.shape[0]).contiguous()
+
+    def _find_batch_seen(self) -> None:
+        """Make what no file holds: Accelerate fills a model without storage tensor by tensor, from its files."""
+        if self.batch_seen.is_meta and not self.kappa.is_meta:
+            self.batch_seen = torch.ones((), device=self.kappa.device)
 
     def check_statistics(self) -> None:
         """Raise unless kappa and its companions are finite and above 0, for a reader that fills them by itself."""
@@ -160,6 +166,7 @@ class RunningKappa(nn.Module):
         `to_empty` gives memory that holds anything, and the function that then fills the weights, such as timm's
         `init_weights`, does not know of kappa; so kappa starts anew here.
         """
+        self._find_batch_seen()
         before = {name: getattr(self, name) for name in (*self.statistics, "batch_seen")}
         super()._apply(fn, recurse)
         if before["kappa"].is_meta and not self.kappa.is_meta:

@@ -11,6 +11,7 @@ def install() -> None:
     on_import("timm", _teach_timm)
     on_import("transformers.modeling_utils", _teach_transformers)
     on_import("transformers.models.auto.modeling_auto", _register_class)
+    on_import("transformers.trainer", _teach_trainer)
 
 
 def _teach_timm(_: ModuleType) -> None:
@@ -19,6 +20,10 @@ def _teach_timm(_: ModuleType) -> None:
 
 def _teach_transformers(_: ModuleType) -> None:
     import_module("cosify.integrations.transformers").install()
+
+
+def _teach_trainer(_: ModuleType) -> None:
+    import_module("cosify.integrations.transformers").install_trainer()
 
 
 def _register_class(_: ModuleType) -> None:

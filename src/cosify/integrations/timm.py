@@ -9,6 +9,7 @@ settings and weights are; a published backbone is a folder or a repository there
 
 import functools
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import replace
 from pathlib import Path
@@ -132,13 +133,15 @@ def _published(pretrained_cfg: object, cache_dir: Any) -> HeadSpec | None:
 
 
 def _config_file(pretrained_cfg: object, cache_dir: Any) -> str | None:
-    """Return the config.json that timm has just read for a folder or a hub repository, None for any other model."""
+    """Return the config.json of the folder or hub repository that weights come from, None if there is none."""
     if not isinstance(pretrained_cfg, Mapping):
         return None
     if pretrained_cfg.get("source") == "local-dir":
-        return f"{pretrained_cfg['file']}/config.json"
+        file = f"{pretrained_cfg['file']}/config.json"
+        return file if Path(file).is_file() else None
     if pretrained_cfg.get("source") == "hf-hub":
-        return _from_hub(pretrained_cfg["hf_hub_id"], "config.json", cache_dir)
+        with suppress(EntryNotFoundError):  # a user's own pretrained_cfg may name a repository of weights alone
+            return _from_hub(pretrained_cfg["hf_hub_id"], "config.json", cache_dir)
     return None
 
 

@@ -1,13 +1,15 @@
 """The transformers plugin: models whose config has a `cosify` key get their cosine head back.
 
-Nothing here imports transformers before the user's program does.  One class is touched, `PreTrainedModel`, at the two
-moments that every model passes on its way through `from_pretrained`: the end of construction, where the head is put
-in, and the initialisation of what the checkpoint did not hold, where kappa gets the value that the config recorded.
+Nothing here imports transformers before the user's program does.  `PreTrainedModel` is touched at the two moments that
+every model passes on its way through `from_pretrained`: the end of construction, where the head is put in, and the
+initialisation of what the checkpoint did not hold, where kappa gets the value that the config recorded; and before
+`save_pretrained`, where the config learns which kappa evaluation uses.  The Trainer keeps weight decay off kappa.
 This serves `TimmWrapperForImageClassification`, the native models, pipelines and the Trainer alike.  Before weights
 that cosify wrote are read, their digest is compared with that of config.json, and their sha256 where the hub knows it.
 """
 
 import functools
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +18,10 @@ from cosify.heads import CosineHead, HeadSpec
 from cosify.integrations import compat
 from cosify.models import apply_spec, find_heads
 from cosify.models.binding import CONFIG, DIGEST, WEIGHTS, check_binding, is_ours
+from cosify.models.classifiers import unwrap_cosified
 from cosify.models.config import read_config
 from cosify.models.download import check_download
+from cosify.wrapping import wrap_once
 
 
 def require_hook() -> None:
@@ -49,6 +53,27 @@ def install() -> None:
     compat.wrap(compat.POST_INIT, functools.partial(_then, _convert_from_config))
     compat.wrap(compat.INITIALIZE, functools.partial(_then, _start_kappa))
     compat.wrap(compat.READ_WEIGHTS, _check_before_reading)
+    wrap_once(import_module("transformers.modeling_utils").PreTrainedModel, "save_pretrained", _note_eval_kappa)
+
+
+def install_trainer() -> None:
+    """Teach transformers' Trainer, once."""
+    compat.wrap(compat.DECAY, _without_kappa)
+
+
+def _without_kappa(original: Any, trainer: Any, model: Any) -> list[str]:
+    """Return the parameters with weight decay: not a trainable kappa, whose logarithm decay would pull to 0."""
+    return [name for name in original(trainer, model) if name.rpartition(".")[2] != "log_kappa"]
+
+
+def _note_eval_kappa(original: Any, model: Any, /, *args: Any, **kwargs: Any) -> Any:
+    """Write into the config what `calibrate`, or the user, has set on the head since."""
+    head = next(iter(find_heads(model).values()), None)
+    inner: Any = unwrap_cosified(model)
+    for config in (model.config, inner.config):  # of one model, or copies
+        if head is not None and isinstance(getattr(config, "cosify", None), dict):
+            config.cosify = {**config.cosify, "eval_kappa": head.eval_kappa}
+    return original(model, *args, **kwargs)
 
 
 def _then(ours: Any, original: Any, model: Any, /, *args: Any, **kwargs: Any) -> Any:

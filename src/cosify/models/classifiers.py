@@ -93,9 +93,12 @@ def num_classes_of(model: nn.Module) -> int:
 
 
 def names_in(model: nn.Module) -> list[str] | None:
-    """Return the label names that the model was opened with, None for none or numbered ones."""
-    by_index = getattr(getattr(model, "config", None), "id2label", {})
-    names = [by_index[index] for index in sorted(by_index)]
+    """Return the label names that the model was opened with, in order, None for none or numbered ones."""
+    # A program may have made the keys text, which sorts "10" before "2".
+    by_index = {
+        str(index): name for index, name in (getattr(getattr(model, "config", None), "id2label", None) or {}).items()
+    }
+    names = [by_index[str(index)] for index in range(len(by_index)) if str(index) in by_index]
     if not names or names[0] == "LABEL_0":
         names = list(getattr(model, "pretrained_cfg", {}).get("label_names") or ())
     return names if names and len(names) == num_classes_of(model) else None

@@ -7,7 +7,9 @@ from weakref import WeakSet
 
 from torch import nn
 
+from cosify.functional.checks import check_num_classes
 from cosify.heads import CosineHead, HeadSpec
+from cosify.heads.policies import resolve_policy
 from cosify.models.classifiers import forget_names
 from cosify.models.replacement import replace_classifiers
 from cosify.wrapping import wrap_once
@@ -50,8 +52,11 @@ class Memory:
 
 
 def _reset_and_convert(original: Callable[..., Any], model: nn.Module, *args: Any, **kwargs: Any) -> Any:
-    result = original(model, *args, **kwargs)
     memory = getattr(model, "cosify_memory", None)
+    num_classes = args[0] if args else kwargs.get("num_classes")
+    if isinstance(memory, Memory) and num_classes:  # first: the model keeps its head
+        check_num_classes(num_classes, resolve_policy(memory.spec.kappa).min_classes)
+    result = original(model, *args, **kwargs)
     if isinstance(memory, Memory):
         forget_names(model)
         Memory.attach(model, memory.spec, replace_classifiers(model, memory.spec))

@@ -47,20 +47,20 @@ def same_network(one: str, other: str) -> bool:
 
 
 def check_label_names(model: nn.Module, label_names: Sequence[str]) -> None:
-    """Compare the class names that a model was saved with to those of a data set; other names are a warning.
+    """Compare the class names that a model was saved with to those of a data set; names of no class are a warning.
 
     Args:
         model: of timm or transformers.
         label_names: of the data, in order.
 
     Raises:
-        ValueError: if both have the same names in another order: labels would be wrong, and nothing would show it.
+        ValueError: if a name of both has another number: labels would be wrong, and nothing would show it.
     """
     own = names_in(model)
     if own is None or len(own) != len(label_names) or list(own) == list(label_names):
         return
-    if sorted(own) == sorted(label_names):
-        first = next(index for index, pair in enumerate(zip(own, label_names, strict=True)) if pair[0] != pair[1])
+    first = next((index for index, name in enumerate(label_names) if name in own and own[index] != name), None)
+    if first is not None:
         raise InputError(
             f"the model's classes have another order than the data's: class {first} is {own[first]!r} there and"
             f" {label_names[first]!r} here, expected the same; number the classes of the data as the model does"

@@ -3,12 +3,12 @@
 from collections.abc import Callable
 from dataclasses import asdict
 from itertools import islice
-from pathlib import Path
 
 import torch
 from torch import nn
 
 from cosify.errors import AccuracyDroppedError, InputError
+from cosify.folders import model_name
 from cosify.functional import ls_kappa
 from cosify.heads.kappa_statistics import KappaStatistics, KappaSummary
 from cosify.models import convert, find_heads, in_evaluation, linear_classifier
@@ -50,7 +50,7 @@ def cosify_pretrained(args: CosifyArguments) -> TrainResult:
     if find_heads(model):
         raise InputError(f"model {args.model!r} has a cosine head already, expected a softmax one; use cosify finetune")
     freeze_stages(model, blocks_of(args.blocks))  # more stages than there are must leave no folder
-    session = Session.open(args, f"{Path(args.model).name}-{args.kappa}", preprocessing)
+    session = Session.open(args, f"{model_name(args.model)}-{args.kappa}", preprocessing)
     device, num_classes = session.accelerator.device, len(session.data.label_names)
     base, begin = None, args.head_start
     is_new = num_classes_of(model) != num_classes

@@ -1,8 +1,8 @@
 """Fine-tuning: a published or local backbone, a new head, a new task."""
 
-from pathlib import Path
 from typing import Any
 
+from cosify.folders import model_name
 from cosify.models import convert
 from cosify.models.network_identity import model_digest
 from cosify.models.stage_freezing import freeze_stages
@@ -32,7 +32,7 @@ def finetune(args: FinetuneArguments) -> TrainResult:
     model, preprocessing = open_model(args.model, args.image_size, head="linear", smoke=args.smoke, seed=args.seed)
     freeze_stages(model, blocks_of(args.blocks))  # more stages than there are must leave no folder
     head = args.kappa if args.head == "cos" else "softmax"
-    session = Session.open(args, f"{Path(args.model).name}-{head}", preprocessing)
+    session = Session.open(args, f"{model_name(args.model)}-{head}", preprocessing)
     digest = model_digest(model)
     num_classes = len(session.data.label_names)
     if args.head == "cos":
