@@ -37,21 +37,17 @@ def _version(package: str) -> str | None:
 
 
 def _commit() -> str | None:
-    """Return the commit that this file belongs to, with `-dirty` if tracked files were changed since."""
-    folder = Path(__file__).parent
+    """Return the commit that this file belongs to, with `-dirty` if tracked files of the package were changed since."""
+    package = Path(__file__).parents[1]
+
+    def git(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(["git", *words], cwd=package, capture_output=True, text=True, check=False)
+
     try:
-        tracked = subprocess.run(
-            ["git", "ls-files", "--error-unmatch", Path(__file__).name], cwd=folder, capture_output=True, check=False
-        )
-        if tracked.returncode != 0:  # installed inside of someone else's repository
+        if git("ls-files", "--error-unmatch", __file__).returncode != 0:  # installed inside someone else's repository
             return None
-        described = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
-            cwd=folder,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        commit = git("rev-parse", "HEAD").stdout.strip()
+        is_same = git("diff", "--quiet", "HEAD", "--", ".").returncode == 0  # results beside it may have grown
     except FileNotFoundError:  # no git on this machine
         return None
-    return described.stdout.strip() if described.returncode == 0 else None
+    return commit if is_same else f"{commit}-dirty"
