@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -198,6 +199,39 @@ def test_channels_are_those_of_the_images_or_converted(pipeline: str) -> None:
     data = opened(one_in_colour, pipeline=pipeline)
     assert torch.equal(pixels_of_test(data)[3], torch.from_numpy(colour[3].copy()).permute(2, 0, 1))
     assert torch.equal(pixels_of_test(data)[0], torch.from_numpy(grey[0].copy()).expand(3, 8, 8))
+
+
+def grey_but_for(colour: int, num: int = 6, test: str = "L") -> Splits:
+    """Return splits whose training images are grey but for one row, and whose test images are of the mode `test`."""
+    images = [picture(seed, (8, 8), "RGB" if seed == colour else "L") for seed in range(num)]
+    return splits_of(images, [0] * num, test=[picture(9, (8, 8), test)] * 2)
+
+
+def as_stream(splits: Splits) -> Splits:
+    train, test = (split.to_iterable_dataset() for split in (splits.train, splits.test))
+    return replace(splits, train=train, test=test, streaming=True)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("train", ["L", "RGB"])
+def test_a_test_split_in_colour_stays_so(train: str, stream: bool) -> None:
+    splits = grey_but_for(0 if train == "RGB" else -1, test="RGB")
+    data = opened(as_stream(splits) if stream else splits, pipeline="workers")
+    expected = torch.from_numpy(np.array(picture(9, (8, 8)))).permute(2, 0, 1).expand(2, 3, 8, 8)
+    assert torch.equal(pixels_of_test(data), expected)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_colour_where_grey_was_surveyed_is_an_error(stream: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(opening, "SURVEYED", 1)
+    splits = grey_but_for(1)
+    splits = as_stream(splits) if stream else splits
+    message = r"image in row 1 of split 'train' is in colour, expected grey .* use --model-kwargs in_chans=3"
+    with pytest.raises(ValueError, match=message):
+        list(opened(splits, pipeline="workers", augment="none").plain_train_batches(4))
+    for channels in (1, 3):  # as the user or the model has it
+        data = opened(splits, pipeline="workers", augment="none", expects={**RAW, "channels": channels})
+        assert torch.cat([images for images, _ in data.plain_train_batches(4)]).shape == (6, channels, 8, 8)
 
 
 @pytest.mark.parametrize("size", [(8, 8), (16, 8), (8, 16)])

@@ -12,7 +12,7 @@ from cosify.errors import InputError
 from cosify.hub import load
 from cosify.models.layout import training_layout
 from cosify.training import TrainArguments
-from cosify.training.model import ModelChoice, build_model
+from cosify.training.model import ModelChoice, build_model, preprocessing_of
 from cosify.training.opener import open_model
 
 VIT = "vit_tiny_patch16_224"
@@ -34,6 +34,17 @@ def test_a_network_is_built_for_the_size_of_the_images(name: str, tmp_path: Path
     expected = model.eval()(PIXELS)
     cosify.save(model, tmp_path)
     torch.testing.assert_close(load(tmp_path)(PIXELS), expected)
+
+
+@pytest.mark.parametrize("channels", [None, 1, 3])
+def test_channels_of_the_model_are_those_of_the_images(channels: int | None) -> None:
+    choice = ModelChoice("test_resnet", {} if channels is None else {"in_chans": channels}, None)
+    assert preprocessing_of(choice, pretrained=False).channels == channels
+
+
+def test_other_channels_are_refused() -> None:
+    with pytest.raises(InputError, match=r"in_chans is 4, expected 1 \(grey\) or 3 \(colour\); change --model-kwargs"):
+        preprocessing_of(ModelChoice("test_resnet", {"in_chans": 4}, None), pretrained=False)
 
 
 def test_images_that_are_not_square() -> None:

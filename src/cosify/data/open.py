@@ -1,10 +1,10 @@
 """From splits to their pipeline: resident on the device where that suits them, worker processes otherwise."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from itertools import islice
-from typing import Any, Literal
+from itertools import chain, islice
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
@@ -20,8 +20,11 @@ from cosify.data.workers import WorkerData, default_num_workers
 from cosify.errors import InputError
 from cosify.settings.transform import Augment, Pipeline, check_transform
 
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
 Data = DeviceData | WorkerData
-SURVEYED = 64  # images whose size and colour are looked at
+SURVEYED = 64  # images of a split whose size and colour are looked at
 LARGEST_RESIDENT_SIDE = 128  # pixels; larger images want random scales, which need the original
 # Of both splits decoded: Tiny ImageNet is 1.3 GiB.  Fixed, because the augmentation follows from the pipeline: what is
 # free at the moment, or on another machine, must not change it.
@@ -48,7 +51,7 @@ class PipelineSettings:
 
 @dataclass(frozen=True)
 class Survey:
-    """What a sample of the training images looks like."""
+    """What a sample of the training images looks like; one channel only if that of the test split is grey, too."""
 
     channels: int
     side: tuple[int, int]  # height and width of the first
@@ -113,6 +116,7 @@ def open_data(
         image_shape=shape,
         augmentation=augmentation,
         normalization=_given(preprocessing, survey.channels),
+        convert=preprocessing.channels is not None,
         num_workers=workers,
         device=device,
         interpolation=preprocessing.interpolation,
@@ -239,16 +243,22 @@ def _given(preprocessing: Preprocessing, channels: int) -> Normalization | None:
 
 
 def _survey(splits: Splits, preprocessing: Preprocessing) -> Survey:
-    column = splits.image_column
-    if splits.streaming:
-        rows: Any = enumerate(islice(undecoded(splits.train, column), SURVEYED))
-    else:
-        num = len(splits.train)
-        chosen = range(0, num, math.ceil(num / SURVEYED))
-        rows = zip(chosen, undecoded(splits.train.select_columns([column]).select(chosen), column), strict=True)
-    images = [open_image(cells[column], row, "train") for row, cells in rows]
+    images = list(_looked_at(splits, "train"))
     if not images:
         raise InputError("the stream of split 'train' has no rows, expected at least one image; check its files")
     sides = {(image.height, image.width) for image in images}
-    channels = max(map(channels_of, images)) if preprocessing.channels is None else preprocessing.channels
+    channels = preprocessing.channels
+    if channels is None:
+        channels = 3 if any(channels_of(each) == 3 for each in chain(images, _looked_at(splits, "test"))) else 1
     return Survey(channels, (images[0].height, images[0].width), len(sides) == 1)
+
+
+def _looked_at(splits: Splits, name: str) -> Iterator["Image"]:
+    column, split = splits.image_column, splits.split(name)
+    if splits.streaming:
+        rows: Any = enumerate(islice(undecoded(split, column), SURVEYED))
+    else:
+        chosen = range(0, len(split), max(1, math.ceil(len(split) / SURVEYED)))
+        rows = zip(chosen, undecoded(split.select_columns([column]).select(chosen), column), strict=True)
+    for row, cells in rows:
+        yield open_image(cells[column], row, name)

@@ -27,7 +27,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from cosify.data.batches import ALONE, Shard, eval_rows, mixed_seed, own_rows, training_order
-from cosify.data.decode import open_image, undecoded
+from cosify.data.decode import channels_of, open_image, undecoded
 from cosify.data.normalize import Normalization
 from cosify.data.sources import Splits
 from cosify.data.tensors import labels_of, wrong_label
@@ -51,13 +51,16 @@ class Decoder(Dataset[Sample | InputError]):
         splits: columns and classes.
         transform: from a PIL image to an array or tensor [channels, H, W].
         channels: 1 or 3.
+        convert: as of `WorkerData`.
     """
 
-    def __init__(self, split: Any, name: str, splits: Splits, transform: Callable[[Any], Any], channels: int) -> None:
+    def __init__(
+        self, split: Any, name: str, splits: Splits, transform: Callable[[Any], Any], channels: int, convert: bool
+    ) -> None:
         self.split, self.name, self.transform = split, name, transform
         self.image_column, self.label_column = splits.image_column, splits.label_column
         self.num_classes = len(splits.label_names)
-        self.mode = "L" if channels == 1 else "RGB"
+        self.mode, self.takes_colour = "L" if channels == 1 else "RGB", convert or channels == 3
 
     def __getitem__(self, request: Request) -> Sample | InputError:
         """Decode and transform one image; return what is wrong with it, for the main process to raise.
@@ -72,7 +75,14 @@ class Decoder(Dataset[Sample | InputError]):
     def _sample(self, request: Request) -> Sample:
         row, place, seed = request
         cells = row if self.split is None else self.split[row]
-        image = open_image(cells[self.image_column], place, self.name).convert(self.mode)
+        image = open_image(cells[self.image_column], place, self.name)
+        if channels_of(image) == 3 and not self.takes_colour:
+            raise InputError(
+                f"image in row {place} of split {self.name!r} is in colour, expected grey as the sample of both splits"
+                " that was looked at first; use --model-kwargs in_chans=3 for colour, or in_chans=1 to make all grey"
+                " (from Python: Preprocessing.channels)"
+            )
+        image = image.convert(self.mode)
         label = cells[self.label_column]
         if label is None or not 0 <= label < self.num_classes:
             raise wrong_label(label, place, self.name, self.num_classes)
@@ -139,6 +149,7 @@ class WorkerData:
         interpolation: how the test transform scales.
         crop_pct: share of the short side that it keeps.
         crop_mode: of timm, as in `Preprocessing`.
+        convert: whether images in colour become grey where `image_shape` has one channel; an error otherwise.
     """
 
     pipeline = "workers"
@@ -157,11 +168,12 @@ class WorkerData:
         interpolation: str,
         crop_pct: float,
         crop_mode: str = "center",
+        convert: bool = False,
     ) -> None:
         self.label_names, self.image_shape, self.augmentation = splits.label_names, image_shape, augmentation
         self.interpolation, self.crop_pct, self.crop_mode = interpolation, crop_pct, crop_mode
         self.num_train, self.num_test = splits.num_train, splits.num_test
-        self._splits, self._device, self._test_transform = splits, device, test_transform
+        self._splits, self._device, self._test_transform, self._convert = splits, device, test_transform, convert
         self.train_labels = None if splits.streaming else labels_of(splits, "train")
         self._num_workers = num_workers
         self._train = self._loader("train", train_transform, num_workers)
@@ -173,7 +185,7 @@ class WorkerData:
         splits, plan = self._splits, _Plan()
         split = None if splits.streaming else undecoded(splits.split(name), splits.image_column)
         loader: DataLoader[Any] = DataLoader(
-            Decoder(split, name, splits, transform, self.image_shape[0]),
+            Decoder(split, name, splits, transform, self.image_shape[0], self._convert),
             collate_fn=_batch,
             batch_sampler=plan,  # type: ignore[arg-type]  # it takes any iterable of requests
             num_workers=num_workers,

@@ -4,7 +4,10 @@ from pathlib import Path
 from typing import Any
 
 from cosify.heads import HeadSpec
+from cosify.hub.contents import PROCESSOR
+from cosify.hub.resolve import load
 from cosify.models.binding import CONFIG
+from cosify.models.classifiers import input_shape
 from cosify.models.config import published_spec, read_config
 
 SHOWN_NAMES = 10
@@ -42,6 +45,14 @@ TRANSFORMERS = """from transformers import pipeline
 import cosify  # without it transformers reads a linear layer that predicts the same labels
 
 classify = pipeline("image-classification", "{repo_id}")"""
+UNPREPARED = """import torch
+from transformers import AutoModelForImageClassification
+import cosify  # without it transformers reads a linear layer that predicts the same labels
+
+model = AutoModelForImageClassification.from_pretrained("{repo_id}").eval()
+images = torch.zeros{shape}  # put yours here, prepared as in training: this repository has no image processor
+with torch.no_grad():
+    labels = model(images).logits.argmax(dim=1)"""
 
 
 def minimal_card(folder: Path, repo_id: str) -> str:
@@ -52,11 +63,14 @@ def minimal_card(folder: Path, repo_id: str) -> str:
         repo_id: `OWNER/NAME` on the hub.
 
     Raises:
-        ValueError: if its config.json is damaged.
+        ValueError: if its config.json is damaged, or a transformers model without an image processor cannot be loaded.
     """
     config, spec = read_config(folder / CONFIG), published_spec(folder / CONFIG)
     is_timm = "architecture" in config
     library, use = ("timm", TIMM) if is_timm else ("transformers", TRANSFORMERS)
+    shape: tuple[int, ...] = ()
+    if lacks_processor(folder):
+        use, shape = UNPREPARED, (1, *input_shape(load(folder)))
     names = _names(config)
     shown = ", ".join(map(str, names[:SHOWN_NAMES])) + (", ..." if len(names) > SHOWN_NAMES else "")
     return TEXT.format(
@@ -66,8 +80,16 @@ def minimal_card(folder: Path, repo_id: str) -> str:
         num_classes=config["num_classes"] if is_timm else len(names) or "its",
         classes=f" ({shown})" if names else "",
         head=_head(spec),
-        use=use.format(repo_id=repo_id),
+        use=use.format(repo_id=repo_id, shape=shape),
     )
+
+
+def lacks_processor(folder: Path) -> bool:
+    """Return whether transformers' pipeline fails on a saved folder: a native model without its image processor.
+
+    timm's models need none: transformers reads how their images are prepared from config.json.
+    """
+    return "architecture" not in read_config(folder / CONFIG) and not (folder / PROCESSOR).is_file()
 
 
 def _names(config: dict[str, Any]) -> list[Any]:

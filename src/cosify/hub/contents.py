@@ -3,13 +3,14 @@
 from cosify.models.binding import CONFIG, WEIGHTS
 
 CARD, FACTS = "README.md", "facts.yaml"
+PROCESSOR = "preprocessor_config.json"  # of native transformers models
 RUN, METRICS, ENVIRONMENT, TRACE = "run.json", "metrics.jsonl", "environment.json", "kappa_trace.png"
 EVALUATION, FINETUNED, RELIABILITY = "evaluation.json", "finetune.json", "reliability.png"
 VERIFICATION, TRANSFER = "verification.json", "transfer.json"
 REJECTOR, REJECTOR_TENSORS = "rejector.json", "rejector-*.safetensors"
 EVALUATION_RESULTS, VERIFICATION_RESULTS = ".eval_results/accuracy.yaml", ".eval_results/verification.yaml"
 PUBLISHED = (
-    CONFIG, WEIGHTS, "preprocessor_config.json", CARD, EVALUATION_RESULTS, FACTS,
+    CONFIG, WEIGHTS, PROCESSOR, CARD, EVALUATION_RESULTS, FACTS,
     RUN, METRICS, ENVIRONMENT, TRACE, EVALUATION, RELIABILITY, FINETUNED, TRANSFER, VERIFICATION, VERIFICATION_RESULTS,
     REJECTOR, REJECTOR_TENSORS,
 )  # fmt: skip

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import try_to_load_from_cache
+from huggingface_hub.errors import HFValidationError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -17,6 +19,7 @@ from cosify.errors import InputError
 from cosify.files import left_aside, sync, write_json, written_aside
 from cosify.heads import CosineHead, HeadSpec
 from cosify.heads.spec import asks_for_cosine
+from cosify.hub.contents import PROCESSOR
 from cosify.integrations import compat
 from cosify.models import find_classifiers, find_heads
 from cosify.models.binding import CONFIG, DIGEST, WEIGHTS, digest_of
@@ -42,7 +45,8 @@ def save(model: nn.Module, folder: str | Path, *, label_names: Sequence[str] | N
     key `cosify` of `config.json`, where the plugin finds them.  To resume training, keep an ordinary checkpoint: the
     norms of the rows, part of the effective learning rate, are not those of training.  A softmax head is stored as it
     is; timm's own `save_for_hf` is not used for it: it notes `num_classes` twice, and transformers' TimmWrapper cannot
-    open that (timm 1.0.31, transformers 5.23).
+    open that (timm 1.0.31, transformers 5.23).  A native transformers model takes the `preprocessor_config.json` along
+    that lies beside the weights it was opened with, in a folder or in the hub's cache.
 
     Args:
         model: a timm or transformers model with a cosine or a softmax head; not wrapped in DDP or `torch.compile`.
@@ -57,7 +61,7 @@ def save(model: nn.Module, folder: str | Path, *, label_names: Sequence[str] | N
         TypeError: if it is neither from timm nor from transformers.
         OSError: if the folder cannot be written; no file is left half-written.
     """
-    model = unwrap_cosified(model)
+    outer, model = model, unwrap_cosified(model)
     if hasattr(model, "_orig_mod") or not (is_timm(model) or is_transformers(model)):
         raise TypeError(
             f"{type(model).__name__} is neither a timm nor a transformers model; unwrap it first (model.module of DDP,"
@@ -88,7 +92,11 @@ def save(model: nn.Module, folder: str | Path, *, label_names: Sequence[str] | N
     config.pop("cosify", None)  # of a head that was replaced since
     if heads:
         config["cosify"] = HeadSpec.of_heads(heads).to_config()
+    processor = None if is_timm(owner) else _processor_of(outer) or _processor_of(model)
     write_model(Path(folder), config, stock_state_dict(owner, heads))
+    if processor is not None:
+        with written_aside(Path(folder) / PROCESSOR) as aside:
+            aside.write_bytes(processor)
     return Path(folder)
 
 
@@ -126,6 +134,20 @@ def _transformers_config(model: Any, label_names: Sequence[str] | None) -> dict[
         config["id2label"] = {str(index): name for index, name in enumerate(label_names)}
         config["label2id"] = {name: index for index, name in enumerate(label_names)}
     return config
+
+
+def _processor_of(model: Any) -> bytes | None:
+    """Return the image processor's file that lies beside the weights of a transformers model, None if none is here."""
+    name = model.config.name_or_path
+    if not name:  # of a model that was made anew
+        return None
+    file: Any = Path(name, PROCESSOR)
+    if not Path(name).is_dir():
+        try:
+            file = try_to_load_from_cache(name, PROCESSOR, revision=getattr(model.config, "_commit_hash", None))
+        except HFValidationError:  # a folder that is gone
+            return None
+    return Path(file).read_bytes() if isinstance(file, (str, Path)) and Path(file).is_file() else None
 
 
 def write_model(folder: Path, config: dict[str, Any], state: dict[str, Tensor]) -> None:

@@ -19,8 +19,8 @@ from torch import nn
 from cosify.errors import InputError
 from cosify.extras import require_transformers
 from cosify.files import write_whole
-from cosify.hub.card_of_config import minimal_card
-from cosify.hub.contents import CARD, FACTS, PUBLISHED, REJECTOR, REJECTOR_TENSORS
+from cosify.hub.card_of_config import lacks_processor, minimal_card
+from cosify.hub.contents import CARD, FACTS, PROCESSOR, PUBLISHED, REJECTOR, REJECTOR_TENSORS
 from cosify.hub.export import save
 from cosify.hub.hub_client import HubError, impatient, in_short
 from cosify.hub.readers import READERS, check_readers, is_own_architecture, probe_images
@@ -103,6 +103,13 @@ def push(
         if not (folder / CARD).is_file():
             write_whole(folder / CARD, minimal_card(folder, repo_id))
             logger.warning("%s had no card; %s now says what config.json does, and what is not known", folder, CARD)
+        if lacks_processor(folder):
+            logger.warning(
+                "%s gets no %s, so transformers' pipeline cannot prepare its images; save the model's image processor"
+                " beside the model (processor.save_pretrained(FOLDER)), and publish that folder",
+                repo_id,
+                PROCESSOR,
+            )
         readers = check_folder(folder)
         files = tuple((str(path.relative_to(folder)), path.stat().st_size) for path in files_to_publish(folder))
         done = Publication(repo_id, files, readers)

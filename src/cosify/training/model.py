@@ -2,7 +2,7 @@
 
 import ast
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import timm
@@ -78,14 +78,16 @@ def preprocessing_of(choice: ModelChoice, *, pretrained: bool) -> Preprocessing:
     """Return what a timm model expects of its images.
 
     Raises:
-        ValueError: if timm knows no such model.
+        ValueError: if timm knows no such model, or `in_chans` is neither 1 nor 3.
     """
-    name = choice.name
+    name, channels = choice.name, choice.kwargs.get("in_chans")
+    if channels not in (None, 1, 3):
+        raise InputError(f"in_chans is {channels!r}, expected 1 (grey) or 3 (colour); change --model-kwargs")
     config = timm.get_pretrained_cfg(name, allow_unregistered=True) if timm.is_model(name.split(".")[0]) else None
     if config is None:
         close = similar_names(name) or [LARGE_MODEL]
         raise InputError(f"unknown model {name!r}, expected a name of timm.list_models(); did you mean {close[0]}?")
-    return Preprocessing.of_model(config, choice.image_size, pretrained=pretrained)
+    return replace(Preprocessing.of_model(config, choice.image_size, pretrained=pretrained), channels=channels)
 
 
 def build_model(
