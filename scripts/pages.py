@@ -187,13 +187,14 @@ def by_seed(name: str, what: str = "head, training, weight decay", told: Sequenc
     """Return accuracy, angles, rank, probes and what z_max tells of an evaluation, mean ± deviation over seeds.
 
     Args:
-        name: folder of the results; the models in it are titled "WHAT, seed N".
+        name: folder of the results, in one file or several; the models in them are titled "WHAT, seed N".
         what: heading of the first column.
         told: what the largest cosine is to tell from right predictions: errors, or a set of outliers.
     """
     groups: dict[str, list[Mapping[str, Any]]] = {}
-    for model in json.loads(read(f"{name}/evaluation.json"))["models"]:
-        groups.setdefault(model["model"].partition(", seed")[0], []).append(model)
+    for file in sorted((RESULTS / name).glob("evaluation*.json")):
+        for model in json.loads(file.read_text(encoding="utf-8"))["models"]:
+            groups.setdefault(model["model"].partition(", seed")[0], []).append(model)
     rows = []
     for title, models in groups.items():
         spaces = [model["scan"]["diversity"] for model in models]

@@ -5,10 +5,12 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 from filelock import FileLock, Timeout
+from safetensors.torch import load_file, save_file
 
 import cosify.folders
-from cosify.files import left_aside, write_whole, written_aside
+from cosify.files import left_aside, remove_left, write_whole, written_aside
 from cosify.folders import (
     LOCK,
     foreign_files,
@@ -18,6 +20,7 @@ from cosify.folders import (
     refuse_results,
     remove_own,
 )
+from tests.killing import full_disk, killed
 
 
 def test_a_link_that_waits_is_not_followed(tmp_path: Path) -> None:
@@ -39,11 +42,58 @@ def test_a_file_that_cannot_be_written_leaves_the_one_before(tmp_path: Path) -> 
     def fail() -> None:
         with written_aside(tmp_path / "file") as aside:
             aside.write_text("half")
-            assert left_aside(tmp_path / "file") == [aside]
+            assert left_aside(tmp_path / "file") == [aside.parent]
             raise OSError("No space left on device")
 
     with pytest.raises(OSError, match="No space left"):
         fail()
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    assert (tmp_path / "file").read_text() == "before"
+
+
+def write_tensors(path: Path) -> None:
+    with written_aside(path) as aside:
+        save_file({"ones": torch.ones(1000)}, aside)
+
+
+def test_all_that_safetensors_leaves_is_in_a_folder_that_we_know(tmp_path: Path) -> None:
+    killed(lambda: write_tensors(tmp_path / "file"))
+    assert left_aside(tmp_path / "file") == list(tmp_path.iterdir())
+    (left,) = (path for folder in tmp_path.iterdir() for path in folder.iterdir())
+    assert left.name.startswith(".tmp"), "safetensors has changed: is its file still removed?"
+    remove_left(tmp_path, "f*")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_nothing_else_is_removed_with_what_was_left(tmp_path: Path) -> None:
+    name = f".file.{'0' * 16}.new"
+    stay = ["file", ".tmpA1b2C3", ".file.new", ".file.0123.new", name.replace("file", "other"), f"{name}er", "mine"]
+    for each in stay:
+        (tmp_path / each).mkdir()
+        (tmp_path / each / "file").write_text("mine")
+    (tmp_path / name.replace("0", "1")).write_text("of an earlier version")
+    (tmp_path / name).symlink_to(tmp_path / "mine")
+    remove_left(tmp_path, "file")
+    assert {path.relative_to(tmp_path).as_posix() for path in tmp_path.glob("*/*")} == {f"{each}/file" for each in stay}
+    assert {path.name for path in tmp_path.iterdir()} == set(stay)
+
+
+def test_tensors_have_the_rights_of_other_files(tmp_path: Path) -> None:
+    write_whole(tmp_path / "text", "x")
+    write_tensors(tmp_path / "file")
+    assert (tmp_path / "file").stat().st_mode == (tmp_path / "text").stat().st_mode
+    assert torch.equal(load_file(tmp_path / "file")["ones"], torch.ones(1000))
+
+
+def test_a_full_disk_is_an_error_that_names_the_file(tmp_path: Path) -> None:
+    write_whole(tmp_path / "file", "before")
+    with (
+        full_disk(),
+        pytest.raises(OSError, match=r"tmp.*/file cannot be written \(.*File too large.*\), expected a folder"),
+    ):
+        write_tensors(tmp_path / "file")
+    with full_disk(), pytest.raises(OSError, match=r"File too large: '.*/file'"):
+        write_whole(tmp_path / "file", "x" * 10_000)
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
     assert (tmp_path / "file").read_text() == "before"
 

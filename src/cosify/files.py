@@ -5,12 +5,18 @@ import hashlib
 import json
 import os
 import secrets
+import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
 CHUNK = 1 << 24  # bytes
+RANDOM = "[0-9a-f]" * 16  # pattern of the middle of a name that `beside` returns
+ASIDE = (f".*.{RANDOM}.new", f".*.{RANDOM}.new/*")  # patterns of what a killed process leaves
 
 
 def sha256_of(file: Path) -> str:
@@ -40,17 +46,33 @@ def write_json(path: Path, content: Any) -> None:
 
 @contextmanager
 def written_aside(path: Path) -> Iterator[Path]:
-    """Give a new, empty file beside `path`, to be written; it takes the place of `path` when the block ends well."""
-    aside = beside(path)
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0)
-    os.close(os.open(aside, flags, 0o666))
+    """Give the name of a file to be written, which takes the place of `path` when the block ends well.
+
+    It lies in a new folder beside `path`.  Libraries write to further files there, such as the `.tmp*` of safetensors,
+    so that all that a killed process leaves is in a folder of a name that we know.
+
+    Raises:
+        OSError: if the file cannot be written, also where safetensors has an error of its own for that.
+    """
+    folder = beside(path)
+    folder.mkdir()
+    aside = folder / path.name
     try:
         yield aside
+        aside.chmod(folder.stat().st_mode & 0o666)  # safetensors lets the owner alone read
         sync(aside)
         aside.replace(path)
-    except BaseException:
-        aside.unlink(missing_ok=True)
+    except SafetensorError as error:
+        raise OSError(
+            f"{path} cannot be written ({error}), expected a folder with room for it; make room, or choose"
+            " another folder"
+        ) from error
+    except OSError as error:
+        if error.errno is not None and error.filename is None:  # as on a full disk
+            error.filename = str(path)
         raise
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def sync(file: Path) -> None:
@@ -65,6 +87,39 @@ def beside(path: Path) -> Path:
 
 
 def left_aside(path: Path) -> list[Path]:
-    """Return what a process that was killed has left beside `path`."""
-    random = "[0-9a-f]" * 16
-    return sorted(path.parent.glob(f".{glob.escape(path.name)}.{random}.new"))
+    """Return what a process that was killed has left beside `path`: folders, or files of an earlier version."""
+    return sorted(path.parent.glob(f".{glob.escape(path.name)}.{RANDOM}.new"))
+
+
+def remove_left(folder: Path, *names: str) -> None:
+    """Remove what killed processes left of files in a folder, to which no other process writes now.
+
+    Args:
+        folder: of the files.
+        names: patterns of their names.
+    """
+    for left in (each for name in names for each in folder.glob(f".{name}.{RANDOM}.new")):
+        if left.is_dir() and not left.is_symlink():
+            shutil.rmtree(left, ignore_errors=True)
+        else:
+            left.unlink()
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[bool]:
+    """Wait while another process saves into the folder; yield whether the system can do that."""
+    if sys.platform == "win32":
+        yield False
+        return
+    import fcntl
+
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        except OSError:  # some network file systems lock no folders
+            yield False
+        else:
+            yield True
+    finally:
+        os.close(descriptor)

@@ -10,6 +10,8 @@ import pytest
 
 from cosify.console import Command, one_line_errors
 from cosify.errors import AccuracyDroppedError, InputError, Interrupted
+from cosify.files import write_whole
+from tests.killing import full_disk
 from tests.processes import environment, python
 
 
@@ -26,6 +28,12 @@ def test_the_systems_errors_are_one_line_where_they_name_a_file(tmp_path: Path) 
     with pytest.raises(SystemExit) as ended, one_line_errors():
         (tmp_path / "no" / "such").read_text()
     assert ended.value.code == f"error: [Errno 2] No such file or directory: '{tmp_path / 'no' / 'such'}'"
+
+
+def test_a_full_disk_is_one_line(tmp_path: Path) -> None:
+    with full_disk(), pytest.raises(SystemExit) as ended, one_line_errors():
+        write_whole(tmp_path / "file", "x" * 10_000)
+    assert ended.value.code == f"error: [Errno 27] File too large: '{tmp_path / 'file'}'"
 
 
 @pytest.mark.parametrize("error", [ValueError("a bug"), KeyError("a bug"), OSError(22, "Invalid argument")])

@@ -25,6 +25,7 @@ from cosify.evaluation.features import cache_key
 from cosify.folders import put_in_place
 from cosify.models import in_evaluation, linear_classifier
 from cosify.models.network_identity import model_digest, same_network
+from tests.killing import killed
 from tests.processes import run_distributed
 
 PREPROCESSING = Preprocessing(32, 32, mean=(0.5,), std=(0.25,), channels=1)
@@ -305,6 +306,17 @@ def test_nothing_beside_a_cache_is_taken_for_ours(images: Splits, tmp_path: Path
     with pytest.raises(InputError, match="which is no feature cache of cosify"):
         cache_features(small_model(seed=1), images, PREPROCESSING, folder)
     assert (folder / "mine.txt").is_file()
+
+
+@pytest.mark.parametrize("rename", [None, 0, 1], ids=["in the write", "with its classifier", "with its description"])
+def test_what_a_killed_pass_leaves_is_in_nobodys_way(rename: int | None, images: Splits, tmp_path: Path) -> None:
+    def run() -> None:
+        cache_features(small_model(), images, PREPROCESSING, tmp_path / "cache")
+
+    killed(run, rename=rename)
+    assert len(list((tmp_path / ".cache.new").glob(".*.new/*"))) == 1
+    run()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".cache.lock", "cache"]
 
 
 def test_a_full_disk_is_said_before_the_pass(images: Splits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

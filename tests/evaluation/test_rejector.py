@@ -22,6 +22,7 @@ from cosify.evaluation import SCORES, CacheKey, Decision, Decisions, FeatureCach
 from cosify.evaluation.rejector import SAVED
 from cosify.hub import load
 from tests.evaluation.caches import make_cache
+from tests.killing import killed
 
 HEADS = {"cosine": {"kappa": 5.0}, "stock": {"kappa": None, "bias": True}, "stock without bias": {"kappa": None}}
 
@@ -295,6 +296,18 @@ def test_the_old_rejector_stays_until_the_new_one_is_whole(
     other.save(tmp_path)
     names = {"rejector.json", "rejector-notes.safetensors", tensors_of(tmp_path).name}
     assert {path.name for path in tmp_path.iterdir()} == names, "and then goes, nothing else"
+
+
+def test_what_killed_saves_leave_goes_with_the_next(tmp_path: Path) -> None:
+    train, held_out, new = caches()
+    Rejector.fit("mahalanobis", train, held_out).save(tmp_path)
+    other = Rejector.fit("z_max", train, new)
+    for rename in (None, 0, 1):
+        killed(lambda: other.save(tmp_path), rename=rename)
+        assert Rejector.load(tmp_path).score == "mahalanobis"
+        assert list(tmp_path.glob(".*.new/*")), "nothing is left"
+    Rejector.fit("mahalanobis", train, held_out).save(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"rejector.json", tensors_of(tmp_path).name}
 
 
 def test_rejectors_of_earlier_editions_open(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from torch import nn
 
 import cosify
 from tests.integrations.tiny_vit import vit
+from tests.killing import full_disk, killed
 
 
 def edit(folder: Path, **changes: Any) -> None:
@@ -109,16 +110,12 @@ def test_saving_again_replaces_and_keeps_other_files(folder: Path) -> None:
     ]
 
 
-def test_a_failed_save_leaves_the_old_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_save_leaves_the_old_folder(folder: Path) -> None:
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     model = cosify.load(folder)
     cosify.convert(model, kappa=9.0)
 
-    def full_disk(*_: object, **__: object) -> None:
-        raise OSError("No space left on device")
-
-    monkeypatch.setattr("cosify.hub.export.save_file", full_disk)
-    with pytest.raises(OSError, match="No space left"):
+    with full_disk(50_000), pytest.raises(OSError, match=r"model.safetensors cannot be written \(.*File too large"):
         cosify.save(model, folder)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
@@ -153,40 +150,24 @@ def test_a_mixture_of_two_saves_is_refused(replaced: str, opening: str, folder: 
         OPENINGS[opening](folder)
 
 
-def test_a_save_that_was_killed_leaves_no_mixture(folder: Path, other: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Killed before, between and after the renames: the old model, an error, the new one."""
+def test_a_save_that_was_killed_leaves_no_mixture(folder: Path, other: Path) -> None:
+    """Killed in the write, before, between and after the renames: the old model, an error, the new one."""
 
-    class Killed(BaseException):
-        pass
-
-    model, old, renames, replace = cosify.load(other), folder.with_name("old"), 0, os.replace
-    shutil.copytree(folder, old)
-
-    def until(last: int) -> None:
-        def replacing(*paths: Any) -> None:
-            nonlocal renames
-            if renames == last:
-                raise Killed
-            renames += 1
-            replace(*paths)
-
-        monkeypatch.setattr("os.replace", replacing)
-        monkeypatch.setattr(Path, "unlink", lambda *_, **__: None)  # a killed program cleans nothing up
-        with pytest.raises(Killed):
-            cosify.save(model, folder)
-        monkeypatch.undo()
-
-    until(0)
+    model = cosify.load(other)
+    killed(lambda: cosify.save(model, folder))
+    killed(lambda: cosify.save(model, folder), rename=0)
     assert cosify.load(folder).fc.kappa_spec == "ls"
-    until(1)
+    killed(lambda: cosify.save(model, folder), rename=1)
     with pytest.raises(
-        ValueError, match=r", or rename .*\.new, which a save that was stopped left, to model.saf"
-    ) as said:
+        ValueError, match=r", or rename .*\.new/model.safetensors, which a save that was stopped left, to model.saf"
+    ):
         cosify.load(folder)
-    (aside,) = (path for path in folder.glob(".model.safetensors.*.new") if str(path) in str(said.value))
+    (aside,) = folder.glob(".model.safetensors.*.new/model.safetensors")
     mended = Path(shutil.copytree(folder, folder.with_name("mended")))
-    replace(mended / aside.name, mended / "model.safetensors")
+    (mended / aside.relative_to(folder)).replace(mended / "model.safetensors")
     assert cosify.load(mended).fc.kappa_spec == 33.0
+    killed(lambda: cosify.save(model, folder))
+    assert list(folder.glob(".model.safetensors.*.new/.tmp*"))
     cosify.save(model, folder)
     assert cosify.load(folder).fc.kappa_spec == 33.0
     assert not list(folder.glob(".*")), "what the killed saves left is removed"
@@ -207,22 +188,41 @@ def test_leftovers_of_a_user_stay(folder: Path) -> None:
     assert [(folder / name).read_text() for name in names] == ["mine"] * 4
 
 
-def test_a_rename_that_fails_restores_the_old_model(folder: Path, other: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("error", [PermissionError, KeyboardInterrupt])
+def test_a_rename_that_fails_restores_the_old_model(
+    error: type[BaseException], folder: Path, other: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     replace = os.replace
 
     def refuse(source: Any, target: Any) -> None:
         if Path(target).name == "model.safetensors":
-            raise PermissionError("the file is open")
+            raise error("the file is open")
         replace(source, target)
 
     model, before = cosify.load(other), {path.name: path.read_bytes() for path in folder.iterdir()}
     monkeypatch.setattr("os.replace", refuse)
-    with pytest.raises(PermissionError, match="the file is open"):
+    with pytest.raises(error, match="the file is open"):
         cosify.save(model, folder)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
-    with pytest.raises(PermissionError, match="the file is open"):
+    with pytest.raises(error, match="the file is open"):
         cosify.save(model, folder / "new")
     assert list((folder / "new").iterdir()) == []
+
+
+def test_a_save_that_is_stopped_after_both_renames_is_whole(
+    folder: Path, other: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replace = os.replace
+
+    def stop(source: Any, target: Any) -> None:
+        replace(source, target)
+        if Path(target).name == "model.safetensors":
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("os.replace", stop)
+    with pytest.raises(KeyboardInterrupt):
+        cosify.save(cosify.load(other), folder)
+    assert cosify.load(folder).fc.kappa_spec == 33.0
 
 
 def test_weights_of_other_programs_open_with_a_warning(

@@ -4,13 +4,20 @@ import json
 import os
 import signal
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from filelock import FileLock, Timeout
+from safetensors.torch import save_file
+from torch import nn
 
 from cosify.errors import InputError
+from cosify.files import written_aside
 from cosify.folders import LOCK
 from cosify.training import RunFolder, read_config, read_metrics
+from cosify.training.checkpoint import Checkpoints
+from tests.killing import killed
 
 CONFIG = {"script": "TrainArguments", "arguments": {"lr": 0.1}}
 
@@ -84,6 +91,37 @@ def test_a_run_that_was_killed_beside_an_old_one_is_cleared_away(tmp_path: Path)
     (tmp_path / ".run.new").mkdir()  # the user's
     RunFolder.create(tmp_path / "run", CONFIG, overwrite=True).put_in_place()
     assert sorted(path.name for path in tmp_path.iterdir()) == [".run.new", "run"]
+
+
+def write_tensors(file: Path) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with written_aside(file) as aside:
+        save_file(nn.Linear(9, 9).state_dict(), aside)
+
+
+@pytest.mark.parametrize("rename", [None, 0])
+@pytest.mark.parametrize(
+    "file",
+    [
+        *("config.json", "checkpoints/best.safetensors", "export/model.safetensors", "export/rejector-0.safetensors"),
+        *("features/train/classifier.safetensors", "features/.train.new/bank.json"),
+    ],
+)
+def test_what_a_kill_leaves_in_a_run_goes_with_it(file: str, rename: int | None, tmp_path: Path) -> None:
+    RunFolder.create(tmp_path / "run", CONFIG).append_metrics({"epoch": 1})
+    killed(lambda: write_tensors(tmp_path / "run" / file), rename=rename)
+    assert list((tmp_path / "run" / file).parent.glob(".*.new/*")), "nothing is left"
+    RunFolder.create(tmp_path / "run", CONFIG, overwrite=True).put_in_place()
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_what_a_kill_leaves_of_the_best_weights_goes_with_the_next(tmp_path: Path) -> None:
+    checkpoints: Any = SimpleNamespace(folder=tmp_path)
+    for rename in (None, 0):
+        killed(lambda: Checkpoints.save_best(checkpoints, nn.Linear(9, 9)), rename=rename)
+        assert len(list(tmp_path.iterdir())) == 1
+    Checkpoints.save_best(checkpoints, nn.Linear(9, 9))
+    assert [path.name for path in tmp_path.iterdir()] == ["best.safetensors"]
 
 
 @pytest.mark.parametrize("where", ["notes.txt", "export/README.md", "checkpoints/best/mine.txt", "export/link"])

@@ -25,8 +25,8 @@ from cosify.evaluation.feature_cache import (
     shapes,
 )
 from cosify.evaluation.rows import to_tensor
-from cosify.files import write_json
-from cosify.folders import put_in_place, remove_own
+from cosify.files import ASIDE, write_json, written_aside
+from cosify.folders import foreign_files, put_in_place, remove_own
 
 CHECKED = 1000  # samples whose logits are computed again from their embeddings
 SAME_LOGIT = 1e-2  # tolerance of that comparison, relative and absolute; reduced precision in the model needs less
@@ -62,8 +62,8 @@ class CacheWriter:
                 " folder"
             ) from error
         check_ours(self.folder)
-        if self.aside.is_dir() and set(os.listdir(self.aside)) <= set(OWN):  # of a process that was killed
-            remove_own(self.aside, OWN)
+        if self.aside.is_dir() and not foreign_files(self.aside, (*OWN, *ASIDE)):  # of a process that was killed
+            remove_own(self.aside, (*OWN, *ASIDE))
         try:
             self.aside.mkdir()  # not the user's
             for name, shape in shapes(self.info).items():
@@ -108,7 +108,8 @@ class CacheWriter:
         tensors = {"weight": weight.detach().float().cpu().contiguous()}
         if bias is not None:
             tensors["bias"] = bias.detach().float().cpu().contiguous()
-        save_file(tensors, self.aside / CLASSIFIER)
+        with written_aside(self.aside / CLASSIFIER) as file:
+            save_file(tensors, file)
         info = replace(
             self.info, output_is_classifier=self._output_is_classifier(tensors["weight"], tensors.get("bias"))
         )

@@ -25,7 +25,7 @@ from cosify.evaluation.image_kinds import given_image, is_array, is_pixels
 from cosify.evaluation.json_records import from_json
 from cosify.evaluation.mahalanobis import TiedGaussian
 from cosify.evaluation.scores import SCORES, Mahalanobis, NormMahalanobis
-from cosify.files import write_whole, written_aside
+from cosify.files import alone_in, remove_left, write_whole, written_aside
 from cosify.functional.similarity import unit_rows
 from cosify.hub import load
 from cosify.hub.contents import REJECTOR, REJECTOR_TENSORS
@@ -122,8 +122,6 @@ class Rejector:
             tensors |= {"means": gaussian.means, "factor": gaussian.factor}
         tensors = {name: _halved(value.contiguous()) for name, value in tensors.items()}
         file = folder / f"rejector-{digest_of(tensors)[:16]}.safetensors"
-        with written_aside(file) as aside:
-            save_file(tensors, aside)
         saved = {
             "format": FORMAT,
             "score": self.score,
@@ -133,10 +131,15 @@ class Rejector:
             "tensors": file.name,
             "info": asdict(self.info),
         }
-        write_whole(folder / REJECTOR, json.dumps(saved, indent=2) + "\n")  # until here the old one is in force
-        for other in folder.iterdir():
-            if TENSORS.fullmatch(other.name) and other != file:
-                other.unlink()
+        with alone_in(folder) as alone:
+            if alone:
+                remove_left(folder, REJECTOR, REJECTOR_TENSORS)
+            with written_aside(file) as aside:
+                save_file(tensors, aside)
+            write_whole(folder / REJECTOR, json.dumps(saved, indent=2) + "\n")  # until here the old one is in force
+            for other in folder.iterdir():
+                if TENSORS.fullmatch(other.name) and other != file:
+                    other.unlink()
         return folder
 
     @classmethod

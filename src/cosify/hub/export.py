@@ -2,10 +2,8 @@
 
 import json
 import os
-import sys
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from cosify.errors import InputError
-from cosify.files import left_aside, sync, write_json, written_aside
+from cosify.files import alone_in, remove_left, write_json, written_aside
 from cosify.heads import CosineHead, HeadSpec
 from cosify.heads.spec import asks_for_cosine
 from cosify.hub.contents import PROCESSOR
@@ -165,43 +163,23 @@ def write_model(folder: Path, config: dict[str, Any], state: dict[str, Tensor]) 
         OSError: if the folder cannot be written; then it is as it was.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    description, digest = folder / CONFIG, digest_of(state)
-    with _alone_in(folder) as alone:
+    description, weights, digest = folder / CONFIG, folder / WEIGHTS, digest_of(state)
+    with alone_in(folder) as alone:
         if alone:
-            for left in (*left_aside(description), *left_aside(folder / WEIGHTS)):  # by saves that were killed
-                left.unlink()
+            remove_left(folder, CONFIG, WEIGHTS, PROCESSOR)
         before = description.read_bytes() if description.is_file() else None
+        new: os.stat_result | None = None
         try:
-            with written_aside(folder / WEIGHTS) as weights:
-                mode = weights.stat().st_mode & 0o777
-                save_file(state, weights, metadata={"format": "pt", DIGEST: digest})
-                weights.chmod(mode)  # safetensors lets the owner alone read
-                sync(weights)
+            with written_aside(weights) as aside:
+                save_file(state, aside, metadata={"format": "pt", DIGEST: digest})
+                new = aside.stat()
                 write_json(description, {**config, DIGEST: digest})
-        except OSError:  # Windows refuses to replace weights that another program reads
+        except BaseException:  # Ctrl-C, or Windows, which refuses to replace weights that another program reads
+            if new is not None and weights.exists() and os.path.samestat(new, weights.stat()):
+                raise  # both are in place
             if before is None:
                 description.unlink(missing_ok=True)
             elif description.read_bytes() != before:
                 with written_aside(description) as aside:
                     aside.write_bytes(before)
             raise
-
-
-@contextmanager
-def _alone_in(folder: Path) -> Iterator[bool]:
-    """Wait while another process saves into the folder; yield whether the system can do that."""
-    if sys.platform == "win32":
-        yield False
-        return
-    import fcntl
-
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        except OSError:  # some network file systems lock no folders
-            yield False
-        else:
-            yield True
-    finally:
-        os.close(descriptor)

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from cosify.errors import InputError
+from cosify.files import written_aside
 from cosify.models import cifar_resnet
 
 READERS = ("timm with cosify", "transformers with cosify", "timm alone", "transformers alone")
@@ -52,7 +53,8 @@ def check_readers(folder: Path, images: Tensor, expected: Tensor, readers: tuple
     environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
     with tempfile.TemporaryDirectory(prefix="cosify-readers-") as scratch:
         pictures, labels = Path(scratch, "images.safetensors"), Path(scratch, "labels.safetensors")
-        save_file({"images": images.detach().cpu().contiguous()}, pictures)
+        with written_aside(pictures) as aside:
+            save_file({"images": images.detach().cpu().contiguous()}, aside)
         for reader in readers:
             command = [sys.executable, "-c", _CODE, str(folder.resolve()), str(pictures), str(labels), reader]
             done = subprocess.run(command, env=environment, cwd=scratch, capture_output=True, text=True, check=False)

@@ -62,7 +62,8 @@ def check_binding(config: Mapping[str, Any], weights: Path) -> None:
                 CONFIG,
             )
         return
-    left = [rest for rest in left_aside(weights) if _digest_in(rest) == expected]
+    rests = [rest / weights.name for rest in left_aside(weights)]
+    left = [rest for rest in rests if rest.is_file() and _digest_in(rest) == expected]
     remedy = f", or rename {left[0]}, which a save that was stopped left, to {weights.name}" if left else ""
     raise InputError(
         f"{weights} and the {CONFIG} beside it are of two different saves ({found} and {expected}): one was replaced"

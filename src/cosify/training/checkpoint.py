@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from cosify.errors import InputError
-from cosify.files import left_aside, written_aside
+from cosify.files import remove_left, written_aside
 from cosify.heads.kappa_statistics import KappaStatistics
 from cosify.training.run_folder import RunFolder
 from cosify.training.safe_pickle import tensors_only
@@ -172,8 +172,7 @@ class Checkpoints:
         from safetensors.torch import save_model
 
         best = self.folder / "best.safetensors"
-        for left in left_aside(best):  # of a process that was killed
-            left.unlink()
+        remove_left(self.folder, best.name)
         with written_aside(best) as aside:
             save_model(model, str(aside))
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cosify.errors import InputError
-from cosify.files import left_aside, write_json, write_whole
+from cosify.files import ASIDE, left_aside, remove_left, write_json, write_whole
 from cosify.folders import (
     LOCK,
     foreign_files,
@@ -25,6 +25,7 @@ FORMAT = 1
 MARK = "cosify_run"  # key of config.json that marks a run folder
 OWN = (
     *("config.json", "metrics.jsonl", "environment.json", "kappa_trace.png", LOCK, ".*.new", "trackers/*"),
+    *(where + left for where in ("", "export/", "features/*/") for left in ASIDE),
     *("checkpoints/step-*", "checkpoints/best.safetensors", "checkpoints/.*.new*", "export/.*.new", "export/.saving-*"),
     *("export/config.json", "export/model.safetensors", "export/preprocessor_config.json"),
     *("export/rejector.json", "export/rejector*.safetensors"),
@@ -113,9 +114,7 @@ class RunFolder:
         folder = cls(Path(path))
         refuse_links_out(folder.path)
         folder._lock = locked(folder.path)
-        for name in ("config.json", "environment.json", "metrics.jsonl", "kappa_trace.png"):
-            for left in left_aside(folder.path / name):  # of a process that was killed
-                left.unlink()
+        remove_left(folder.path, "config.json", "environment.json", "metrics.jsonl", "kappa_trace.png")
         return folder
 
     def put_in_place(self) -> None:
