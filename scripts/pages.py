@@ -9,7 +9,7 @@ import json
 import math
 import statistics
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -86,6 +86,7 @@ def page(template: str) -> str:
             lfw_lead=lfw_lead,
             view2_lead=view2_lead,
             long_tail_lead=long_tail_lead,
+            lead=lead,
             read_json=lambda name: json.loads(read(name)),
             read_lines=lambda name: [json.loads(line) for line in read(name).splitlines()],
             backbones=backbones,
@@ -283,9 +284,16 @@ def view2_lead() -> str:
 
 def long_tail_lead(head: str, other: str, logits: str) -> str:
     """Return how far a head is ahead of another on CIFAR-100-LT, mean over seeds ± standard error, in percent."""
-    runs = our_results.read_lines(f"{our_results.LONG_TAIL}/runs.jsonl")
+    return lead(our_results.LONG_TAIL, head, other, lambda run: run[logits])
+
+
+def lead(
+    name: str, head: str, other: str, part: Callable[[Mapping[str, Any]], Mapping[str, Any]] = lambda run: run
+) -> str:
+    """Return how far a head is ahead of another in a comparison, mean over seeds ± standard error, in percent."""
+    runs = our_results.read_lines(f"{name}/runs.jsonl")
     mine, others = [
-        {run["seed"]: run[logits]["accuracy"] for run in runs if run["head"] == each} for each in (head, other)
+        {run["seed"]: part(run)["accuracy"] for run in runs if run["head"] == each} for each in (head, other)
     ]
     return mean_and_error([100 * (mine[seed] - others[seed]) for seed in mine])
 
