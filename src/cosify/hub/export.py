@@ -142,7 +142,7 @@ def _processor_of(model: Any) -> bytes | None:
     file: Any = Path(name, PROCESSOR)
     if not Path(name).is_dir():
         try:
-            file = try_to_load_from_cache(name, PROCESSOR, revision=getattr(model.config, "_commit_hash", None))
+            file = try_to_load_from_cache(name, PROCESSOR, revision=compat.commit_of(model.config))
         except HFValidationError:  # a folder that is gone
             return None
     return Path(file).read_bytes() if isinstance(file, (str, Path)) and Path(file).is_file() else None

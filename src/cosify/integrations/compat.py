@@ -95,6 +95,12 @@ def require(*names: str) -> Any:
     return getattr(owner, attribute)
 
 
+def commit_of(config: Any) -> str | None:
+    """Return the commit of the hub repository that a transformers configuration was read from, None if not known."""
+    found: str | None = getattr(config, "_commit_hash", None)
+    return found
+
+
 def model_arguments(model: Any) -> dict[str, Any]:
     """Return timm's record of the arguments that a model was made with; it may be changed.  Empty for other models."""
     found: dict[str, Any] = getattr(model, "_model_args", {})
