@@ -35,7 +35,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from cosify.console import Command, set_up_logging, show_markdown, typed
 from cosify.errors import InputError
-from cosify.folders import model_name
+from cosify.folders import model_name, new_output, refuse_results
 from cosify.settings import AT_LEAST_1, FROM_0, Rule, flag, resolved
 
 if TYPE_CHECKING:
@@ -92,7 +92,6 @@ def main(args: EvaluateArguments) -> None:
     from cosify.evaluation.assessment import refuse_other_classes
     from cosify.evaluation.in_words import DEFAULT_SCORE
     from cosify.evaluation.transferability import check_task
-    from cosify.folders import new_output, refuse_results
     from cosify.hub.resolve import saved_folder
     from cosify.models.classifiers import num_classes_of
     from cosify.plots import draw_figures, find_examples, write_report

@@ -48,7 +48,7 @@ class ClassNorms:
             kept is None
             or kept.weight() is not weight
             or kept.state != state
-            or not (kept.numbers == () or torch.equal(*kept.numbers))
+            or (kept.numbers and not torch.equal(*kept.numbers))
         ):
             with torch.inference_mode(False), torch.no_grad():
                 rows = weight.detach().flatten(1)

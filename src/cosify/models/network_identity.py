@@ -47,7 +47,7 @@ def same_network(one: str, other: str) -> bool:
 
 
 def check_label_names(model: nn.Module, label_names: Sequence[str]) -> None:
-    """Compare the class names that a model was saved with to those of a data set; names of no class are a warning.
+    """Compare the class names of a saved model to those of a data set; names that only one has are a warning.
 
     Args:
         model: of timm or transformers.

@@ -44,7 +44,8 @@ def _commit() -> str | None:
         return subprocess.run(["git", *words], cwd=package, capture_output=True, text=True, check=False)
 
     try:
-        if git("ls-files", "--error-unmatch", __file__).returncode != 0:  # installed inside someone else's repository
+        ours = f"HEAD:./{Path(__file__).relative_to(package).as_posix()}"
+        if git("cat-file", "-e", ours).returncode != 0:  # installed inside someone else's repository
             return None
         commit = git("rev-parse", "HEAD").stdout.strip()
         is_same = git("diff", "--quiet", "HEAD", "--", ".").returncode == 0  # results beside it may have grown
