@@ -1,4 +1,7 @@
-"""Tests are offline and use one thread for each process: two workers that share two cores slow each other tenfold."""
+"""Tests are offline and use one thread for each process: two workers that share two cores slow each other tenfold.
+
+What they write is not flushed to the disk, which takes long and helps where the power goes off, which no test sees.
+"""
 
 import logging
 import os
@@ -8,11 +11,8 @@ import pytest
 
 from tests.warm import shared
 
-os.environ.update(HF_HUB_OFFLINE="1", OMP_NUM_THREADS="1")
-
-import torch  # these read their environment once, at import
-
-torch.set_num_threads(1)
+os.environ.update(HF_HUB_OFFLINE="1", OMP_NUM_THREADS="1")  # read once, at import
+os.fsync = lambda fd: None
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -34,6 +34,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the folders of the longest tests, or a worker would be alone with the last of them."""
+    import torch  # not above: the process that starts the workers runs no test
+
+    torch.set_num_threads(1)
     items.sort(key=lambda item: item.path.parts, reverse=True)
 
 

@@ -32,15 +32,16 @@ def blank_python() -> str:
     return interpreter(*LIBRARIES)
 
 
-def run_python(*arguments: str, timeout: float = 300, **extra: str) -> str:
+def run_python(*arguments: str, timeout: float = 300, stock: bool = False, **extra: str) -> str:
     """Run a program and return what it printed; fail with its error output.
 
-    A program in words (-c) decides whether it imports cosify, one that talks to a hub has timm and transformers.
+    A program in words (-c) decides whether it imports cosify, one that talks to a hub, or is of
+    `stock` libraries alone, has timm and transformers.
     """
     online = any(name.startswith("HF_") for name in extra)
     program = arguments[0] == "-c"
     done = subprocess.run(
-        [stock_python() if online else blank_python() if program else python(), *arguments],
+        [stock_python() if stock or online else blank_python() if program else python(), *arguments],
         env=environment(**extra),
         capture_output=True,
         text=True,

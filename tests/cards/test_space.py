@@ -11,10 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import gradio as gr
 import numpy as np
 import pytest
-from gradio.data_classes import ImageData
 from PIL import Image
 
 import cosify
@@ -36,6 +34,9 @@ def app() -> Any:
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # Gradio 6.31 leaves the picture open
 def test_it_says_what_the_rejector_says(app: Any, tmp_path: Path) -> None:
+    import gradio as gr  # not above: it takes seconds, in each process that collects tests
+    from gradio.data_classes import ImageData
+
     names = app.models()
     assert names
     clear = Image.effect_noise((40, 40), 60).convert("RGB")

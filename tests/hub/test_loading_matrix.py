@@ -118,4 +118,4 @@ SLOW = "plugin transformers, training"
 @pytest.mark.parametrize("name", [n if n != SLOW else pytest.param(n, marks=pytest.mark.slow) for n in CASES])
 def test_reader(name: str, folder: Path) -> None:
     mode, code = CASES[name]
-    assert run_python("-c", PREAMBLE + code, str(folder), mode).endswith("done\n")
+    assert run_python("-c", PREAMBLE + code, str(folder), mode, stock=mode == "stock").endswith("done\n")

@@ -4,7 +4,9 @@ import copy
 import io
 import logging
 import pickle
+from pathlib import Path
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -140,6 +142,15 @@ def test_policy_can_be_changed() -> None:
     assert model.fc.weight is weight
     model.reset_classifier(5)
     assert model.fc.kappa_spec == 12.5
+
+
+def test_a_number_of_numpy_is_saved_like_any_other(tmp_path: Path) -> None:
+    kappas = np.array([7.5, 8.5], np.float32)
+    model = cosify.convert(tiny(num_classes=4), kappa=2 * kappas.mean(), eval_kappa=np.int64(20))
+    cosify.save(model, tmp_path / "model")
+    (head,) = cosify.find_heads(cosify.load(tmp_path / "model")).values()
+    assert (head.kappa_spec, head.eval_kappa) == (16.0, 20)
+    assert head.kappa.item() == 16
 
 
 def test_reset_classifier() -> None:

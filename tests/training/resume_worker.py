@@ -18,7 +18,7 @@ ARGUMENTS = TrainArguments(
     epochs=3,
     batch_size=32,
     model_kwargs=TINY,
-    save_every_steps=1,
+    save_every_steps=3,
     mixup=0.2,
     tracker="none",
     export="best",
@@ -29,7 +29,8 @@ def start_or_resume(folder: str, epochs: int) -> None:
     """Begin the run in `folder`, or go on with it."""
     torch.set_num_threads(1)
     path = Path(folder)
-    train(from_run(TrainArguments, path) if path.exists() else replace(ARGUMENTS, epochs=epochs, output=folder))
+    new = replace(ARGUMENTS, epochs=epochs, save_every_steps=1, output=folder)
+    train(from_run(TrainArguments, path) if path.exists() else new)
 
 
 def fill_the_disk(folder: str, step: int) -> None:

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from cosify.console.parse import from_run
-from cosify.training import FinetuneArguments, TrainArguments, finetune, read_metrics, train
+from cosify.training import FinetuneArguments, TrainArguments, finetune, read_metrics, session, train
 from cosify.training.checkpoint import Progress, read_progress
 from cosify.training.loop import Run
 from cosify.training.session import _batch_size_of
@@ -101,6 +101,7 @@ def test_a_finished_run_resumes_to_its_result(tmp_path: Path) -> None:
 
 
 def test_other_scripts_resume_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session, "SMOKE_EPOCHS", 4)
     args = FinetuneArguments(smoke=True, batch_size=64, tracker="none", blocks="1", head="cos")
     whole = finetune(replace(args, output=str(tmp_path / "whole")))
     part = tmp_path / "part"
@@ -170,7 +171,7 @@ def test_random_kills_lose_nothing(tmp_path: Path) -> None:
     assert recorded(folder) == recorded(tmp_path / "whole")
 
 
-@pytest.mark.parametrize(("step", "kept"), [(1, "there is none before it"), (12, "step-000000011 before it is kept")])
+@pytest.mark.parametrize(("step", "kept"), [(3, "there is none before it"), (12, "step-000000010 before it is kept")])
 def test_a_full_disk_is_one_clear_error_and_keeps_the_last(step: int, kept: str, tmp_path: Path) -> None:
     run_python("-m", "tests.training.resume_worker", str(tmp_path / "run"), str(step))
     message = (tmp_path / "error.txt").read_text()
@@ -211,7 +212,7 @@ def test_another_number_of_processes_goes_on(before: int, after: int, tmp_path: 
 
 def test_a_batch_that_cannot_be_shared_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     args = replace(ARGUMENTS, output=str(tmp_path))
-    stop_at(monkeypatch, 3, lambda: train(args))
+    stop_at(monkeypatch, 4, lambda: train(args))
     with pytest.raises(
         ValueError, match=r"the run has 32 images in a batch of all processes, which 3 cannot share, exp"
     ):

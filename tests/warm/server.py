@@ -13,6 +13,8 @@ import threading
 import traceback
 from types import ModuleType
 
+ROOT = os.environ["PYTHONPATH"]  # as the one who starts this process sets it
+
 
 class Program(socketserver.StreamRequestHandler):
     """One program, in a process of its own."""
@@ -27,6 +29,8 @@ class Program(socketserver.StreamRequestHandler):
         os.environ.clear()
         os.environ.update(environment)
         os.chdir(folder)
+        if "PYTHONPATH" not in environment:
+            sys.path.remove(ROOT)
         sys.executable = os.environ.get("TESTS_WARM_NESTED", sys.executable)
         hub = sys.modules.get("huggingface_hub.constants")
         if hub is not None:

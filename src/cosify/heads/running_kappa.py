@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from cosify.errors import InputError
 from cosify.functional.checks import check_kappa, check_num_classes
-from cosify.heads.policies import mean_of_counted, resolve_policy
+from cosify.heads.policies import mean_of_counted, plain, resolve_policy
 
 EvalKappa = Literal["running", "sample"] | float
 
@@ -44,6 +44,7 @@ class RunningKappa(nn.Module):
         start_kappa: float | None,
         start_norm: float | None,
     ) -> None:
+        kappa, eval_kappa = plain(kappa), plain(eval_kappa)
         self.policy = resolve_policy(kappa)
         check_num_classes(num_classes, self.policy.min_classes)
         check_eval_kappa(eval_kappa)

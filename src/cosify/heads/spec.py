@@ -6,7 +6,7 @@ from typing import Any
 
 from cosify.errors import InputError
 from cosify.heads.cosine_head import CosineHead
-from cosify.heads.policies import resolve_policy
+from cosify.heads.policies import plain, resolve_policy
 from cosify.heads.running_kappa import EvalKappa, check_eval_kappa, check_saved
 
 FORMAT = 1  # of the `cosify` key in config.json
@@ -45,6 +45,8 @@ class HeadSpec:
     starts: Mapping[str, HeadStart] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        for name in ("kappa", "eval_kappa"):
+            object.__setattr__(self, name, plain(getattr(self, name)))
         resolve_policy(self.kappa)
         check_eval_kappa(self.eval_kappa)
 

@@ -1,6 +1,8 @@
 """The table of policies; a new one adds its file and one row here."""
 
 from collections.abc import Callable
+from numbers import Integral, Real
+from typing import TypeVar
 
 from cosify.errors import InputError
 from cosify.heads.policies.adacos import AdaCosDynamic
@@ -18,6 +20,15 @@ POLICIES: dict[str, Callable[[], KappaPolicy]] = {
     "trainable": Trainable,
 }
 
+Setting = TypeVar("Setting")
+
+
+def plain(setting: Setting) -> Setting | float:
+    """Return a number, such as NumPy's float32, as Python's own, which config.json can hold; anything else as it is."""
+    if isinstance(setting, (int, float)) or not isinstance(setting, Real):
+        return setting
+    return int(setting) if isinstance(setting, Integral) else float(setting)
+
 
 def resolve_policy(kappa: float | str) -> KappaPolicy:
     """Return the policy of that name, or the fixed one of that number.
@@ -26,6 +37,7 @@ def resolve_policy(kappa: float | str) -> KappaPolicy:
         ValueError: for an unknown name, or a number that is not finite and above 0.
         TypeError: for anything else.
     """
+    kappa = plain(kappa)
     if isinstance(kappa, str):
         if kappa not in POLICIES:
             raise InputError(f"unknown kappa policy {kappa!r}, expected a number above 0 or one of {sorted(POLICIES)}")
