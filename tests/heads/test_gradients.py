@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 from torch.utils.checkpoint import checkpoint
 
-from cosify.functional.scaled_cosine import cosines
+from cosify.functional.scaled_cosine import kappa_times_cosine
 from cosify.heads import CosineLinear
 
 POLICIES = ["ls", "trainable", 20.0]
@@ -29,7 +29,7 @@ def test_first_and_second_derivatives(size: int, scale: float) -> None:
     kappa = torch.linspace(3.0, 9.0, size, dtype=torch.float64)
 
     def logits(x: Tensor, weight: Tensor, kappa: Tensor) -> Tensor:
-        return cosines(x, scale * weight, scanned=False).times(kappa)
+        return kappa_times_cosine(x, scale * weight, lambda _: kappa, scanned=False)
 
     inputs = (x.requires_grad_(), head.weight.detach().requires_grad_(), kappa.requires_grad_())
     assert torch.autograd.gradcheck(logits, inputs)

@@ -67,7 +67,7 @@ def test_ranks_are_added_up() -> None:
     ranks = [collect(grid[[3, 3, 4]]), collect(grid[[9, 9, 9]])]
     whole = collect(grid[[3, 3, 4, 9, 9, 9]]).summary()
     # Each call of all_sum on rank 0 is answered with the sum of what both ranks hold.
-    others = [ranks[1]._sums, ranks[1]._counts, torch.cat(ranks[1]._step_means).double()]
+    others = [ranks[1]._counts, ranks[1]._sums, torch.cat(ranks[1]._step_means).double()]
     summed = ranks[0].summary(lambda values: values + others.pop(0), world_size=2)
     assert summed == whole
     assert not others

@@ -102,7 +102,7 @@ def test_empty_storage_is_filled_by_reset_parameters(kappa: float | str, kind: t
         tensor.data.fill_(-7.0)  # what uninitialised memory may hold
     torch.manual_seed(3)
     head.reset_parameters()
-    assert numbers(head).keys() == numbers(expected).keys() >= {"weight", "kappa", "embedding_norm", "batch_seen"}
+    assert numbers(head).keys() == numbers(expected).keys() >= {"weight", "kappa", "embedding_norm"}
     for name, tensor in numbers(head).items():
         assert torch.equal(tensor, numbers(expected)[name]), name
 
@@ -114,6 +114,6 @@ def test_kappa_starts_anew_in_empty_storage_whoever_fills_the_weight(kappa: floa
     head = model.to_empty(device="cpu").head
     model.init_weights()
     expected = CosineLinear(head.in_features, 4, kappa=kappa)
-    assert (head.kappa, head.embedding_norm, head.batch_seen) == (expected.kappa, expected.embedding_norm, 0)
+    assert (head.kappa, head.embedding_norm) == (expected.kappa, expected.embedding_norm)
     assert (head.log_kappa is None) == (expected.log_kappa is None)
     assert head.log_kappa is None or torch.equal(head.log_kappa, expected.log_kappa)

@@ -10,8 +10,7 @@ one matrix product, for the weight (two if the cosines did not fit into memory).
 1.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -24,26 +23,6 @@ from cosify.functional.margin import Margin
 from cosify.functional.rows import Rows
 from cosify.functional.search import Block, ClassBlocks, Labelled, Scan, SoftmaxState, put
 from cosify.functional.similarity import full_precision, powers
-
-
-@dataclass(frozen=True)
-class LossSettings:
-    """Settings of the loss beside Eq. (2).
-
-    Attributes:
-        margin: on the target cosine.
-        label_smoothing: share of the target distribution that is spread over all classes, in [0, 1).
-        num_classes: C, over all ranks.
-    """
-
-    margin: Margin
-    label_smoothing: float
-    num_classes: int
-
-    @property
-    def smooth(self) -> float:
-        """The share of each class."""
-        return self.label_smoothing / self.num_classes
 
 
 def with_cosines(scan: Scan, weight: Tensor) -> tuple[Scan, Tensor | None]:
@@ -70,7 +49,9 @@ def chunked_loss(
     kappa: Tensor,
     scan: Scan,
     state: SoftmaxState,
-    settings: LossSettings,
+    margin: Margin,
+    label_smoothing: float,
+    smooth: float,
     sample_weight: Tensor,
     room: Tensor | None,
 ) -> Tensor:
@@ -85,11 +66,23 @@ def chunked_loss(
         kappa: [1] or [B]; only [1] may want a gradient.
         scan: of both, without the labelled classes.
         state: softmax at `kappa`, n = 1.
-        settings: margin and label smoothing.
+        margin: on the target cosine.
+        label_smoothing: share of the target distribution that is spread over all classes, in [0, 1).
+        smooth: of it, the share of each class.
         sample_weight: [B]; 0 for a sample to ignore.
         room: where the cosines of `scan` lie, see `with_cosines`.
     """
-    result: Tensor = _ChunkedLoss.apply(embedding, weight, kappa, scan, state, settings, sample_weight, room)
+    blocks, wants_kappa = scan.blocks, kappa.requires_grad
+    assert blocks.apart is not None
+    terms: list[Any]
+    with torch.no_grad():
+        prototype_sum = scan.prototype_sum() if smooth > 0 else None
+        loss, *terms = _terms(scan, state, margin, label_smoothing, smooth, sample_weight, prototype_sum, wants_kappa)
+    saved = _Saved(
+        blocks.embedding, weight, blocks.classes.inverse, blocks.apart, state.kappa[0], state.nearest[0], *terms
+    )
+    found, settings_of_pass = (loss, saved), (blocks.chunk, smooth, blocks.kept, room)
+    result: Tensor = _WithGradients.apply(embedding, weight, kappa, found, *settings_of_pass)
     return result
 
 
@@ -112,25 +105,26 @@ class _Saved(NamedTuple):
 @fused
 def _terms(
     scan: Scan,
-    target: Labelled,
     state: SoftmaxState,
-    settings: LossSettings,
+    margin: Margin,
+    label_smoothing: float,
+    smooth: float,
     sample_weight: Tensor,
     prototype_sum: Tensor | None,
     wants_kappa: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor | None]:
     """Return the loss, and the last entries of `_Saved`, from `log_scale` on."""
-    embedding = scan.blocks.embedding
+    embedding, target = scan.blocks.embedding, scan.target
+    assert isinstance(target, Labelled)
     kappa, nearest, mass, rest_mean = state.kappa[0], state.nearest[0], state.mass[0], state.rest_mean[0]
     target_cosine = target.cosine.nan_to_num(neginf=0.0)  # samples without a label weigh 0
-    shifted, slope = settings.margin.apply(target_cosine)
+    shifted, slope = margin.apply(target_cosine)
     log_mass = mass.log()
     log_odds = kappa * (shifted - nearest) - log_mass
     rest_share = torch.sigmoid(-log_odds)
-    smooth = settings.smooth
 
     loss = -F.logsigmoid(log_odds)  # softplus drops what lies below 2e-9
-    of_shifted = settings.label_smoothing - smooth - rest_share  # d loss / d (kappa z'_y)
+    of_shifted = label_smoothing - smooth - rest_share  # d loss / d (kappa z'_y)
     of_target = of_shifted * slope
     by_embedding = target.prototype * of_target.unsqueeze(1)
     by_embedding.addcmul_(rest_mean, rest_share.unsqueeze(1))
@@ -139,7 +133,7 @@ def _terms(
         of_rest = smooth * (prototype_sum.to(rest_mean.dtype) - target.prototype)
         by_embedding -= of_rest
         rest_logit = (embedding * of_rest).sum(dim=1)
-        loss = loss + kappa * ((settings.label_smoothing - smooth) * shifted - rest_logit)
+        loss = loss + kappa * ((label_smoothing - smooth) * shifted - rest_logit)
     by_kappa = None
     if wants_kappa:
         by_kappa = (embedding * rest_mean).sum(dim=1) * rest_share
@@ -152,31 +146,17 @@ def _terms(
     return (sample_weight * loss).sum(), log_scale, of_target, factor, by_embedding, by_kappa
 
 
-class _ChunkedLoss(torch.autograd.Function):
+class _WithGradients(torch.autograd.Function):
+    """A loss whose gradient by the embedding is known; that by the weight is one more pass over the blocks."""
+
     @staticmethod
     def forward(
-        ctx: Any,
-        embedding: Tensor,
-        weight: Tensor,
-        kappa: Tensor,
-        scan: Scan,
-        state: SoftmaxState,
-        settings: LossSettings,
-        sample_weight: Tensor,
-        room: Tensor | None,
+        ctx: Any, embedding: Tensor, weight: Tensor, kappa: Tensor, found: tuple[Tensor, _Saved], *settings: Any
     ) -> Tensor:
-        blocks = scan.blocks
-        assert isinstance(scan.target, Labelled)
-        assert blocks.apart is not None
-        prototype_sum = scan.prototype_sum() if settings.smooth > 0 else None
-        terms: list[Any]
-        loss, *terms = _terms(scan, scan.target, state, settings, sample_weight, prototype_sum, ctx.needs_input_grad[2])
-        saved = _Saved(
-            blocks.embedding, weight, blocks.classes.inverse, blocks.apart, state.kappa[0], state.nearest[0], *terms
-        )
+        loss, saved = found
         ctx.save_for_backward(*saved)
-        ctx.chunk, ctx.smooth, ctx.embedding_dtype = blocks.chunk, settings.smooth, embedding.dtype
-        ctx.cosines, ctx.room, ctx.fusing = blocks.kept, room, is_fusing()
+        ctx.embedding_dtype, ctx.fusing = embedding.dtype, is_fusing()
+        ctx.chunk, ctx.smooth, ctx.cosines, ctx.room = settings
         return loss
 
     @staticmethod
@@ -192,37 +172,26 @@ class _ChunkedLoss(torch.autograd.Function):
         if wants_embedding:
             by_embedding = (grad_loss * saved.by_embedding).to(ctx.embedding_dtype)
         if wants_weight:
+            classes = Rows(saved.weight, saved.inverse_norm)
+            by_weight = torch.empty_like(saved.weight) if room is None else room
             # Autocast may be on in a backward pass, which runs in a thread of its own.
             with full_precision(saved.weight.device), fusing(ctx.fusing):
-                by_weight = _weight_gradient(saved, grad_loss, ctx.chunk, ctx.smooth, cosines, room)
+                weighted = saved.unit_embedding * (grad_loss * saved.factor).unsqueeze(1)
+                for block in ClassBlocks(saved.unit_embedding, classes, ctx.chunk, kept=cosines):
+                    rows = slice(block.start, block.start + len(block.rows))
+                    tangential = _tangential(block, saved, weighted, ctx.smooth)
+                    torch.mul(tangential, saved.inverse_norm[rows].unsqueeze(1), out=by_weight[rows])
         if saved.by_kappa is not None:
             by_kappa = (grad_loss * saved.by_kappa).sum().reshape(1)
         return by_embedding, by_weight, by_kappa, None, None, None, None, None
 
 
-def _weight_gradient(
-    saved: _Saved,
-    grad_loss: Tensor,
-    chunk: int,
-    smooth: float,
-    cosines: Sequence[Tensor] | None,
-    room: Tensor | None,
-) -> Tensor:
-    """Return d loss / d weight [C, d]: for each class sum_i factor_i (p'_ic - y_ic) x~_i, through w / ||w||."""
-    unit_embedding, weight = saved.unit_embedding, saved.weight
-    blocks = ClassBlocks(unit_embedding, Rows(weight, saved.inverse_norm), chunk, kept=cosines)
-    weighted = unit_embedding * (grad_loss * saved.factor).unsqueeze(1)
-    gradient = torch.empty_like(weight) if room is None else room
-    for block in blocks:
-        rows = slice(block.start, block.start + len(block.rows))
-        tangential = _tangential(block, saved, weighted, smooth)
-        torch.mul(tangential, saved.inverse_norm[rows].unsqueeze(1), out=gradient[rows])
-    return gradient
-
-
 @fused
 def _tangential(block: Block, saved: _Saved, weighted: Tensor, smooth: float) -> Tensor:
-    """Return the gradient of some unit prototypes, [c, d], without its part along them."""
+    """Return the gradient of some unit prototypes, [c, d], without its part along them.
+
+    It is sum_i factor_i (p'_ic - y_ic) x~_i; `weighted` is factor_i x~_i, times the gradient of the loss.
+    """
     log_scale, kappa, nearest = (values.unsqueeze(1) for values in (saved.log_scale, saved.kappa, saved.nearest))
     share = powers(kappa, block.cosine - nearest, log_scale)
     if smooth > 0:

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cosify.functional.checks import check_kappa, check_labels, check_num_classes
+from cosify.functional.margin import Margin
 from cosify.functional.similarity import cosine, full_precision
 
 
@@ -36,8 +37,7 @@ def cosine_softmax_loss(
     check_labels(labels, *similarity.shape)
     labels = labels.to(similarity.dtype) if labels.is_floating_point() else labels.long()
     check_kappa(kappa, embedding.shape[0])
-    if not (math.isfinite(margin) and margin >= 0):
-        raise ValueError(f"margin is {margin}, expected a finite number >= 0 on the cosine, such as 0.35")
+    Margin(margin)  # checks it
     with full_precision(embedding.device):
         if margin > 0:
             hard = not labels.is_floating_point()

@@ -9,80 +9,63 @@ With x~ = x / ||x||, w~_c = w_c / ||w_c||, logits kappa x~ . w~_c and the gradie
 These are the three matrix products of a linear layer; the normalisation then takes a part off their results.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.forward_ad import unpack_dual
 
-from cosify.functional import similarity
 from cosify.functional.checks import check_shapes, values_hidden
 from cosify.functional.rows import Rows, common_dtype
 from cosify.functional.search import Scan
 from cosify.functional.search.blocks import along, divides_first
-from cosify.functional.similarity import full_precision
+from cosify.functional.similarity import cosine, full_precision
 
 
-class ByAutograd:
-    """Cosines by operations that a compiler, a transform or a second derivative can follow."""
+def kappa_times_cosine(
+    embedding: Tensor, weight: Tensor, kappa_of: Callable[[Scan | None], Tensor], scanned: bool
+) -> Tensor:
+    """Return kappa times the cosines, [B, C], float32 or float64.
 
-    def __init__(self, embedding: Tensor, weight: Tensor) -> None:
-        self._given = embedding, weight
-        self._cosine = similarity.cosine(embedding, weight)
-
-    def scan(self) -> Scan:
-        """Return what a search for kappa reads."""
-        samples, classes = (Rows.of(given, self._cosine.dtype) for given in self._given)
-        return Scan.of_rows(samples.divided(), classes.divided()).keeping(self._cosine.detach())
-
-    def times(self, kappa: Tensor) -> Tensor:
-        """Return kappa times the cosines, [B, C], for kappa [1] or [B]."""
-        return kappa.to(self._cosine.dtype).reshape(-1, 1) * self._cosine
-
-
-class ByHand:
-    """The same with a backward pass of our own: fewer operations, each of which reads all numbers.
-
-    Where the classes have ordinary norms, the product is divided by these, not the weight: one copy of it less.
+    The backward pass is our own: fewer operations, each of which reads all numbers.  Where the classes have ordinary
+    norms, the product is divided by these, not the weight: one copy of it less.  A compiler, a transform or a forward
+    derivative gets operations that it can follow.
 
     Args:
         embedding: [B, d], any norm.
         weight: [C, d], any norm.
-        scanned: whether `scan` will be called.
-    """
-
-    def __init__(self, embedding: Tensor, weight: Tensor, scanned: bool) -> None:
-        check_shapes(embedding, weight)
-        self._given, dtype = (embedding, weight), common_dtype(embedding, weight)
-        self._samples = Rows.of(embedding, dtype, "embedding").divided()
-        classes = Rows.of(weight, dtype)
-        given = classes.ordinary and not (scanned and divides_first(embedding))
-        self._classes = classes if given else classes.divided()
-        self._cosine: Tensor | None = None
-
-    def scan(self) -> Scan:
-        """Return what a search for kappa reads."""
-        self._cosine = along(self._samples.whole(), *self._classes.factors(0, len(self._classes.given)))
-        return Scan.of_rows(self._samples, self._classes).keeping(self._cosine)
-
-    def times(self, kappa: Tensor) -> Tensor:
-        """Return kappa times the cosines, [B, C], for kappa [1] or [B]."""
-        if unpack_dual(kappa).tangent is not None:
-            return ByAutograd(*self._given).times(kappa)
-        logits: Tensor = _ScaledCosine.apply(*self._given, kappa, self._samples, self._classes, self._cosine)
-        return logits
-
-
-def cosines(embedding: Tensor, weight: Tensor, scanned: bool) -> ByAutograd | ByHand:
-    """Return the cosines of [B, d] and [C, d] in the way that the context allows; `scanned`: its `scan` will be called.
+        kappa_of: called once; returns kappa, [1] or [B], from what a search for it reads.
+        scanned: whether `kappa_of` reads it; if not, it gets None.
 
     Raises:
         ValueError: if shapes do not fit, or a CPU input is not finite.
     """
+    scan = product = None
     traced = values_hidden() or torch.jit.is_tracing()  # type: ignore[attr-defined]
     if traced or any(unpack_dual(given).tangent is not None for given in (embedding, weight)):
-        return ByAutograd(embedding, weight)
-    return ByHand(embedding, weight, scanned)
+        found = cosine(embedding, weight)
+        if scanned:
+            samples, classes = (Rows.of(given, found.dtype).divided() for given in (embedding, weight))
+            scan = Scan.of_rows(samples, classes).keeping(found.detach())
+        return _times(kappa_of(scan), found)
+    check_shapes(embedding, weight)
+    dtype = common_dtype(embedding, weight)
+    samples, classes = Rows.of(embedding, dtype, "embedding").divided(), Rows.of(weight, dtype)
+    if not classes.ordinary or (scanned and divides_first(embedding)):
+        classes = classes.divided()
+    if scanned:
+        product = along(samples.whole(), *classes.factors(0, len(weight)))
+        scan = Scan.of_rows(samples, classes).keeping(product)
+    kappa = kappa_of(scan)
+    if unpack_dual(kappa).tangent is not None:
+        return _times(kappa, cosine(embedding, weight))
+    logits: Tensor = _ScaledCosine.apply(embedding, weight, kappa, samples, classes, product)
+    return logits
+
+
+def _times(kappa: Tensor, found: Tensor) -> Tensor:
+    return kappa.to(found.dtype).reshape(-1, 1) * found
 
 
 class _ScaledCosine(torch.autograd.Function):
@@ -94,13 +77,13 @@ class _ScaledCosine(torch.autograd.Function):
         kappa: Tensor,
         samples: Rows,
         classes: Rows,
-        cosine: Tensor | None,
+        product: Tensor | None,
     ) -> Tensor:
         scale, unit_embedding = kappa.to(classes.inverse.dtype).reshape(-1, 1), samples.whole()
         rows, factor = classes.factors(0, len(weight))
         ctx.is_unit = factor is None
         scaled = unit_embedding * scale
-        logits = along(scaled, rows, factor) if cosine is None else cosine * scale
+        logits = along(scaled, rows, factor) if product is None else product * scale
         ctx.save_for_backward(embedding, weight, kappa, unit_embedding, scaled, samples.inverse, rows, classes.inverse)
         return logits
 
@@ -115,7 +98,7 @@ class _ScaledCosine(torch.autograd.Function):
                 # returned.
                 aliases = [each.view_as(each) for each in (embedding, weight, kappa)]
                 inputs = [each for each, want in zip(aliases, wanted, strict=True) if want]
-                again = ByAutograd(aliases[0], aliases[1]).times(aliases[2])
+                again = _times(aliases[2], cosine(aliases[0], aliases[1]))
                 found = iter(torch.autograd.grad(again, inputs, gradient, create_graph=True))
                 return (*(next(found) if want else None for want in wanted), None, None, None)
             by_product = gradient if ctx.is_unit else gradient * inverse_norm

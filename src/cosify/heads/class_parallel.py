@@ -13,6 +13,7 @@ from torch.distributed import ProcessGroup
 from cosify.errors import InputError
 from cosify.functional.checks import check_rows, check_shapes
 from cosify.functional.search import Scan
+from cosify.functional.search.shards import Shards
 from cosify.functional.similarity import full_precision
 from cosify.heads.cosine_head import CosineHead
 
@@ -129,8 +130,7 @@ class ClassParallelCosineLinear(CosineHead):
             ValueError: if the shape does not fit, or a CPU input is not finite.
         """
         check_shapes(embedding, self.weight)
-        sizes, own = _sizes(embedding, self.process_group)
-        everything = _gather_rows(embedding.detach(), sizes, self.process_group)
+        (everything,), own = _gather(self.process_group, embedding.detach())
         with full_precision(embedding.device):
             scan = Scan.of(everything, self.weight, group=self.process_group)
             best = scan.blocks.embedding.new_full((len(everything),), -torch.inf)
@@ -139,12 +139,9 @@ class ClassParallelCosineLinear(CosineHead):
                 largest, position = block.cosine.max(dim=1)
                 index = torch.where(largest > best, position + block.start + self.classes.start, index)
                 best = torch.maximum(best, largest)
-        if self.process_group is not None:
-            mine = best.clone()
-            dist.all_reduce(best, dist.ReduceOp.MAX, self.process_group)
-            index = torch.where(mine == best, index, self.num_classes)
-            dist.all_reduce(index, dist.ReduceOp.MIN, self.process_group)
-        return index[own], best[own]
+        overall = scan.shards.max(best)
+        minus_index = scan.shards.max(torch.where(best == overall, -index, -self.num_classes))
+        return -minus_index[own], overall[own]
 
     @torch.no_grad()
     def cosine_to(self, embedding: Tensor, labels: Tensor) -> Tensor:
@@ -163,32 +160,23 @@ class ClassParallelCosineLinear(CosineHead):
             ValueError: if the shape does not fit, or a CPU input is not finite.
         """
         check_rows(embedding, self.weight)
-        sizes, own = _sizes(embedding, self.process_group)
-        everything = _gather_rows(embedding.detach(), sizes, self.process_group)
-        index = _gather_rows(labels.unsqueeze(1), sizes, self.process_group).squeeze(1) - self.classes.start
+        (everything, index), own = _gather(self.process_group, embedding.detach(), labels)
+        index = index - self.classes.start
         held = (index >= 0) & (index < len(self.classes))
         with full_precision(embedding.device):
             found = F.cosine_similarity(everything[held].float(), self.weight[index[held]].float())
         cosine = found.new_zeros(len(everything)).masked_scatter(held, found)
-        if self.process_group is not None:
-            dist.all_reduce(cosine, group=self.process_group)
-        return cosine[own]
+        return Shards(self.process_group).sum(cosine)[own]
 
     def gathered(self, embedding: Tensor, labels: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return the samples of all processes, in their order."""
-        if self.process_group is None:
-            return embedding, labels, weights
-        sizes, self.own_rows = _sizes(embedding, self.process_group)
-        everything: tuple[Tensor, Tensor, Tensor] = _Gather.apply(
-            embedding, labels, weights, sizes, self.own_rows, self.process_group
-        )
-        return everything
+        if self.process_group is not None:
+            embedding, labels, weights, self.own_rows = _Gather.apply(embedding, labels, weights, self.process_group)
+        return embedding, labels, weights
 
     def mean_of_all(self, values: Tensor) -> Tensor:
         """Return the mean of [B] values over the samples of all processes, a scalar."""
-        sums = torch.stack([values.sum(), values.new_tensor(len(values))])
-        if self.process_group is not None:
-            dist.all_reduce(sums, group=self.process_group)
+        sums = Shards(self.process_group).sum(torch.stack([values.sum(), values.new_tensor(len(values))]))
         return sums[0] / sums[1]
 
     def classes_of(self, labels: Tensor) -> tuple[Tensor, Tensor, int]:
@@ -202,9 +190,7 @@ class ClassParallelCosineLinear(CosineHead):
             return self.weight, index, self.num_classes
         chosen = self._sample(index)
         place = torch.searchsorted(chosen, index)
-        num_chosen = torch.tensor(len(chosen), device=labels.device)
-        if self.process_group is not None:
-            dist.all_reduce(num_chosen, group=self.process_group)
+        num_chosen = Shards(self.process_group).sum(torch.tensor(len(chosen), device=labels.device))
         return self.weight[chosen], torch.where(index >= 0, place, -1), int(num_chosen)
 
     @torch.no_grad()
@@ -250,51 +236,46 @@ def place_in(group: ProcessGroup | None) -> tuple[int, int]:
     return (0, 1) if group is None else (dist.get_rank(group), dist.get_world_size(group))
 
 
-def _sizes(rows: Tensor, group: ProcessGroup | None) -> tuple[list[int], slice]:
-    """Return how many rows each process has, and which of all of them are this one's."""
+def _gather(group: ProcessGroup | None, *given: Tensor) -> tuple[list[Tensor], slice]:
+    """Return the rows of all processes, in one exchange of their bytes, and which of them are this one's.
+
+    Args:
+        group: the processes; None: this one is alone.
+        given: [n] or [n, d], for the same n; another process may have another n.
+    """
     if group is None:
-        return [len(rows)], slice(None)
+        return [*given], slice(None)
+    num_rows, device = len(given[0]), given[0].device
     rank, world_size = place_in(group)
-    counts = torch.empty(world_size, 1, dtype=torch.int64, device=rows.device)
-    dist.all_gather(list(counts), torch.tensor([len(rows)], device=rows.device), group=group)
+    counts = torch.empty(world_size, 1, dtype=torch.int64, device=device)
+    dist.all_gather(list(counts), torch.tensor([num_rows], device=device), group=group)
     sizes: list[int] = counts.flatten().tolist()  # the one look at a value
+    rows = [each.unsqueeze(1) if each.ndim == 1 else each for each in given]
+    parts = [each.contiguous().view(torch.uint8) for each in rows]
+    widths = [part.shape[1] for part in parts]
+    padded = torch.zeros(max(sizes), sum(widths), dtype=torch.uint8, device=device)
+    torch.cat(parts, dim=1, out=padded[:num_rows])
+    pieces = [torch.empty_like(padded) for _ in sizes]
+    dist.all_gather(pieces, padded, group=group)
+    everything = torch.cat([piece[:size] for piece, size in zip(pieces, sizes, strict=True)])
+    # Copied also where one row counts as contiguous: a view of wider numbers needs strides that divide.
+    copies = (columns.clone(memory_format=torch.contiguous_format) for columns in everything.split(widths, dim=1))
+    found = [copy.view(each.dtype).view(-1, *each.shape[1:]) for copy, each in zip(copies, given, strict=True)]
     first = sum(sizes[:rank])
-    return sizes, slice(first, first + len(rows))
-
-
-def _gather_rows(rows: Tensor, sizes: list[int], group: ProcessGroup | None) -> Tensor:
-    """Return the rows of all processes, whose numbers may differ."""
-    if group is None:
-        return rows
-    padded = rows.new_zeros(max(sizes), *rows.shape[1:])
-    padded[: len(rows)] = rows
-    parts = [torch.empty_like(padded) for _ in sizes]
-    dist.all_gather(parts, padded, group=group)
-    return torch.cat([part[:size] for part, size in zip(parts, sizes, strict=True)])
+    return found, slice(first, first + num_rows)
 
 
 class _Gather(torch.autograd.Function):
-    """All processes' embeddings, labels and weights, in one exchange of their bytes.
-
-    Backward, this process' rows times the number of processes, which DDP's average divides by.
-    """
+    """`_gather`; backward, this process' rows times the number of processes, which DDP's average divides by."""
 
     @staticmethod
-    def forward(
-        ctx: Any, embedding: Tensor, labels: Tensor, weights: Tensor, sizes: list[int], own: slice, group: ProcessGroup
-    ) -> tuple[Tensor, ...]:
-        given = (embedding, labels.unsqueeze(1), weights.unsqueeze(1))
-        parts = [each.contiguous().view(torch.uint8) for each in given]
-        everything = _gather_rows(torch.cat(parts, dim=1), sizes, group)
-        ctx.own, ctx.world_size = own, len(sizes)
-        columns = everything.split([part.shape[1] for part in parts], dim=1)
-        # Copied also where one row counts as contiguous: a view of wider numbers needs strides that divide.
-        copies = (part.clone(memory_format=torch.contiguous_format) for part in columns)
-        rows, *others = (copy.view(each.dtype) for copy, each in zip(copies, given, strict=True))
-        ctx.mark_non_differentiable(*(found := [other.squeeze(1) for other in others]))
-        return rows, *found
+    def forward(ctx: Any, embedding: Tensor, labels: Tensor, weights: Tensor, group: ProcessGroup) -> tuple[Any, ...]:
+        (rows, *others), ctx.own = _gather(group, embedding, labels, weights)
+        ctx.world_size = dist.get_world_size(group)
+        ctx.mark_non_differentiable(*others)
+        return rows, *others, ctx.own
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
-        return gradient[ctx.own] * ctx.world_size, None, None, None, None, None
+    def backward(ctx: Any, gradient: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
+        return gradient[ctx.own] * ctx.world_size, None, None, None

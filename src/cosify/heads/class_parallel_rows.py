@@ -7,6 +7,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from cosify.errors import InputError
+from cosify.functional.search.shards import Shards
 from cosify.heads.class_parallel import ClassParallelCosineLinear, class_range, place_in
 
 PIECE_BYTES = 64 << 20  # sent and written at once
@@ -48,15 +49,13 @@ def gather_rows(head: ClassParallelCosineLinear, rows: Tensor) -> Tensor:
     """
     group = head.process_group
     is_first, whole = place_in(group)[0] == 0, rows
-    fits = torch.ones(1, device=rows.device)
+    fits = torch.ones(1, dtype=torch.bool, device=rows.device)
     if is_first:
         try:
             whole = torch.empty(head.num_classes, head.in_features, dtype=rows.dtype)
         except RuntimeError:  # torch's error of an allocation
             fits.zero_()
-    if group is not None:
-        dist.broadcast(fits, group=group, group_src=0)
-    if not bool(fits):
+    if not bool(Shards(group).agreed(fits)):
         raise InputError(
             f"the first process has no room for rows of all classes, {head.num_classes} x {head.in_features} numbers of"
             f" {rows.element_size()} bytes, expected enough main memory (not the GPU's); give it more, or write the"

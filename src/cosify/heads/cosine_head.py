@@ -12,7 +12,7 @@ from torch.fx import Proxy
 from cosify.errors import InputError
 from cosify.functional.checks import check_finite, check_shapes, in_backward, values_hidden
 from cosify.functional.rows import common_dtype
-from cosify.functional.scaled_cosine import cosines
+from cosify.functional.scaled_cosine import kappa_times_cosine
 from cosify.functional.search import Scan
 from cosify.functional.similarity import evaluated_unit_rows, full_precision, is_ordinary, unit_rows
 from cosify.heads.class_norms import ClassNorms
@@ -38,13 +38,15 @@ class CosineHead(RunningKappa):
         if self._is_plain_evaluation(embedding):
             return self._evaluated(embedding, weight)
         self._class_norms.forget()
-        estimates = self._estimates()
-        with full_precision(embedding.device):
-            cosine = cosines(embedding, weight, estimates)
-            kappa = self.batch_kappa(cosine.scan() if estimates else None, self.num_classes).kappa
+
+        def kappa_of(scan: Scan | None) -> Tensor:
+            kappa = self.batch_kappa(scan, self.num_classes).kappa
             if self.training and (torch.compiler.is_compiling() or not (values_hidden() or in_backward())):
                 self.record(embedding.detach(), kappa.detach())
-            return cosine.times(kappa)
+            return kappa
+
+        with full_precision(embedding.device):
+            return kappa_times_cosine(embedding, weight, kappa_of, self._estimates())
 
     def _estimates(self) -> bool:
         """Whether kappa is estimated from this batch."""

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from cosify.errors import InputError
-from cosify.functional.blockwise_loss import LossSettings, chunked_loss, with_cosines
+from cosify.functional.blockwise_loss import chunked_loss, with_cosines
 from cosify.functional.checks import check_shapes, in_backward, values_visible
 from cosify.functional.fusion import fusing
 from cosify.functional.margin import Margin
@@ -99,8 +99,8 @@ class CosineSoftmaxLoss(nn.Module):
             weights = weights.to(classes.blocks.embedding.dtype)
             weights = weights / weights.sum().clamp_min(torch.finfo(weights.dtype).tiny)
             kappa = estimate.kappa.to(weights.dtype)
-            settings = LossSettings(self.margin, self.label_smoothing, num_classes)
-            return chunked_loss(embedding, weight, kappa, scan, state, settings, weights, room)
+            smoothing = (self.label_smoothing, self.label_smoothing / num_classes)
+            return chunked_loss(embedding, weight, kappa, scan, state, self.margin, *smoothing, weights, room)
 
     def _checked(self, embedding: Tensor, labels: Tensor, sample_weight: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return labels with -1 for those to ignore, and the weight of each sample, 0 for these."""

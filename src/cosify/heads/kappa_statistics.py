@@ -1,7 +1,9 @@
 """What kappa did during an epoch, counted on the device and fetched once at its end."""
 
+from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -127,17 +129,11 @@ class KappaStatistics:
         """
         if not self._step_means:
             return None
-        sums = all_sum(self._sums)
-        counts = all_sum(self._counts)
-        step_means = (all_sum(torch.cat(self._step_means)) / world_size).sort().values
-        total, samples, low, high, off_grid = sums.tolist()
-        values, weights = (step_means, torch.ones_like(step_means)) if off_grid > 0 else (self.grid, counts)
-        p10, median, p90 = (_quantile(values, weights, share) for share in (0.1, 0.5, 0.9))
-        return KappaSummary(total / samples, median, p10, p90, low / samples, high / samples, tuple(counts.tolist()))
-
-
-def _quantile(values: Tensor, weights: Tensor, share: float) -> float:
-    """Return the smallest of the sorted `values` that at least this share of the weight does not exceed."""
-    values, cumulative = values.cpu(), weights.cpu().double().cumsum(0)
-    index = int(torch.searchsorted(cumulative, share * cumulative[-1]))
-    return float(values[min(index, len(values) - 1)])
+        state = self.state(all_sum, world_size)
+        total, samples, low, high, off_grid = state["sums"]
+        counts, step_means = state["counts"], sorted(state["step_means"])
+        values, weights = (step_means, [1] * len(step_means)) if off_grid > 0 else (self.grid.tolist(), counts)
+        cumulative = [*accumulate(weights)]
+        # The smallest value that at least this share of the weight does not exceed.
+        p10, median, p90 = (values[bisect_left(cumulative, share * cumulative[-1])] for share in (0.1, 0.5, 0.9))
+        return KappaSummary(total / samples, median, p10, p90, low / samples, high / samples, tuple(counts))

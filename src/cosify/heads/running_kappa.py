@@ -29,7 +29,6 @@ class RunningKappa(nn.Module):
     weight: Tensor
     kappa: Tensor
     embedding_norm: Tensor
-    batch_seen: Tensor
     log_kappa: nn.Parameter | None
     last_kappa: Tensor | None
 
@@ -59,7 +58,6 @@ class RunningKappa(nn.Module):
         place: dict[str, Any] = {"device": self.weight.device, "dtype": torch.float32}
         for name in self.statistics:
             self.register_buffer(name, torch.empty((), **place))
-        self.register_buffer("batch_seen", torch.empty((), **place), persistent=False)
         # Shape [1]: FSDP2 cannot shard a scalar, and timm keeps vectors out of weight decay.
         self.register_parameter("log_kappa", nn.Parameter(torch.empty(1, **place)) if self.policy.trainable else None)
         self.init_non_persistent_buffers()
@@ -78,7 +76,6 @@ class RunningKappa(nn.Module):
         """
         nn.init.constant_(self.kappa, self.start_kappa)
         nn.init.constant_(self.embedding_norm, self.start_norm)
-        nn.init.constant_(self.batch_seen, 0.0)
         if self.log_kappa is not None:
             nn.init.constant_(self.log_kappa, math.log(self.start_kappa))
 
@@ -101,26 +98,22 @@ class RunningKappa(nn.Module):
     def record(self, embedding: Tensor, kappa: Tensor, counted: Tensor | None = None) -> None:
         """Update the running means; a batch without samples that count, or with an overflow, leaves them alone.
 
+        A mean that has its start value has seen no batch yet: the first one sets it.
+
         Args:
             embedding: [B, d].
             kappa: [B], or [1] for all.
             counted: [B] bool, the samples that count in the means; default: all.
         """
-        self._find_batch_seen()
         norm = torch.linalg.vector_norm(embedding.float(), dim=1)
-        moving = [(self.embedding_norm, mean_of_counted(norm, counted), 0.01)]
+        moving = [(self.embedding_norm, norm, self.start_norm, 0.01)]
         if not self.policy.constant:
-            moving.append((self.kappa, mean_of_counted(kappa.float(), counted), self.policy.momentum))
-        for running, mean, momentum in moving:
-            share = momentum**self.batch_seen  # all of the first batch
+            moving.append((self.kappa, kappa.float(), self.start_kappa, self.policy.momentum))
+        for running, values, start, momentum in moving:
+            mean = mean_of_counted(values, counted)
+            share = torch.where(running == start, 1.0, momentum).to(running.dtype)
             running.lerp_(torch.where(mean < torch.inf, mean, running), share)
-        self.batch_seen.logical_or_(moving[0][1] < torch.inf)
         self.last_kappa = kappa.expand(embedding.shape[0]).contiguous()
-
-    def _find_batch_seen(self) -> None:
-        """Make what no file holds: Accelerate fills a model without storage tensor by tensor, from its files."""
-        if self.batch_seen.is_meta and not self.kappa.is_meta:
-            self.batch_seen = torch.ones((), device=self.kappa.device)
 
     def check_statistics(self) -> None:
         """Raise unless kappa and its companions are finite and above 0, for a reader that fills them by itself."""
@@ -142,23 +135,15 @@ class RunningKappa(nn.Module):
                 f"{prefix}weight holds {weight.shape[0]} classes, this head has {self.weight.shape[0]}; build the model"
                 f" with num_classes={weight.shape[0]}, or drop {prefix}weight from the state dict to train a new head"
             )
-        saved_kappa = state_dict.get(prefix + "kappa")
-        if saved_kappa is not None and device.type != "meta":
-            norm = state_dict.get(prefix + "embedding_norm", self.start_norm)  # kappa may be constant
-            trained = float(saved_kappa) != float(torch.tensor(self.start_kappa)) or float(norm) != float(
-                torch.tensor(self.start_norm)
-            )
-            self.batch_seen = torch.full((), float(trained), device=device)
         if self.policy.constant:
             state_dict.pop(prefix + "kappa", None)
-        if self.log_kappa is None:
-            state_dict.pop(prefix + "log_kappa", None)
-        elif prefix + "log_kappa" not in state_dict:
-            known = torch.full((), self.start_kappa, device=device) if saved_kappa is None else saved_kappa.float()
-            state_dict[prefix + "log_kappa"] = known.log().reshape(1)
         # Not this module's own tensors: after `to_empty` they hold anything.
         for name, start in (("kappa", self.start_kappa), ("embedding_norm", self.start_norm)):
             state_dict.setdefault(prefix + name, torch.full((), start, device=device))
+        if self.log_kappa is None:
+            state_dict.pop(prefix + "log_kappa", None)
+        else:
+            state_dict.setdefault(prefix + "log_kappa", state_dict[prefix + "kappa"].float().log().reshape(1))
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "RunningKappa":
@@ -167,8 +152,7 @@ class RunningKappa(nn.Module):
         `to_empty` gives memory that holds anything, and the function that then fills the weights, such as timm's
         `init_weights`, does not know of kappa; so kappa starts anew here.
         """
-        self._find_batch_seen()
-        before = {name: getattr(self, name) for name in (*self.statistics, "batch_seen")}
+        before = {name: getattr(self, name) for name in self.statistics}
         super()._apply(fn, recurse)
         if before["kappa"].is_meta and not self.kappa.is_meta:
             self.init_non_persistent_buffers()

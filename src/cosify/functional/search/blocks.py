@@ -5,7 +5,7 @@ Every result is a sum over classes after a maximum over classes, so blocks chang
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -32,10 +32,6 @@ class Block(NamedTuple):
     rows: Tensor  # [c, d]
     factor: Tensor | None  # [c]; None: one
     cosine: Tensor  # [B, c]; -inf at a target that is kept apart
-
-    def for_rows(self, share: Tensor) -> Tensor:
-        """Return the matrix whose product with `rows` is share @ prototypes; `share` [n, c] may be overwritten."""
-        return share if self.factor is None else share.mul_(self.factor)
 
 
 @dataclass(frozen=True)
@@ -80,12 +76,6 @@ class ClassBlocks:
             if self.apart is not None:
                 put(cosine, some(rows, self.apart), start, -torch.inf)
             yield Block(start, *factors, cosine)
-
-    def stored(self) -> "ClassBlocks":
-        """Return the same with the cosines kept, if they fit into the memory set aside for them."""
-        limit = STORE_BYTES.get(self.embedding.device.type, STORE_BYTES["cuda"])
-        fits = len(self.embedding) * self.num_classes * self.embedding.element_size() <= limit
-        return replace(self, kept=[block.cosine for block in self]) if fits else self
 
 
 def divides_first(embedding: Tensor) -> bool:

@@ -33,22 +33,76 @@ REACH = 3
 
 
 @dataclass
-class Evaluated:
-    """The state of a search.
+class Search:
+    """How far a search has come.  The candidates of a sample from `low` to `high` are those of its walk.
 
     Attributes:
+        scan: samples and classes.
+        grid: [K].
+        rounding: [K], of an energy at each candidate; what is left out is worse than the best by more.
         energy: [K, B], Eq. (10); infinite at candidates that were not evaluated.
         index: [B], the best candidate.
         best: the softmax there, n = 1.
+        low: [B], number of the walk's first candidate.
+        high: [B], number of its last one.
+        inner: [B], x . m at `low`.
+        others: [B], 1 - p of the nearest class, at high + 1 or at the last candidate of all.
         products: [.., C] x [C, d] matrix products, counted in samples.
         open_pairs: (sample, candidate) evaluated after the walk.
     """
 
+    scan: Scan
+    grid: Tensor
+    rounding: Tensor
     energy: Tensor
     index: Tensor
     best: SoftmaxState
+    low: Tensor
+    high: Tensor
+    inner: Tensor
+    others: Tensor
     products: int
     open_pairs: int = 0
+
+    def goes_on(self) -> tuple[Tensor, Tensor]:
+        """Return which samples walk on, because an end is their best, and which of them upwards."""
+        up = (self.index == self.high) & (self.high < len(self.energy) - 1)
+        return up | ((self.index == self.low) & (self.low > 0)), up
+
+    def left_open(self) -> Tensor:
+        """Return which candidates, [K, B], the bounds at both ends of the walk do not rule out."""
+        limit = self.best.energy[0] + self.rounding[self.index]
+        limit_above = self.best.energy[0] + self.rounding[-1]
+        nearest = self.scan.target.nearest(self.best.nearest[0])
+        candidate = torch.arange(len(self.rounding), device=self.rounding.device).unsqueeze(1)
+        below = (candidate < self.low) & (bound_below(self.inner) < limit)
+        above = (candidate > self.high) & (bound_above(nearest, self.others) < limit_above)
+        return below | above
+
+    @fused
+    def look(self) -> tuple[Tensor, Tensor]:
+        """Return which samples walk on and which are not settled yet, [2, B], and which of them walk upwards, [B]."""
+        goes_on, up = self.goes_on()
+        return torch.stack([goes_on, goes_on | self.left_open().any(dim=0)]), up
+
+    def step(self, rows: Tensor, upwards: Tensor) -> None:
+        """Evaluate the next candidate of each of `rows` [n], the mask `upwards` [n] says on which side."""
+        index = torch.where(upwards, self.high[rows] + 1, self.low[rows] - 1)
+        beyond = self.grid[(index + 1).clamp_max(len(self.grid) - 1)]
+        state, others = self.scan.evaluate(self.grid[index].unsqueeze(0), rows, beyond)
+        assert others is not None
+        self._enter_step(rows, index, upwards, state, others)
+
+    @fused
+    def _enter_step(self, rows: Tensor, index: Tensor, upwards: Tensor, state: SoftmaxState, others: Tensor) -> None:
+        self.enter(rows, index, state)
+        inner = self.scan.inner(state, 0, rows)
+        self.high[rows], self.others[rows] = (
+            torch.where(upwards, new, old[rows]) for new, old in ((index, self.high), (others, self.others))
+        )
+        self.low[rows], self.inner[rows] = (
+            torch.where(upwards, old[rows], new) for new, old in ((index, self.low), (inner, self.inner))
+        )
 
     def enter(self, rows: Tensor, index: Tensor, state: SoftmaxState) -> None:
         """Enter the evaluation of one candidate of each of `rows`."""
@@ -68,40 +122,39 @@ class Evaluated:
         self.products += state.energy.numel()
         self.open_pairs += state.energy.numel()
 
+    def close(self, rows: Tensor, is_open: Tensor, near: Tensor, bounds: SpanBounds) -> None:
+        """Rule out or evaluate the candidates `is_open` [K, n] of the samples `rows` [n], those `near` first."""
+        bound = bounds.add(self.scan.mean(self.best, 0)[rows], is_open & near)
+        self.products += len(rows)
+        is_open, left = self._still_open(rows, is_open, bound)
+        if self.grid.device.type in READ_FREELY and bool((far := is_open & ~near).any()):
+            bound = bounds.extend(far)
+            self.products += len(rows)
+            is_open, left = self._still_open(rows, is_open, bound)
+        average = None
+        while len(kept := left.nonzero().squeeze(1)) > 0:
+            rows, is_open, bound = rows[kept], is_open[:, kept], bound[:, kept]
+            bounds.keep(kept)
+            if average is not None and bounds.num_averages < MOST_AVERAGES:
+                bound = bounds.add(average[kept], is_open)
+                self.products += len(rows)
+            else:
+                index = bound.masked_fill(~is_open, torch.inf).argmin(dim=0)
+                state, _ = self.scan.evaluate(self.grid[index].unsqueeze(0), rows)
+                average = self.scan.mean(state, 0, rows)
+                self.enter(rows, index, state)
+                self.open_pairs += len(rows)
+                is_open[index, torch.arange(len(rows), device=rows.device)] = False
+            is_open, left = self._still_open(rows, is_open, bound)
 
-@dataclass
-class Walk:
-    """Where each sample stands, [B]: the candidates from low to high are evaluated.
-
-    Attributes:
-        low: number of the first one.
-        high: number of the last one.
-        inner: x . m at `low`.
-        others: 1 - p of the nearest class, at high + 1 or at the last candidate.
-    """
-
-    low: Tensor
-    high: Tensor
-    inner: Tensor
-    others: Tensor
-
-    def goes_on(self, known: Evaluated) -> tuple[Tensor, Tensor]:
-        """Return which samples walk on, because an end is their best, and which of them upwards."""
-        up = (known.index == self.high) & (self.high < len(known.energy) - 1)
-        return up | ((known.index == self.low) & (self.low > 0)), up
-
-    def left_open(self, scan: Scan, known: Evaluated, rounding: Tensor) -> Tensor:
-        """Return which candidates, [K, B], the bounds at both ends do not rule out."""
-        limit = known.best.energy[0] + rounding[known.index]
-        limit_above = known.best.energy[0] + rounding[-1]
-        nearest = scan.target.nearest(known.best.nearest[0])
-        candidate = torch.arange(len(rounding), device=rounding.device).unsqueeze(1)
-        below = (candidate < self.low) & (bound_below(self.inner) < limit)
-        above = (candidate > self.high) & (bound_above(nearest, self.others) < limit_above)
-        return below | above
+    def _still_open(self, rows: Tensor, is_open: Tensor, bound: Tensor) -> tuple[Tensor, Tensor]:
+        """Return which candidates [K, n] of `rows` no bound rules out, and which of the rows [n] have any."""
+        slack = torch.maximum(self.rounding.unsqueeze(1), self.rounding[self.index[rows]])
+        is_open = self.scan.shards.agreed(is_open & (bound < self.best.energy[0, rows] + slack))
+        return is_open, is_open.any(dim=0)
 
 
-def search_certified(scan: Scan, grid: Tensor, start: Tensor, rounding: Tensor) -> Evaluated:
+def search_certified(scan: Scan, grid: Tensor, start: Tensor, rounding: Tensor) -> Search:
     """Evaluate every candidate whose energy may be the least, up to rounding.
 
     Args:
@@ -110,143 +163,57 @@ def search_certified(scan: Scan, grid: Tensor, start: Tensor, rounding: Tensor) 
         start: index of the candidate to begin at, [1].
         rounding: [K], of an energy at each candidate; what is left out is worse than the best by more.
     """
-    known, walk = _begin(scan, grid, start)
+    window, kappa, beyond = _window(grid, start, len(scan.blocks.embedding))
+    state, others = scan.evaluate(kappa, beyond=beyond)
+    assert others is not None
+    search = _begun(scan, grid, rounding, window, state, others)
     if grid.device.type in READ_FREELY:
-        goes_on, up = walk.goes_on(known)
+        goes_on, up = search.goes_on()
         rows = scan.shards.agreed(goes_on).nonzero().squeeze(1)
     else:
-        flags, up = _look(scan, known, walk, rounding)
+        flags, up = search.look()
         walking, few = _numbers(*scan.shards.agreed(flags))
-        if len(few) * len(grid) <= WINDOW * len(known.index):  # as much work, and memory, as `_begin`
+        if len(few) * len(grid) <= window.numel():  # as much work, and memory, as the first evaluation
             if few:
                 rows = torch.tensor(few, device=grid.device)
-                known.enter_all(rows, scan.evaluate(grid.unsqueeze(1), rows)[0])
-            return known
+                search.enter_all(rows, scan.evaluate(grid.unsqueeze(1), rows)[0])
+            return search
         rows = torch.tensor(walking, dtype=torch.long, device=grid.device)
     while len(rows) > 0:
-        _step(scan, grid, known, walk, rows, up[rows])
-        goes_on, up = walk.goes_on(known)
+        search.step(rows, up[rows])
+        goes_on, up = search.goes_on()
         rows = scan.shards.agreed(goes_on).nonzero().squeeze(1)
-    is_open = scan.shards.agreed(walk.left_open(scan, known, rounding))
+    is_open = scan.shards.agreed(search.left_open())
     open_rows, candidates = _numbers(is_open.any(dim=0), is_open.any(dim=1))
     if open_rows:
         rows = torch.tensor(open_rows, device=grid.device)
         candidate = torch.arange(len(grid), device=grid.device).unsqueeze(1)
         reach = REACH if grid.device.type in READ_FREELY else len(grid)  # elsewhere all, at once
-        near = candidate >= walk.low[rows] - reach
-        bounds = SpanBounds(scan, grid, rows, known.best.nearest[0, rows], candidates)
-        _close(scan, grid, known, rows, is_open[:, rows], near, bounds, rounding)
-    return known
-
-
-def _numbers(*masks: Tensor) -> list[list[int]]:
-    """Return the numbers of those that are true in each mask, after one look at all of them."""
-    flags = iter(torch.cat(masks).tolist())
-    return [[number for number in range(len(mask)) if next(flags)] for mask in masks]
-
-
-def _begin(scan: Scan, grid: Tensor, start: Tensor) -> tuple[Evaluated, Walk]:
-    """Evaluate three neighbours around `start`."""
-    window, kappa, beyond = _window(grid, start, len(scan.blocks.embedding))
-    state, others = scan.evaluate(kappa, beyond=beyond)
-    assert others is not None
-    return _begun(scan, window, state, others, len(grid))
+        near = candidate >= search.low[rows] - reach
+        bounds = SpanBounds(scan, grid, rows, search.best.nearest[0, rows], candidates)
+        search.close(rows, is_open[:, rows], near, bounds)
+    return search
 
 
 @fused
 def _window(grid: Tensor, start: Tensor, num_rows: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the neighbours, [3, B], their kappas, and the kappa beyond them, [B]."""
+    """Return three neighbours around `start`, [3, B], their kappas, and the kappa beyond them, [B]."""
     low = (start - 1).clamp(0, len(grid) - WINDOW).expand(num_rows)
     window = low + torch.arange(WINDOW, device=low.device).unsqueeze(1)
     return window, grid[window], grid[(low + WINDOW).clamp_max(len(grid) - 1)]
 
 
 @fused
-def _begun(
-    scan: Scan, window: Tensor, state: SoftmaxState, others: Tensor, num_candidates: int
-) -> tuple[Evaluated, Walk]:
-    num_rows = window.shape[1]
-    energy = state.energy.new_full((num_candidates, num_rows), torch.inf).scatter_(0, window, state.energy)
+def _begun(scan: Scan, grid: Tensor, rounding: Tensor, window: Tensor, state: SoftmaxState, others: Tensor) -> Search:
+    """Return a search that has evaluated the neighbours `window`."""
+    energy = state.energy.new_full((len(grid), window.shape[1]), torch.inf).scatter_(0, window, state.energy)
     position = state.energy.argmin(dim=0)
-    known = Evaluated(energy, window[0] + position, state.pick(position), WINDOW * num_rows)
-    return known, Walk(window[0].clone(), window[-1].clone(), scan.inner(state, 0), others)
+    index, inner = window[0] + position, scan.inner(state, 0)
+    ends = window[0].clone(), window[-1].clone()
+    return Search(scan, grid, rounding, energy, index, state.pick(position), *ends, inner, others, window.numel())
 
 
-@fused
-def _look(scan: Scan, known: Evaluated, walk: Walk, rounding: Tensor) -> tuple[Tensor, Tensor]:
-    """Return which samples walk on and which are not settled yet, [2, B], and which of them walk upwards, [B]."""
-    goes_on, up = walk.goes_on(known)
-    return torch.stack([goes_on, goes_on | walk.left_open(scan, known, rounding).any(dim=0)]), up
-
-
-def _step(scan: Scan, grid: Tensor, known: Evaluated, walk: Walk, rows: Tensor, upwards: Tensor) -> None:
-    """Evaluate the next candidate of each of `rows` [n], the mask `upwards` [n] says on which side."""
-    index = torch.where(upwards, walk.high[rows] + 1, walk.low[rows] - 1)
-    state, others = scan.evaluate(grid[index].unsqueeze(0), rows, grid[(index + 1).clamp_max(len(grid) - 1)])
-    assert others is not None
-    _stepped(scan, known, walk, rows, index, upwards, state, others)
-
-
-@fused
-def _stepped(
-    scan: Scan,
-    known: Evaluated,
-    walk: Walk,
-    rows: Tensor,
-    index: Tensor,
-    upwards: Tensor,
-    state: SoftmaxState,
-    others: Tensor,
-) -> None:
-    known.enter(rows, index, state)
-    inner = scan.inner(state, 0, rows)
-    walk.high[rows], walk.others[rows] = (
-        torch.where(upwards, new, old[rows]) for new, old in ((index, walk.high), (others, walk.others))
-    )
-    walk.low[rows], walk.inner[rows] = (
-        torch.where(upwards, old[rows], new) for new, old in ((index, walk.low), (inner, walk.inner))
-    )
-
-
-def _close(
-    scan: Scan,
-    grid: Tensor,
-    known: Evaluated,
-    rows: Tensor,
-    is_open: Tensor,
-    near: Tensor,
-    bounds: SpanBounds,
-    rounding: Tensor,
-) -> None:
-    """Rule out or evaluate the candidates `is_open` [K, n] of the samples `rows` [n], looking at those `near` first."""
-    bound = bounds.add(scan.mean(known.best, 0)[rows], is_open & near)
-    known.products += len(rows)
-    is_open, left = _still_open(scan, known, rows, is_open, bound, rounding)
-    if grid.device.type in READ_FREELY and bool((far := is_open & ~near).any()):
-        bound = bounds.extend(far)
-        known.products += len(rows)
-        is_open, left = _still_open(scan, known, rows, is_open, bound, rounding)
-    average = None
-    while len(kept := left.nonzero().squeeze(1)) > 0:
-        rows, is_open, bound = rows[kept], is_open[:, kept], bound[:, kept]
-        bounds.keep(kept)
-        if average is not None and bounds.num_averages < MOST_AVERAGES:
-            bound = bounds.add(average[kept], is_open)
-            known.products += len(rows)
-        else:
-            index = bound.masked_fill(~is_open, torch.inf).argmin(dim=0)
-            state, _ = scan.evaluate(grid[index].unsqueeze(0), rows)
-            average = scan.mean(state, 0, rows)
-            known.enter(rows, index, state)
-            known.open_pairs += len(rows)
-            is_open[index, torch.arange(len(rows), device=rows.device)] = False
-        is_open, left = _still_open(scan, known, rows, is_open, bound, rounding)
-
-
-def _still_open(
-    scan: Scan, known: Evaluated, rows: Tensor, is_open: Tensor, bound: Tensor, rounding: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Return which candidates [K, n] of `rows` no bound rules out, and which of the rows [n] have any."""
-    slack = torch.maximum(rounding.unsqueeze(1), rounding[known.index[rows]])
-    is_open = scan.shards.agreed(is_open & (bound < known.best.energy[0, rows] + slack))
-    return is_open, is_open.any(dim=0)
+def _numbers(*masks: Tensor) -> list[list[int]]:
+    """Return the numbers of those that are true in each mask, after one look at all of them."""
+    flags = iter(torch.cat(masks).tolist())
+    return [[number for number in range(len(mask)) if next(flags)] for mask in masks]

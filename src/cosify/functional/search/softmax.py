@@ -12,7 +12,7 @@ from cosify.functional.checks import values_hidden
 from cosify.functional.float64 import float64_device, sum_dtype
 from cosify.functional.fusion import fused
 from cosify.functional.rows import Rows, common_dtype
-from cosify.functional.search.blocks import Block, ClassBlocks, default_chunk, kappas_in_trace, some
+from cosify.functional.search.blocks import STORE_BYTES, Block, ClassBlocks, default_chunk, kappas_in_trace, some
 from cosify.functional.search.shards import Shards
 from cosify.functional.search.target import Labelled, Target
 from cosify.functional.similarity import powers
@@ -115,7 +115,12 @@ class Scan:
 
     def stored(self) -> "Scan":
         """Return the same with the cosines kept, if they fit into the memory set aside for them."""
-        return replace(self, blocks=self.blocks.stored())
+        embedding = self.blocks.embedding
+        limit = STORE_BYTES.get(embedding.device.type, STORE_BYTES["cuda"])
+        fits = len(embedding) * self.blocks.num_classes * embedding.element_size() <= limit
+        return (
+            replace(self, blocks=replace(self.blocks, kept=[block.cosine for block in self.blocks])) if fits else self
+        )
 
     def keeping(self, cosine: Tensor) -> "Scan":
         """Return the same with cosines [B, C] that someone has computed."""
@@ -208,7 +213,8 @@ class _Sums(NamedTuple):
 def _of_block(every: Tensor, num_sums: int, block: Block, nearest: Tensor) -> tuple[Tensor, Tensor]:
     """Return the masses of some classes, relative to `nearest`, and the shares of their rows in the totals."""
     power = powers(every.unsqueeze(-1), block.cosine - nearest.unsqueeze(1))
-    return power.sum(dim=-1), block.for_rows(power[:num_sums].reshape(-1, power.shape[-1]))
+    mass, share = power.sum(dim=-1), power[:num_sums].reshape(-1, power.shape[-1])
+    return mass, share if block.factor is None else share.mul_(block.factor)
 
 
 @fused
