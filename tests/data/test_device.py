@@ -110,6 +110,25 @@ def test_every_test_image_comes_once_in_order_and_as_it_is(world_size: int) -> N
         assert torch.equal(torch.cat([images for images, _ in found]), normalize(original)), name
 
 
+def test_some_training_images_are_of_the_whole_set_for_any_number_of_ranks() -> None:
+    data = device_data()
+    found = {
+        world_size: [
+            batch for rank in range(world_size) for batch in data.plain_train_batches(4, Shard(rank, world_size), 11)
+        ]
+        for world_size in (1, 3)
+    }
+    one, three = (torch.cat([labels for _, labels in batches]).tolist() for batches in found.values())
+    assert one == three
+    assert len(one) == 11
+    assert one == sorted(set(one))
+    assert one[-1] > NUM_TRAIN // 2, "the first ones"
+    pixels = data.normalization.on(torch.device("cpu"))(data.train.images[one])
+    assert torch.equal(torch.cat([images for images, _ in found[3]]), pixels)
+    whole = torch.cat([labels for _, labels in data.plain_train_batches(4, limit=NUM_TRAIN + 1)])
+    assert whole.tolist() == list(range(NUM_TRAIN))
+
+
 def test_normalization_is_that_of_the_training_images_unless_given() -> None:
     measured = device_data()
     assert measured.normalization == Normalization.of_images(images_of(NUM_TRAIN, 0).images)

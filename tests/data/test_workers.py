@@ -221,6 +221,19 @@ def test_every_test_image_comes_once_and_as_it_is(world_size: int, stream: Split
         assert sorted(rows_of(plain)) == list(range(NUM_TRAIN))
 
 
+def test_some_training_images_are_of_the_whole_set_for_any_number_of_ranks(stream: Splits) -> None:
+    for splits in (stored(), stream):
+        data = worker_data(splits)
+        one, three = (
+            rows_of([batch for rank in range(n) for batch in data.plain_train_batches(4, Shard(rank, n), 7)])
+            for n in (1, 3)
+        )
+        assert sorted(one) == sorted(three)
+        assert len(set(one)) == len(one) == 7
+        assert max(one) > NUM_TRAIN // 2, "the first ones"
+        assert sorted(rows_of(list(data.plain_train_batches(4, limit=99)))) == list(range(NUM_TRAIN))
+
+
 @pytest.mark.parametrize(("interpolation", "crop_pct"), [("bicubic", 0.8), ("bilinear", 1.0)])
 def test_evaluation_is_timms_own(interpolation: str, crop_pct: float) -> None:
     from timm.data import create_transform

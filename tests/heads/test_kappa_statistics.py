@@ -67,10 +67,29 @@ def test_ranks_are_added_up() -> None:
     ranks = [collect(grid[[3, 3, 4]]), collect(grid[[9, 9, 9]])]
     whole = collect(grid[[3, 3, 4, 9, 9, 9]]).summary()
     # Each call of all_sum on rank 0 is answered with the sum of what both ranks hold.
-    others = [ranks[1]._counts, ranks[1]._sums, torch.cat(ranks[1]._step_means).double()]
+    others = [ranks[1]._sums, ranks[1]._counts]
     summed = ranks[0].summary(lambda values: values + others.pop(0), world_size=2)
     assert summed == whole
     assert not others
+
+
+@pytest.mark.parametrize("off_grid", [0.0, 0.5])
+def test_all_ranks_add_up_the_same_tensors(off_grid: float) -> None:
+    grid = kappa_grid()
+    batches = [grid[[3, 3, 4]], grid[[9]] + off_grid]
+    unequal = [batches, batches[:1], []] if off_grid == 0 else [batches, [grid[[2]], grid[[7]]]]  # then as many steps
+    ranks = [collect(*each) for each in unequal]
+    reduced: list[list[torch.Tensor]] = [[] for _ in ranks]
+    for rank, statistics in enumerate(ranks):
+
+        def all_sum(values: torch.Tensor, rank: int = rank) -> torch.Tensor:
+            reduced[rank].append(values)
+            # The first sum is that of both, which decides what follows.
+            return sum((each._sums for each in ranks), torch.zeros(5)) if len(reduced[rank]) == 1 else values
+
+        assert statistics.summary(all_sum, len(ranks)) is not None
+    shapes = {tuple(tuple(values.shape) for values in each) for each in reduced}
+    assert shapes == {((5,), (20,)) if off_grid == 0 else ((5,), (20,), (2,))}
 
 
 def test_nothing_to_report() -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from cosify.training.checkpoint import _flush
+from tests.processes import run_distributed
 
 
 def test_windows_flushes_no_folder_and_what_may_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -38,3 +39,12 @@ def test_posix_flushes_the_folder_too(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(os, "fsync", lambda descriptor: flushed.append(os.fstat(descriptor).st_ino))
     _flush(tmp_path)
     assert flushed == [path.stat().st_ino for path in (tmp_path / "file", tmp_path)]
+
+
+@pytest.mark.slow
+def test_a_folder_that_cannot_be_made_ends_all_processes(tmp_path: Path) -> None:
+    run_distributed("tests.training.checkpoint_worker", tmp_path, 2)
+    for rank, reason in enumerate(("FileNotFoundError: ", "on another process")):
+        said = (tmp_path / f"rank{rank}.txt").read_text()
+        assert "the checkpoint of step 1 cannot be written to" in said
+        assert reason in said

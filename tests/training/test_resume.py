@@ -111,6 +111,18 @@ def test_other_scripts_resume_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert rest.evaluation == whole.evaluation
 
 
+def test_an_early_stop_within_an_epoch_still_ends_the_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    args = replace(ARGUMENTS, lr=1e-6, early_stop_evaluations=1, eval_every_steps=2, save_every_steps=2)
+    whole = train(replace(args, output=str(tmp_path / "whole")))
+    part = tmp_path / "part"
+    stop_at(monkeypatch, 7, lambda: train(replace(args, output=str(part))))
+    assert read_progress(part / "checkpoints" / "step-000000006" / "progress.json").done
+    rest = train(from_run(TrainArguments, part))
+    assert recorded(part) == recorded(tmp_path / "whole")
+    assert [record["epoch"] for record in read_metrics(part)] == [1]
+    assert rest.evaluation == whole.evaluation
+
+
 def test_early_stop_ends_a_run_for_good(tmp_path: Path) -> None:
     args = replace(ARGUMENTS, epochs=8, lr=1e-6, early_stop_evaluations=2, output=str(tmp_path), save_every_steps=None)
     result = train(args)

@@ -84,8 +84,6 @@ class EvaluateArguments:
 def main(args: EvaluateArguments) -> None:
     """Pass, measure, draw, report."""
     import numpy as np
-    import torch
-    from accelerate import Accelerator
 
     from cosify.data import Shard, load_images, load_splits, short_name
     from cosify.evaluation import FeaturePass, check_label_names, tables_of, verdict
@@ -98,7 +96,7 @@ def main(args: EvaluateArguments) -> None:
     from cosify.training.data_record import from_main
     from cosify.training.environment import describe_environment
     from cosify.training.opener import open_model
-    from cosify.training.session import on_terminal
+    from cosify.training.session import on_terminal, start_processes
 
     set_up_logging()
     if args.smoke:
@@ -116,7 +114,7 @@ def main(args: EvaluateArguments) -> None:
     others = {data: load_images(data) for data in (*args.ood, *args.transfer)}
     for task in (others[data].only("test", args.limit) for data in args.transfer):
         check_task(np.asarray(task.test[task.label_column][:] if len(task.label_names) > 1 else []))
-    accelerator: Any = Accelerator(cpu=not torch.accelerator.is_available())
+    accelerator = start_processes()
     shard = Shard(accelerator.process_index, accelerator.num_processes)
     run = FeaturePass(args.batch_size, args.num_workers, shard, accelerator.wait_for_everyone, on_terminal(accelerator))
 

@@ -60,9 +60,6 @@ class ProbeArguments:
 
 def main(args: ProbeArguments) -> None:
     """Extract, fit, report."""
-    import torch
-    from accelerate import Accelerator
-
     from cosify.data import Shard, load_splits, short_name
     from cosify.evaluation import FeaturePass, cache_features, linear_probe
     from cosify.evaluation.rows import to_tensor
@@ -71,12 +68,12 @@ def main(args: ProbeArguments) -> None:
     from cosify.training.data_record import from_main
     from cosify.training.environment import describe_environment
     from cosify.training.opener import open_model
-    from cosify.training.session import on_terminal
+    from cosify.training.session import on_terminal, start_processes
 
     set_up_logging()
     if args.smoke:
         args = replace(args, data="synthetic")
-    accelerator: Any = Accelerator(cpu=not torch.accelerator.is_available())
+    accelerator = start_processes()
     shard = Shard(accelerator.process_index, accelerator.num_processes)
     model, preprocessing = open_model(args.model, args.image_size, smoke=args.smoke)
     model.to(accelerator.device)

@@ -1,7 +1,7 @@
 """Which rows form a batch, on which rank: shuffled by a seed for training, each exactly once for evaluation."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -85,6 +85,19 @@ def eval_rows(num_samples: int, batch_size: int, shard: Shard = ALONE) -> Iterat
     start, stop = (num_samples * part // shard.world_size for part in (shard.rank, shard.rank + 1))
     for low in range(start, stop, batch_size):
         yield range(low, min(low + batch_size, stop))
+
+
+def some_rows(num_samples: int, limit: int | None) -> Sequence[int]:
+    """Return rows to look at, ascending: all, or `limit` of them drawn at random, but always the same.
+
+    Args:
+        num_samples: N, of the set.
+        limit: most rows; None for all.
+    """
+    if limit is None or limit >= num_samples:
+        return range(num_samples)
+    drawn = torch.randperm(num_samples, generator=torch.Generator().manual_seed(0))[:limit]
+    return sorted(drawn.tolist())
 
 
 def mixed_seed(*parts: int) -> int:

@@ -5,10 +5,11 @@ Every image is decoded once, before the first step; no DataLoader, no worker, no
 
 from collections.abc import Iterator
 
+import torch
 from torch import Tensor
 
 from cosify.data.augmentation import Augmentation, augment
-from cosify.data.batches import ALONE, Shard, eval_rows, mixed_seed, own_rows, training_order
+from cosify.data.batches import ALONE, Shard, eval_rows, mixed_seed, own_rows, some_rows, training_order
 from cosify.data.normalize import Normalization
 from cosify.data.tensors import ImageSet
 
@@ -81,9 +82,21 @@ class DeviceData:
         """Yield this rank's part of the test split in order, normalised, [<= B, channels, H, W] and labels."""
         yield from self._in_order(self.test, batch_size, shard)
 
-    def plain_train_batches(self, batch_size: int, shard: Shard = ALONE) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield this rank's part of the training split in order, without augmentation."""
-        yield from self._in_order(self.train, batch_size, shard)
+    def plain_train_batches(
+        self, batch_size: int, shard: Shard = ALONE, limit: int | None = None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield this rank's part of the training split in order, without augmentation.
+
+        Args:
+            batch_size: largest number of samples in a batch.
+            shard: which part is this rank's.
+            limit: most samples over all ranks, drawn at random but always the same; None for all.
+        """
+        data = self.train
+        if limit is not None and limit < len(data):
+            rows = torch.tensor(some_rows(len(data), limit), device=data.labels.device)
+            data = ImageSet(data.images[rows], data.labels[rows])
+        yield from self._in_order(data, batch_size, shard)
 
     def _in_order(self, data: ImageSet, batch_size: int, shard: Shard) -> Iterator[tuple[Tensor, Tensor]]:
         for rows in eval_rows(len(data), batch_size, shard):

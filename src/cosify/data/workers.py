@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
-from cosify.data.batches import ALONE, Shard, eval_rows, mixed_seed, own_rows, training_order
+from cosify.data.batches import ALONE, Shard, eval_rows, mixed_seed, own_rows, some_rows, training_order
 from cosify.data.decode import channels_of, open_image, undecoded
 from cosify.data.normalize import Normalization
 from cosify.data.sources import Splits
@@ -218,10 +218,12 @@ class WorkerData:
         """Yield this rank's part of the test split in order, normalised, [<= B, channels, H, W] and labels."""
         yield from self._run(self._test, self._in_order("test", self.num_test, batch_size, shard))
 
-    def plain_train_batches(self, batch_size: int, shard: Shard = ALONE) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield this rank's part of the training split in order, without augmentation."""
+    def plain_train_batches(
+        self, batch_size: int, shard: Shard = ALONE, limit: int | None = None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield this rank's part of the training split, without augmentation; as `DeviceData.plain_train_batches`."""
         loader = self._loader("train", self._test_transform, self._num_workers)
-        yield from self._run(loader, self._in_order("train", self.num_train, batch_size, shard))
+        yield from self._run(loader, self._in_order("train", self.num_train, batch_size, shard, limit))
 
     def _run(
         self, loader: tuple[_Plan, DataLoader[Any]], batches: Iterable[Sequence[Request]]
@@ -230,13 +232,20 @@ class WorkerData:
             images = images.to(self._device, non_blocking=True)
             yield self._normalize(images), labels.to(self._device, non_blocking=True)
 
-    def _in_order(self, name: str, num: int | None, batch_size: int, shard: Shard) -> Iterator[list[Request]]:
+    def _in_order(
+        self, name: str, num: int | None, batch_size: int, shard: Shard, limit: int | None = None
+    ) -> Iterator[list[Request]]:
         if not self._splits.streaming:
             assert num is not None
-            yield from ([(row, row, 0) for row in rows] for rows in eval_rows(num, batch_size, shard))
+            chosen = some_rows(num, limit)
+            for places in eval_rows(len(chosen), batch_size, shard):
+                yield [(row, row, 0) for row in chosen[places.start : places.stop]]
             return
         # The length of a stream is not known before its end: ranks take batches in turn.
-        rows = enumerate(undecoded(self._splits.split(name), self._splits.image_column))
+        stream: Any = undecoded(self._splits.split(name), self._splits.image_column)
+        if limit is not None:
+            stream = stream.shuffle(seed=0, buffer_size=SHUFFLE_BUFFER)
+        rows = enumerate(islice(stream, limit))
         for batch, requests in enumerate(_chunks(((row, place, 0) for place, row in rows), batch_size)):
             if batch % shard.world_size == shard.rank:
                 yield requests

@@ -125,14 +125,16 @@ class KappaStatistics:
 
         Args:
             all_sum: returns the sum of a tensor over all ranks; every rank must call this together.
-            world_size: number of ranks; each has made the same number of steps.
+            world_size: number of ranks; where a kappa is off the grid, each has made the same number of steps.
         """
-        if not self._step_means:
+        sums, counts = all_sum(self._sums).tolist(), all_sum(self._counts).tolist()
+        total, samples, low, high, off_grid = sums
+        if samples == 0:
             return None
-        state = self.state(all_sum, world_size)
-        total, samples, low, high, off_grid = state["sums"]
-        counts, step_means = state["counts"], sorted(state["step_means"])
-        values, weights = (step_means, [1] * len(step_means)) if off_grid > 0 else (self.grid.tolist(), counts)
+        values, weights = self.grid.tolist(), counts
+        if off_grid > 0:  # on all ranks, or on none
+            values = sorted((all_sum(torch.cat(self._step_means)) / world_size).tolist())
+            weights = [1] * len(values)
         cumulative = [*accumulate(weights)]
         # The smallest value that at least this share of the weight does not exceed.
         p10, median, p90 = (values[bisect_left(cumulative, share * cumulative[-1])] for share in (0.1, 0.5, 0.9))

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import asdict
-from itertools import islice
+from functools import partial
 
 import torch
 from torch import nn
@@ -12,7 +12,8 @@ from cosify.folders import model_name
 from cosify.functional import ls_kappa
 from cosify.heads.kappa_statistics import KappaStatistics, KappaSummary
 from cosify.models import convert, find_heads, in_evaluation, linear_classifier
-from cosify.models.classifiers import num_classes_of
+from cosify.models.classifiers import is_timm, num_classes_of
+from cosify.models.network_identity import check_label_names
 from cosify.models.stage_freezing import freeze_stages
 from cosify.settings.training import CosifyArguments, kappa_policy
 from cosify.training.evaluation import EVAL_BATCH, Evaluation, evaluate
@@ -47,10 +48,17 @@ def cosify_pretrained(args: CosifyArguments) -> TrainResult:
     """
     args = smoke_settings(args)
     model, preprocessing = open_model(args.model, args.image_size, smoke=args.smoke, seed=args.seed)
+    if not is_timm(model):
+        raise InputError(
+            f"{args.model} is a model of transformers, expected one of timm; cosify.convert gives it a cosine head for"
+            " a training of your own"
+        )
     if find_heads(model):
         raise InputError(f"model {args.model!r} has a cosine head already, expected a softmax one; use cosify finetune")
     freeze_stages(model, blocks_of(args.blocks))  # more stages than there are must leave no folder
-    session = Session.open(args, f"{model_name(args.model)}-{args.kappa}", preprocessing)
+    session = Session.open(
+        args, f"{model_name(args.model)}-{args.kappa}", preprocessing, partial(check_label_names, model)
+    )
     device, num_classes = session.accelerator.device, len(session.data.label_names)
     base, begin = None, args.head_start
     is_new = num_classes_of(model) != num_classes
@@ -91,20 +99,21 @@ def cosify_pretrained(args: CosifyArguments) -> TrainResult:
 def scan_kappa(session: Session, model: nn.Module) -> KappaSummary:
     """Return LS-kappa*, Eq. (11), of training images under a network's weights, without augmentation.
 
+    They are drawn at random, but always the same, on any number of processes.
+
     Args:
         session: the opened run; every rank must call this together.
         model: network with a classifier, on the training device; its mode is restored.
     """
     batch_size = min(EVAL_BATCH, session.args.batch_size)
-    batches = session.data.plain_train_batches(batch_size, session.shard)
-    own = -(-SCANNED // (batch_size * session.shard.world_size))
+    batches = session.data.plain_train_batches(batch_size, session.shard, SCANNED)
     kappas = KappaStatistics(session.accelerator.device)
     classifier = linear_classifier(model)
     with in_evaluation(model, classifier) as answers:
-        for images, _ in islice(batches, own):
+        for images, _ in batches:
             embedding, _ = answers(images)
             kappas.update(ls_kappa(embedding, classifier.weight.flatten(1).float()))
-    summary = kappas.summary(session.all_sum)
+    summary = kappas.summary(session.all_sum, session.shard.world_size)
     assert summary is not None
     return summary
 

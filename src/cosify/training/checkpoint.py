@@ -90,17 +90,21 @@ class Checkpoints:
             return
         aside = self.folder / f".{target.name}.new"  # every rank writes there
         what = f"the checkpoint of step {progress.step}"
+        # On its own: were it part of `_write`, the others would wait there for a main process that failed.
+        self.on_every_rank(lambda: self._make(aside), what, before)
         self.on_every_rank(lambda: self._write(aside, progress), what, before)
         self.on_every_rank(lambda: self._put_in_place(aside, target), what, before)
         self.run.was_put_in_place()
 
+    def _make(self, aside: Path) -> None:
+        if not self.accelerator.is_main_process:
+            return
+        for left in self.folder.glob(f".{PREFIX}{DIGITS * '[0-9]'}.new"):  # by a process that was killed
+            shutil.rmtree(left, ignore_errors=True)
+        aside.mkdir()
+
     def _write(self, aside: Path, progress: Progress) -> None:
         try:
-            if self.accelerator.is_main_process:
-                for left in self.folder.glob(f".{PREFIX}{DIGITS * '[0-9]'}.new"):  # by a process that was killed
-                    shutil.rmtree(left, ignore_errors=True)
-                aside.mkdir()
-            self.accelerator.wait_for_everyone()
             self.accelerator.save_state(str(aside))
             if self.accelerator.is_main_process:
                 (aside / "progress.json").write_text(json.dumps(asdict(progress)), encoding="utf-8")

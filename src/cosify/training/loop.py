@@ -96,7 +96,8 @@ class Run:
         noting = Interrupts(self.accelerator)
         # Heads do not check values here: `FiniteNumbers` does, so that all ranks end together.
         with drawing as drawn, noting as interrupts, values_unseen():
-            while progress.step < self.parts.total_steps and not progress.done:
+            # An early stop within an epoch still ends it, also after a resume in between.
+            while progress.step < self.parts.total_steps and not (progress.done and self._at_epochs_end()):
                 self._steps_of_epoch(drawn, interrupts)
                 evaluation = self._end_epoch()
                 self._save_checkpoint(progress)
@@ -124,7 +125,7 @@ class Run:
             progress.seconds = time.perf_counter() - start
             self.finite.look(sums)
             self.interrupted_by = interrupts.agreed(progress.step)
-            if progress.step % self.steps_per_epoch == 0:
+            if self._at_epochs_end():
                 break  # the epoch's end evaluates, saves and stops
             # Before the checkpoint, which holds what came of it.
             if self._due(args.eval_every_steps):
@@ -234,6 +235,9 @@ class Run:
 
     def _due(self, every: int | None) -> bool:
         return every is not None and self.progress.step % every == 0
+
+    def _at_epochs_end(self) -> bool:
+        return self.progress.step % self.steps_per_epoch == 0
 
     def _result(self, last: Evaluation | None) -> TrainResult:
         model, evaluation = self.selection.final(last)

@@ -3,7 +3,7 @@
 import logging
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
 from importlib.util import find_spec
@@ -36,6 +36,7 @@ from cosify.training.run_folder import RunFolder, read_config
 logger = logging.getLogger("cosify")
 
 SMOKE_EPOCHS = 10
+WORK_OF_MAIN = timedelta(days=20)  # fits and figures take hours; torch counts in ms, which beyond 24 days need 64 bits
 
 
 @dataclass(frozen=True)
@@ -59,31 +60,35 @@ class Session:
     record: DataRecord
 
     @classmethod
-    def open(cls, args: RunArguments, name: str, preprocessing: Preprocessing) -> "Session":
+    def open(
+        cls,
+        args: RunArguments,
+        name: str,
+        preprocessing: Preprocessing,
+        check_names: Callable[[Sequence[str]], None] | None = None,
+    ) -> "Session":
         """Start the processes, seed them, make the run folder (or open that of a resumed run), and load the data.
 
         Args:
             args: the settings.
             name: what a new run folder is named after.
             preprocessing: what the network expects.
+            check_names: called with the names of the classes before there is a folder; what it raises ends the run.
 
         Raises:
             ValueError: for data or settings that do not work; the message says what to change.
             OSError: if the run folder is in use or cannot be written.
         """
-        from accelerate import Accelerator
-        from accelerate.utils import InitProcessGroupKwargs, ProjectConfiguration, set_seed
+        from accelerate.utils import ProjectConfiguration, set_seed
 
         _show_lines()
         _refuse_deepspeed()
         if args.mixed_precision == "fp16" and not torch.cuda.is_available():
             raise InputError("mixed_precision is 'fp16', which needs CUDA; use bf16 or no on this machine")
-        # Without `cpu`, processes on the CPU run as if each were alone (accelerate 1.15).
-        accelerator: Any = Accelerator(
+        accelerator = start_processes(
+            timedelta(minutes=args.wait_minutes),
             mixed_precision=args.mixed_precision,
-            cpu=not torch.accelerator.is_available(),
             log_with=_tracker(args),
-            kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(minutes=args.wait_minutes))],
             # TensorBoard's tracker wants a folder now; that of the run is known only when the processes are.
             project_config=ProjectConfiguration(logging_dir="runs"),
         )
@@ -111,6 +116,8 @@ class Session:
                 streaming=args.streaming,
                 num_train=args.num_train,
             )
+        if check_names is not None:
+            check_names(splits.label_names)
         if args.imbalance is not None:
             splits = long_tailed(splits, args.imbalance)
         if args.limit_train is not None:
@@ -166,6 +173,22 @@ class Session:
         """Complete config.json with what the settings became."""
         if self.is_main:
             self.folder.write_config({**_config(self.args, self.shard.world_size, self.record), **more})
+
+
+def start_processes(wait: timedelta = WORK_OF_MAIN, **settings: Any) -> Any:
+    """Return Accelerate's object of this process, after joining the others if a launcher started several.
+
+    Args:
+        wait: how long a process waits for another one until it gives up; by default for what the main one does alone.
+        **settings: of the `Accelerator`.
+    """
+    from accelerate import Accelerator
+    from accelerate.utils import InitProcessGroupKwargs
+
+    # Without `cpu`, processes on the CPU run as if each were alone (accelerate 1.15).
+    return Accelerator(
+        cpu=not torch.accelerator.is_available(), kwargs_handlers=[InitProcessGroupKwargs(timeout=wait)], **settings
+    )
 
 
 def smoke_settings(args: Any) -> Any:
