@@ -262,7 +262,7 @@ def test_normalization_from_scratch_is_that_of_the_images_and_else_that_of_the_w
     assert (grey.mean, grey.std) == (pytest.approx((0.3,)), pytest.approx((0.3,)))
 
 
-def test_interpolation_and_crop_are_those_of_the_weights_for_workers_alone() -> None:
+def test_interpolation_and_crop_of_other_sizes_are_those_of_the_weights_for_workers_alone() -> None:
     expects = {**RAW, "interpolation": "bicubic", "crop_pct": 0.5}
     data = opened(alike(), pipeline="workers", expects=expects)
     assert (data.interpolation, data.crop_pct) == ("bicubic", 0.5)
@@ -271,6 +271,32 @@ def test_interpolation_and_crop_are_those_of_the_weights_for_workers_alone() -> 
     resident = opened(alike(), pipeline="device", expects=expects)
     assert (resident.interpolation, resident.crop_pct) == ("bilinear", 1.0)
     assert torch.equal(pixels_of_test(resident)[0], torch.from_numpy(np.array(picture(0, (8, 8)))).permute(2, 0, 1))
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+@pytest.mark.parametrize("crop", ["center", "border", "squash"])
+def test_images_of_the_size_of_the_weights_are_scaled_as_these_expect(crop: str, mode: str) -> None:
+    expects = {"mean": (0.0,), "std": (1 / 255,), "interpolation": "bicubic", "crop_pct": 0.5, "crop_mode": crop}
+    splits = alike(size=(12, 20), mode=mode)
+    resident, workers = (
+        opened(splits, image_size=FALLBACK, pipeline=pipeline, expects=expects) for pipeline in ("auto", "workers")
+    )
+    assert (resident.pipeline, resident.augmentation, resident.image_shape) == (
+        "device",
+        "crop-flip",
+        workers.image_shape,
+    )
+    assert (resident.interpolation, resident.crop_pct, resident.crop_mode) == ("bicubic", 0.5, crop)
+    assert torch.equal(pixels_of_test(resident), pixels_of_test(workers))
+    scratch = opened(splits, image_size=FALLBACK, expects={**expects, "mean": None, "std": None})
+    assert (scratch.interpolation, scratch.crop_pct, scratch.crop_mode) == ("bilinear", 1.0, "center")
+    other = opened(splits, image_size=FALLBACK - 4, expects=expects)
+    assert (other.pipeline, other.interpolation, other.crop_pct, other.crop_mode) == (
+        "device",
+        "bilinear",
+        1.0,
+        "center",
+    )
 
 
 def test_a_broken_image_is_named_by_its_row_in_the_set(tmp_path: Path) -> None:

@@ -41,6 +41,14 @@ def tensors_of(folder: Path) -> Path:
     return folder / str(json.loads((folder / "rejector.json").read_text())["tensors"])
 
 
+def test_held_out_samples_of_other_classes_are_refused() -> None:
+    _, held_out, _ = caches()
+    info = dataclasses.replace(held_out.info, label_names=("class 3", "class 0"))
+    others = FeatureCache.of_rows(info, held_out.weight, held_out.bias, rows(held_out))
+    with pytest.raises(ValueError, match="the data have 2 classes and the model 4, expected as many; evaluate on the"):
+        Rejector.fit("z_max", None, others)
+
+
 def test_every_score_but_knn_is_saved() -> None:
     assert set(SAVED) == set(SCORES) - {"knn"}
 
@@ -331,10 +339,10 @@ def test_images_before_loading() -> None:
         Rejector.fit("z_max", None, caches()[1])(torch.ones(2, 3, 8, 8))
 
 
-def build(folder: Path, seed: int = 0) -> None:
+def build(folder: Path, seed: int = 0, num_classes: int = 10) -> None:
     torch.manual_seed(seed)
-    model = timm.create_model("test_resnet", head="cos", kappa="ls", num_classes=10)
-    F.cross_entropy(model(torch.randn(10, 3, 64, 64)), torch.arange(10)).backward()  # kappa needs a step
+    model = timm.create_model("test_resnet", head="cos", kappa="ls", num_classes=num_classes)
+    F.cross_entropy(model(torch.randn(10, 3, 64, 64)), torch.arange(10) % num_classes).backward()  # kappa needs a step
     cosify.save(model.eval(), folder)
 
 
@@ -570,7 +578,7 @@ def test_images_are_upright_and_opaque_as_those_of_the_fit(tmp_path: Path) -> No
         (tmp_path / "data" / "train" / str(index % 2)).mkdir(parents=True, exist_ok=True)
         PILImage.fromarray(pixels).save(tmp_path / "data" / "train" / str(index % 2) / f"{index}.png", exif=exif)
     images = load_images(f"{tmp_path / 'data'}:train")
-    build(tmp_path / "model")
+    build(tmp_path / "model", num_classes=2)
     model = load(tmp_path / "model")
     cache = cache_features(model, images, Preprocessing.of_pretrained(model), tmp_path / "cache")
     Rejector.fit("norm", None, dataclasses.replace(cache, labels=cache.predictions)).save(tmp_path / "model")

@@ -112,6 +112,17 @@ def test_yaml_and_flags_that_win(tmp_path: Path) -> None:
         (["--set", "label_smoothing=1"], "label_smoothing is 1.0, expected a share in [0, 1)"),
         (["--set", "schedule=exp"], "schedule is 'exp', expected one of ('cosine'"),
         (["--set", "schedule=multistep"], "decay_milestones is [], expected epochs, such as [160, 180]"),
+        *(
+            (
+                ["--set", "schedule=multistep", f"decay_milestones={wrong}"],
+                f"decay_milestones is {wrong}, expected epochs, such as [160, 180], above 0 and ascending; change",
+            )
+            for wrong in ([180, 160], [160, 160], [0, 10])
+        ),
+        (
+            ["--epochs", "10", "--set", "mixup=0.2", "mix_off_epochs=10"],
+            "mix_off_epochs is 10, expected below epochs (10), or mixup and cutmix are never on; change mix_off_epochs",
+        ),
         (
             ["--set", "transform={autoaugment: x}"],
             "transform has ['autoaugment'], expected arguments of timm.data.create",

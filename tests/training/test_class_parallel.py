@@ -110,6 +110,7 @@ def test_another_number_of_processes_goes_on(tmp_path: Path) -> None:
 def test_a_spread_network_is_evaluated_as_a_plain_one() -> None:
     torch.manual_seed(0)
     model = cosify.convert(timm.create_model("test_resnet", num_classes=5))
+    frozen = [module for module in model.modules() if isinstance(module, torch.nn.BatchNorm2d)]
     images, labels = torch.randn(6, 3, 32, 32), torch.arange(6) % 5
     batches = [(images[:4], labels[:4]), (images[4:], labels[4:])]
     plain = evaluate(model, batches, device=torch.device("cpu"))
@@ -117,8 +118,12 @@ def test_a_spread_network_is_evaluated_as_a_plain_one() -> None:
     (head,) = class_parallel_heads(model).values()
     assert head.weight.shape == (5, head.in_features)
     assert not head.weight.is_meta
-    found = evaluate(model.train(), batches, device=torch.device("cpu"))
+    model.train()
+    for norm in frozen:
+        norm.eval()
+    found = evaluate(model, batches, device=torch.device("cpu"))
     assert model.training
+    assert not any(norm.training for norm in frozen)
     assert (found.accuracy, found.num_samples) == (plain.accuracy, plain.num_samples)
     assert found.loss == pytest.approx(plain.loss, rel=1e-5)
     assert found.mean_angle_deg == pytest.approx(plain.mean_angle_deg, abs=1e-3)

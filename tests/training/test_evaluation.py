@@ -8,7 +8,9 @@ import torch
 from torch import Tensor, nn
 
 import cosify
+from cosify.models import evaluation_mode
 from cosify.training import evaluate
+from cosify.training.model import set_image_size
 
 CPU = torch.device("cpu")
 
@@ -78,6 +80,24 @@ def test_hook_and_mode_are_restored_after_an_error() -> None:
         evaluate(model, [(torch.zeros(1, 7), torch.tensor([0]))], device=CPU)
     assert model.training
     assert not model.head._forward_pre_hooks
+
+
+def test_every_module_gets_its_own_mode_back() -> None:
+    model = timm.create_model("test_resnet", num_classes=5, head="cos").train()
+    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    for norm in norms:
+        norm.eval()  # frozen
+    before = [module.training for module in model.modules()]
+    assert len(set(before)) == 2
+    evaluate(model, [(torch.randn(2, 3, 32, 32), torch.arange(2))], device=CPU)
+    assert [module.training for module in model.modules()] == before
+    set_image_size(model, 64)
+    assert [module.training for module in model.modules()] == before
+    kept = model.eval().get_classifier()._class_norms
+    with evaluation_mode(model), torch.no_grad():
+        model(torch.randn(2, 3, 32, 32))
+        assert kept._kept is not None
+    assert kept._kept is None, "the kept norms of the classes are forgotten"
 
 
 def test_ranks_are_added_up() -> None:

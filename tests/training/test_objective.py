@@ -3,6 +3,7 @@
 import math
 
 import pytest
+import timm
 import torch
 from timm.data import Mixup
 from torch import Tensor, nn
@@ -96,6 +97,42 @@ class Embedding(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.forward_head(x)
+
+
+class Normed(Embedding):
+    """A norm, which `pre_logits` leaves out, stands before the head, as in timm's `NormLinear`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm1d(4)
+        nn.init.normal_(self.norm.bias)
+
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        return x if pre_logits else self.head(self.norm(x))
+
+
+def test_a_margin_is_that_of_what_the_head_is_given() -> None:
+    torch.manual_seed(0)
+    model, images, labels = Normed(), torch.randn(16, 4) + 3, torch.arange(16) % CLASSES
+    by_logits, _ = objective(None, model)(images, labels)
+    with_margin = objective(None, model, cosine_margin=1e-9)
+    loss, _ = with_margin(images, labels)
+    torch.testing.assert_close(loss, by_logits)
+    loss.backward()
+    assert model.norm.weight.grad is not None
+    assert model.norm.num_batches_tracked == 2
+    assert "forward" not in vars(model.head), "the head is left as it was"
+
+
+@pytest.mark.parametrize("name", ["efficientvit_m0", pytest.param("shvit_s1", marks=pytest.mark.slow)])
+def test_a_margin_sees_the_norm_in_the_classifier_of_timm(name: str) -> None:
+    torch.manual_seed(0)
+    model = timm.create_model(name, num_classes=CLASSES, head="cos").eval()
+    nn.init.normal_(model.head.bn.bias)
+    images, labels = torch.randn(2, 3, 224, 224), torch.arange(2)
+    with torch.no_grad():
+        by_logits, _ = objective(None, model)(images, labels)
+        torch.testing.assert_close(objective(None, model, cosine_margin=1e-9)(images, labels)[0], by_logits)
 
 
 def test_both_routes_balance_and_smooth_alike() -> None:

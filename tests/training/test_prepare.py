@@ -12,6 +12,7 @@ from torch import nn
 from cosify.training import Session, TrainArguments
 from cosify.training.model import ModelChoice, build_model, preprocessing_of
 from cosify.training.prepare import Prepared
+from cosify.training.session import smoke_settings
 
 
 @pytest.fixture(autouse=True)
@@ -35,6 +36,11 @@ def test_steps_heads_and_ema(tmp_path: Path) -> None:
     assert parts.start_kappa == head.start_kappa
     assert parts.evaluated is parts.ema.module is not parts.model
     assert parts.whole is None
+
+
+def test_a_smoke_test_shortens_a_recipe_that_ends_without_mixup() -> None:
+    args = smoke_settings(TrainArguments(smoke=True, epochs=200, mixup=0.2, mix_off_epochs=15))
+    assert (args.epochs, args.mix_off_epochs) == (10, 9)
 
 
 def test_batch_norms_are_synchronised_where_asked(tmp_path: Path) -> None:

@@ -33,10 +33,12 @@ class DeviceData:
         label_names: name of each class.
         augmentation: for training batches.
         normalization: of pixels; None for that of the training images.
+        interpolation: by which images were scaled, as in `Preprocessing`.
+        crop_pct: the same.
+        crop_mode: the same.
     """
 
     pipeline = "device"
-    interpolation, crop_pct, crop_mode = "bilinear", 1.0, "center"
 
     def __init__(
         self,
@@ -45,10 +47,15 @@ class DeviceData:
         label_names: tuple[str, ...],
         augmentation: Augmentation,
         normalization: Normalization | None,
+        *,
+        interpolation: str = "bilinear",
+        crop_pct: float = 1.0,
+        crop_mode: str = "center",
     ) -> None:
         self.train, self.test = train, test
         self.label_names = label_names
         self.augmentation = augmentation
+        self.interpolation, self.crop_pct, self.crop_mode = interpolation, crop_pct, crop_mode
         self.normalization = Normalization.of_images(train.images) if normalization is None else normalization
         self.image_shape = tuple(train.images.shape[1:])
         self.train_labels = train.labels.cpu()

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -12,7 +12,7 @@ from cosify.data.augmentation import Augmentation
 from cosify.data.decode import channels_of, open_image, undecoded
 from cosify.data.device import DeviceData
 from cosify.data.normalize import Normalization
-from cosify.data.preprocessing import Preprocessing
+from cosify.data.preprocessing import PLAIN, Preprocessing
 from cosify.data.processor import ImageProcessor
 from cosify.data.sources import BUILT_IN, Splits, base_and_split
 from cosify.data.tensors import Layout, decode_splits
@@ -88,15 +88,27 @@ def open_data(
         shift: Augmentation = "crop" if built_in else "crop-flip"
         if settings.augment != "auto":
             shift = settings.augment  # type: ignore[assignment]  # not timm, which is never resident
+        side = preprocessing.fallback_size
+        expected = preprocessing if preprocessing.is_own else replace(preprocessing, **PLAIN)
         train, test = decode_splits(
             splits,
             image_size=preprocessing.image_size,
-            fallback_size=preprocessing.fallback_size,
+            fallback_size=side,
             device=device,
             channels=preprocessing.channels,
             show_progress=show_progress,
+            scaled_by=None if expected.is_plain else lambda channels: eval_transform((channels, side, side), expected),
         )
-        return DeviceData(train, test, splits.label_names, shift, _given(preprocessing, train.images.shape[1]))
+        return DeviceData(
+            train,
+            test,
+            splits.label_names,
+            shift,
+            _given(preprocessing, train.images.shape[1]),
+            interpolation=expected.interpolation,
+            crop_pct=expected.crop_pct,
+            crop_mode=expected.crop_mode,
+        )
     if survey is None:  # the pipeline was asked for
         survey = _survey(splits, preprocessing)
     shape = _shape(survey, preprocessing)

@@ -9,6 +9,7 @@ from torch import nn
 from cosify.data.processor import ImageProcessor
 from cosify.models.classifiers import input_shape
 
+PLAIN: dict[str, Any] = {"interpolation": "bilinear", "crop_pct": 1.0, "crop_mode": "center"}
 UNCHANGED = (0.0, 1 / 255)  # mean and deviation that leave a processor's output as it is, to the bit
 
 
@@ -42,7 +43,15 @@ class Preprocessing:
     @property
     def is_plain(self) -> bool:
         """Whether images are only scaled (bilinear) and cropped, as the pipeline on the device does it."""
-        return (self.interpolation, self.crop_pct, self.crop_mode, self.processor) == ("bilinear", 1.0, "center", None)
+        return self.processor is None and self == replace(self, **PLAIN)
+
+    @property
+    def is_own(self) -> bool:
+        """Whether a pretrained network's own scaling and crop apply on the device, too: images have its own size.
+
+        Where another size was asked for, the device scales whole images (bilinear), as from scratch.
+        """
+        return self.mean is not None and self.image_size == self.fallback_size
 
     @classmethod
     def of_model(cls, config: Any, image_size: int | None, *, pretrained: bool) -> "Preprocessing":

@@ -1,7 +1,8 @@
 """Whole data sets as tensors on the training device: every image is decoded once, before the first step."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from PIL.Image import Image
 
+Pixels = np.ndarray[Any, np.dtype[np.uint8]]  # [H, W, channels]
 COPIED = 1 << 24  # bytes of pixels that go to the device at once
 
 
@@ -67,6 +69,7 @@ def decode_splits(
     device: torch.device,
     channels: int | None = None,
     show_progress: bool = False,
+    scaled_by: Callable[[int], Callable[[Any], Any]] | None = None,
 ) -> tuple[ImageSet, ImageSet]:
     """Decode both splits to tensors on `device`.
 
@@ -80,6 +83,8 @@ def decode_splits(
         device: where the tensors go.
         channels: 1 or 3, to which images are converted; None for 1 if all are grey, else 3.
         show_progress: draw a progress bar.
+        scaled_by: returns, for a number of channels, what scales and crops a PIL image to `image_size`, uint8
+            [channels, H, W]; None for bilinear and the centre.
 
     Returns:
         Train and test set.
@@ -93,8 +98,10 @@ def decode_splits(
     while True:
         check_memory(len(splits.train) + len(splits.test), layout, device)
         try:
-            train = _decode(splits, "train", layout, fallback_size, device, show_progress)
-            return train, _decode(splits, "test", layout, fallback_size, device, show_progress)
+            transform = None if scaled_by is None else scaled_by(layout.channels)
+            to_pixels = partial(_pixels, layout=layout, fallback_size=fallback_size, transform=transform)
+            train = _decode(splits, "train", layout, to_pixels, device, show_progress)
+            return train, _decode(splits, "test", layout, to_pixels, device, show_progress)
         except _OtherLayoutError as found:
             layout = found.layout
 
@@ -128,7 +135,12 @@ def _first_layout(train: "Dataset", column: str, image_size: int | None) -> Layo
 
 
 def _decode(
-    splits: Splits, name: str, layout: Layout, fallback_size: int, device: torch.device, show_progress: bool
+    splits: Splits,
+    name: str,
+    layout: Layout,
+    to_pixels: Callable[["Image"], Pixels],
+    device: torch.device,
+    show_progress: bool,
 ) -> ImageSet:
     """Decode a split, some megabytes at a time, so that the host does not hold a second copy of the tensor."""
     from rich.progress import track
@@ -138,7 +150,7 @@ def _decode(
     rows = _images(split, name, splits.image_column)
     shown = track(rows, f"decoding {name}", len(split), disable=not show_progress, transient=True)
     for part in images.split(max(1, COPIED // layout.num_bytes)):
-        pixels = np.stack([_pixels(image, layout, fallback_size) for image in islice(shown, len(part))])
+        pixels = np.stack([to_pixels(image) for image in islice(shown, len(part))])
         part.copy_(torch.from_numpy(pixels).permute(0, 3, 1, 2))
     return ImageSet(images, labels_of(splits, name).to(device))
 
@@ -148,7 +160,9 @@ def _images(split: "Dataset", name: str, column: str) -> Iterator["Image"]:
         yield open_image(cell[column], row, name)
 
 
-def _pixels(image: "Image", layout: Layout, fallback_size: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
+def _pixels(
+    image: "Image", layout: Layout, fallback_size: int, transform: Callable[[Any], Any] | None = None
+) -> Pixels:
     """Return uint8 [H, W, channels], or raise `_OtherLayoutError` with the layout that also takes this image."""
     from torchvision.transforms import functional as transforms
 
@@ -156,6 +170,8 @@ def _pixels(image: "Image", layout: Layout, fallback_size: int) -> np.ndarray[An
         raise _OtherLayoutError(replace(layout, channels=3))
     if layout.resize:
         image = image.convert("L" if layout.channels == 1 else "RGB")
+        if transform is not None:
+            return np.moveaxis(np.asarray(transform(image), dtype=np.uint8), 0, -1)
         image = transforms.center_crop(transforms.resize(image, layout.height), [layout.height, layout.width])
     elif (image.height, image.width) != (layout.height, layout.width):
         raise _OtherLayoutError(replace(layout, height=fallback_size, width=fallback_size, resize=True))

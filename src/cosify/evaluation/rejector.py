@@ -18,6 +18,7 @@ from torch import Tensor
 
 from cosify.data import Normalization, eval_transform
 from cosify.errors import InputError, NotFoundError
+from cosify.evaluation.assessment import refuse_other_classes
 from cosify.evaluation.decision import Decision, DecisionBatch, Decisions
 from cosify.evaluation.detection_metrics import threshold_at
 from cosify.evaluation.feature_cache import CacheInfo, FeatureCache
@@ -90,7 +91,8 @@ class Rejector:
             share: of these to accept, the true positive rate, in (0, 1].
 
         Raises:
-            ValueError: for an unknown score, a share out of range, caches of two models, or no correct sample.
+            ValueError: for an unknown score, a share out of range, caches of two models, held-out samples of other
+                classes than the model's, or no correct sample.
         """
         if score not in SAVED:
             raise InputError(f"score is {score!r}, expected one of {', '.join(SAVED)}")
@@ -98,6 +100,7 @@ class Rejector:
             raise InputError(f"score {score!r} is fitted on training features, expected a cache of them; pass train")
         if train is not None and train.info.key.model != held_out.info.key.model:
             raise InputError("train and held_out are caches of different models, expected one; make both with the same")
+        refuse_other_classes(held_out.info.num_classes, len(held_out.info.label_names))
         detector = SCORES[score].fit(train)
         accepted = detector(held_out)[held_out.correct]
         threshold = threshold_at(accepted, share)

@@ -1,4 +1,4 @@
-"""Features and logits of a classifier in evaluation mode."""
+"""Features and logits of a classifier, in evaluation mode; and its features alone."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,7 +18,7 @@ def in_evaluation(model: nn.Module, classifier: nn.Module) -> Iterator[Callable[
     Works for cosine heads and stock linear ones.
 
     Args:
-        model: its mode is restored at the end.
+        model: the mode of each of its modules is restored at the end.
         classifier: the layer of it that embeddings are given to.
     """
     embedding: list[Tensor] = []
@@ -31,13 +31,54 @@ def in_evaluation(model: nn.Module, classifier: nn.Module) -> Iterator[Callable[
         return embedding[0].flatten(1).float(), logits.float()
 
     hook = classifier.register_forward_pre_hook(lambda _, inputs: embedding.append(inputs[0]))
+    try:
+        with evaluation_mode(model):
+            yield answers
+    finally:
+        hook.remove()
+
+
+@contextmanager
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """Put a model into evaluation mode within the block; then each module gets its own mode back.
+
+    A model in training mode may hold modules in evaluation mode, such as frozen batch norms.
+    """
+    modes = [(module, module.training) for module in model.modules()]
     was_training = model.training
     model.eval()
     try:
-        yield answers
+        yield
     finally:
-        hook.remove()
-        model.train(was_training)
+        model.train(was_training)  # cosine heads forget the kept norms of their classes
+        for module, mode in modes:
+            module.training = mode
+
+
+def embed(model: nn.Module, head: nn.Module, images: Tensor) -> Tensor:
+    """Return what a model gives its head for images, [B, d]; the head itself is not run, so there are no logits.
+
+    timm's `forward_head(..., pre_logits=True)` is not always that: it leaves out a norm in front of the classifier
+    (timm's `NormLinear`) and, in some networks, dropout.
+
+    Args:
+        model: with one head; the mode is as it is.
+        head: a layer of it.
+        images: [B, channels, H, W].
+    """
+    given: list[Tensor] = []
+
+    def take(embedding: Tensor) -> Tensor:
+        given.append(embedding)
+        return embedding
+
+    # Not a hook that raises an error: those of FSDP have to run to the end.
+    head.forward = take
+    try:
+        model(images)
+    finally:
+        del head.forward
+    return given[0].flatten(1)
 
 
 def linear_classifier(model: nn.Module) -> Any:

@@ -1,7 +1,9 @@
 """Settings of the training commands: flags for what people change often, keys of a recipe for the rest."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Literal
 
 from cosify.errors import InputError
@@ -109,7 +111,7 @@ class RunArguments:
         30.0, "Epochs between two decays of the schedule step. Default 30, as for ImageNet.", ABOVE_0
     )
     decay_milestones: list[int] = key(
-        [], "Epochs at which the schedule multistep decays, such as [160, 180]. Default: none."
+        [], "Epochs at which the schedule multistep decays, ascending, such as [160, 180]. Default: none."
     )
     decay_rate: float = key(
         0.1, "Factor of each decay of step and multistep, or the power of poly. Default 0.1.", ABOVE_0
@@ -202,8 +204,10 @@ class RunArguments:
         mixes = self.mixup > 0 or self.cutmix > 0
         if self.warmup_epochs is not None and not 0 <= self.warmup_epochs < self.epochs:
             raise wrong(self, "warmup_epochs", f"0 to epochs ({self.epochs})")
-        if self.schedule == "multistep" and not self.decay_milestones:
-            raise wrong(self, "decay_milestones", "epochs, such as [160, 180]")
+        if self.schedule == "multistep" and not (self.decay_milestones and _ascend([0, *self.decay_milestones])):
+            raise wrong(self, "decay_milestones", "epochs, such as [160, 180], above 0 and ascending")
+        if mixes and self.mix_off_epochs >= self.epochs:
+            raise wrong(self, "mix_off_epochs", f"below epochs ({self.epochs}), or mixup and cutmix are never on")
         if self.smoke and self.data not in ("digits", "synthetic"):
             raise InputError(f"smoke trains on synthetic images, but data is {self.data!r}; drop one of them")
         if mixes and self.batch_size % 2 == 1:
@@ -355,6 +359,10 @@ def kappa_policy(kappa: str) -> float | str:
         return float(kappa)
     except ValueError:
         return kappa
+
+
+def _ascend(numbers: Sequence[int]) -> bool:
+    return all(before < after for before, after in pairwise(numbers))
 
 
 def _check_head_start(args: FinetuneArguments | CosifyArguments) -> None:

@@ -102,7 +102,7 @@ def _images(session: Session) -> str:
     data, survey = session.data, session.record.survey
     channels, height, width = data.image_shape
     shown = f"{channels} x {height} x {width} pixels"
-    if survey is not None and survey.alike and survey.side == (height, width):
+    if survey is not None and survey.alike and survey.side == (height, width) and data.crop_pct == 1:
         shown += ", as they are"
     else:
         origin = ""

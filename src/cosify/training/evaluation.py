@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +10,7 @@ from torch import Tensor, nn
 from cosify.errors import InputError
 from cosify.functional.float64 import sum_dtype
 from cosify.heads import CosineSoftmaxLoss
-from cosify.models import in_evaluation, linear_classifier
+from cosify.models import embed, evaluation_mode, in_evaluation, linear_classifier
 from cosify.models.layout import evaluation_layout
 from cosify.training.class_parallel import class_parallel_heads
 
@@ -77,14 +76,13 @@ def _measure(model: nn.Module, batches: Batches, sums: Tensor, _: SUM) -> None:
             _add(sums, logits.argmax(dim=1) == labels, loss, cosine)
 
 
-def _measure_spread(model: Any, batches: Batches, sums: Tensor, all_sum: SUM) -> None:
+def _measure_spread(model: nn.Module, batches: Batches, sums: Tensor, all_sum: SUM) -> None:
     """Do the same where each rank holds some of the classes: all ranks take each step together."""
     (head,) = class_parallel_heads(model).values()
-    loss_of, layout, was_training = CosineSoftmaxLoss(head), evaluation_layout(model), model.training
+    loss_of, layout = CosineSoftmaxLoss(head), evaluation_layout(model)
     nothing = head.weight.new_zeros(0, head.in_features), torch.zeros(0, dtype=torch.int64, device=sums.device)
     own = iter(batches)
-    model.eval()
-    try:
+    with evaluation_mode(model):
         while True:
             batch = next(own, None)
             if int(all_sum(torch.tensor([int(batch is not None)], device=sums.device))) == 0:
@@ -92,13 +90,10 @@ def _measure_spread(model: Any, batches: Batches, sums: Tensor, all_sum: SUM) ->
             rows, labels = nothing
             if batch is not None:
                 images, labels = batch
-                features = model.forward_features(images.to(memory_format=layout))
-                rows = model.forward_head(features, pre_logits=True).flatten(1).float()
+                rows = embed(model, head, images.to(memory_format=layout)).float()
             nearest, _ = head.predict(rows)
             # The mean over the samples of all ranks; each rank adds the part of its own.
             _add(sums, nearest == labels, loss_of(rows, labels) * len(labels), head.cosine_to(rows, labels))
-    finally:
-        model.train(was_training)
 
 
 def _add(sums: Tensor, right: Tensor, loss: Tensor, cosine: Tensor) -> None:

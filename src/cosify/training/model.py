@@ -14,6 +14,7 @@ from cosify.errors import InputError
 from cosify.integrations import compat
 from cosify.models.classifiers import input_shape
 from cosify.models.conversion import convert
+from cosify.models.inference import evaluation_mode
 from cosify.models.published import similar_names
 from cosify.settings.training import TrainArguments, kappa_policy
 
@@ -160,13 +161,11 @@ def _is_made_for_another(config: Mapping[str, Any], size: Sequence[int]) -> bool
 @torch.no_grad()
 def _check_size(model: nn.Module, shape: Sequence[int]) -> None:
     """Raise an InputError if the network does not take an image of that shape."""
-    was_training = model.training
     try:
-        model.eval()(torch.zeros(1, *shape))
+        with evaluation_mode(model):
+            model(torch.zeros(1, *shape))
     except (AssertionError, RuntimeError, ValueError) as error:  # timm's and transformers' layers, each in its own way
         raise _wrong_size(model, shape[1:], error) from error
-    finally:
-        model.train(was_training)
 
 
 def _wrong_size(model: nn.Module, size: Sequence[int], error: Exception) -> InputError:

@@ -1,7 +1,5 @@
 """The training objective: network and loss as one module, so that DDP, FSDP and autocast see one forward pass."""
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -9,7 +7,7 @@ from torch import Tensor, nn
 from cosify.errors import InputError
 from cosify.functional.prior import log_prior
 from cosify.heads import CosineSoftmaxLoss
-from cosify.models import find_heads
+from cosify.models import embed, find_heads
 from cosify.settings.training import RunArguments
 
 
@@ -78,8 +76,7 @@ class Objective(nn.Module):
             targets: class indices [B], or class probabilities [B, C] from mixup, smoothed already.
         """
         if self._embedding_loss:
-            model: Any = self.model
-            embedding = model.forward_head(model.forward_features(images), pre_logits=True)
+            embedding = embed(self.model, self._embedding_loss[0].head, images)
             weights = None if self.class_weights is None else self._sample_weights(targets, self.class_weights)
             loss = self._embedding_loss[0](embedding, targets, weights)
             if weights is not None:

@@ -193,7 +193,10 @@ def start_processes(wait: timedelta = WORK_OF_MAIN, **settings: Any) -> Any:
 
 def smoke_settings(args: Any) -> Any:
     """Return the settings, with data and epochs of the smoke test if `smoke` is set, whose weights are random."""
-    return replace(args, data="synthetic", epochs=SMOKE_EPOCHS, freeze_norms=False) if args.smoke else args
+    if not args.smoke:
+        return args
+    plain = min(args.mix_off_epochs, SMOKE_EPOCHS - 1)  # a recipe's may be of a longer run
+    return replace(args, data="synthetic", epochs=SMOKE_EPOCHS, mix_off_epochs=plain, freeze_norms=False)
 
 
 def on_terminal(accelerator: Any) -> bool:
