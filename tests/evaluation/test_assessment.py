@@ -19,7 +19,7 @@ def train() -> FeatureCache:
 
 @pytest.fixture(scope="module")
 def test() -> FeatureCache:
-    return make_cache(200, seed=2)
+    return make_cache(200, seed=2, spread=1.0)  # wrong often enough in either half
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +60,7 @@ def test_without_training_features_fitted_scores_are_left_out(test: FeatureCache
 
 def test_a_perfect_model_has_no_misclassified_samples() -> None:
     labels = torch.arange(40) % 4
-    cache = make_cache(40, labels=labels, predictions=labels)
+    cache = make_cache(40, labels=labels, spread=1.0, predictions=labels)
     found = assess("m", cache, resamples=100)
     assert found.miss == {}
     assert all("Fig. 4a" not in table.title for table in tables_of([found]))
@@ -79,6 +79,15 @@ def test_calibration_follows_the_head_and_keeps_the_labels(test: FeatureCache) -
     assert list(calibrated.items()) == [("calibrated", cosine["running"]), *list(cosine.items())[1:]]
     two_heads = dataclasses.replace(test.info, output_is_classifier=False)
     assert calibrations(dataclasses.replace(test, info=two_heads)) == {}
+
+
+def test_calibration_is_measured_on_all_classes() -> None:
+    labels = torch.arange(400) % 4  # even rows are of other classes than odd ones
+    predictions = torch.where(labels % 2 == 1, labels, (labels + 1) % 4)
+    embedding = make_cache(labels=predictions, spread=0.3).embedding
+    cache = make_cache(labels=labels, embedding=torch.from_numpy(np.array(embedding)))
+    found = calibrations(cache)["fitted"]
+    assert (found.num_samples, found.accuracy) == (200, pytest.approx(0.5, abs=0.05))
 
 
 def test_numbers_in_tables_are_those_of_the_assessment(
@@ -122,7 +131,7 @@ def test_caches_of_two_models_do_not_mix(train: FeatureCache, test: FeatureCache
 
 def test_a_model_that_is_always_wrong_has_an_assessment(far: FeatureCache) -> None:
     labels = torch.arange(40) % 4
-    cache = make_cache(40, labels=labels, predictions=(labels + 1) % 4)
+    cache = make_cache(40, labels=labels, spread=1.0, predictions=(labels + 1) % 4)
     found = assess("m", cache, ood={"far": far}, resamples=100)
     assert (found.accuracy, found.miss, found.ood) == (0.0, {}, {"far": {}})
     assert len(tables_of([found])) >= 3

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -52,6 +53,21 @@ def test_the_kappa_that_drew_the_labels_is_found(kappa: float | str, eval_kappa:
     assert repr(found).startswith(f"kappa {found.before.kappa:.2f} -> {found.kappa:.2f}, ECE ")
     if eval_kappa == 2.0 or (kappa == 60.0 and eval_kappa == "running"):
         assert found.before.kappa == (2.0 if eval_kappa == 2.0 else 60.0)
+
+
+def test_kappa_is_of_all_classes_also_where_they_take_turns() -> None:
+    model, features = drawn("ls", num=4000)
+    predicted = features.predictions
+    is_right = np.random.default_rng(0).random(4000) < np.where(predicted < 5, 0.95, 0.3)
+    labels = np.where(is_right, predicted, (predicted + 1) % 10)
+    easy, hard = (np.flatnonzero(each)[:1500] for each in (labels < 5, labels >= 5))
+    turns = np.stack([easy, hard], axis=1).reshape(-1)  # even rows are of easy classes, odd ones of hard ones
+    embedding, kappas = torch.from_numpy(np.array(features.embedding)), []
+    for rows in (turns, np.random.default_rng(1).permutation(turns)):
+        cache = FeatureCache.of_rows(features.info, features.weight, None, embedding[rows])
+        model.fc.eval_kappa = "running"
+        kappas.append(calibrate(model, FeatureCache(**{**vars(cache), "labels": labels[rows]})).kappa)
+    assert kappas[0] == pytest.approx(kappas[1], rel=0.1)
 
 
 def test_the_folder_holds_it_for_readers_with_and_without_cosify(tmp_path: Path) -> None:

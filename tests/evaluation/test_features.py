@@ -23,7 +23,7 @@ from cosify.evaluation.cache_writer import CacheWriter
 from cosify.evaluation.feature_cache import TOP
 from cosify.evaluation.features import cache_key
 from cosify.folders import put_in_place
-from cosify.models import in_evaluation, linear_classifier
+from cosify.models import in_evaluation, linear_classifier, network_identity
 from cosify.models.network_identity import model_digest, same_network
 from tests.killing import killed
 from tests.processes import run_distributed
@@ -207,6 +207,47 @@ def test_what_no_weight_shows_is_part_of_the_model() -> None:
     model.fc.eval_kappa = "sample"  # type: ignore[union-attr,assignment]
     assert model_digest(model) != before
     assert model_digest(small_model(act_layer="gelu")) != before
+
+
+VIT = {"img_size": 32, "patch_size": 16, "embed_dim": 24, "depth": 1, "num_heads": 2, "num_classes": 10}
+OTHER_VITS: dict[str, dict[str, Any]] = {
+    "average": {"global_pool": "avg", "fc_norm": False},
+    "maximum": {"global_pool": "max", "fc_norm": False},
+    "average with the class token": {"global_pool": "avg", "fc_norm": False, "pool_include_prefix": True},
+    "heads": {"num_heads": 4},
+}
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_pooling_and_attention_heads_are_part_of_the_model(wrapped: bool) -> None:
+    def digest(**settings: Any) -> str:
+        torch.manual_seed(0)
+        model = timm.create_model("vit_tiny_patch16_224", **{**VIT, **settings})
+        return model_digest(nn.ModuleDict({"timm_model": model}) if wrapped else model)
+
+    digests = [digest(), *(digest(**settings) for settings in OTHER_VITS.values())]
+    assert digest() == digests[0]
+    assert len(set(digests)) == len(digests)
+    assert not any(same_network(digests[0], other) for other in digests[1:])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("module", sorted(timm.list_modules()))
+def test_every_pooling_that_is_a_string_is_part_of_the_model(module: str) -> None:
+    with torch.device("meta"):
+        model = timm.create_model(timm.list_models(module=module)[0])
+    if isinstance(getattr(model, "global_pool", None), str):
+        before = list(network_identity.plain_attributes(model))
+        model.global_pool = "another"
+        assert list(network_identity.plain_attributes(model)) != before
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet50", "resnet18_cifar", "tf_efficientnet_lite0", "efficientnet_b0"])
+def test_plain_networks_have_nothing_to_add(name: str) -> None:
+    with torch.device("meta"):
+        assert list(network_identity.plain_attributes(timm.create_model(name))) == [], (
+            "their published digests would change"
+        )
 
 
 def test_a_saved_model_is_the_same_network(tmp_path: Path) -> None:

@@ -72,10 +72,10 @@ def test_large_counts_and_several_sets(found: Assessment) -> None:
 
 def test_what_has_no_number(found: Assessment) -> None:
     labels = torch.arange(40) % 4
-    perfect = assess("m", make_cache(labels=labels, predictions=labels), resamples=100)
+    perfect = assess("m", make_cache(labels=labels, spread=1.0, predictions=labels), resamples=100)
     assert verdict(perfect)[1].startswith("Makes no mistake on these images")
     assert verdict(perfect)[2].startswith("No unseen set was measured: name one with --ood")
-    wrong = make_cache(labels=labels, predictions=(labels + 1) % 4)
+    wrong = make_cache(labels=labels, spread=1.0, predictions=(labels + 1) % 4)
     never = assess("m", wrong, ood={"far": make_cache(labels=UNSEEN)}, resamples=100)
     assert verdict(never)[1].startswith("Has no right answer on these images")
     assert verdict(never)[2].startswith("Without a threshold, it cannot be said how much of the unseen sets")

@@ -76,6 +76,17 @@ def test_a_changed_weight_is_noticed(change: str, kind: type[CosineHead]) -> Non
     check(head)
 
 
+@pytest.mark.parametrize("kind", [CosineLinear, CosineConv1x1])
+def test_one_row_of_many_is_noticed(kind: type[CosineHead]) -> None:
+    torch.manual_seed(2)
+    for width in (1, 2, 16):
+        head, x = kind(width, 1000, kappa=20).eval(), torch.randn(5, width)
+        for label in (0, 1, 15, 16, 17, 498, 999):
+            check(head, x)
+            head.weight.data[label] = 9 * torch.randn_like(head.weight[label])
+        check(head, x)
+
+
 def test_norms_are_kept() -> None:
     head = CosineLinear(8, 6).eval()
     check(head)

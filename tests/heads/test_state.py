@@ -1,5 +1,7 @@
 """Running means and checkpoints in the corners: meta device, half precision, untrained sources, small mass."""
 
+from pathlib import Path
+
 import pytest
 import timm
 import torch
@@ -117,3 +119,32 @@ def test_kappa_starts_anew_in_empty_storage_whoever_fills_the_weight(kappa: floa
     assert (head.kappa, head.embedding_norm) == (expected.kappa, expected.embedding_norm)
     assert (head.log_kappa is None) == (expected.log_kappa is None)
     assert head.log_kappa is None or torch.equal(head.log_kappa, expected.log_kappa)
+
+
+@pytest.mark.parametrize("kappa", ["ls", "trainable", "adacos"])
+def test_a_new_head_of_other_classes_starts_its_own_kappa(kappa: str) -> None:
+    model, other = (torch.nn.Sequential(CosineLinear(8, count, kappa=kappa)) for count in (4, 100))
+    other[0].kappa.fill_(60.0)
+    other[0].embedding_norm.fill_(7.0)
+    if other[0].log_kappa is not None:
+        torch.nn.init.constant_(other[0].log_kappa, 4.1)
+    before = model[0].running_kappa()
+    kept = {name: value for name, value in other.state_dict().items() if name != "0.weight"}
+    model.load_state_dict(kept, strict=False)
+    assert model[0].running_kappa() == before
+    assert model[0].embedding_norm == 7, "of the backbone, which was loaded"
+    model[0](torch.randn(6, 8))
+    assert kappa == "trainable" or model[0].kappa == model[0].last_kappa.mean()
+
+
+def test_timm_drops_the_kappa_of_a_classifier_that_it_drops(tmp_path: Path) -> None:
+    trained = timm.create_model("test_resnet", head="cos", num_classes=100)
+    trained.fc.kappa.fill_(60.0)
+    torch.save(trained.state_dict(), tmp_path / "trained.pth")
+    file = {"file": str(tmp_path / "trained.pth"), "num_classes": 100}
+    for num_classes, is_kept in ((5, False), (100, True)):
+        model = timm.create_model(
+            "test_resnet", head="cos", num_classes=num_classes, pretrained=True, pretrained_cfg_overlay=file
+        )
+        assert torch.equal(next(model.parameters()), next(trained.parameters()))
+        assert (model.fc.kappa == 60) == is_kept

@@ -1,14 +1,17 @@
 """The image processor of a transformers model goes along with its weights, and is never made up."""
 
+import json
 import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 import timm
+import transformers
 from huggingface_hub import constants
 
 import cosify
+from cosify.data import Preprocessing
 from cosify.hub import publish
 from cosify.hub.contents import PROCESSOR
 from cosify.hub.publish import files_to_publish
@@ -61,6 +64,36 @@ def test_it_comes_from_the_cache_of_the_hub_in_the_revision_of_the_weights(
     assert (cosify.save(model, tmp_path / "b") / PROCESSOR).read_text() == "b"
     model.config._commit_hash = "c" * 40
     assert not (cosify.save(model, tmp_path / "c") / PROCESSOR).exists()
+
+
+@pytest.mark.parametrize("is_ours", [False, True])
+def test_it_is_of_the_revision_that_was_asked_for(
+    is_ours: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from transformers import AutoModelForImageClassification
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    repository = tmp_path / "models--ORG--net"
+    (repository / "refs").mkdir(parents=True)
+    for commit, ref, mean in (("a" * 40, "v1", 0.125), ("b" * 40, "main", 0.875)):
+        snapshot = repository / "snapshots" / commit
+        if is_ours:
+            cosify.save(convert(vit()), snapshot)
+        else:
+            vit().save_pretrained(snapshot)
+        processor = transformers.ViTImageProcessor(size={"height": 32, "width": 32}, image_mean=[mean] * 3)
+        processor.save_pretrained(snapshot)
+        (repository / "refs" / ref).write_text(commit)
+    plain = AutoModelForImageClassification.from_pretrained("ORG/net", revision="v1")
+    for index, (model, mean) in enumerate(
+        ((cosify.load("ORG/net@v1"), 0.125), (plain, 0.125), (cosify.load("ORG/net"), 0.875))
+    ):
+        used = Preprocessing.of_pretrained(model).processor
+        assert used is not None
+        assert json.loads(used)["image_mean"] == [mean] * 3
+        saved = cosify.save(model, tmp_path / str(index))
+        assert json.loads((saved / PROCESSOR).read_text())["image_mean"] == [mean] * 3
 
 
 def test_none_is_made_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

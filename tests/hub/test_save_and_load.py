@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 import timm
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
 import cosify
+from cosify.integrations.cosified import CosifiedForImageClassification
 from tests.integrations.tiny_vit import vit
 from tests.killing import full_disk, killed
 
@@ -363,6 +365,44 @@ def test_unreadable_weights(folder: Path) -> None:
     weights.unlink()
     with pytest.raises(ValueError, match=r"lacks model.safetensors, expected what cosify.save writes"):
         cosify.load(folder)
+
+
+@pytest.mark.parametrize("head", ["cosine", "softmax", "of transformers"])
+def test_transformers_weights_that_are_not_whole(head: str, tmp_path: Path) -> None:
+    model = cosify.convert(vit()) if head == "cosine" else vit()
+    if head == "of transformers":
+        model.save_pretrained(tmp_path)
+    else:
+        cosify.save(model, tmp_path)
+    cosify.load(tmp_path)
+    file = tmp_path / "model.safetensors"
+    with safe_open(file, "pt") as opened:
+        metadata = opened.metadata()
+    whole = load_file(file)
+    for name in ("classifier.weight", "vit.layernorm.bias"):
+        save_file({key: value for key, value in whole.items() if key != name}, file, metadata)
+        with pytest.raises(ValueError, match=rf"the weights of .* lack {name}, expected the tensors of its"):
+            cosify.load(tmp_path)
+    save_file({**whole, "vit.embeddings.position_ids": torch.arange(4)}, file, metadata)
+    if head == "of transformers":  # a checkpoint of others may hold more
+        cosify.load(tmp_path)
+    else:
+        with pytest.raises(ValueError, match=r"the weights of .* hold besides vit\.embeddings\.position_ids, expected"):
+            cosify.load(tmp_path)
+
+
+def test_a_transformers_backbone_has_no_classifier_to_lack(tmp_path: Path) -> None:
+    vit().vit.save_pretrained(tmp_path)
+    assert cosify.load(tmp_path).classifier.out_features == 5
+
+
+@pytest.mark.parametrize("kappa", ["ls", "trainable", 60.0])
+def test_a_cosified_folder_is_whole(kappa: float | str, tmp_path: Path) -> None:
+    model = CosifiedForImageClassification.from_model(vit(), kappa)
+    model.save_pretrained(tmp_path)
+    assert cosify.load(tmp_path).config.model_type == "cosified"
+    cosify.convert(vit(), kappa).save_pretrained(tmp_path / "native")
+    assert cosify.find_heads(cosify.load(tmp_path / "native"))
 
 
 def test_description_of_a_head_that_is_not_there(folder: Path) -> None:

@@ -30,9 +30,9 @@ from cosify.cards.records import AgainstStart, Finetuned, Measured, Verified, re
 from cosify.data import Preprocessing, Splits, load_splits
 from cosify.errors import InputError
 from cosify.evaluation import FeatureCache, Verification, cache_features
-from cosify.evaluation.assessment import MEASURED_SAMPLES
 from cosify.evaluation.json_records import from_json
 from cosify.evaluation.paired_probes import probe_difference
+from cosify.evaluation.split_half import fitted_and_measured
 from cosify.files import left_aside, sha256_of, write_whole
 from cosify.folders import foreign_files, new_folder_beside, put_in_place, remove_own
 from cosify.hub import load
@@ -168,7 +168,8 @@ def add_evaluation(evaluation: Path, title: str, folder: Path) -> None:
         ) from error
     if cache.info.key.model != model_digest(load(folder)):
         raise InputError(f"{title!r} in {evaluation} is another model than {folder}; evaluate the folder itself")
-    curve = cache.max_probability[MEASURED_SAMPLES], cache.correct[MEASURED_SAMPLES]
+    _, measured = fitted_and_measured(cache.labels)
+    curve = cache.max_probability[measured], cache.correct[measured]
     plot_reliability({folder.name: curve}, folder / RELIABILITY)
     published = {
         "command": evaluation_command(record["command"], folder.name),

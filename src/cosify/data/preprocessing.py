@@ -7,6 +7,7 @@ from typing import Any
 from torch import nn
 
 from cosify.data.processor import ImageProcessor
+from cosify.integrations import compat
 from cosify.models.classifiers import input_shape
 
 PLAIN: dict[str, Any] = {"interpolation": "bilinear", "crop_pct": 1.0, "crop_mode": "center"}
@@ -111,7 +112,8 @@ def _timm_config(model: Any) -> Any:
 
 
 def _of_transformers(model: Any, image_size: int | None) -> Preprocessing:
-    processor, channels = ImageProcessor.of(model.config.name_or_path), input_shape(model)[0]
+    processor = ImageProcessor.of(model.config.name_or_path, compat.commit_of(model.config))
+    channels = input_shape(model)[0]
     if image_size is not None:
         processor = processor.resized(image_size, channels)
     side = processor.side(channels)

@@ -33,11 +33,12 @@ class ImageProcessor:
         self.description, self.shape = description, shape
 
     @classmethod
-    def of(cls, name: str) -> "ImageProcessor":
+    def of(cls, name: str, revision: str | None = None) -> "ImageProcessor":
         """Return the image processor of a model.
 
         Args:
             name: folder or hub id.
+            revision: of the hub's repository; None for its main branch.
 
         Raises:
             ValueError: if there is none.
@@ -45,7 +46,7 @@ class ImageProcessor:
         from transformers import AutoImageProcessor
 
         try:
-            found = AutoImageProcessor.from_pretrained(name, trust_remote_code=False)
+            found = AutoImageProcessor.from_pretrained(name, revision=revision or "main", trust_remote_code=False)
         except Exception as error:  # of many types, by what is wrong with a name, a file or the network
             raise InputError(
                 f"model {name!r} has no image processor ({type(error).__name__}: {error}), expected"

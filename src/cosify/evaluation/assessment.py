@@ -16,12 +16,10 @@ from cosify.evaluation.feature_cache import FeatureCache
 from cosify.evaluation.kappa_scan import KappaScan, scan_features
 from cosify.evaluation.rows import to_tensor
 from cosify.evaluation.scores import SCORES, Scores
+from cosify.evaluation.split_half import fitted_and_measured
 from cosify.evaluation.transferability import Transfer
 
 logger = logging.getLogger("cosify")
-
-# Calibration is fitted on one half of the test split and measured on the other.
-FITTED_SAMPLES, MEASURED_SAMPLES = slice(0, None, 2), slice(1, None, 2)
 
 IdSubset = Literal["correct", "all"]
 
@@ -41,7 +39,7 @@ class Assessment:
         ood: by outlier set and score: in-distribution samples told from outliers.
         id_subset: which in-distribution samples these are: `"correct"` as in the paper, `"all"` as in OpenOOD.
         excluded_classes: names of the classes that are left out of `ood`.
-        calibration: by test-time kappa or temperature; measured on every second test sample, fitted on the others.
+        calibration: by test-time kappa or temperature; fitted on half of each class, measured on the other half.
         transfer: results on other tasks, by name.
         long_tail: accuracy by the number of training images, by correction; None where classes have about as many.
     """
@@ -165,13 +163,13 @@ def scores_for(test: FeatureCache, train: FeatureCache | None) -> dict[str, Call
 def calibrations(test: FeatureCache) -> dict[str, Calibration]:
     """Return calibration by test-time kappa (cosine head) or temperature (stock head).
 
-    Kappa and temperature are fitted on every second sample; everything is measured on the others.  Empty below four
+    Kappa and temperature are fitted on half of each class; everything is measured on the other half.  Empty below four
     samples, and where the model's logits are not those of its classifier, as in networks that average two heads.
     """
     if len(test) < 4 or not test.info.output_is_classifier:
         return {}
     embedding, labels = to_tensor(test.embedding), to_tensor(test.labels)
-    fit, measured = FITTED_SAMPLES, MEASURED_SAMPLES
+    fit, measured = fitted_and_measured(test.labels)
     if test.info.kappa is not None:
         return kappa_calibrations(
             embedding[measured],

@@ -7,10 +7,10 @@ from functools import partial
 from torch import nn
 
 from cosify.errors import InputError
-from cosify.evaluation.assessment import FITTED_SAMPLES, MEASURED_SAMPLES
 from cosify.evaluation.calibration_error import LEAST, MOST, Calibration, calibration, fit_kappa, walk
 from cosify.evaluation.feature_cache import FeatureCache, check_output
 from cosify.evaluation.rows import to_tensor
+from cosify.evaluation.split_half import fitted_and_measured
 from cosify.functional import cosine
 from cosify.heads import CosineHead
 from cosify.models import linear_classifier
@@ -43,7 +43,7 @@ class Calibrated:
 def calibrate(model: nn.Module, cache: FeatureCache) -> Calibrated:
     """Give a model's head the one kappa of least NLL, for evaluation; labels stay as they are.
 
-    Guo et al., ICML 2017, with kappa in the place of 1 / T.  Fitted on every second sample, measured on the others.
+    Guo et al., ICML 2017, with kappa in the place of 1 / T.  Fitted on half of each class, measured on the other.
     `cosify.save` writes it into the folder: as `eval_kappa` for readers with cosify, in the norm of the class weights
     for others.  A feature cache or rejector that was made before is then of another model: make it again.
 
@@ -67,7 +67,7 @@ def calibrate(model: nn.Module, cache: FeatureCache) -> Calibrated:
     if len(cache) < FEWEST:
         raise InputError(f"{len(cache)} samples came, expected at least {FEWEST}: half of them fit kappa")
     embedding, labels = to_tensor(cache.embedding), to_tensor(cache.labels)
-    fit, measured = FITTED_SAMPLES, MEASURED_SAMPLES
+    fit, measured = fitted_and_measured(cache.labels)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the error below says it
         kappa = fit_kappa(partial(walk, cosine, embedding[fit], cache.weight), labels[fit])

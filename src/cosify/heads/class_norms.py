@@ -8,7 +8,7 @@ from torch import Tensor
 
 from cosify.functional.similarity import inverse_norms
 
-SAMPLES = 256  # numbers of a weight on the CPU that are compared with those before
+SAMPLES = 256  # numbers at least of a weight on the CPU, one a row or more, that are compared with those before
 
 
 class _Kept(NamedTuple):
@@ -23,7 +23,7 @@ class ClassNorms:
 
     A step, a load, a move or an average of weights changes the weight's version, address or object.  A write past
     autograd, through `weight.data`, changes none of these.  So the head also forgets its norms with every `train()`,
-    `eval()`, move and pass that may be one of training, and on the CPU some numbers of the weight are compared.
+    `eval()`, move and pass that may be one of training, and on the CPU some numbers of every row are compared.
     """
 
     _kept: _Kept | None = None
@@ -52,7 +52,8 @@ class ClassNorms:
         ):
             with torch.inference_mode(False), torch.no_grad():
                 rows = weight.detach().flatten(1)
-                some = rows.reshape(-1)[:: 1 + rows.numel() // SAMPLES]
+                # A step below d lands in every row, each time in another column.
+                some = rows.reshape(-1)[:: max(1, min(1 + rows.numel() // SAMPLES, rows.shape[1] - 1))]
                 numbers = (some, some.clone()) if rows.device.type == "cpu" else ()
                 inverse, _ = inverse_norms(rows, dtype, "weight")
                 kept = self._kept = _Kept(weakref.ref(weight), state, inverse, numbers)

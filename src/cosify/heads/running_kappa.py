@@ -135,6 +135,9 @@ class RunningKappa(nn.Module):
                 f"{prefix}weight holds {weight.shape[0]} classes, this head has {self.weight.shape[0]}; build the model"
                 f" with num_classes={weight.shape[0]}, or drop {prefix}weight from the state dict to train a new head"
             )
+        if weight is None:  # dropped for a new head of other classes, for which this kappa is not
+            for name in ("kappa", "log_kappa"):
+                state_dict.pop(prefix + name, None)
         if self.policy.constant:
             state_dict.pop(prefix + "kappa", None)
         # Not this module's own tensors: after `to_empty` they hold anything.

@@ -177,8 +177,32 @@ def _opened_by_transformers(name: str, config: dict[str, Any], weights: list[Pat
     auto_model = transformers_plugin.auto_model_class(name)
     place, _, revision = (name, "", "") if Path(name).is_dir() else name.partition("@")
     with _limited(name, config, weights):
-        model: nn.Module = auto_model.from_pretrained(place, revision=revision or "main", trust_remote_code=False)
+        model: nn.Module
+        model, info = auto_model.from_pretrained(
+            place, revision=revision or "main", trust_remote_code=False, output_loading_info=True
+        )
+    _check_whole(name, config, info, ours=bool(weights))
     return model
+
+
+def _check_whole(name: str, config: dict[str, Any], info: dict[str, Any], ours: bool) -> None:
+    """Raise if transformers drew a tensor at random that an image classifier holds, or read a file not made for it.
+
+    A checkpoint of others may hold more than the model takes, such as the head of another task, and one that is no
+    image classifier lacks the classifier.
+    """
+    is_classifier = ours or any("ForImageClassification" in kind for kind in config.get("architectures") or ())
+    faults = {
+        "lack": sorted(info["missing_keys"]) if is_classifier else [],
+        "hold besides": sorted(info["unexpected_keys"]) if ours else [],
+        "hold in another shape": sorted(each[0] for each in info["mismatched_keys"]),
+    }
+    for fault, tensors in faults.items():
+        if tensors:
+            raise InputError(
+                f"the weights of {name} {fault} {', '.join(tensors[:3])}{' ...' if len(tensors) > 3 else ''}, expected"
+                f" the tensors of its {CONFIG}, no more and no fewer; save or download the model again"
+            )
 
 
 def _limited(name: str, config: dict[str, Any], weights: list[Path]) -> Any:

@@ -8,7 +8,9 @@ them.
 import importlib
 import logging
 import pickle
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from cosify.wrapping import wrap_once
@@ -26,7 +28,7 @@ NAMES = {
     "timm.models._hub.save_config_for_hf": "cosify.save of timm models",
     "transformers.modeling_utils.PreTrainedModel.post_init": "from_pretrained of saved cosine models",
     "transformers.modeling_utils.PreTrainedModel._initialize_weights": "from_pretrained of saved cosine models",
-    "transformers.modeling_utils.PreTrainedModel._load_pretrained_model": "the check of downloaded weights",
+    "transformers.modeling_utils.PreTrainedModel._load_pretrained_model": "the check and commit of hub weights",
     "transformers.trainer.Trainer.get_decay_parameter_names": "weight decay of transformers' Trainer that spares kappa",
     "huggingface_hub.utils._http._GLOBAL_CLIENT_FACTORY": "time limits for what the hub is asked after an error",
 }
@@ -99,6 +101,18 @@ def commit_of(config: Any) -> str | None:
     """Return the commit of the hub repository that a transformers configuration was read from, None if not known."""
     found: str | None = getattr(config, "_commit_hash", None)
     return found
+
+
+def note_commit(config: Any, weights: Path) -> None:
+    """Note in a configuration the commit that weights in the hub's cache are of, as earlier transformers did itself.
+
+    Args:
+        config: of transformers.
+        weights: file of the model; one outside of the hub's cache is of no commit.
+    """
+    commit = re.search(r"/models--[^/]+/snapshots/([0-9a-f]{40})/", weights.as_posix())
+    if commit is not None:
+        config._commit_hash = commit[1]
 
 
 def model_arguments(model: Any) -> dict[str, Any]:

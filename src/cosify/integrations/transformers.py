@@ -6,6 +6,7 @@ initialisation of what the checkpoint did not hold, where kappa gets the value t
 `save_pretrained`, where the config learns which kappa evaluation uses.  The Trainer keeps weight decay off kappa.
 This serves `TimmWrapperForImageClassification`, the native models, pipelines and the Trainer alike.  Before weights
 that cosify wrote are read, their digest is compared with that of config.json, and their sha256 where the hub knows it.
+The commit of weights of the hub is noted in the model's config, so that their image processor is of the same one.
 """
 
 import functools
@@ -86,7 +87,9 @@ def _then(ours: Any, original: Any, model: Any, /, *args: Any, **kwargs: Any) ->
 def _check_before_reading(
     original: Any, model: Any, state_dict: Any, checkpoint_files: Any, *args: Any, **kwargs: Any
 ) -> Any:
-    """Check the weights that cosify wrote before transformers reads them."""
+    """Check the weights that cosify wrote before transformers reads them, and note the commit of any of the hub."""
+    for file in list(checkpoint_files or ())[:1]:
+        compat.note_commit(model.config, Path(file))
     if is_ours(vars(model.config)):
         for file in map(Path, checkpoint_files or ()):
             check_download(file)

@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from torch import nn
@@ -16,6 +16,8 @@ logger = logging.getLogger("cosify")
 # Keys of a transformers configuration that say where it comes from, or that a save adds: the outputs do not depend on
 # them.
 WITHOUT_EFFECT = ("architectures", "cosify", "dtype", "torch_dtype", "transformers_version")
+# Plain attributes of timm's modules on which outputs depend, shown by no tensor and no module's description.
+UNSEEN = ("global_pool", "num_heads", "pool_include_prefix", "window_size")
 
 
 def model_digest(model: nn.Module) -> str:
@@ -36,9 +38,19 @@ def model_digest(model: nn.Module) -> str:
     described = {} if config is None else config.to_dict()
     settings = {k: v for k, v in described.items() if not k.startswith("_") and k not in WITHOUT_EFFECT}
     # The modules' own description has what no tensor shows: activations, strides, the policy of a head.
-    text = repr(model) + json.dumps(settings, sort_keys=True, default=str)
+    text = repr(model) + json.dumps(settings, sort_keys=True, default=str) + "".join(plain_attributes(model))
     architecture = getattr(model, "pretrained_cfg", {}).get("architecture", type(model).__name__)
     return f"{architecture} {digest_of(outside, text)} {digest_of(inside)}"
+
+
+def plain_attributes(model: nn.Module) -> Iterator[str]:
+    """Yield what timm's modules keep as plain attributes alone, such as how a ViT pools."""
+    for path, module in model.named_modules():
+        if type(module).__module__.startswith("timm."):
+            for name in UNSEEN:
+                value = getattr(module, name, None)
+                if isinstance(value, (str, bool, int, tuple)):  # convolutional networks pool by a module, which shows
+                    yield f"{path}.{name}={value}\n"
 
 
 def same_network(one: str, other: str) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from cosify.evaluation.assessment import MEASURED_SAMPLES, Assessment, scores_for
+from cosify.evaluation.assessment import Assessment, scores_for
 from cosify.evaluation.detection_metrics import Detection
 from cosify.evaluation.diversity import class_angles_deg, span_angles_deg
 from cosify.evaluation.feature_cache import FeatureCache
@@ -18,6 +18,7 @@ from cosify.evaluation.long_tail import long_tail_accuracy
 from cosify.evaluation.rejector import Rejector
 from cosify.evaluation.rows import to_tensor
 from cosify.evaluation.scores import SCORES
+from cosify.evaluation.split_half import fitted_and_measured
 from cosify.plots.angles import plot_angles
 from cosify.plots.class_sizes import ClassAccuracies, plot_class_sizes
 from cosify.plots.detection import plot_detection_bars, plot_score_histograms
@@ -181,15 +182,20 @@ def _of_scores(subjects: Sequence[Subject], folder: Path) -> list[Figure]:
             hints = {few(each) for by_score in found for each in by_score.values()} - {""}
             caption += f" It rests on only {'; '.join(sorted(hints))}." if hints else ""
             figures.append(Figure(file, f"Detection of {what}", caption))
-    measured = MEASURED_SAMPLES if len(subjects[0].test) > 1 else slice(None)
-    curves = {each.name: (each.test.max_probability[measured], each.test.correct[measured]) for each in subjects}
+    curves = {each.name: _measured(each.test) for each in subjects}
     file = plot_reliability(curves, folder / "reliability.png")
     caption = (
-        "Accuracy by confidence on every second test image, with the kappa that the head uses in evaluation; the"
-        " diagonal is calibrated."
+        "Accuracy by confidence on half of the test images of each class, with the kappa that the head uses in"
+        " evaluation; the diagonal is calibrated."
     )
     figures.append(Figure(file, "Reliability", caption))
     return figures
+
+
+def _measured(test: FeatureCache) -> tuple[Any, Any]:
+    """Return the confidence and correctness of the half that calibration is measured on; of a single sample its own."""
+    measured = fitted_and_measured(test.labels)[1] if len(test) > 1 else slice(None)
+    return test.max_probability[measured], test.correct[measured]
 
 
 def _groups(subject: Subject, score: str) -> dict[str, Any]:

@@ -1,0 +1,19 @@
+"""Split samples into two halves of the same classes: one that kappa is fitted on, one that it is measured on."""
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Rows = NDArray[np.int64]
+
+
+def fitted_and_measured(labels: ArrayLike) -> tuple[Rows, Rows]:
+    """Return the rows of both halves, each in ascending order: of each class every second sample, in its order.
+
+    Rows are ordered by class, then by position, and taken in turns.  So the halves differ by at most one sample, of
+    each class, too; in a set that is sorted by class they are the even and the odd rows.
+
+    Args:
+        labels: [N], integers.
+    """
+    order = np.argsort(np.asarray(labels), kind="stable")
+    return np.sort(order[0::2]), np.sort(order[1::2])
