@@ -5,6 +5,7 @@ import re
 import shlex
 import shutil
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,15 +29,19 @@ from cosify.cards.collection import (
     render_all,
     rendered,
 )
-from cosify.cards.command_lines import evaluation_command
+from cosify.cards.command_lines import evaluation_command, run_for_others
 from cosify.cards.facts import Facts
 from cosify.cards.metadata import front_matter
+from cosify.cards.same_data import refuse_other_data
 from cosify.commands import card as cards
 from cosify.commands import evaluate, verify
 from cosify.console import parse_arguments
 from cosify.console.training import export, plot
+from cosify.evaluation import FeatureCache
 from cosify.hub import push
 from cosify.hub.publish import files_to_publish
+from cosify.settings import resolved
+from cosify.settings.evaluation import EvaluateArguments
 from cosify.training import (
     CosifyArguments,
     FinetuneArguments,
@@ -121,7 +126,8 @@ def test_cards_are_written_and_say_what_the_files_say(base: Path, root: Path) ->
         "- Digits of one country.",
         "datasets/ORG/digits",
         "licence: CC-BY 4.0. From scratch.",
-        f"`cosify evaluate {LS} digits --limit 200`",
+        f"`cosify evaluate {LS} digits --transfer digits:train --limit-train 300 --limit 200"
+        " --num-lambdas 2 --resamples 100`",
         f"`cosify finetune {LS} digits:train --limit-train 200 --epochs 1`",
         f"| {LS} (this one) | rejection |",
         f"| {SOFTMAX} | baseline | - |",
@@ -230,10 +236,121 @@ def test_the_command_of_the_card_is_that_of_the_run(base: Path, root: Path) -> N
 def test_commands_of_others_keep_no_folders() -> None:
     typed = "python scripts/evaluate.py 'a b=/x/y' /z --data /d/cifar --ood /d/o:test u/v --seed 1 --output /o"
     expected = "cosify evaluate N --data cifar --ood o:test v --seed 1"
-    assert evaluation_command(typed, "N") == expected
-    assert evaluation_command(typed.replace("'a b", "--models 'a b"), "N") == expected
+    assert evaluation_command({"command": typed}, "N") == expected
+    assert evaluation_command({"command": typed.replace("'a b", "--models 'a b")}, "N") == expected
     short = "cosify evaluate 'a b=/x/y' /z /d/cifar --ood /d/o:test u/v --seed 1 --output /o --overwrite"
-    assert evaluation_command(short, "N") == expected.replace("--data ", "")
+    assert evaluation_command({"command": short}, "N") == expected.replace("--data ", "")
+
+
+@pytest.mark.parametrize(
+    ("typed", "expected"),
+    [
+        ("LS=runs/a b=runs/b /d/CIFAR100 --ood=/d/CIFAR10 --output=runs/x", "N CIFAR100 --ood CIFAR10"),
+        ("--limit 100 LS=runs/a /d/CIFAR100:test", "N CIFAR100:test --limit 100"),
+        ("LS=runs/a lists/Places_LT@/home/me/places --calibrate", "N Places_LT --calibrate"),
+        (
+            "a ORG/set --ood ORG/other.v2:validation --transfer ./data/ ~/x",
+            "N ORG/set --ood ORG/other.v2:validation --transfer data x",
+        ),
+        ("a digits --exclude-classes 3 5", "N digits --exclude-classes 3 5"),
+    ],
+)
+def test_the_command_of_an_evaluation_follows_from_its_settings(typed: str, expected: str) -> None:
+    words = ("models", "data")
+    settings = resolved(parse_arguments(EvaluateArguments, shlex.split(typed), words=words))
+    record = {"command": f"cosify evaluate {typed}", "arguments": settings}
+    command = evaluation_command(record, "N")
+    assert command == f"cosify evaluate {expected}"
+    parse_arguments(EvaluateArguments, shlex.split(command)[2:], words=words)
+
+
+def test_lists_keep_their_name_in_the_command_of_a_run() -> None:
+    run = {"script": "TrainArguments", "arguments": {"data": "lists/Places_LT@/home/me/places", "model": "m"}}
+    assert run_for_others(run)["arguments"]["data"] == "Places_LT"
+
+
+def changed(source: Path, target: Path, change: Callable[[dict[str, Any]], None]) -> Path:
+    """Copy a folder of results and change the record in it."""
+    folder = shutil.copytree(source, target)
+    record = json.loads((folder / "evaluation.json").read_text())
+    change(record)
+    (folder / "evaluation.json").write_text(json.dumps(record))
+    return folder
+
+
+def test_numbers_that_are_not_those_of_their_features_are_refused(base: Path, root: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(root / LS, tmp_path / LS)
+    stale = changed(base / "eval", tmp_path / "stale", lambda record: record["models"][0].update(accuracy=0.25))
+    with pytest.raises(ValueError, match=r"says 0.2500 of 200 images for .* its feature cache 0\.\d+ of 200, expected"):
+        add_evaluation(stale, LS, folder)
+    assert (folder / "evaluation.json").read_bytes() == (root / LS / "evaluation.json").read_bytes()
+
+
+def of_other_images(record: dict[str, Any]) -> None:
+    record["fingerprint"]["test"]["num"] = 60
+
+
+def of_other_names(record: dict[str, Any]) -> None:
+    record["fingerprint"]["label_names"][0] = "zero"
+
+
+def of_another_split(record: dict[str, Any]) -> None:
+    del record["fingerprint"]
+    record["arguments"]["data"] = "digits:train"
+
+
+def of_another_set(record: dict[str, Any]) -> None:
+    del record["fingerprint"]
+    record["arguments"]["data"] = "ylecun/mnist"
+
+
+def of_another_number(record: dict[str, Any]) -> None:
+    del record["fingerprint"]
+    record["arguments"]["limit"] = None
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (of_other_images, r"those of the run, digits: split 'test' has 60 images \(597 before\); evaluate on the data"),
+        (of_other_names, r"class 0 is 'zero' \('0' before\)"),
+        (of_another_split, "the evaluation is of digits:train"),
+        (of_another_set, "the evaluation is of ylecun/mnist"),
+        (of_another_number, r"there are 200 test images \(597 before\)"),
+    ],
+)
+def test_numbers_of_other_data_are_refused(
+    base: Path, root: Path, tmp_path: Path, change: Callable[[dict[str, Any]], None], message: str
+) -> None:
+    folder = shutil.copytree(root / LS, tmp_path / LS)
+    with pytest.raises(ValueError, match=message):
+        add_evaluation(changed(base / "eval", tmp_path / "eval", change), LS, folder)
+
+
+def test_an_evaluation_of_an_early_version_is_read(base: Path, root: Path, tmp_path: Path) -> None:
+    cached = FeatureCache.open(base / "eval" / "features" / LS / "test").info
+    run = json.loads((root / LS / "run.json").read_text())
+    refuse_other_data(tmp_path, run, {}, replace(cached, num_samples=597))
+    del run["fingerprint"], run["num_test"]
+    refuse_other_data(tmp_path, run, {}, cached)
+    run["fingerprint"] = {"label_names": ["zero"]}
+    with pytest.raises(ValueError, match="the classes have other names, or come in another order"):
+        refuse_other_data(tmp_path, run, {}, cached)
+
+
+def test_siblings_of_different_test_images_do_not_stand_side_by_side(root: Path) -> None:
+    one, other = (CardInfo.of_folder(root / name) for name in (LS, SOFTMAX))
+    fewer = replace(other, assessment=replace(other.assessment, num_test=100))
+    with pytest.raises(ValueError, match=rf"different numbers of test images, .*'{SOFTMAX}': 100.*, expected the same"):
+        family_table([one, fewer])
+    run = json.loads(json.dumps(other.run))
+    run["fingerprint"]["test"]["order"] = "another"
+    with pytest.raises(ValueError, match=rf"siblings {LS} and {SOFTMAX} have different test images: the images of"):
+        family_table([one, replace(other, run=run)])
+    run["fingerprint"]["test"].update(counts=None, order=None)  # of a stream
+    assert len(family_table([one, replace(other, run=run)]).rows) == 3
+    del run["fingerprint"]
+    assert len(family_table([one, replace(other, run=run)]).rows) == 3
 
 
 def test_families_whose_members_were_measured_differently(root: Path) -> None:

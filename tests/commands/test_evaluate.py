@@ -131,6 +131,26 @@ def test_the_kappa_that_makes_probabilities_right_is_written_into_the_export(run
     assert "Accepts at least 95 % of its right answers" in said  # though the largest logit itself is not measured
 
 
+def test_the_numbers_of_before_are_gone_when_a_pass_is_cut_short(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are of other features than those that the pass has left."""
+
+    def cut_short(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(evaluate, "passes", cut_short)
+    (tmp_path / "evaluation.json").write_text('{"command": "cosify evaluate", "environment": {}}')
+    for name in ("evaluation.md", "report.html", "notes.txt"):
+        (tmp_path / name).touch()
+    with pytest.raises(FileExistsError, match="holds an earlier result"):
+        evaluate.main(evaluate.EvaluateArguments([str(run)], output=str(tmp_path)))
+    assert len(list(tmp_path.iterdir())) == 4
+    with pytest.raises(KeyboardInterrupt):
+        evaluate.main(evaluate.EvaluateArguments([str(run)], output=str(tmp_path), overwrite=True))
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
 REFUSED: dict[str, dict[str, Any]] = {
     "expected different words; write TITLE=MODEL": {"models": ["same=a", "same=b"]},
     r"titles are \['a b', 'a-b'\]": {"models": ["a b=a", "a-b=b"]},

@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 import cosify
+from cosify.hub.publish import check_rebuilt
 from cosify.integrations.cosified import CosifiedForImageClassification
 from tests.integrations.tiny_vit import vit
 from tests.killing import full_disk, killed
@@ -438,6 +439,36 @@ def test_a_softmax_model_opens_in_every_reader(tmp_path: Path) -> None:
     config = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
     assert config["label_names"] == ["ant", "bee", "cat"]
     assert "cosify" not in config
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("kind", ["timm", "transformers"])
+def test_a_model_is_what_its_folder_rebuilds(kind: str, dtype: torch.dtype, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = timm.create_model("test_resnet", num_classes=9) if kind == "timm" else vit(num_labels=9)
+    cosify.convert(model)
+    model.to(dtype).train()
+    frozen = next(module for module in model.modules() if isinstance(module, (nn.BatchNorm2d, nn.LayerNorm)))
+    frozen.eval()
+    before = [module.training for module in model.modules()]
+    check_rebuilt(cosify.save(model, tmp_path), model)
+    assert [module.training for module in model.modules()] == before
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_network_that_was_changed_by_hand_is_not_what_its_folder_rebuilds(dtype: torch.dtype, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = timm.create_model("test_resnet", num_classes=9)
+    model.maxpool, model.conv1[0].stride = nn.Identity(), (1, 1)  # the usual change for small images
+    model.pretrained_cfg["input_size"] = (3, 32, 32)
+    cosify.convert(model)
+    model.to(dtype).train()
+    folder = cosify.save(model, tmp_path)
+    with pytest.raises(ValueError, match=r"rebuilds another network than this ResNet: \d+ of 32 images get another"):
+        check_rebuilt(folder, model)
+    assert all(module.training for module in model.modules())
+    with pytest.raises(ValueError, match="rebuilds another network"):
+        cosify.push(model, "ORG/net", dry_run=True)
 
 
 @pytest.mark.parametrize("kind", ["timm", "transformers"])

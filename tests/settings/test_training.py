@@ -11,6 +11,7 @@ import pytest
 
 from cosify.console import parse_arguments
 from cosify.settings import command_line, is_key, resolved
+from cosify.settings.evaluation import EvaluateArguments
 from cosify.settings.training import kappa_policy
 from cosify.training import CosifyArguments, FinetuneArguments, RunFolder, TrainArguments
 from cosify.training.model import SMALL_MODEL, ModelChoice, parse_model_kwargs, preprocessing_of
@@ -246,6 +247,12 @@ def test_a_damaged_config_of_a_run_is_named(
 def test_wrong_blocks(blocks: str) -> None:
     with pytest.raises(ValueError, match=f"blocks is '{blocks}', expected all, head, or a number of stages"):
         FinetuneArguments(blocks=blocks)
+
+
+def test_the_command_of_an_evaluation_gives_its_settings_again() -> None:
+    args = EvaluateArguments(ood=["a:test", "b c"], exclude_classes=[3, 5], limit=7, calibrate=True, id_subset="all")
+    command = shlex.split(command_line(["cosify", "evaluate"], EvaluateArguments, resolved(args)))
+    assert parse_arguments(EvaluateArguments, command[2:]) == args
 
 
 @pytest.mark.parametrize(

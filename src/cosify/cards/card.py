@@ -8,6 +8,7 @@ from cosify.cards.facts import USES
 from cosify.cards.info import CardInfo
 from cosify.cards.metadata import front_matter
 from cosify.cards.records import AgainstStart
+from cosify.cards.same_data import refuse_different_tests
 from cosify.errors import InputError
 from cosify.evaluation import Table, tables_of
 from cosify.evaluation.transferability import standard_error
@@ -23,7 +24,11 @@ def family_table(siblings: Sequence[CardInfo], this: str = "") -> Table:
     Args:
         siblings: in the order to show.
         this: name of the model to mark as this one.
+
+    Raises:
+        ValueError: if they were measured on different images, or compared with different starts.
     """
+    refuse_different_tests(siblings)
     tasks = list(dict.fromkeys(task for each in siblings for task in each.probes))
     tuned = list(dict.fromkeys(task for each in siblings for task in each.tuned))
     beside = {found.task: found for each in siblings for found in each.compared}

@@ -27,6 +27,7 @@ from cosify.cards.facts import Facts
 from cosify.cards.info import CardInfo
 from cosify.cards.metadata import evaluation_results, verification_results
 from cosify.cards.records import AgainstStart, Finetuned, Measured, Verified, read_json
+from cosify.cards.same_data import refuse_other_data
 from cosify.data import Preprocessing, Splits, load_splits
 from cosify.errors import InputError
 from cosify.evaluation import FeatureCache, Verification, cache_features
@@ -152,7 +153,8 @@ def add_evaluation(evaluation: Path, title: str, folder: Path) -> None:
         folder: of the weights that were evaluated.
 
     Raises:
-        ValueError: if the evaluation has no such model, or is of other weights than the folder's.
+        ValueError: if the evaluation has no such model, is of other weights or other data than the folder's run, or its
+            numbers are not those of its feature caches.
     """
     record = read_json(evaluation / "evaluation.json")
     models = [model for model in record["models"] if model["model"] == title]
@@ -168,11 +170,19 @@ def add_evaluation(evaluation: Path, title: str, folder: Path) -> None:
         ) from error
     if cache.info.key.model != model_digest(load(folder)):
         raise InputError(f"{title!r} in {evaluation} is another model than {folder}; evaluate the folder itself")
+    stated, counted = (models[0]["num_test"], models[0]["accuracy"]), (len(cache), float(cache.correct.mean()))
+    if stated != counted:
+        raise InputError(
+            f"evaluation.json in {evaluation} says {stated[1]:.4f} of {stated[0]} images for {title!r} and its feature"
+            f" cache {counted[1]:.4f} of {counted[0]}, expected the same: an evaluation was cut short there; evaluate"
+            " again with --overwrite"
+        )
+    refuse_other_data(evaluation, read_json(folder / RUN), record, cache.info)
     _, measured = fitted_and_measured(cache.labels)
     curve = cache.max_probability[measured], cache.correct[measured]
     plot_reliability({folder.name: curve}, folder / RELIABILITY)
     published = {
-        "command": evaluation_command(record["command"], folder.name),
+        "command": evaluation_command(record, folder.name),
         "environment": record["environment"],
         "measured": asdict(Measured.of_folder(folder)),
         "models": models,

@@ -1,13 +1,15 @@
 """The commands behind the numbers of a card, as others would type them: with names in place of local paths."""
 
+import re
 import shlex
 from collections.abc import Mapping
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-from cosify.data import BUILT_IN, base_and_split
+from cosify.data import BUILT_IN, base_and_split, name_of
 from cosify.settings import as_flag, command_line
+from cosify.settings.evaluation import EvaluateArguments
 from cosify.training import CosifyArguments, FinetuneArguments, TrainArguments
 
 COMMANDS = {
@@ -28,7 +30,7 @@ def run_for_others(run: Mapping[str, Any], data: str | None = None, model: str |
     arguments = dict(run["arguments"])
     base, split = base_and_split(arguments["data"])
     if base not in BUILT_IN:
-        arguments["data"] = (Path(base).name if data is None else data) + (f":{split}" if split else "")
+        arguments["data"] = (name_of(base) if data is None else data) + (f":{split}" if split else "")
     if run["script"] == "TrainArguments" and arguments["model"] is None:
         arguments["model"] = run["model"]
         arguments["model_kwargs"] = [f"{name}={value!r}" for name, value in run["model_kwargs"].items()]
@@ -50,13 +52,34 @@ def training_command(run: Mapping[str, Any]) -> str:
     return command_line([*processes, "cosify", name], kind, run["arguments"], words)
 
 
-def evaluation_command(command: str, name: str) -> str:
+def data_for_others(data: str) -> str:
+    """Return DATA or DATA:SPLIT with a name in place of a path; an id of the hub stays whole."""
+    base, split = base_and_split(data)
+    named = base if is_hub_id(base) else name_of(base)
+    return f"{named}:{split}" if split else named
+
+
+def is_hub_id(data: str) -> bool:
+    """Return whether data are named as `OWNER/NAME` and no folder here is called as the owner."""
+    return re.fullmatch(r"\w[\w-]*/\w[\w.-]*", data) is not None and not Path(data).parent.is_dir()
+
+
+def evaluation_command(record: Mapping[str, Any], name: str) -> str:
     """Return the command of an evaluation for one model alone.
 
     Args:
-        command: as it was typed.
+        record: its evaluation.json; that of an early version has no settings, only the command as it was typed.
         name: of the model.
     """
+    if "arguments" not in record:
+        return _typed_for_others(record["command"], name)
+    arguments = {key: value for key, value in record["arguments"].items() if key not in ("models", "data")}
+    arguments |= {key: [data_for_others(each) for each in arguments[key]] for key in ("ood", "transfer")}
+    program = ["cosify", "evaluate", name, data_for_others(record["arguments"]["data"])]
+    return command_line(program, EvaluateArguments, arguments)
+
+
+def _typed_for_others(command: str, name: str) -> str:
     program = 2  # cosify evaluate, or python scripts/evaluate.py
     words = list(takewhile(lambda word: not word.startswith("--"), shlex.split(command)[program:]))
     flags = shlex.split(command)[program + len(words) :]
@@ -79,7 +102,7 @@ def comparison_command(protocol: Mapping[str, Any], start: str, name: str, data:
         data: of the task, as it was typed.
     """
     flags = [word for key, value in protocol.items() if value is not None for word in (as_flag(key), str(value))]
-    return shlex.join(["python", "scripts/transfer.py", start, name, "--data", Path(data).name, *flags])
+    return shlex.join(["python", "scripts/transfer.py", start, name, "--data", data_for_others(data), *flags])
 
 
 def verification_command(arguments: Mapping[str, Any], name: str) -> str:

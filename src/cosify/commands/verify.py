@@ -15,8 +15,9 @@ it.
 
 The protocol is that of LFW and insightface: features of a picture plus those of its mirror image, normalised; ten
 folds in the order of the list, the threshold of each from the other nine, among insightface's 400.  A second accuracy
-is that of exact thresholds: 400 are coarse where all cosines are alike.  The folder of the result then holds
-verification.json and verification.png; cosify card --verification adds it to a card.
+is that of exact thresholds: 400 are coarse where all cosines are alike.  True accepts at a rate of false ones are of
+one threshold for all pairs, as in the protocol of IJB; insightface sets one for each fold.  The folder of the result
+then holds verification.json and verification.png; cosify card --verification adds it to a card.
 """
 
 import logging

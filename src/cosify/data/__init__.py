@@ -23,7 +23,7 @@ from cosify.data.open import (
 from cosify.data.pair_lists import PairList, read_cfp_pairs, read_csv_pairs, read_lfw_pairs
 from cosify.data.picture_pairs import PicturePairs, open_pairs, synthetic_pairs
 from cosify.data.preprocessing import Preprocessing, record_preprocessing
-from cosify.data.sources import BUILT_IN, Splits, base_and_split, load_images, load_splits, short_name
+from cosify.data.sources import BUILT_IN, Splits, base_and_split, load_images, load_splits, name_of, short_name
 from cosify.data.tensors import ImageSet, decode_splits
 from cosify.data.workers import WorkerData
 from cosify.settings.transform import Augment, Pipeline, check_transform
@@ -62,6 +62,7 @@ __all__ = [
     "load_splits",
     "long_tailed",
     "mixed_seed",
+    "name_of",
     "num_train_batches",
     "open_data",
     "open_pairs",

@@ -6,7 +6,7 @@ both: it changes with any byte, and may change for no reason.
 
 import hashlib
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -76,10 +76,15 @@ class Fingerprint:
         """Return the fingerprint ready for JSON."""
         return asdict(self)
 
-    def changes(self, now: "Fingerprint") -> list[str]:
-        """Return what differs in `now`, in words; nothing for the same data."""
+    def changes(self, now: "Fingerprint", splits: Sequence[str] = ("train", "test")) -> list[str]:
+        """Return what differs in `now`, in words; nothing for the same data.
+
+        Args:
+            now: of the data that are compared.
+            splits: that are compared, beside the names of the classes.
+        """
         found = _changed_names(self.label_names, now.label_names)
-        for name in ("train", "test"):
+        for name in splits:
             found += _changed_split(name, getattr(self, name), getattr(now, name), self.label_names, now.label_names)
         return found
 

@@ -120,7 +120,12 @@ def base_and_split(data: str) -> tuple[str, str]:
 def short_name(data: str) -> str:
     """Return a short name of a set: the last part of a path or id, or what lists begin with, and a split's name."""
     base, split = base_and_split(data)
-    return "-".join(filter(None, (Path(without_root(base)).resolve().name, split)))
+    return "-".join(filter(None, (name_of(base), split)))
+
+
+def name_of(data: str) -> str:
+    """Return the last part of a path or id, or what lists begin with."""
+    return Path(without_root(data)).resolve().name
 
 
 def load_splits(

@@ -30,7 +30,7 @@ class Verification:
         fold_thresholds: cosines above which a pair counted as one person.
         auc: area under the ROC curve.
         eer: the error rate where as many pairs of two are accepted as pairs of one are not; a share.
-        tar: for each rate of false accepts the rate of true ones; shares.
+        tar: for each rate of false accepts the rate of true ones, at a threshold that all pairs set; shares.
     """
 
     num_same: int
@@ -62,7 +62,9 @@ def verify_pairs(
 ) -> Verification:
     """Measure the cosines of labelled pairs.
 
-    Deviation: where insightface interpolates the true accepts over a grid of thresholds, they are counted exactly.
+    Deviation: true accepts at a rate of false ones are counted exactly, at one threshold that all pairs set together,
+    as the IJB protocol does.  insightface interpolates over a grid and takes the threshold of each fold from the other
+    nine; where a rate leaves few pairs of two, its values are smaller.
 
     Args:
         cosine: [N], of each pair's features, in the order of the list of pairs.

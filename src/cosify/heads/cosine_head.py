@@ -177,7 +177,9 @@ class CosineLinear(CosineHead, nn.Linear):
         kappa: a number above 0, or one of `"ls"`, `"2ls"`, `"ml"`, `"rule"`, `"trainable"`, `"adacos"`,
             `"adacos-dynamic"`.
         eval_kappa: in evaluation use the `"running"` mean of training, estimate for each `"sample"`, or use a number
-            above 0, such as one that makes the probabilities right; the predicted label is the same.
+            above 0, such as one that makes the probabilities right; the predicted label is the same.  With `"sample"`,
+            `"ls"` and `"ml"` find a kappa for each sample by itself, and others give all samples one: `"rule"` that of
+            the weights, `"adacos-dynamic"` that of the batch, on which a sample's probabilities then depend.
         start_kappa: kappa before the first training batch, of a loaded head for instance; default: the policy's.
         start_norm: mean ||x|| before the first training batch; default: sqrt(d).
         device: where the parameters lie.

@@ -14,7 +14,7 @@ import torch
 from huggingface_hub import HfApi, constants
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # exported, in fact
-from torch import nn
+from torch import Tensor, nn
 
 from cosify.errors import InputError
 from cosify.extras import require_transformers
@@ -27,10 +27,13 @@ from cosify.hub.readers import READERS, check_readers, is_own_architecture, prob
 from cosify.hub.resolve import load, saved_folder
 from cosify.models.binding import CONFIG, WEIGHTS
 from cosify.models.classifiers import input_shape
+from cosify.models.inference import evaluation_mode
 
 logger = logging.getLogger("cosify")
 
 REQUIRED = (CONFIG, WEIGHTS)
+# Shares of the range of an image's logits; the second is for float16, bfloat16 and what a GPU makes of float32 (TF32).
+ROUNDING, ROUNDING_OF_HALF = 1e-3, 0.05
 
 
 @dataclass(frozen=True)
@@ -82,8 +85,8 @@ def push(
             the lab).
 
     Raises:
-        ValueError: if the folder is incomplete, has facts.yaml and no `check` came, or a reader gives other labels than
-            the model.
+        ValueError: if the folder is incomplete, has facts.yaml and no `check` came, its config.json rebuilds another
+            network than the model, or a reader gives other labels.
         HubError: a ValueError and an OSError, if the hub cannot be reached, refuses, gives no answer three times for 60
             s (HF_HUB_DOWNLOAD_TIMEOUT), or asks to wait for more than 5 minutes; the message repeats its answer.
     """
@@ -91,8 +94,10 @@ def push(
     with ExitStack() as stack:
         if isinstance(model, nn.Module):
             scratch = stack.enter_context(TemporaryDirectory(prefix="cosify-push-"))
-            model = save(model, scratch, label_names=label_names)
-        folder = folder_to_publish(model)
+            folder = save(model, scratch, label_names=label_names)
+            check_rebuilt(folder, model)
+        else:
+            folder = folder_to_publish(model)
         if check is not None:
             check(folder, repo_id)
         elif (folder / FACTS).is_file():
@@ -199,6 +204,42 @@ def check_repo_id(repo_id: str) -> None:
         raise InputError(f"the repository is {repo_id!r}, expected OWNER/NAME; write whose it is before a /")
 
 
+def check_rebuilt(folder: Path, model: nn.Module) -> None:
+    """Raise a ValueError unless a folder opens as the model that was saved in it, by the labels of random images.
+
+    A change that no weight shows, such as another stride, is in no config.json.  The model is asked as it is, on its
+    device; a label counts as another one where its logit is further from the largest than rounding explains.
+
+    Args:
+        folder: that `save` wrote.
+        model: what was saved; the modes of its modules are restored.
+    """
+    rebuilt = load(folder)
+    images = probe_images(input_shape(rebuilt))
+    weight = next((each for each in model.parameters() if each.is_floating_point()), images)
+    with torch.no_grad(), evaluation_mode(model):
+        labels = logits_of(rebuilt, images).argmax(dim=1)
+        logits = logits_of(model, images.to(weight.device, weight.dtype)).float().cpu()
+    largest, smallest = logits.amax(dim=1), logits.amin(dim=1)
+    short = largest - logits.gather(1, labels.unsqueeze(1)).squeeze(1)
+    exact = weight.device.type == "cpu" and weight.dtype in (torch.float32, torch.float64)
+    rounding = ROUNDING if exact else ROUNDING_OF_HALF
+    wrong = int((~(short <= rounding * (largest - smallest))).sum())  # NaN is wrong, too
+    if wrong > 0:
+        raise InputError(
+            f"the saved config.json rebuilds another network than this {type(model).__name__}: {wrong} of {len(images)}"
+            " images get another label, expected the same; give what was changed after the model was made, such as a"
+            " stride or a layer without weights, as an argument of timm.create_model or in the config of transformers"
+        )
+
+
+def logits_of(model: nn.Module, images: Tensor) -> Tensor:
+    """Return the logits [B, C] of a timm or transformers model."""
+    output = model(images)
+    logits: Tensor = getattr(output, "logits", output)
+    return logits
+
+
 def check_folder(folder: Path) -> tuple[str, ...]:
     """Open a folder in every reader that knows its architecture, and compare labels with the model's.
 
@@ -215,6 +256,6 @@ def check_folder(folder: Path) -> tuple[str, ...]:
     model = load(folder)
     images = probe_images(input_shape(model))
     with torch.no_grad():
-        output = model(images)
-    check_readers(folder, images, getattr(output, "logits", output).argmax(dim=1), readers)
+        labels = logits_of(model, images).argmax(dim=1)
+    check_readers(folder, images, labels, readers)
     return readers

@@ -43,6 +43,6 @@ def command_line(
         if is_key(entry):
             keys.append(f"{entry.name}={json.dumps(value)}")
         else:
-            given = [] if value is True else value if isinstance(value, list) else [str(value)]
-            flags += [as_flag(entry.name), *given]
+            given = [] if value is True else value if isinstance(value, list) else [value]
+            flags += [as_flag(entry.name), *map(str, given)]
     return shlex.join([*program, *first, *flags, *(["--set", *keys] if keys else [])])
