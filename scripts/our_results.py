@@ -20,6 +20,7 @@ COMPARISONS = {
     "two_digits": "C = 100, ResNet-18 of a quarter of the width, 16 epochs",
     "cifar100_quarter": "CIFAR-100, ResNet-18 of a quarter of the width, 12 epochs",
     "cifar100_wide": "CIFAR-100, resnet10t, d = 512, 10 epochs",
+    "tiny_imagenet": "Tiny-ImageNet (48,000 images), resnet10t, d = 512, 8 epochs",
 }
 ON_GPU = {
     "gpu/nvidia_h200/cifar100_gpu_40": "CIFAR-100, ResNet-34, 40 epochs",

@@ -60,6 +60,7 @@ TASKS = {
     "./data/sun397": Task(397, 19_850),
     "./data/dtd": Task(47, 3760),
     "./data/flowers": Task(102, 2040),
+    "./data/tiny_imagenet": Task(200, 48_000, (3, 64, 64)),
     "./data/omniglot:train": Task(964, 15_424, (1, 28, 28)),
     "./runs/faces/celeba": Task(281, 5443, (3, 112, 112)),
     "./runs/tiny/tiny150": Task(150, 36_000, (3, 64, 64)),
