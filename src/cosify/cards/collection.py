@@ -33,7 +33,7 @@ from cosify.errors import InputError
 from cosify.evaluation import FeatureCache, Verification, cache_features
 from cosify.evaluation.json_records import from_json
 from cosify.evaluation.paired_probes import probe_difference
-from cosify.evaluation.split_half import fitted_and_measured
+from cosify.evaluation.split_half import measured_confidence
 from cosify.files import left_aside, sha256_of, write_whole
 from cosify.folders import foreign_files, new_folder_beside, put_in_place, remove_own
 from cosify.hub import load
@@ -178,9 +178,7 @@ def add_evaluation(evaluation: Path, title: str, folder: Path) -> None:
             " again with --overwrite"
         )
     refuse_other_data(evaluation, read_json(folder / RUN), record, cache.info)
-    _, measured = fitted_and_measured(cache.labels)
-    curve = cache.max_probability[measured], cache.correct[measured]
-    plot_reliability({folder.name: curve}, folder / RELIABILITY)
+    plot_reliability({folder.name: measured_confidence(cache)}, folder / RELIABILITY)
     published = {
         "command": evaluation_command(record, folder.name),
         "environment": record["environment"],

@@ -55,7 +55,7 @@ def main(args: EvaluateArguments) -> None:
     """Pass, measure, draw, report."""
     import numpy as np
 
-    from cosify.data import BUILT_IN, Fingerprint, Shard, base_and_split, load_images, load_splits, short_name
+    from cosify.data import Fingerprint, Shard, load_images, load_splits, short_name
     from cosify.evaluation import FeaturePass, check_label_names, tables_of, verdict
     from cosify.evaluation.assessment import refuse_other_classes
     from cosify.evaluation.in_words import DEFAULT_SCORE
@@ -104,7 +104,7 @@ def main(args: EvaluateArguments) -> None:
     facts = {
         "command": typed("evaluate"),
         "data": short_name(args.data),
-        "fingerprint": Fingerprint.of(splits, files=base_and_split(args.data)[0] not in BUILT_IN).record(),
+        "fingerprint": Fingerprint.of_data(args.data, splits).record(),
         "arguments": resolved(args),
         "features": {title: f"features/{folder_name(title)}" for title, _ in models},
         "environment": describe_environment(accelerator.device, shard.world_size),

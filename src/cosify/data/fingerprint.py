@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from cosify.data.decode import undecoded
-from cosify.data.sources import Splits
+from cosify.data.sources import BUILT_IN, Splits, base_and_split
 
 SAMPLED = 64  # images of a split whose bytes are read
 NAMED = 3  # classes that a message names
@@ -63,6 +63,11 @@ class Fingerprint:
         """
         train = _of_split(splits.train, splits.num_train, splits, files)
         return cls(splits.label_names, train, _of_split(splits.test, splits.num_test, splits, files))
+
+    @classmethod
+    def of_data(cls, data: str, splits: Splits) -> "Fingerprint":
+        """Return the fingerprint of the splits of DATA, a name or path; built-in images are made in memory."""
+        return cls.of(splits, files=base_and_split(data)[0] not in BUILT_IN)
 
     @classmethod
     def of_record(cls, record: Mapping[str, Any]) -> "Fingerprint":

@@ -1,7 +1,11 @@
 """Split samples into two halves of the same classes: one that kappa is fitted on, one that it is measured on."""
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from cosify.evaluation.feature_cache import FeatureCache
 
 Rows = NDArray[np.int64]
 
@@ -17,3 +21,9 @@ def fitted_and_measured(labels: ArrayLike) -> tuple[Rows, Rows]:
     """
     order = np.argsort(np.asarray(labels), kind="stable")
     return np.sort(order[0::2]), np.sort(order[1::2])
+
+
+def measured_confidence(test: FeatureCache) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    """Return the largest probability and correctness of the half that is measured on; of a single sample its own."""
+    measured = fitted_and_measured(test.labels)[1] if len(test) > 1 else slice(None)
+    return test.max_probability[measured], test.correct[measured]

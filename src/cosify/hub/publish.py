@@ -14,7 +14,7 @@ import torch
 from huggingface_hub import HfApi, constants
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # exported, in fact
-from torch import Tensor, nn
+from torch import nn
 
 from cosify.errors import InputError
 from cosify.extras import require_transformers
@@ -27,7 +27,7 @@ from cosify.hub.readers import READERS, check_readers, is_own_architecture, prob
 from cosify.hub.resolve import load, saved_folder
 from cosify.models.binding import CONFIG, WEIGHTS
 from cosify.models.classifiers import input_shape
-from cosify.models.inference import evaluation_mode
+from cosify.models.inference import evaluation_mode, logits_of
 
 logger = logging.getLogger("cosify")
 
@@ -231,13 +231,6 @@ def check_rebuilt(folder: Path, model: nn.Module) -> None:
             " images get another label, expected the same; give what was changed after the model was made, such as a"
             " stride or a layer without weights, as an argument of timm.create_model or in the config of transformers"
         )
-
-
-def logits_of(model: nn.Module, images: Tensor) -> Tensor:
-    """Return the logits [B, C] of a timm or transformers model."""
-    output = model(images)
-    logits: Tensor = getattr(output, "logits", output)
-    return logits
 
 
 def check_folder(folder: Path) -> tuple[str, ...]:

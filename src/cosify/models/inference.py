@@ -26,8 +26,7 @@ def in_evaluation(model: nn.Module, classifier: nn.Module) -> Iterator[Callable[
 
     def answers(images: Tensor) -> tuple[Tensor, Tensor]:
         embedding.clear()
-        output = model(images.to(memory_format=layout) if images.ndim == 4 else images)
-        logits = getattr(output, "logits", output)  # transformers puts them into an object
+        logits = logits_of(model, images.to(memory_format=layout) if images.ndim == 4 else images)
         return embedding[0].flatten(1).float(), logits.float()
 
     hook = classifier.register_forward_pre_hook(lambda _, inputs: embedding.append(inputs[0]))
@@ -53,6 +52,13 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
         model.train(was_training)  # cosine heads forget the kept norms of their classes
         for module, mode in modes:
             module.training = mode
+
+
+def logits_of(model: nn.Module, images: Tensor) -> Tensor:
+    """Return the logits [B, C] of a timm or transformers model."""
+    output = model(images)
+    logits: Tensor = getattr(output, "logits", output)  # transformers puts them into an object
+    return logits
 
 
 def embed(model: nn.Module, head: nn.Module, images: Tensor) -> Tensor:

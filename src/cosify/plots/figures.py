@@ -18,7 +18,7 @@ from cosify.evaluation.long_tail import long_tail_accuracy
 from cosify.evaluation.rejector import Rejector
 from cosify.evaluation.rows import to_tensor
 from cosify.evaluation.scores import SCORES
-from cosify.evaluation.split_half import fitted_and_measured
+from cosify.evaluation.split_half import measured_confidence
 from cosify.plots.angles import plot_angles
 from cosify.plots.class_sizes import ClassAccuracies, plot_class_sizes
 from cosify.plots.detection import plot_detection_bars, plot_score_histograms
@@ -182,7 +182,7 @@ def _of_scores(subjects: Sequence[Subject], folder: Path) -> list[Figure]:
             hints = {few(each) for by_score in found for each in by_score.values()} - {""}
             caption += f" It rests on only {'; '.join(sorted(hints))}." if hints else ""
             figures.append(Figure(file, f"Detection of {what}", caption))
-    curves = {each.name: _measured(each.test) for each in subjects}
+    curves = {each.name: measured_confidence(each.test) for each in subjects}
     file = plot_reliability(curves, folder / "reliability.png")
     caption = (
         "Accuracy by confidence on half of the test images of each class, with the kappa that the head uses in"
@@ -190,12 +190,6 @@ def _of_scores(subjects: Sequence[Subject], folder: Path) -> list[Figure]:
     )
     figures.append(Figure(file, "Reliability", caption))
     return figures
-
-
-def _measured(test: FeatureCache) -> tuple[Any, Any]:
-    """Return the confidence and correctness of the half that calibration is measured on; of a single sample its own."""
-    measured = fitted_and_measured(test.labels)[1] if len(test) > 1 else slice(None)
-    return test.max_probability[measured], test.correct[measured]
 
 
 def _groups(subject: Subject, score: str) -> dict[str, Any]:

@@ -5,13 +5,11 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
 from cosify.data import (
-    BUILT_IN,
     Fingerprint,
     PipelineSettings,
     Preprocessing,
     Splits,
     Survey,
-    base_and_split,
     choose_pipeline,
 )
 from cosify.errors import InputError
@@ -53,7 +51,7 @@ class DataRecord:
         pipeline, survey = config.get("pipeline"), None
         if pipeline is None:
             pipeline, survey = choose_pipeline(splits, settings, expects)
-        now = Fingerprint.of(splits, files=base_and_split(args.data)[0] not in BUILT_IN)
+        now = Fingerprint.of_data(args.data, splits)
         if "fingerprint" in config:
             changes = Fingerprint.of_record(config["fingerprint"]).changes(now)
             if changes:

@@ -118,9 +118,9 @@ class Scan:
         embedding = self.blocks.embedding
         limit = STORE_BYTES.get(embedding.device.type, STORE_BYTES["cuda"])
         fits = len(embedding) * self.blocks.num_classes * embedding.element_size() <= limit
-        return (
-            replace(self, blocks=replace(self.blocks, kept=[block.cosine for block in self.blocks])) if fits else self
-        )
+        if not fits:
+            return self
+        return replace(self, blocks=replace(self.blocks, kept=[block.cosine for block in self.blocks]))
 
     def keeping(self, cosine: Tensor) -> "Scan":
         """Return the same with cosines [B, C] that someone has computed."""
