@@ -54,8 +54,10 @@ smoke-reproduce: $(VENV)/installed
 smoke-sweep: $(VENV)/installed
 	$(PYTHON) scripts/sweep.py --models test_vit test_resnet ViTForImageClassification --output runs/smoke-sweep
 
-# Runs scripts/quickstart.ipynb and stores what it prints and draws.
+# Runs scripts/quickstart.ipynb and stores what it prints and draws.  Matplotlib looks for the fonts before: where that
+# takes long it says so, which would be stored too.
 notebook: $(VENV)/installed
+	$(PYTHON) -c "import matplotlib.font_manager"
 	PYTHONWARNINGS=ignore:IProgress $(PYTHON) -m nbconvert --to notebook --execute --inplace \
 		--ExecutePreprocessor.record_timing=False scripts/quickstart.ipynb
 

@@ -91,9 +91,9 @@ def test_it_runs_and_gives_what_is_stored(stored: Any, tmp_path: Path, monkeypat
     folder.mkdir()
     copy = Path(shutil.copy(FILE, folder))
     # As `make notebook` does, in a process of its own: nbclient leaves sockets open.
-    (line,) = re.findall(r"^\t(PYTHONWARNINGS.*?nbconvert.*?ipynb)$", MAKEFILE, flags=re.MULTILINE | re.DOTALL)
-    command = line.replace("$(PYTHON)", sys.executable).replace("scripts/quickstart.ipynb", str(copy))
-    subprocess.run(["bash", "-c", command], check=True)
+    (recipe,) = re.findall(r"^notebook:.*\n((?:\t.*\n)+)", MAKEFILE, flags=re.MULTILINE)
+    commands = recipe.replace("$(PYTHON)", sys.executable).replace("scripts/quickstart.ipynb", str(copy))
+    subprocess.run(["bash", "-ec", commands], check=True)
     executed = nbformat.read(copy, as_version=4)
     check(executed)
     assert kinds(executed) == kinds(stored)
