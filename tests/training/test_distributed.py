@@ -173,7 +173,7 @@ def test_a_process_that_is_alone_with_its_trouble_does_not_leave_the_other_waiti
             process.kill()
     _, other = second.communicate()
     assert first.returncode == 1
-    assert "error: another process of this run has ended, or has not answered for wait_minutes" in printed, printed
+    assert "error: another process of this run has ended, or has not answered in time" in printed, printed
     assert "Traceback" not in printed
     assert {"input": "error: image in row 7 is broken", "bug": "ZeroDivisionError", "silent": ""}[kind] in other
     assert ("Traceback" in other) == (kind == "bug")

@@ -49,8 +49,9 @@ def one_line_errors() -> Iterator[None]:
         if not _in_group() or LOST.search(str(error)) is None:
             raise
         _end(
-            "error: another process of this run has ended, or has not answered for wait_minutes (a key of the recipe);"
-            f" see what it printed, then go on with --resume ({' '.join(str(error).split())})"
+            "error: another process of this run has ended, or has not answered in time (wait_minutes of a training's"
+            " recipe); see what it printed and start again, a training with --resume"
+            f" ({' '.join(str(error).split())})"
         )
     finally:
         if isinstance(sys.exc_info()[1], Exception) and _in_group():

@@ -150,8 +150,8 @@ def _opened(name: str, folder: Path | None, config: dict[str, Any], weights: lis
     if "architecture" not in config:
         if head is not None:
             raise InputError(
-                f"{name} is a model of transformers, expected one of timm, which can be given its stock head; open it"
-                f" without head={head!r}"
+                f"{name} is a model of transformers, expected one of timm: only these are opened with head={head!r},"
+                " as cosify finetune does; cosify.convert takes this one, to be trained by transformers"
             )
         return _opened_by_transformers(name, config, weights)
     source = f"hf-hub:{name}" if folder is None else f"local-dir:{name}"
