@@ -83,8 +83,9 @@ def test_csv(tmp_path: Path) -> None:
 
 
 def test_a_header_and_a_mark_of_the_byte_order_are_left_out(tmp_path: Path) -> None:
-    (tmp_path / "pairs.csv").write_text("first,second,same\na.jpg,b.jpg,1\nsame,first,0\n", encoding="utf-8-sig")
-    assert rows(read_csv_pairs(tmp_path / "pairs.csv", 1)) == [("a.jpg", "b.jpg", True), ("same", "first", False)]
+    for header in ("first,second,same", "First, Second, SAME"):
+        (tmp_path / "pairs.csv").write_text(f"{header}\na.jpg,b.jpg,1\nsame,first,0\n", encoding="utf-8-sig")
+        assert rows(read_csv_pairs(tmp_path / "pairs.csv", 1)) == [("a.jpg", "b.jpg", True), ("same", "first", False)]
     (tmp_path / "pairs.txt").write_text("1 1\nA 1 2\nA 1 B 1\n", encoding="utf-8-sig")
     assert rows(read_lfw_pairs(tmp_path / "pairs.txt"))[0] == ("A_0001", "A_0002", True)
 
@@ -112,6 +113,7 @@ def test_lists_of_lfw_that_are_refused(text: str, message: str, tmp_path: Path) 
         ("a,b\n", "line 1 of .* is 'a,b', expected two pictures and 1 or 0: a.jpg,b.jpg,1"),
         ("a,b,yes\n", "line 1 of .* is 'a,b,yes', expected"),
         ("a,b,1\na,c,0\na,d,0\n", "has 3 pairs, expected a number that 2 equal folds share"),
+        ("first,second,same\n", "has 0 pairs, expected a number that 2 equal folds share"),
         ("a,a,1\na,b,0\n", "pair 1 of .* is 'a' with itself"),
     ],
 )

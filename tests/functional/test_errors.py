@@ -37,6 +37,10 @@ CASES: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
     ),
     "grid sign": (lambda: f.ml_kappa(X, W, torch.tensor([-1.0, 1.0])), ValueError, r"expected finite values above 0"),
     "grid empty": (lambda: f.ls_kappa(X, W, torch.empty(0)), ValueError, r"grid has shape \[0\], expected \[K\]"),
+    "grid kind": (lambda: f.ls_kappa(X, W, [1.0, 2.0]), TypeError, r"grid is a list, expected a tensor \[K\]"),  # type: ignore[call-overload]
+    "chunk": (lambda: f.ls_kappa(X, W, chunk=-4), ValueError, r"chunk is -4, expected at least one class in a block"),
+    "certain cosine": (lambda: f.expected_kappa(10, 1.0), ValueError, r"target_cosine is 1.0, expected a cosine betw"),
+    "negative cosine": (lambda: f.expected_kappa(10, -0.5), ValueError, r"target_cosine is -0.5, expected a cosine"),
     "grid bounds": (lambda: f.kappa_grid(5, -2), ValueError, r"grid of 20 values from e\^5 to e\^-2 is not increasing"),
     "labels high": (
         lambda: f.cosine_softmax_loss(X, W, torch.tensor([0, 1, 2, 5]), 5.0),

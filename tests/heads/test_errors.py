@@ -26,6 +26,13 @@ CASES: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
         ValueError,
         "eval_kappa is 'mean', expected 'running', 'sample' or a finite number above 0",
     ),
+    "eval later": (
+        lambda: setattr(CosineLinear(8, 4), "eval_kappa", "smaple"),
+        ValueError,
+        "eval_kappa is 'smaple', expected 'running', 'sample' or a finite number above 0",
+    ),
+    "eval sign": (lambda: setattr(CosineLinear(8, 4), "eval_kappa", -3.0), ValueError, "eval_kappa is -3.0, expected"),
+    "norm": (lambda: CosineLinear(8, 4, start_norm=0.0), ValueError, "start_norm is 0.0, expected a finite number abo"),
     "dimension": (lambda: CosineLinear(8, 4)(torch.randn(2, 9)), ValueError, r"embedding has dimension 9 and weight 8"),
     "features": (
         lambda: CosineLinear(8, 4)(torch.full((2, 8), math.nan)),

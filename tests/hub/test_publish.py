@@ -112,6 +112,28 @@ def test_branches_and_pull_requests(hub: LoopbackHub, folder: Path, tmp_path: Pa
     assert set(repository.files("refs/pr/1")) >= {"config.json"}
 
 
+def test_a_branch_beside_a_pull_request_is_refused_first(hub: LoopbackHub, folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(AssertionError, match="revision 'v2' came with create_pr, expected one of them"):
+        upload(hub, folder, tmp_path / "cache", create_pr=True, revision="v2")
+    assert not hub.repositories
+
+
+def test_numbers_of_other_weights_do_not_stay(hub: LoopbackHub, folder: Path, tmp_path: Path) -> None:
+    for name in ("evaluation.json", ".eval_results/accuracy.yaml", "notes.txt"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text("{}")
+    upload(hub, folder, tmp_path / "cache")
+    repository = hub.repositories[REPO]
+    by_hand = {"mine.txt": b"of the owner", "preprocessor_config.json": b"{}"}
+    repository.commit("main", repository.files() | by_hand, "by hand")
+    assert {"evaluation.json", ".eval_results/accuracy.yaml", "mine.txt"} < set(repository.files())
+    (folder / "evaluation.json").unlink()
+    (folder / ".eval_results/accuracy.yaml").unlink()
+    upload(hub, folder, tmp_path / "cache")
+    left = {"README.md", "config.json", "model.safetensors", "mine.txt", "preprocessor_config.json"}
+    assert set(repository.files()) - {".gitattributes"} == left
+
+
 def test_a_wrong_token_is_said_and_never_shown(hub: LoopbackHub, folder: Path, tmp_path: Path) -> None:
     with pytest.raises(AssertionError) as caught:
         run_python("-c", PUSH, str(folder), "{}", "", **hub.environment(str(tmp_path), token="hf_secretsecret"))

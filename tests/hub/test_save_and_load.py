@@ -494,6 +494,23 @@ def test_a_softmax_model_comes_back(kind: str, tmp_path: Path) -> None:
         cosify.load(tmp_path)
 
 
+def test_a_head_of_other_classes_than_the_model_is_not_saved(tmp_path: Path) -> None:
+    model = timm.create_model("test_resnet", num_classes=4)
+    model.fc = cosify.CosineLinear(model.num_features, 9)
+    with pytest.raises(ValueError, match=r"the head 'fc' has 9 classes and ResNet says it has 4, .* num_classes=9\)"):
+        cosify.save(model, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_timm_model_in_several_files_is_refused_in_words(tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    cosify.save(timm.create_model("test_resnet", head="cos", num_classes=3), tmp_path / "one")
+    wrapper = transformers.AutoModelForImageClassification.from_pretrained(tmp_path / "one")
+    wrapper.save_pretrained(tmp_path / "many", max_shard_size="50KB")
+    with pytest.raises(ValueError, match=r"many holds its weights in \d+ files, expected model.safetensors alone"):
+        cosify.load(tmp_path / "many")
+
+
 def logits_of(output: Any) -> Any:
     return getattr(output, "logits", output)
 

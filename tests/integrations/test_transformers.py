@@ -67,6 +67,41 @@ def test_a_constant_kappa_follows_the_number_of_classes_of_this_model(kappa: flo
     assert (again.inference_kappa(), again.start_kappa) == (pytest.approx(expected), expected)
 
 
+@pytest.mark.parametrize(("kappa", "eval_kappa"), [("ls", "running"), ("ls", 3.0), ("trainable", "running")])
+@pytest.mark.parametrize("way", ["native", "timm", "cosified"])
+def test_kappa_of_other_classes_is_left_with_them(way: str, kappa: str, eval_kappa: Any, tmp_path: Path) -> None:
+    model = trained(kappa)
+    if way == "timm":
+        cosify.save(timm.create_model("test_resnet", head="cos", kappa=kappa, num_classes=5), tmp_path / "timm")
+        model = transformers.AutoModelForImageClassification.from_pretrained(tmp_path / "timm")
+    if way == "cosified":
+        model = cosify.integrations.cosified.CosifiedForImageClassification.from_model(model)
+    (head,) = cosify.find_heads(model).values()
+    head.eval_kappa = eval_kappa
+    with torch.no_grad():
+        (head.kappa if head.log_kappa is None else head.log_kappa).fill_(1.7)
+    model.save_pretrained(tmp_path)
+    model_class = transformers.AutoModelForImageClassification
+    again = model_class.from_pretrained(tmp_path, num_labels=50, ignore_mismatched_sizes=True)
+    (head,) = cosify.find_heads(again).values()
+    expected = CosineLinear(head.in_features, 50, kappa=kappa).start_kappa
+    assert head.running_kappa() == head.inference_kappa() == pytest.approx(expected)
+    (head,) = cosify.find_heads(model_class.from_pretrained(tmp_path)).values()
+    assert head.eval_kappa == eval_kappa
+    assert head.running_kappa() == pytest.approx(1.7 if head.log_kappa is None else np.exp(1.7))
+
+
+@pytest.mark.parametrize("cosine", [True, False])
+def test_a_classifier_that_the_user_put_in_comes_back(cosine: bool, tmp_path: Path) -> None:
+    model = vit() if cosine else trained()
+    dim = model.config.hidden_size
+    model.classifier = CosineLinear(dim, 5, kappa=20.0) if cosine else torch.nn.Linear(dim, 5)
+    model.save_pretrained(tmp_path)
+    again = transformers.AutoModelForImageClassification.from_pretrained(tmp_path)
+    assert type(again.classifier) is type(model.classifier)
+    torch.testing.assert_close(logits_of(again), logits_of(model))
+
+
 def test_the_same_number_of_classes_is_a_new_classifier_too() -> None:
     model = cosify.convert(vit(id2label=dict(enumerate("abcde"))))
     weight = model.classifier.weight

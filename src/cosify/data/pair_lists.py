@@ -121,7 +121,7 @@ def read_csv_pairs(file: Path | str, num_folds: int = 10) -> PairList:
     for number, line in _lines(Path(file)):
         words = [word.strip() for word in next(csv.reader([line]))]
         flag = words[-1].lower()
-        if number == 1 and words == HEADER:
+        if number == 1 and [word.lower() for word in words] == HEADER:
             continue
         if len(words) != 3 or flag not in (*TRUE, *FALSE):
             raise InputError(f"line {number} of {file} is {line!r}, expected two pictures and 1 or 0: a.jpg,b.jpg,1")
@@ -159,7 +159,7 @@ def _checked(pairs: Sequence[tuple[str, str, bool]], num_folds: int, where: Path
     for number, (one, other, _) in enumerate(pairs, 1):
         if one == other:
             raise InputError(f"pair {number} of {where} is {one!r} with itself, expected two pictures")
-    if num_folds < 1 or len(pairs) % num_folds:
+    if num_folds < 1 or not pairs or len(pairs) % num_folds:
         raise InputError(f"{where} has {len(pairs)} pairs, expected a number that {num_folds} equal folds share")
     first, second, same = zip(*pairs, strict=True)
     return PairList(first, second, np.array(same, dtype=bool), num_folds)

@@ -75,6 +75,8 @@ def check_kappa(kappa: float | Tensor, num_rows: int) -> None:
 
 def check_grid(grid: Tensor) -> None:
     """Raise unless `grid` is [K], K >= 1, of finite, positive, strictly increasing values."""
+    if not isinstance(grid, Tensor):
+        raise TypeError(f"grid is a {type(grid).__name__}, expected a tensor [K]; call torch.tensor(grid)")
     if grid.ndim != 1 or grid.numel() == 0:
         raise ValueError(
             f"grid has shape {list(grid.shape)}, expected [K] with K >= 1; see cosify.functional.kappa_grid"
@@ -83,6 +85,12 @@ def check_grid(grid: Tensor) -> None:
         raise ValueError(f"grid is {grid.tolist()}, expected finite values above 0; see cosify.functional.kappa_grid")
     if not bool((grid[1:] > grid[:-1]).all()):
         raise ValueError(f"grid is not increasing: {grid.tolist()}; sort it and drop repeated values")
+
+
+def check_chunk(chunk: int | None) -> None:
+    """Raise unless `chunk` is None or at least 1."""
+    if chunk is not None and chunk < 1:
+        raise ValueError(f"chunk is {chunk}, expected at least one class in a block, or None")
 
 
 def check_labels(labels: Tensor, num_rows: int, num_classes: int) -> None:

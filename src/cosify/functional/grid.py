@@ -74,9 +74,11 @@ def expected_kappa(num_classes: int, target_cosine: float = 0.75) -> float:
         target_cosine: c in (0, 1).
 
     Raises:
-        ValueError: for fewer than two classes.
+        ValueError: for fewer than two classes, or a cosine outside of (0, 1).
     """
     check_num_classes(num_classes)
+    if not 0 < target_cosine < 1:
+        raise ValueError(f"target_cosine is {target_cosine}, expected a cosine between 0 and 1, such as 0.75")
     return math.log1p(num_classes * target_cosine / (1.0 - target_cosine)) / target_cosine
 
 

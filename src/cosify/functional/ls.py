@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.distributed import ProcessGroup
 
-from cosify.functional.checks import check_kappa, check_rows, check_shapes, values_hidden
+from cosify.functional.checks import check_chunk, check_kappa, check_rows, check_shapes, values_hidden
 from cosify.functional.float64 import sum_dtype
 from cosify.functional.fusion import fused
 from cosify.functional.grid import expected_kappa, grid_or_default
@@ -156,9 +156,10 @@ def ls_kappa(
         [B], float32 (float64 for float64 inputs), values of the grid.
 
     Raises:
-        ValueError: if shapes do not fit, the grid is not increasing, or a CPU input is not finite.
+        ValueError: if shapes do not fit, the grid is not increasing, `chunk` is below 1, or a CPU input is not finite.
     """
     check_shapes(embedding, weight)
+    check_chunk(chunk)
     grid = grid_or_default(grid, embedding.device)
     with torch.no_grad(), full_precision(embedding.device):
         scan = Scan.of(embedding, weight, chunk, process_group).stored()

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from cosify.errors import InputError
 from cosify.functional.blockwise_loss import chunked_loss, with_cosines
-from cosify.functional.checks import check_shapes, in_backward, values_visible
+from cosify.functional.checks import check_chunk, check_shapes, in_backward, values_visible
 from cosify.functional.fusion import fusing
 from cosify.functional.margin import Margin
 from cosify.functional.search import Scan
@@ -57,8 +57,7 @@ class CosineSoftmaxLoss(nn.Module):
             raise TypeError(f"head is {type(head).__name__}, expected a cosine head; call cosify.convert on the model")
         if not 0 <= label_smoothing < 1:
             raise InputError(f"label_smoothing is {label_smoothing}, expected a share in [0, 1), such as 0.1")
-        if chunk is not None and chunk < 1:
-            raise InputError(f"chunk is {chunk}, expected at least one class in a block, or None")
+        check_chunk(chunk)
         self.head = head
         self.margin = Margin(margin, angular_margin)
         self.label_smoothing = label_smoothing

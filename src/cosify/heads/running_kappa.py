@@ -32,6 +32,8 @@ class RunningKappa(nn.Module):
     log_kappa: nn.Parameter | None
     last_kappa: Tensor | None
 
+    eval_kappa: EvalKappa
+
     statistics: ClassVar[tuple[str, ...]] = ("kappa", "embedding_norm")
 
     def _setup_kappa(
@@ -43,14 +45,15 @@ class RunningKappa(nn.Module):
         start_kappa: float | None,
         start_norm: float | None,
     ) -> None:
-        kappa, eval_kappa = plain(kappa), plain(eval_kappa)
+        kappa = plain(kappa)
         self.policy = resolve_policy(kappa)
         check_num_classes(num_classes, self.policy.min_classes)
-        check_eval_kappa(eval_kappa)
         self.kappa_spec: float | str = kappa
         self.eval_kappa = eval_kappa
         if start_kappa is not None:
             check_kappa(start_kappa, 1)
+        if start_norm is not None and not 0 < start_norm < math.inf:
+            raise InputError(f"start_norm is {start_norm}, expected a finite number above 0, the mean norm of features")
         self.start_kappa = self.policy.start(num_classes) if start_kappa is None else start_kappa
         # Features behind a layer norm have about this norm; the first training batch replaces it.
         self.start_norm = in_features**0.5 if start_norm is None else start_norm
@@ -61,6 +64,13 @@ class RunningKappa(nn.Module):
         # Shape [1]: FSDP2 cannot shard a scalar, and timm keeps vectors out of weight decay.
         self.register_parameter("log_kappa", nn.Parameter(torch.empty(1, **place)) if self.policy.trainable else None)
         self.init_non_persistent_buffers()
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set an attribute; the kappa of evaluation, which users set at any time, is checked."""
+        if name == "eval_kappa":
+            value = plain(value)
+            check_eval_kappa(value)
+        super().__setattr__(name, value)
 
     def reset_parameters(self) -> None:
         """Draw the weight as the stock layer does and start kappa anew; after `to_empty` this fills everything."""
@@ -78,6 +88,13 @@ class RunningKappa(nn.Module):
         nn.init.constant_(self.embedding_norm, self.start_norm)
         if self.log_kappa is not None:
             nn.init.constant_(self.log_kappa, math.log(self.start_kappa))
+
+    @torch.no_grad()
+    def start_kappa_anew(self) -> None:
+        """Set kappa alone to its start value, for other classes than those that it was found for."""
+        self.kappa.fill_(self.start_kappa)
+        if self.log_kappa is not None:
+            self.log_kappa.fill_(math.log(self.start_kappa))
 
     def inference_kappa(self) -> float:
         """Return the one kappa of evaluation; under `eval_kappa="sample"` the running one."""

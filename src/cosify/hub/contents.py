@@ -9,8 +9,10 @@ EVALUATION, FINETUNED, RELIABILITY = "evaluation.json", "finetune.json", "reliab
 VERIFICATION, TRANSFER = "verification.json", "transfer.json"
 REJECTOR, REJECTOR_TENSORS = "rejector.json", "rejector-*.safetensors"
 EVALUATION_RESULTS, VERIFICATION_RESULTS = ".eval_results/accuracy.yaml", ".eval_results/verification.yaml"
-PUBLISHED = (
-    CONFIG, WEIGHTS, PROCESSOR, CARD, EVALUATION_RESULTS, FACTS,
+# What is said of these weights and of no others.
+OF_THE_WEIGHTS = (
+    EVALUATION_RESULTS, FACTS,
     RUN, METRICS, ENVIRONMENT, TRACE, EVALUATION, RELIABILITY, FINETUNED, TRANSFER, VERIFICATION, VERIFICATION_RESULTS,
     REJECTOR, REJECTOR_TENSORS,
 )  # fmt: skip
+PUBLISHED = (CONFIG, WEIGHTS, PROCESSOR, CARD, *OF_THE_WEIGHTS)

@@ -55,7 +55,7 @@ def save(model: nn.Module, folder: str | Path, *, label_names: Sequence[str] | N
         The folder.
 
     Raises:
-        ValueError: if the model has no classifier, holds adapters, or the names do not match its classes.
+        ValueError: if the model has no classifier, holds adapters, or its head or the names do not match its classes.
         TypeError: if it is neither from timm nor from transformers.
         OSError: if the folder cannot be written; no file is left half-written.
     """
@@ -79,6 +79,13 @@ def save(model: nn.Module, folder: str | Path, *, label_names: Sequence[str] | N
             " the model alone; save what merge_and_unload() of the PEFT model returns"
         )
     num_classes = num_classes_of(owner if is_timm(owner) else model)
+    for name, head in heads.items():
+        if head.num_classes != num_classes:
+            raise InputError(
+                f"the head {name!r} has {head.num_classes} classes and {type(model).__name__} says it has"
+                f" {num_classes}, expected the same; give it such a head by"
+                f" cosify.convert(model, num_classes={head.num_classes})"
+            )
     if isinstance(label_names, str) or (label_names is not None and not all(isinstance(n, str) for n in label_names)):
         raise TypeError(f"label_names is {label_names!r}, expected a sequence of strings, one for each class")
     if label_names is not None and len(label_names) != num_classes:

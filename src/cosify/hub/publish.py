@@ -20,7 +20,7 @@ from cosify.errors import InputError
 from cosify.extras import require_transformers
 from cosify.files import write_whole
 from cosify.hub.card_of_config import lacks_processor, minimal_card
-from cosify.hub.contents import CARD, FACTS, PROCESSOR, PUBLISHED, REJECTOR, REJECTOR_TENSORS
+from cosify.hub.contents import CARD, FACTS, OF_THE_WEIGHTS, PROCESSOR, PUBLISHED, REJECTOR, REJECTOR_TENSORS
 from cosify.hub.export import save
 from cosify.hub.hub_client import HubError, impatient, in_short
 from cosify.hub.readers import READERS, check_readers, is_own_architecture, probe_images
@@ -70,7 +70,8 @@ def push(
     """Check a model in every reader and upload it.
 
     The token is that of `hf auth login` or HF_TOKEN; HF_ENDPOINT names another hub.  Files that the hub has already are
-    not sent again, so the same call completes an upload that broke off.
+    not sent again, so the same call completes an upload that broke off.  What an earlier push said of other weights,
+    such as their evaluation or rejector, is deleted in the same commit.
 
     Args:
         model: with a cosine head; or a folder that `save` wrote, or a run with an export.
@@ -86,11 +87,13 @@ def push(
 
     Raises:
         ValueError: if the folder is incomplete, has facts.yaml and no `check` came, its config.json rebuilds another
-            network than the model, or a reader gives other labels.
+            network than the model, a reader gives other labels, or `revision` comes with `create_pr`.
         HubError: a ValueError and an OSError, if the hub cannot be reached, refuses, gives no answer three times for 60
             s (HF_HUB_DOWNLOAD_TIMEOUT), or asks to wait for more than 5 minutes; the message repeats its answer.
     """
     check_repo_id(repo_id)
+    if create_pr and revision is not None:
+        raise InputError(f"revision {revision!r} came with create_pr, expected one of them: a pull request is to main")
     with ExitStack() as stack:
         if isinstance(model, nn.Module):
             scratch = stack.enter_context(TemporaryDirectory(prefix="cosify-push-"))
@@ -137,12 +140,13 @@ def _upload(
     """Send the files as one commit; return the url of the commit or the pull request, and the commit's id."""
     api = HfApi()
     api.create_repo(what.repo_id, private=private, exist_ok=True)
-    if revision is not None and not create_pr:
+    if revision is not None:
         api.create_branch(what.repo_id, branch=revision, exist_ok=True)
     done = api.upload_folder(
         repo_id=what.repo_id,
         folder_path=folder,
         allow_patterns=[name for name, _ in what.files],
+        delete_patterns=[*OF_THE_WEIGHTS],
         revision=revision,
         create_pr=create_pr,
         commit_message=message,

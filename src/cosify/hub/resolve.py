@@ -155,6 +155,11 @@ def _opened(name: str, folder: Path | None, config: dict[str, Any], weights: lis
             )
         return _opened_by_transformers(name, config, weights)
     source = f"hf-hub:{name}" if folder is None else f"local-dir:{name}"
+    if weights and all(file.name != WEIGHTS for file in weights):
+        raise InputError(
+            f"{name} holds its weights in {len(weights)} files, expected {WEIGHTS} alone, which is what timm reads;"
+            " open it with transformers' AutoModelForImageClassification, or save it with a larger max_shard_size"
+        )
     if weights:
         if head is None:
             timm_plugin.require_hook()

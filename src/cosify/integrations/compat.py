@@ -115,6 +115,11 @@ def note_commit(config: Any, weights: Path) -> None:
         config._commit_hash = commit[1]
 
 
+def is_loaded(tensor: Any) -> bool:
+    """Return whether transformers has read a tensor from a checkpoint; False where it no longer says so."""
+    return getattr(tensor, "_is_hf_initialized", False)
+
+
 def model_arguments(model: Any) -> dict[str, Any]:
     """Return timm's record of the arguments that a model was made with; it may be changed.  Empty for other models."""
     found: dict[str, Any] = getattr(model, "_model_args", {})

@@ -3,7 +3,7 @@
 Nothing here imports transformers before the user's program does.  `PreTrainedModel` is touched at the two moments that
 every model passes on its way through `from_pretrained`: the end of construction, where the head is put in, and the
 initialisation of what the checkpoint did not hold, where kappa gets the value that the config recorded; and before
-`save_pretrained`, where the config learns which kappa evaluation uses.  The Trainer keeps weight decay off kappa.
+`save_pretrained`, where the config learns which heads there are.  The Trainer keeps weight decay off kappa.
 This serves `TimmWrapperForImageClassification`, the native models, pipelines and the Trainer alike.  Before weights
 that cosify wrote are read, their digest is compared with that of config.json, and their sha256 where the hub knows it.
 The commit of weights of the hub is noted in the model's config, so that their image processor is of the same one.
@@ -54,7 +54,7 @@ def install() -> None:
     compat.wrap(compat.POST_INIT, functools.partial(_then, _convert_from_config))
     compat.wrap(compat.INITIALIZE, functools.partial(_then, _start_kappa))
     compat.wrap(compat.READ_WEIGHTS, _check_before_reading)
-    wrap_once(import_module("transformers.modeling_utils").PreTrainedModel, "save_pretrained", _note_eval_kappa)
+    wrap_once(import_module("transformers.modeling_utils").PreTrainedModel, "save_pretrained", _describe_heads)
 
 
 def install_trainer() -> None:
@@ -67,13 +67,16 @@ def _without_kappa(original: Any, trainer: Any, model: Any) -> list[str]:
     return [name for name in original(trainer, model) if name.rpartition(".")[2] != "log_kappa"]
 
 
-def _note_eval_kappa(original: Any, model: Any, /, *args: Any, **kwargs: Any) -> Any:
-    """Write into the config what `calibrate`, or the user, has set on the head since."""
-    head = next(iter(find_heads(model).values()), None)
-    inner: Any = unwrap_cosified(model)
-    for config in (model.config, inner.config):  # of one model, or copies
-        if head is not None and isinstance(getattr(config, "cosify", None), dict):
-            config.cosify = {**config.cosify, "eval_kappa": head.eval_kappa}
+def _describe_heads(original: Any, model: Any, /, *args: Any, **kwargs: Any) -> Any:
+    """Write into the config what heads an image classifier has, whoever put them there or took them out."""
+    if "ForImageClassification" in type(model).__name__:
+        heads = find_heads(model)
+        inner: Any = unwrap_cosified(model)
+        for config in (model.config, inner.config):  # of one model, or copies
+            if heads:
+                config.cosify = HeadSpec.of_heads(heads).without_starts().to_config()
+            else:
+                vars(config).pop("cosify", None)
     return original(model, *args, **kwargs)
 
 
@@ -127,6 +130,9 @@ def _start_kappa(_: Any, module: Any, *args: Any) -> None:
     """
     if isinstance(module, CosineHead):
         module.init_non_persistent_buffers()
-        if module.policy.constant:  # no checkpoint changes it, such as one of fewer classes
-            module.kappa.fill_(module.start_kappa)
+        is_new = compat.is_loaded(module.kappa) and not compat.is_loaded(module.weight)
+        if is_new or module.policy.constant:  # for other classes (ignore_mismatched_sizes) the kappa read is not
+            module.start_kappa_anew()
+        if is_new and not isinstance(module.eval_kappa, str):
+            module.eval_kappa = "running"
         module.check_statistics()
