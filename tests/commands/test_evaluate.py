@@ -151,6 +151,21 @@ def test_the_numbers_of_before_are_gone_when_a_pass_is_cut_short(
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
+def test_a_replaced_result_leaves_nothing_of_models_that_are_gone(tmp_path: Path) -> None:
+    kept = ["features/LS/test/bank.json", "features/gone/mine.txt", "figures/mine.png", "features/train/labels.npy"]
+    ours = ["figures/kappa_trace_1.png", "figures/detection_ood_0.png", "figures/tsne.png", "report.html"]
+    ours += ["features/gone/test/bank.json", "features/gone/train/labels.npy", "features/gone/.test.lock"]
+    ours += ["features/other/test/classifier.safetensors", "features/other/.train.new/labels.npy"]
+    for name in (*kept, *ours):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    evaluate.clear(tmp_path, {"LS"})
+    left = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
+    assert left == set(kept)
+    assert not (tmp_path / "features" / "other").exists()
+    evaluate.clear(tmp_path / "new", {"LS"})  # where there is nothing yet
+
+
 REFUSED: dict[str, dict[str, Any]] = {
     "expected different words; write TITLE=MODEL": {"models": ["same=a", "same=b"]},
     r"titles are \['a b', 'a-b'\]": {"models": ["a b=a", "a-b=b"]},

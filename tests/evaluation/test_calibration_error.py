@@ -11,7 +11,7 @@ import pytest
 import torch
 from sklearn.metrics import brier_score_loss, log_loss
 from torch import Tensor
-from torchmetrics.functional.classification import multiclass_calibration_error
+from torchmetrics.functional.classification import binary_calibration_error, multiclass_calibration_error
 
 from cosify.evaluation import calibration_error as module
 from cosify.evaluation.calibration_error import (
@@ -19,6 +19,7 @@ from cosify.evaluation.calibration_error import (
     calibration,
     fit_kappa,
     kappa_calibrations,
+    reliability_bins,
     temperature_calibrations,
 )
 from cosify.functional import cosine, kappa_grid, ls_kappa
@@ -104,6 +105,33 @@ def test_equals_torchmetrics_and_sklearn(kappa: float) -> None:
     assert found.brier == pytest.approx(float(squares), rel=1e-12)
     unscaled = brier_score_loss(labels.numpy(), p.numpy(), labels=range(7), scale_by_half=False)
     assert found.brier == pytest.approx(unscaled, rel=1e-9)
+
+
+@pytest.mark.parametrize("num_bins", [1, 10, 15])
+def test_bins_are_those_of_torchmetrics(num_bins: int) -> None:
+    generator = torch.Generator().manual_seed(num_bins)
+    # Edges, 0 and 1 are among them.
+    confidence = torch.cat([torch.rand(300, generator=generator).double().sqrt(), torch.linspace(0, 1, num_bins + 1)])
+    confidence[-5:] = 1
+    hit = torch.rand(len(confidence), generator=generator) < confidence**2
+    bins = reliability_bins(confidence, hit, num_bins)
+    assert bins.ece == float(binary_calibration_error(confidence, hit.long(), n_bins=num_bins, norm="l1"))
+    assert bins.counts[-1] == (confidence == 1).sum() >= 5
+    inside = (confidence >= 1 - 1 / num_bins) & (confidence < 1)
+    assert bins.counts[-2] == inside.sum()
+    assert float(bins.accuracy[-2]) == pytest.approx(float(hit[inside].double().mean()))
+    assert float(bins.confidence[-2]) == pytest.approx(float(confidence[inside].mean()))
+
+
+def test_known_bins() -> None:
+    bins = reliability_bins(torch.tensor([0.5, 0.5, 1.0, 1.0]), torch.tensor([True, False, True, False]), 2)
+    assert bins.counts.tolist() == [0, 2, 2]  # 0.5 belongs to the upper bin, 1 to one of its own
+    assert bins.accuracy[1:].tolist() == [0.5, 0.5]
+    assert bins.confidence[1:].tolist() == [0.5, 1.0]
+    assert bins.accuracy[0].isnan()  # an empty bin has no accuracy, and no part in the error
+    assert bins.ece == pytest.approx(0.25)
+    # float32's softmax exceeds 1 by rounding.
+    assert reliability_bins(torch.tensor([1 + 2e-7]), torch.tensor([True])).counts[-1] == 1
 
 
 def test_known_answers() -> None:
@@ -341,7 +369,7 @@ def test_errors_of_logits() -> None:
     for kappa in (0.0, -1.0, math.nan):
         with pytest.raises(ValueError, match=f"kappa is {kappa}, expected a finite number above 0"):
             calibration([logits], labels, kappa=kappa)
-    with pytest.raises(ValueError, match="`n_bins` to be an integer larger than 0"):
+    with pytest.raises(ValueError, match="num_bins is 0, expected at least 1"):
         calibration([logits], labels, num_bins=0)
 
 

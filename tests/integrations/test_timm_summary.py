@@ -58,8 +58,8 @@ def test_wandb_gets_what_the_file_gets(tmp_path: Path) -> None:
     (told,) = (line for line in printed if line.startswith("wandb"))
     (row,) = summary(tmp_path)
     assert f"'train_kappa_mean': {row['train_kappa_mean']}" in told
-    assert row["train_kappa_high_edge"] == "1.0"
-    assert "at the upper 100.0 %" in "".join(printed)
+    assert row["train_kappa_mean"] == "200.0"
+    assert "edge" not in "".join([*row, *printed])  # a fixed kappa has none
 
 
 def test_a_stock_head_is_as_without_the_plugin(tmp_path: Path) -> None:
@@ -88,6 +88,17 @@ def epoch_of(model: torch.nn.Module) -> None:
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     model.train()(torch.randn(2, 3, 64, 64)).sum().backward()
     optimizer.step()
+
+
+def test_a_policy_without_edges_keeps_the_columns_of_a_file_that_has_them(tmp_path: Path) -> None:
+    for epoch, kappa in enumerate(("ls", 200.0)):
+        model = timm.create_model("test_resnet", num_classes=3, head="cos", kappa=kappa)
+        with told_of_kappa():
+            epoch_of(model)
+            timm.utils.update_summary(epoch, {"loss": 1.0}, None, tmp_path / "summary.csv", write_header=epoch == 0)
+    first, second = summary(tmp_path)
+    assert float(first["train_kappa_high_edge"]) >= 0
+    assert [second[f"train_{key}"] for key in KEYS] == ["200.0", "200.0", "nan", "nan"]
 
 
 def test_all_is_undone_afterwards(tmp_path: Path) -> None:
@@ -145,5 +156,8 @@ def test_models_that_do_not_train_are_not_counted(tmp_path: Path) -> None:
         epoch_of(student)
         timm.utils.update_summary(0, {"loss": 1.0}, {"top1": 2.0}, tmp_path / "summary.csv")
     (row,) = summary(tmp_path)
-    assert [float(row[f"train_{key}"]) for key in KEYS] == [7.0, 7.0, 0.0, 0.0]
+    assert {key: value for key, value in row.items() if "kappa" in key} == {
+        "train_kappa_mean": "7.0",
+        "train_kappa_median": "7.0",
+    }
     assert {head.training for model in (student, other) for head in cosify.find_heads(model).values()} == {True}

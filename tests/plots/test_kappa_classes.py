@@ -90,6 +90,15 @@ def test_histogram(tmp_path: Path, drawn: Drawn, count: int) -> None:
         assert axis.get_title(loc="left") == title
 
 
+def test_the_numbers_of_a_long_name_are_in_view(tmp_path: Path, drawn: Drawn) -> None:
+    names = [f"tf_efficientnet_lite0.cos_{kappa}_in1k_ft_tinyin200 on my_own_pictures" for kappa in ("ls", "2ls")]
+    plot_kappa_histogram(dict.fromkeys(names, GRID), tmp_path / "histogram.png")
+    check_inside(drawn[-1])
+    for name, axis in zip(names, drawn.axes, strict=True):
+        title = " ".join(axis.get_title(loc="left").split())
+        assert title == f"{name}: mean {GRID.mean():.2f}, at the edges of the grid: 5.0% low, 5.0% high"
+
+
 def test_histogram_errors(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"kappas is empty"):
         plot_kappa_histogram({}, tmp_path / "histogram.png")

@@ -65,6 +65,9 @@ def test_panels_under_each_other_read_on_a_narrow_page(tmp_path: Path, monkeypat
 def test_edges_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _, figure = draw(tmp_path / "r", record(1, kappa_high_edge=0.18), monkeypatch=monkeypatch)
     assert "(18.0% at high edge of the grid)" in figure.axes[2].get_title()
+    fixed = record(1, kappa_low_edge=None, kappa_high_edge=None)
+    _, figure = draw(tmp_path / "fixed", fixed, monkeypatch=monkeypatch)
+    assert figure.axes[2].get_title() == "kappa of training samples"
 
 
 def test_a_kappa_that_all_samples_share_is_a_line_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ import pytest
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
-from cosify.plots.style import DPI, PALETTE, grid_of, legend_below, look, new_figure, save, wrapped
+from cosify.plots.style import DPI, PALETTE, grid_of, label_of, legend_below, look, new_figure, save, wrapped
 
 
 def test_ten_series_differ_by_more_than_colour() -> None:
@@ -44,6 +44,32 @@ def test_wrapped_keeps_every_word() -> None:
     assert wrapped(name, 1).split() == name.split()
     assert all(len(line) <= 15 for line in wrapped(name, 1).splitlines())
     assert textwrap.dedent(wrapped("x" * 20, 0.1)) == "xxxxxxxx\nxxxxxxxx\nxxxx"
+
+
+def test_a_label_is_in_the_legend_whatever_its_name(tmp_path: Path) -> None:
+    figure = new_figure(3)
+    axis = figure.subplots()
+    for name in ("_base", "", "a"):
+        axis.plot([0, 1], label=label_of(name))
+    assert len(axis.get_legend_handles_labels()[1]) == 3
+    legend_below(figure, axis.get_lines(), ["_base", "", "a"])
+    shown = [text.get_text().strip("\N{ZERO WIDTH SPACE}") for text in figure.legends[0].get_texts()]
+    assert shown == ["_base", "", "a"]
+    save(figure, tmp_path / "a.png")
+
+
+def test_names_are_no_formulas_and_powers_of_ten_are(tmp_path: Path) -> None:
+    figure = new_figure(3)
+    axis = figure.subplots()
+    axis.plot([1, 1000], [1, 2])
+    axis.set_xscale("log")
+    axis.set_yticks([1, 2], ["$a$", "$\\frac$"])
+    axis.set_title("cost $5 to $10")
+    figure.suptitle("$x")
+    save(figure, tmp_path / "a.png")
+    assert any(text.get_parse_math() for text in axis.get_xticklabels())
+    plain = [axis.title, figure._suptitle, *axis.get_yticklabels()]
+    assert not any(text.get_parse_math() for text in plain)
 
 
 def test_a_legend_has_fewer_columns_for_long_names() -> None:

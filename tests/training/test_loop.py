@@ -13,6 +13,7 @@ import timm
 import torch
 from accelerate.state import AcceleratorState
 
+from cosify.console.training import plot, summary
 from cosify.heads import CosineLinear
 from cosify.training import TrainArguments, predict_labels, read_metrics, session, train
 from tests.data.folders import CIFAR100, image_folder
@@ -143,11 +144,18 @@ def test_trackio(tmp_path: Path) -> None:
     assert json.loads(settings)["kappa"] == "ls"
 
 
-def test_edge_of_the_grid_is_reported(args: TrainArguments, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_fixed_kappa_is_at_no_edge_of_the_grid(args: TrainArguments, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, logger="cosify"):
-        train(replace(args, kappa="0.01", epochs=1, warmup_epochs=0))
-    assert "100 % of kappa lie at the lower edge of the search grid" in caplog.text
+        result = train(replace(args, kappa="0.01", epochs=1, warmup_epochs=0))
+    assert "edge" not in caplog.text
     assert "epoch 1/1  loss" in caplog.text
+    (record,) = read_metrics(result.folder.path)
+    assert (record["kappa_low_edge"], record["kappa_high_edge"]) == (None, None)
+    assert result.kappa is not None
+    assert result.kappa.high_edge is None
+    figure = plot(result)
+    assert figure.is_file()
+    assert "edges" not in str([*summary(result, figure).columns[0].cells])
 
 
 def test_image_folder(tmp_path: Path) -> None:

@@ -3,9 +3,11 @@
 import logging
 
 import pytest
+import torch
 
+from cosify.heads.kappa_statistics import KappaStatistics
 from cosify.training.checkpoint import Progress
-from cosify.training.progress import epoch_record, log_epoch
+from cosify.training.progress import epoch_record, log_epoch, warn_about_kappa
 
 
 def logged(caplog: pytest.LogCaptureFixture, waited: float, seconds: float = 10.0, pipeline: str = "workers") -> str:
@@ -38,3 +40,18 @@ def test_an_epoch_without_counts_has_no_accuracy() -> None:
     assert record["train_accuracy"] is None
     assert record["train_loss"] == 0.5
     assert "kappa_mean" not in record
+
+
+@pytest.mark.parametrize(("kappa", "edge"), [(200.0, "upper"), (0.01, "lower")])
+def test_kappa_is_stuck_at_an_edge_only_where_it_is_searched(
+    kappa: float, edge: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    for searched in (False, True):
+        statistics = KappaStatistics(torch.device("cpu"), has_edges=searched)
+        statistics.update(torch.full((4,), kappa))
+        assert (statistics.edge_shares() is not None) is searched
+        summary = statistics.summary()
+        assert summary is not None
+        assert (summary.low_edge is not None) is (summary.high_edge is not None) is searched
+        warn_about_kappa(summary, None)
+        assert (f"100 % of kappa lie at the {edge} edge of the search grid" in caplog.text) is searched

@@ -27,7 +27,7 @@ model, data and transform are the same.  The folder then holds evaluation.json, 
 
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -35,7 +35,7 @@ from typing import TYPE_CHECKING, Any
 
 from cosify.console import Command, set_up_logging, show_markdown, typed
 from cosify.errors import InputError
-from cosify.folders import model_name, new_output, refuse_results
+from cosify.folders import model_name, new_output, refuse_results, remove_own
 from cosify.settings import resolved
 from cosify.settings.evaluation import EvaluateArguments
 
@@ -92,8 +92,8 @@ def main(args: EvaluateArguments) -> None:
         folder = new_output(args.output, short_name(args.data), "evaluation")
         refuse_results(folder / RECORD, PAGES, overwrite=args.overwrite)
         folder.mkdir(parents=True, exist_ok=True)
-        for name in (*PAGES, RECORD):  # a pass that is cut short must not leave them beside other features
-            (folder / name).unlink(missing_ok=True)
+        if args.overwrite:
+            clear(folder, {folder_name(title) for title, _ in models})
         return folder
 
     output = from_main(accelerator, make)  # now: a wrong name of the folder must not cost a pass
@@ -157,6 +157,28 @@ def check(args: EvaluateArguments, models: list[tuple[str, str]], num_classes: i
 def folder_name(title: str) -> str:
     """Return the title as the name of a folder."""
     return re.sub(r"[^\w.=-]+", "-", title).strip("-.")
+
+
+def clear(folder: Path, kept: "Set[str]") -> None:
+    """Remove an earlier result, but for the features of models that are still there; files of others stay.
+
+    A pass that is cut short must not leave numbers and figures beside the features of other models.
+
+    Args:
+        folder: of the result.
+        kept: names of the folders of features that stay.
+    """
+    from cosify.evaluation.feature_cache import OWN
+    from cosify.files import ASIDE
+    from cosify.plots.figures import FILES
+
+    for name in (*PAGES, RECORD):
+        (folder / name).unlink(missing_ok=True)
+    remove_own(folder / "figures", FILES)
+    if (folder / "features").is_dir():
+        for each in (folder / "features").iterdir():
+            if each.name not in kept and not each.is_symlink():
+                remove_own(each, [f"*/{name}" for name in (*OWN, *ASIDE)] + [".*.lock"])
 
 
 @dataclass(frozen=True)

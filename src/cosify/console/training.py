@@ -45,12 +45,15 @@ def plot(result: "TrainResult") -> Path:
 def summary(result: "TrainResult", figure: Path) -> "Table":
     """Return the table that ends the run."""
     kappa = result.kappa
+    edges = {}
+    if kappa is not None and kappa.low_edge is not None:
+        edges["at the grid's edges"] = f"{kappa.low_edge:.1%} lower, {kappa.high_edge:.1%} upper"
     rows: dict[str, Any] = {
         "test accuracy": f"{result.evaluation.accuracy:.2%} of {result.evaluation.num_samples}",
         "test loss": f"{result.evaluation.loss:.4f}",
         "angle to class weight": f"{result.evaluation.mean_angle_deg:.1f} deg",
         "kappa, mean of last epoch": "none" if kappa is None else f"{kappa.mean:.3f}",
-        "at the grid's edges": "none" if kappa is None else f"{kappa.low_edge:.1%} lower, {kappa.high_edge:.1%} upper",
+        **edges,
         "training time": f"{result.seconds:.0f} s",
         "figure": figure,
         "export": result.folder.export,

@@ -51,6 +51,46 @@ class Calibration:
     num_samples: int
 
 
+@dataclass(frozen=True, eq=False)
+class Bins:
+    """Samples in K bins [a, b) of confidence, of equal width on [0, 1], and in one more for a confidence of 1.
+
+    Attributes:
+        counts: samples, [K + 1].
+        accuracy: [K + 1], NaN in an empty bin.
+        confidence: mean of its samples, [K + 1], NaN in an empty bin.
+    """
+
+    counts: Tensor
+    accuracy: Tensor
+    confidence: Tensor
+
+    @property
+    def ece(self) -> float:
+        """Expected calibration error, the mean |accuracy - confidence| over samples, in [0, 1]."""
+        share = self.counts.double() / self.counts.sum()
+        return float(((self.accuracy - self.confidence).abs() * share).nansum())
+
+
+def reliability_bins(confidence: Tensor, hit: Tensor, num_bins: int = 15) -> Bins:
+    """Count samples in bins of confidence, as torchmetrics does.
+
+    Guo et al., ICML 2017, Eq. (3).  Deviation: a sample on an edge belongs to the bin above it, not to the one below.
+
+    Args:
+        confidence: largest probability [N] in [0, 1]; what rounding put above 1 counts as 1.
+        hit: bool [N], whether the prediction is right.
+        num_bins: K, at least 1.
+    """
+    if num_bins < 1:
+        raise InputError(f"num_bins is {num_bins}, expected at least 1, such as 15")
+    values = confidence.double().clamp(max=1)
+    index = torch.bucketize(values, torch.linspace(0, 1, num_bins + 1, dtype=torch.float64), right=True) - 1
+    ones, empty = torch.ones_like(values), values.new_zeros(num_bins + 1)
+    counts, right, total = (empty.scatter_add(0, index, each) for each in (ones, hit.double(), values))
+    return Bins(counts.long(), right / counts, total / counts)
+
+
 @torch.no_grad()
 def calibration(
     logit_blocks: Iterable[Tensor], labels: Labels, *, kappa: float | Tensor = 1.0, num_bins: int = 15
@@ -66,10 +106,7 @@ def calibration(
     Raises:
         ValueError: if shapes, values or labels do not fit, or probabilities came instead of logits.
         TypeError: if labels are not integer.
-        ModuleNotFoundError: without torchmetrics.
     """
-    from torchmetrics.functional.classification import binary_calibration_error
-
     check_kappa(kappa, len(labels))
     kappas = torch.as_tensor(kappa, dtype=torch.float64, device="cpu").reshape(-1)
     confidences, hits, nll, brier = [], [], 0.0, 0.0
@@ -83,9 +120,9 @@ def calibration(
         nll -= float(log_probability.gather(1, target).sum())
         error = log_probability.exp_().scatter_add_(1, target, -torch.ones_like(target, dtype=torch.float64))
         brier += float(error.square_().sum())
-    confidence, hit = torch.cat(confidences).clamp(max=1), torch.cat(hits)  # above 1 torchmetrics would see logits
+    confidence, hit = torch.cat(confidences).clamp(max=1), torch.cat(hits)
     return Calibration(
-        ece=float(binary_calibration_error(confidence, hit.long(), n_bins=num_bins, norm="l1")),
+        ece=reliability_bins(confidence, hit, num_bins).ece,
         adaptive_ece=_adaptive_ece(confidence, hit.double(), num_bins),
         nll=nll / len(hit),
         brier=brier / len(hit),

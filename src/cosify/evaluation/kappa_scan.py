@@ -147,7 +147,7 @@ def _recommendations(cache: FeatureCache, kappa: KappaSummary) -> tuple[Recommen
 def _warnings(kappa: KappaSummary, policy: float | str | None, labelled: bool) -> tuple[str, ...]:
     found = []
     for edge, share in (("lower", kappa.low_edge), ("upper", kappa.high_edge)):
-        if share > MANY_AT_EDGE:
+        if share is not None and share > MANY_AT_EDGE:
             found.append(
                 f"{share:.0%} of the samples lie at the {edge} edge of the grid: the mean says little, the median is"
                 f" {kappa.median:.3g}"

@@ -26,8 +26,8 @@ class KappaSummary:
         median: exact for kappas on the grid of Eq. (14); for others the median of the steps' means.
         p10: tenth percentile, in the same sense.
         p90: ninetieth percentile.
-        low_edge: share of samples at or below the smallest candidate, in [0, 1].
-        high_edge: share at or above the largest.
+        low_edge: share of samples at or below the smallest candidate, in [0, 1]; None where no grid is searched.
+        high_edge: share at or above the largest, likewise.
         histogram: samples nearest to each candidate, on a log scale; 20 numbers.
     """
 
@@ -35,8 +35,8 @@ class KappaSummary:
     median: float
     p10: float
     p90: float
-    low_edge: float
-    high_edge: float
+    low_edge: float | None
+    high_edge: float | None
     histogram: tuple[int, ...]
 
     @classmethod
@@ -56,9 +56,11 @@ class KappaStatistics:
 
     Args:
         device: where the training runs.
+        has_edges: whether the kappas are picked from the grid; others have no edge to be stuck at.
     """
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, *, has_edges: bool = True) -> None:
+        self.has_edges = has_edges
         self.grid = kappa_grid(device=device)
         self._boundaries = (self.grid[1:] * self.grid[:-1]).sqrt()
         self._counts = torch.zeros(len(self.grid), dtype=torch.int64, device=device)
@@ -115,8 +117,10 @@ class KappaStatistics:
         step_means = torch.tensor(state["step_means"], dtype=self._dtype, device=device)
         self._step_means = [step_means] if len(step_means) else []
 
-    def edge_shares(self) -> tuple[float, float]:
+    def edge_shares(self) -> tuple[float, float] | None:
         """Return the shares of samples so far at the lower and the upper edge of the grid; waits for the device."""
+        if not self.has_edges:
+            return None
         _, samples, low, high, _ = self._sums.tolist()
         return (low / samples, high / samples) if samples > 0 else (0.0, 0.0)
 
@@ -138,4 +142,5 @@ class KappaStatistics:
         cumulative = [*accumulate(weights)]
         # The smallest value that at least this share of the weight does not exceed.
         p10, median, p90 = (values[bisect_left(cumulative, share * cumulative[-1])] for share in (0.1, 0.5, 0.9))
-        return KappaSummary(total / samples, median, p10, p90, low / samples, high / samples, tuple(counts))
+        low_edge, high_edge = (low / samples, high / samples) if self.has_edges else (None, None)
+        return KappaSummary(total / samples, median, p10, p90, low_edge, high_edge, tuple(counts))

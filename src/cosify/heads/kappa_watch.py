@@ -30,7 +30,8 @@ class KappaWatch:
             if kappa is None or not head.training or kappa is self._seen[index]:
                 continue
             if self._statistics is None:
-                self._statistics = KappaStatistics(kappa.device)
+                has_edges = all(each.policy.searches_grid for each in self._heads)
+                self._statistics = KappaStatistics(kappa.device, has_edges=has_edges)
             self._statistics.update(kappa.to(self._statistics.grid.device))
             self._seen[index] = kappa
 
@@ -42,8 +43,8 @@ class KappaWatch:
                 number of batches; default: of this process.
 
         Returns:
-            `kappa_mean`, `kappa_median`, and the shares of samples at the edges of the grid of Eq. (14), in [0, 1]:
-            `kappa_low_edge`, `kappa_high_edge`.
+            `kappa_mean`, `kappa_median`, and, if every head picks kappa from the grid of Eq. (14), the shares of
+            samples at its edges, in [0, 1]: `kappa_low_edge`, `kappa_high_edge`.
         """
         statistics, self._statistics = self._statistics, None
         if statistics is None:
@@ -52,7 +53,8 @@ class KappaWatch:
         ranks = (_all_sum, torch.distributed.get_world_size()) if distributed else ()
         summary = statistics.summary(*ranks)
         assert summary is not None
-        return {f"kappa_{name}": getattr(summary, name) for name in WATCHED}
+        found = {f"kappa_{name}": getattr(summary, name) for name in WATCHED}
+        return {name: value for name, value in found.items() if value is not None}
 
 
 def _all_sum(values: Tensor) -> Tensor:

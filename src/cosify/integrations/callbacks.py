@@ -19,8 +19,9 @@ class KappaCallback(TrainerCallback):
 
     The logs, and so the console, `trainer.state.log_history` and the trackers (TensorBoard, W&B, trackio), get
     `kappa_mean`, `kappa_median`, `kappa_low_edge` and `kappa_high_edge`: of the training samples since the last log,
-    over all cosine heads and all processes.  The edges are the shares of samples, in [0, 1], at or beyond the smallest
-    and the largest candidate of Eq. (14); large shares mean that kappa would leave the grid.
+    over all cosine heads and all processes.  The edges are the shares of samples, in [0, 1], at the smallest and the
+    largest candidate of Eq. (14); large shares mean that kappa would leave the grid.  They are logged only where every
+    head picks kappa from that grid (policies "ls" and "ml"); a kappa that is fixed or trained has no edges.
 
     The device is read when the Trainer logs (or evaluates), not in other steps.  A checkpoint does not hold the
     statistics since the last log: the first log after a resume covers the steps since the resume.

@@ -111,16 +111,16 @@ def _update_summary(original: Callable[..., Any], epoch: _Epoch, *args: Any, **k
 def _columns(kappa: dict[str, float], arguments: dict[str, Any]) -> dict[str, float]:
     """Print kappa, and return what fits the columns of the file."""
     if kappa:
-        logger.info(
-            "Train: %s  kappa: mean %.4g, median %.4g; at the lower edge of the grid %.1f %%, at the upper %.1f %%",
-            *(arguments["epoch"], kappa["kappa_mean"], kappa["kappa_median"]),
-            *(100 * kappa["kappa_low_edge"], 100 * kappa["kappa_high_edge"]),
-        )
+        edges = ""
+        if "kappa_low_edge" in kappa:
+            low, high = 100 * kappa["kappa_low_edge"], 100 * kappa["kappa_high_edge"]
+            edges = f"; at the lower edge of the grid {low:.1f} %, at the upper {high:.1f} %"
+        mean, median = kappa["kappa_mean"], kappa["kappa_median"]
+        logger.info("Train: %s  kappa: mean %.4g, median %.4g%s", arguments["epoch"], mean, median, edges)
     file = Path(arguments["filename"])
     if arguments.get("write_header") or not file.exists() or file.stat().st_size == 0:
         return kappa  # the row comes with its header
     with file.open(newline="") as rows:
-        has_columns = "train_kappa_mean" in next(csv.reader(rows), [])
-    if not has_columns:  # a run that began without kappa
-        return {}
-    return kappa or dict.fromkeys(KEYS, math.nan)
+        header = next(csv.reader(rows), [])
+    # Those of a run that began without kappa, or with another policy, stay as they are.
+    return {key: kappa.get(key, math.nan) for key in KEYS if f"train_{key}" in header}

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cosify.errors import InputError
-from cosify.plots.style import finish, legend_below, look, new_figure, save
+from cosify.plots.style import finish, label_of, legend_below, look, new_figure, save
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def plot_accuracy_by_kappa(
     )
     for index, (name, accuracy) in enumerate(others.items(), start=1):
         style, mean, deviation = look(index), 100 * accuracy.mean, 100 * accuracy.deviation
-        label = f"{name}: {mean:.1f} ± {deviation:.1f} %"
+        label = label_of(f"{name}: {mean:.1f} ± {deviation:.1f} %")
         if accuracy.kappa is None:
             axis.axhline(mean, color=style.colour, linestyle=style.line, label=label)
         else:

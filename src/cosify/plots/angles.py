@@ -9,7 +9,18 @@ from numpy.typing import ArrayLike
 
 from cosify.errors import InputError
 from cosify.plots.checks import Floats, check_same_keys, check_some, finite
-from cosify.plots.style import FIRM_SPACE, MEDIUM, WIDTH, finish, legend_under, look, new_figure, save, wrapped
+from cosify.plots.style import (
+    FIRM_SPACE,
+    MEDIUM,
+    WIDTH,
+    finish,
+    label_of,
+    legend_under,
+    look,
+    new_figure,
+    save,
+    wrapped,
+)
 
 NUM_BINS = 60
 NOT_DEFINED = f"not defined: C{FIRM_SPACE}>={FIRM_SPACE}d"
@@ -76,7 +87,7 @@ def _panel(axis: Any, angles: Mapping[str, Floats], title: str) -> None:
             color=style.colour,
             linestyle=style.line,
             linewidth=1.6,
-            label=wrapped(f"{name}: {end}", WIDTH / 2 - 1),
+            label=label_of(wrapped(f"{name}: {end}", WIDTH / 2 - 1)),
         )
     if not defined:
         axis.text(0.5, 0.5, NOT_DEFINED, transform=axis.transAxes, ha="center", va="center", fontsize=MEDIUM)

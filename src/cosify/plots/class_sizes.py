@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cosify.evaluation.long_tail import FEW, MANY
-from cosify.plots.style import finish, legend_below, look, new_figure, save
+from cosify.plots.style import finish, label_of, legend_below, look, new_figure, save
 
 GROUPS = 10  # of classes, at most, that a curve has a point for
 
@@ -48,7 +48,7 @@ def plot_class_sizes(models: Mapping[str, ClassAccuracies], output: Path | str) 
         parts = np.array_split(np.argsort(sizes, kind="stable"), min(GROUPS, len(sizes)))
         centres = [float(np.exp(np.log(sizes[part]).mean())) for part in parts]
         means = [float(values[part].mean()) for part in parts]
-        axis.plot(centres, means, color=style.colour, marker=style.marker, linestyle=style.line, label=name)
+        axis.plot(centres, means, color=style.colour, marker=style.marker, linestyle=style.line, label=label_of(name))
         smallest, largest = min(smallest, *sizes), max(largest, *sizes)
     axis.set_xscale("log")
     axis.xaxis.set_major_formatter("{x:g}")

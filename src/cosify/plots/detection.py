@@ -17,6 +17,7 @@ from cosify.plots.style import (
     WIDTH,
     finish,
     grid_of,
+    label_of,
     legend_below,
     legend_under,
     look,
@@ -150,7 +151,7 @@ def plot_score_histograms(panels: Mapping[str, Mapping[str, ArrayLike]], output:
                 color=style.colour,
                 linestyle=style.line,
                 linewidth=1.6,
-                label=f"{group} (n = {len(array)})",
+                label=label_of(f"{group} (n = {len(array)})"),
             )
         axis.set_ylim(bottom=0)
         finish(axis, wrapped(model, width / columns - 0.6), score, "density")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from cosify.evaluation.assessment import Assessment, scores_for
@@ -31,6 +32,10 @@ from cosify.plots.tsne import plot_tsne
 PAPER_SCORES = ("z_max", "norm", "norm_mahalanobis")  # of Figure 4
 HISTOGRAMS = ("z_max", "norm")
 TSNE_CLASSES, TSNE_SAMPLES, TSNE_LEAST = 10, 1000, 10
+FILES = (
+    *("angles.png", "class_sizes.png", "detection_miss.png", "detection_ood_*.png", "kappa_by_class_*.png"),
+    *("kappa_histogram.png", "kappa_trace_*.png", "reliability.png", "scores_*.png", "simplified_loss.png", "tsne.png"),
+)  # what `draw_figures` writes
 
 
 @dataclass(frozen=True)
@@ -115,7 +120,8 @@ def _of_features(subjects: Sequence[Subject], folder: Path, classes: Sequence[in
     chosen = sorted(range(min(TSNE_CLASSES, first.info.num_classes)) if classes is None else classes)
     rows = np.flatnonzero(np.isin(first.labels, chosen))
     # A zero feature has no direction, and every model shows the same images.
-    rows = rows[np.all([each.test.embedding[rows].any(axis=1) for each in subjects], axis=0)][:TSNE_SAMPLES]
+    rows = rows[np.all([each.test.embedding[rows].any(axis=1) for each in subjects], axis=0)]
+    rows = rows[first_in_turns(first.labels[rows], TSNE_SAMPLES)]
     names = [first.info.label_names[index] for index in chosen]
     relabelled = np.searchsorted(chosen, first.labels[rows])
     figures = []
@@ -157,6 +163,22 @@ def _of_features(subjects: Sequence[Subject], folder: Path, classes: Sequence[in
         )
         figures.append(Figure(file, "Accuracy by the number of training images", caption))
     return figures
+
+
+def first_in_turns(labels: ArrayLike, most: int) -> NDArray[np.int64]:
+    """Return at most `most` rows, ascending: the first of each class, then the second, as far as there are some.
+
+    So every class has its share, however the rows are ordered.
+
+    Args:
+        labels: [N], integers.
+        most: rows.
+    """
+    found = np.asarray(labels)
+    order = np.argsort(found, kind="stable")
+    turns = np.empty(len(found), dtype=np.int64)
+    turns[order] = np.arange(len(found)) - np.searchsorted(found[order], found[order])
+    return np.sort(np.argsort(turns, kind="stable")[:most])
 
 
 def _by_class(subject: Subject) -> ClassAccuracies:

@@ -8,7 +8,7 @@ import numpy as np
 
 from cosify.errors import InputError
 from cosify.functional.grid import least_kappa
-from cosify.plots.style import finish, legend_below, look, new_figure, save
+from cosify.plots.style import finish, label_of, legend_below, look, new_figure, save
 
 NEAR = 0.05  # distance of two points on logarithmic axes whose labels would overlap
 
@@ -40,8 +40,10 @@ def plot_kappa_by_num_classes(
         classes, [least_kappa(num) for num in classes], color="0.4", linestyle="--", label="least of the closed form"
     )
     for number, (name, group) in enumerate(groups.items()):
-        style = look(number)
-        axis.plot(*zip(*group.values(), strict=True), color=style.colour, marker=style.marker, linestyle="", label=name)
+        style, label = look(number), label_of(name)
+        axis.plot(
+            *zip(*group.values(), strict=True), color=style.colour, marker=style.marker, linestyle="", label=label
+        )
         right = number % 2 == 0
         aside = {"ha": "left" if right else "right", "va": "center", "textcoords": "offset points"}
         for place, text in _labels(group):

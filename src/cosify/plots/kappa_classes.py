@@ -12,7 +12,7 @@ from cosify.errors import InputError
 from cosify.functional import kappa_grid
 from cosify.heads.kappa_statistics import KappaStatistics, KappaSummary
 from cosify.plots.checks import Floats, check_some, class_indices, finite
-from cosify.plots.style import MEDIUM, PALETTE, SMALL, finish, look, new_figure, save
+from cosify.plots.style import MEDIUM, PALETTE, SMALL, WIDTH, finish, look, new_figure, save, wrapped
 
 LONGEST_NAME = 34  # characters; ImageNet lists synonyms
 PERCENTILES = (10, 90)
@@ -124,7 +124,12 @@ def plot_kappa_histogram(kappas: Mapping[str, ArrayLike], output: Path | str) ->
     grid = kappa_grid().double().numpy()
     step = float(np.sqrt(grid[1] / grid[0]))
     shares = {name: np.array(model.histogram) / sum(model.histogram) for name, model in models.items()}
-    figure = new_figure(1.3 + (1.15 if len(models) > 1 else 2.2) * len(models))
+    titles = {}
+    for name, model in models.items():
+        edges = f"at the edges of the grid: {model.low_edge:.1%} low, {model.high_edge:.1%} high"
+        titles[name] = wrapped(f"{name}: mean {model.mean:.2f}, {edges}", WIDTH - 1)
+    more_lines = sum(title.count("\n") for title in titles.values())
+    figure = new_figure(1.3 + (1.15 if len(models) > 1 else 2.2) * len(models) + 0.16 * more_lines)
     axes = figure.subplots(len(models), 1, squeeze=False, sharex=True, sharey=True).ravel()
     for index, (axis, (name, model)) in enumerate(zip(axes, models.items(), strict=True)):
         # Bars end half a step from their candidate; on a log axis all are equally wide.
@@ -133,8 +138,7 @@ def plot_kappa_histogram(kappas: Mapping[str, ArrayLike], output: Path | str) ->
         axis.axvline(model.mean, color="black", linestyle="--", linewidth=1.2, label=f"mean {model.mean:.2f}")
         axis.set_xscale("log")
         finish(axis, "", "", "samples", grid="y")
-        edges = f"at the edges of the grid: {model.low_edge:.1%} low, {model.high_edge:.1%} high"
-        axis.set_title(f"{name}: mean {model.mean:.2f}, {edges}", fontsize=SMALL, loc="left")
+        axis.set_title(titles[name], fontsize=SMALL, loc="left")
     axes[0].yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     axes[0].set(ylim=(0, 1.05 * np.max([*shares.values()])), xlim=(grid[0] / step**1.5, grid[-1] * step**1.5))
     axes[-1].set_xticks(grid[::2], [f"{candidate:.3g}" for candidate in grid[::2]])

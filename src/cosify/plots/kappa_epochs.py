@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from cosify.errors import InputError
-from cosify.plots.style import finish, legend_below, look, new_figure, save
+from cosify.plots.style import finish, label_of, legend_below, look, new_figure, save
 
 
 def plot_kappa_epochs(kappas: Mapping[str, Sequence[float]], output: Path | str, *, title: str) -> Path:
@@ -32,7 +32,7 @@ def plot_kappa_epochs(kappas: Mapping[str, Sequence[float]], output: Path | str,
     axis = figure.subplots()
     for index, (name, values) in enumerate(kappas.items()):
         style = look(index)
-        label = f"{name}: {values[-1]:.3g} at the end"
+        label = label_of(f"{name}: {values[-1]:.3g} at the end")
         epochs = range(1, len(values) + 1)
         axis.plot(
             epochs, values, color=style.colour, linestyle=style.line, marker=style.marker, markersize=3, label=label

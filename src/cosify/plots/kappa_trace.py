@@ -21,7 +21,7 @@ def plot_kappa_trace(run: Path | str, output: Path | str | None = None, *, stack
     """Draw a run's metrics.jsonl: loss and accuracy, and beside them kappa if the head has one.
 
     The kappa panel shades the share of training samples at each candidate of Eq. (14), and draws mean and median over
-    it; shares at an edge of the grid above 0.1 % stand in its title.
+    it; shares at an edge of the grid above 0.1 %, where one was searched, stand in its title.
 
     Args:
         run: run folder.
@@ -120,11 +120,8 @@ def _limits(shares: Any, sides: Any, mean: Any) -> tuple[float, float]:
 
 
 def _edges(last: dict[str, Any]) -> str:
-    shares = [
-        f"{last[f'kappa_{edge}_edge']:.1%} at {edge} edge"
-        for edge in ("low", "high")
-        if last[f"kappa_{edge}_edge"] > 1e-3
-    ]
+    found = {edge: last[f"kappa_{edge}_edge"] for edge in ("low", "high")}
+    shares = [f"{share:.1%} at {edge} edge" for edge, share in found.items() if share is not None and share > 1e-3]
     return f"\n({', '.join(shares)} of the grid)" if shares else ""
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from cosify.errors import InputError
 from cosify.plots.accuracy_by_kappa import Accuracy
-from cosify.plots.style import WIDTH, finish, look, new_figure, save
+from cosify.plots.style import WIDTH, finish, label_of, look, new_figure, save
 
 
 def plot_kappa_tradeoff(panels: Mapping[str, Mapping[str, Accuracy]], output: Path | str, *, title: str) -> Path:
@@ -39,7 +39,7 @@ def plot_kappa_tradeoff(panels: Mapping[str, Mapping[str, Accuracy]], output: Pa
         for index, name in enumerate(lines, start=1):
             if name in heads:
                 style, mean, deviation = look(index), 100 * heads[name].mean, 100 * heads[name].deviation
-                axis.axhline(mean, color=style.colour, linestyle=style.line, label=name)
+                axis.axhline(mean, color=style.colour, linestyle=style.line, label=label_of(name))
                 axis.axhspan(mean - deviation, mean + deviation, color=style.colour, alpha=0.15, linewidth=0)
         finish(axis, quantity, "kappa (log axis)", "%")
         axis.margins(x=0.08)

@@ -10,7 +10,7 @@ import torch
 
 from cosify.functional import simplified_loss
 from cosify.plots.checks import Floats, check_some
-from cosify.plots.style import MEDIUM, SMALL, finish, look, new_figure, save
+from cosify.plots.style import MEDIUM, SMALL, finish, label_of, look, new_figure, save
 
 VANISHED = 0.01  # of the loss at 90 degrees
 HIGHEST = 2.5  # in view, in units of the loss at 90 degrees; curves of a large kappa would flatten all others
@@ -72,7 +72,7 @@ def plot_simplified_loss(num_classes: int, kappas: Mapping[str, float], output: 
             marker=style.marker if crossing <= 1 else None,
             markevery=[int(np.searchsorted(cosines, crossing))] if crossing <= 1 else None,
             markersize=8,
-            label=f"{name}{value}: {end}",
+            label=label_of(f"{name}{value}: {end}"),
         )
     axis.axhline(start, color="black", linewidth=0.6, alpha=0.5)
     axis.annotate(

@@ -28,6 +28,7 @@ HATCHES = ("", "////", "....", "xxxx", "\\\\\\\\", "----", "++++", "oo", "||||",
 DPI = 130
 WIDTH = 7.7  # inches; 1000 pixels, so that a page of that width shows text at its size
 SMALL, MEDIUM = 8.5, 10.0  # points
+UNSEEN = "\N{ZERO WIDTH SPACE}"
 FIRM_SPACE = "\N{NO-BREAK SPACE}"  # `wrapped` does not break there
 UNDER_LABEL = 0.4  # inches from an axis to the end of its label
 CHARACTER = 0.066  # inches, mean width at SMALL
@@ -97,6 +98,11 @@ def wrapped(text: str, inches: float) -> str:
     return textwrap.fill(text, max(8, int(inches / CHARACTER)))
 
 
+def label_of(text: str) -> str:
+    """Return a label that begins with somebody's name, so that a legend shows it: matplotlib drops "" and "_..."."""
+    return UNSEEN + text if text[:1] in ("", "_") else text
+
+
 def finish(axis: Any, title: str = "", x: str = "", y: str = "", grid: str = "both") -> None:
     """Give an axis its title and labels, a faint grid under the data, and no box."""
     axis.set_title(title, fontsize=MEDIUM)
@@ -111,6 +117,7 @@ def finish(axis: Any, title: str = "", x: str = "", y: str = "", grid: str = "bo
 
 def legend_below(figure: Any, handles: Sequence[Any], labels: Sequence[str], **settings: Any) -> None:
     """Put one legend under all panels, in as many columns as the longest label leaves room for."""
+    labels = [label_of(label) for label in labels]
     width = figure.get_size_inches()[0]
     columns = int(width / (CHARACTER * max(map(len, labels)) + 0.65))
     # As many in each row: three labels in columns of two leave a gap, not an error.
@@ -143,9 +150,27 @@ def save(figure: Any, output: Path | str) -> Path:
     from PIL import Image
 
     path = Path(output)
+    _show_as_written(figure)
     with written_aside(path) as aside:
         figure.savefig(aside, format="png")
         with Image.open(aside) as image:
             drawn, dpi = image.convert("RGB").quantize(256, dither=Image.Dither.NONE), image.info["dpi"]
         drawn.save(aside, "PNG", optimize=True, dpi=dpi)
     return path
+
+
+def _show_as_written(figure: Any) -> None:
+    """Keep matplotlib from reading names with "$" as formulas; the numbers of logarithmic axes are formulas."""
+    from matplotlib.axis import Axis
+    from matplotlib.text import Text
+    from matplotlib.ticker import LogFormatter
+
+    powers = {
+        text
+        for axis in figure.findobj(Axis)
+        for minor, formatter in enumerate((axis.get_major_formatter(), axis.get_minor_formatter()))
+        if isinstance(formatter, LogFormatter)
+        for text in axis.get_ticklabels(minor=bool(minor))
+    }
+    for text in figure.findobj(Text):
+        text.set_parse_math(text in powers)

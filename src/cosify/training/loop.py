@@ -82,7 +82,7 @@ class Run:
             logger.info("resumed at step %d of %d", self.progress.step, self.parts.total_steps)
         self.finite = FiniteNumbers(session, self.model, self.checkpoints, self.progress, self.steps_per_epoch)
         self.selection = Selection(session, self.parts, self.checkpoints, self.finite)
-        self.kappas = KappaStatistics(self.accelerator.device)
+        self.kappas = KappaStatistics(self.accelerator.device, has_edges=self.parts.searches_grid)
         if self.progress.kappa is not None:
             self.kappas.load_state(self.progress.kappa)
         self.interrupted_by = 0
@@ -191,7 +191,7 @@ class Run:
             record.update(evaluation_record(evaluation))
             self.selection.note(evaluation, progress)
         progress.sums, progress.kappa, progress.seconds, progress.waited = [0.0] * 3, None, 0.0, 0.0
-        self.kappas = KappaStatistics(self.accelerator.device)
+        self.kappas = KappaStatistics(self.accelerator.device, has_edges=self.parts.searches_grid)
         self._record(record)
         if self.session.is_main:
             log_epoch(record, args.epochs, kappa, parts.start_kappa, self.session.data.pipeline)

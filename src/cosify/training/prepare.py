@@ -122,6 +122,11 @@ class Prepared:
         """Start value of a trainable kappa; None for other policies."""
         return self.heads[0].start_kappa if self.heads and self.heads[0].log_kappa is not None else None
 
+    @property
+    def searches_grid(self) -> bool:
+        """Whether the heads pick kappa from the candidates of Eq. (14)."""
+        return all(head.policy.searches_grid for head in self.heads)
+
     def train_mode(self) -> None:
         """Set training mode, except for frozen stages and, with `freeze_norms`, all batch norms."""
         self.objective.train()

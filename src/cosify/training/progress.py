@@ -44,8 +44,9 @@ class Bar:
         shown += f"  accuracy {correct / samples:.1%}" if has_accuracy else ""
         kappa = kappas.latest()
         if kappa is not None:
-            low, high = kappas.edge_shares()
-            shown += f"  kappa {kappa:.2f}  edges {low:.1%} {high:.1%}"
+            edges = kappas.edge_shares()
+            shown += f"  kappa {kappa:.2f}"
+            shown += "" if edges is None else "  edges {:.1%} {:.1%}".format(*edges)
         self._bar.update(self._task, description=f"{shown}  {self._images / seconds:.0f} images/s")
         self._shown, self._images = time.perf_counter(), 0
 
@@ -133,7 +134,7 @@ def warn_about_kappa(kappa: KappaSummary, start: float | None) -> None:
         start: start value of a trainable kappa; None for other policies.
     """
     for edge, share in (("lower", kappa.low_edge), ("upper", kappa.high_edge)):
-        if share > EDGE_WARNING:
+        if share is not None and share > EDGE_WARNING:
             logger.warning(
                 "%.0f %% of kappa lie at the %s edge of the search grid: the mean hides it, see kappa_histogram in"
                 " metrics.jsonl",

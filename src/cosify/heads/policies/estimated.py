@@ -10,6 +10,8 @@ from cosify.heads.policies.policy import Estimate, Geometry, KappaPolicy
 class LeastSquares(KappaPolicy):
     """Eqs. (10), (11) and (14): the method of the paper."""
 
+    searches_grid = True
+
     def estimate(self, geometry: Geometry) -> Estimate:
         grid = kappa_grid(device=geometry.kappa.device)
         solution = search_ls(geometry.scan, grid, geometry.last_kappa)
@@ -18,6 +20,8 @@ class LeastSquares(KappaPolicy):
 
 class MaximumLikelihood(KappaPolicy):
     """Eqs. (5), (6) and (14)."""
+
+    searches_grid = True
 
     def estimate(self, geometry: Geometry) -> Estimate:
         return Estimate(search_ml(geometry.scan, kappa_grid(device=geometry.kappa.device)))

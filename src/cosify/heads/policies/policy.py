@@ -39,6 +39,7 @@ class KappaPolicy:
     min_classes: ClassVar[int] = 2
     trainable: ClassVar[bool] = False  # kappa = exp(head.log_kappa), learnt by back-propagation
     constant: ClassVar[bool] = False  # kappa follows from the settings; a checkpoint does not change it
+    searches_grid: ClassVar[bool] = False  # kappa is a candidate of Eq. (14), whose ends may hold it back
     momentum: ClassVar[float] = 0.01  # share of a new batch in the running kappa
 
     def start(self, num_classes: int) -> float:
