@@ -37,7 +37,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from cosify.errors import InputError
-from cosify.settings import flag
+from cosify.settings import AT_LEAST_1, SEED, Rule, flag
 
 if TYPE_CHECKING:
     from scripts.benchmark_cases import Kind, Row, Shape
@@ -58,7 +58,8 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of malloc.h
 GRADIENT_ERROR = 1e-5
 FAULTS = 1000  # in a step
 MET = {True: "met", False: "missed"}
-QUICK_REPEATS = 3
+REPEATS, QUICK_REPEATS = 9, 3  # a median needs about 9
+TWO = Rule(lambda value: value >= 2, "at least 2, for a spread")
 KINDS: "tuple[Kind, ...]" = ("planted", "random", "tight")
 WITH_ALL_KINDS: "tuple[Shape, ...]" = ((256, 512, 10_000), (64, 128, 2000))
 FIVE = ((128, 512, 100), (256, 2048, 1000), (256, 512, 10_000), (256, 2048, 8142), (128, 512, 93_431))
@@ -97,22 +98,27 @@ class BenchmarkArguments:
         ["memory", "evaluation", "loss"], "What to measure. Some of memory, step, loop, evaluation, loss."
     )
     quick: bool = flag(False, "Small problems and 3 repeats, for CI; on a GPU fewer problems.")
-    repeats: int = flag(9, "Timed steps of each contender; a median needs about 9.")
-    threads: int = flag(1, "CPU threads. Default 1: one core is steadier than many.")
+    repeats: int | None = flag(None, "Timed steps of each contender. Default: 9, for --quick on the CPU 3.", TWO)
+    threads: int = flag(1, "CPU threads. Default 1: one core is steadier than many.", AT_LEAST_1)
     compile: bool = flag(False, "Measure compiled networks, too, in the part step.")
     tf32: bool = flag(False, "TF32 products, on a GPU; gradients are then not checked.")
-    seed: int = flag(0, "Seed of weights, labels and embeddings.")
+    seed: int = flag(0, "Seed of weights, labels and embeddings.", SEED)
 
     def __post_init__(self) -> None:
         unknown = sorted(set(self.parts) - set(TITLES))
         if unknown:
             raise InputError(f"parts has {unknown}, expected some of {list(TITLES)}")
-        if self.repeats < 2:
-            raise InputError(f"repeats is {self.repeats}, expected at least 2, for a spread")
         if self.tf32 and self.device == "cpu":
             raise InputError("tf32 has no effect on the CPU; leave it out or add --device cuda")
         if self.compile and "step" not in self.parts:
             raise InputError("compile has no effect without the part step; leave it out or add --parts step")
+
+    @property
+    def steps(self) -> int:
+        """Timed steps of each contender."""
+        if self.repeats is not None:
+            return self.repeats
+        return QUICK_REPEATS if self.size == "cpu quick" else REPEATS
 
     @property
     def size(self) -> str:
@@ -235,7 +241,7 @@ def measure(args: BenchmarkArguments) -> Iterator[tuple[str, Any]]:
     from scripts import benchmark_cases as ours
 
     small = args.size == "cpu quick"  # a smoke test
-    repeats = QUICK_REPEATS if small else args.repeats
+    repeats = args.steps
     for shape, names in MEMORY[args.size].items() if "memory" in args.parts else ():
         for name in names:
             if find_spec("pytorch_metric_learning") is not None or not name.startswith("PML"):
@@ -283,7 +289,10 @@ def main(args: BenchmarkArguments) -> None:
         torch.set_float32_matmul_precision("high")
     folder = Path(args.output)
     folder.mkdir(parents=True, exist_ok=True)
-    head = {"environment": describe_environment(torch.device(args.device), 1), "arguments": asdict(args)}
+    head = {
+        "environment": describe_environment(torch.device(args.device), 1),
+        "arguments": {**asdict(args), "repeats": args.steps},
+    }
     found: dict[str, list[Any]] = {part: [] for part in TITLES}
     failed: list[str] = []
     for part, row in measure(args):

@@ -16,6 +16,7 @@ OUTPUT then holds runs.jsonl, with a line for each run, and table.json and table
 
 import json
 import logging
+import shlex
 import statistics
 import sys
 import tempfile
@@ -27,7 +28,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cosify.errors import InputError
-from cosify.settings import AT_LEAST_1, flag
+from cosify.settings import AT_LEAST_1, SEEDS, flag
 
 if TYPE_CHECKING:
     from cosify.training import TrainArguments, TrainResult
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("cosify")
 HEADS = ["softmax", "rule", "ml", "ls", "2kappa", "2ls", "trainable", "adacos", "1", "5", "10", "20", "60"]
 CORRECTIONS, GROUPS = ("plain", "adjusted"), ("accuracy", "many", "medium", "few")
+OVERWRITTEN = {"head", "kappa", "seed"}  # settings of a recipe that each run has its own value of
 DOUBLED = "2kappa"  # twice the final mean of LS with the same seed, fixed; "2ls" guesses it from the number of classes
 
 
@@ -49,17 +51,18 @@ class CompareArguments:
         "Heads: softmax, 2kappa (twice kappa* of an LS run, which 2ls guesses), or values of --kappa. Default: Tables 1"
         " and 2, 2ls and AdaCos.",
     )
-    seeds: list[int] = flag([0, 1, 2], "Seeds, with one run each. Default 0 1 2.")
+    seeds: list[int] = flag([0, 1, 2], "Seeds, with one run each. Default 0 1 2.", SEEDS)
     output: str = flag("runs/compare", "Folder of the results. Default runs/compare.")
     keep: str | None = flag(None, "Keep the runs here, and go on with those that were stopped. Default: results alone.")
     at_once: int = flag(1, "Runs side by side, a process each. Default 1.", AT_LEAST_1)
-    threads: int = flag(1, "CPU threads. Default 1: small images gain nothing from more.")
+    threads: int = flag(1, "CPU threads. Default 1: small images gain nothing from more.", AT_LEAST_1)
     smoke: bool = flag(False, "Softmax, LS and 2kappa on synthetic images. Default: off.")
 
 
 def main(args: CompareArguments) -> None:
     """Train what is missing, then write the table."""
     from cosify.console import parse_arguments
+    from cosify.console.parse import read_yaml
     from cosify.files import write_json, write_whole
     from cosify.training import TrainArguments
 
@@ -67,14 +70,22 @@ def main(args: CompareArguments) -> None:
     if args.smoke:
         args = replace(args, heads=["softmax", "ls", DOUBLED], seeds=[0])
     recipe = parse_arguments(TrainArguments, [] if args.config is None else ["--config", args.config])
+    own = [] if args.config is None else sorted(OVERWRITTEN & set(read_yaml(Path(args.config), TrainArguments)))
+    if own:
+        raise InputError(f"{args.config} sets {own}, which follow from --heads and --seeds here; drop them there")
     recipe = replace(recipe, smoke=args.smoke, tracker="none", data=recipe.data if args.data is None else args.data)
     folder = Path(args.output)
-    folder.mkdir(parents=True, exist_ok=True)
-    same_recipe(folder / "recipe.json", recipe)
     runs = folder / "runs.jsonl"
     done = read(runs)
     known = {(run["head"], run["seed"]) for run in done}
-    missing = [(head, seed) for seed in args.seeds for head in args.heads if (head, seed) not in known]
+    asked_for = [(head, seed) for seed in args.seeds for head in behind_ls(args.heads)]
+    missing = [run for run in dict.fromkeys(asked_for) if run not in known]
+    alone = [seed for head, seed in missing if head == DOUBLED and ("ls", seed) not in known.union(missing)]
+    if alone:
+        raise InputError(f"{DOUBLED} needs runs of ls, with the seeds {alone} too; name ls among --heads")
+    folder.mkdir(parents=True, exist_ok=True)
+    same_recipe(folder / "recipe.json", recipe)
+    same_data(runs, done, recipe)
     waves = [[run] for run in missing] if args.at_once == 1 else by_need(missing)
     for wave in waves:
         asked = [(settings(recipe, head, seed, done), head, folder, args.keep) for head, seed in wave]
@@ -84,7 +95,11 @@ def main(args: CompareArguments) -> None:
     made = folder / "environment.json"  # missing if all runs were copied from elsewhere
     environment = json.loads(made.read_text(encoding="utf-8")) if made.exists() else None
     rows = summarise(done, in_order({run["head"] for run in done}))
-    table = {"command": "python scripts/compare.py " + " ".join(sys.argv[1:]), "environment": environment, "rows": rows}
+    table = {
+        "command": shlex.join(["python", "scripts/compare.py", *sys.argv[1:]]),
+        "environment": environment,
+        "rows": rows,
+    }
     write_json(folder / "table.json", table)
     write_whole(folder / "table.md", markdown(rows))
     logger.info("%s", markdown(rows))
@@ -99,6 +114,14 @@ def set_up(threads: int) -> None:
     logging.getLogger("cosify.training").setLevel(logging.WARNING)
     logging.getLogger("cosify.models").setLevel(logging.WARNING)
     torch.set_num_threads(threads)
+
+
+def behind_ls(heads: Sequence[str]) -> list[str]:
+    """Return the heads in their order, but with 2kappa behind LS, whose runs it needs."""
+    if DOUBLED not in heads or "ls" not in heads or heads.index("ls") < heads.index(DOUBLED):
+        return list(heads)
+    others = [head for head in heads if head != DOUBLED]
+    return [each for head in others for each in ((head, DOUBLED) if head == "ls" else (head,))]
 
 
 def by_need(runs: Sequence[tuple[str, int]]) -> list[list[tuple[str, int]]]:
@@ -145,16 +168,37 @@ def same_recipe(path: Path, recipe: "TrainArguments") -> None:
     from cosify.files import write_json
     from cosify.settings import resolved
 
-    # `data` is left out: the same data may lie in another place.
-    ours = {key: value for key, value in resolved(recipe).items() if key != "data"}
     if not path.exists():
-        write_json(path, ours)
+        write_json(path, {key: value for key, value in resolved(recipe).items() if key != "data"})
         return
-    noted = json.loads(path.read_text(encoding="utf-8"))
-    usual = resolved(type(recipe)())  # of settings that there were not yet
-    other = sorted(key for key in ours if ours[key] != noted.get(key, usual[key]))
+    other = others(json.loads(path.read_text(encoding="utf-8")), recipe)
     if other:
         raise InputError(f"{path} has other {other} than this recipe, expected the same; choose another --output")
+
+
+def others(noted: dict[str, Any], args: "TrainArguments") -> list[str]:
+    """Return the names of settings that were noted with other values, but not `data`: it may lie in another place."""
+    from cosify.settings import resolved
+
+    usual = resolved(type(args)())  # of settings that there were not yet
+    ours = resolved(args)
+    return sorted(key for key in ours if key != "data" and ours[key] != noted.get(key, usual[key]))
+
+
+def same_data(path: Path, done: Sequence[dict[str, Any]], recipe: "TrainArguments") -> None:
+    """Refuse data that are not those of the stored runs; what ran before these were noted is taken as it is."""
+    from cosify.data import Fingerprint
+    from cosify.training.data_record import load_data
+    from cosify.training.session import smoke_settings
+
+    noted = {run["data"] for run in done if "data" in run}
+    if not noted:
+        return
+    recipe = smoke_settings(recipe)
+    if noted != {Fingerprint.of_data(recipe.data, load_data(recipe)).digest()}:
+        raise InputError(
+            f"{path} holds runs on other data than {recipe.data!r}, expected the same; choose another --output"
+        )
 
 
 def settings(recipe: "TrainArguments", head: str, seed: int, done: Sequence[dict[str, Any]]) -> "TrainArguments":
@@ -162,27 +206,33 @@ def settings(recipe: "TrainArguments", head: str, seed: int, done: Sequence[dict
     if head == "softmax":
         return replace(recipe, head="linear", kappa="ls", seed=seed)
     if head == DOUBLED:
-        found = [run["kappa"] for run in done if (run["head"], run["seed"]) == ("ls", seed)]
-        if not found:
-            sys.exit(f"error: {DOUBLED} needs a run of ls with seed {seed} before it; name ls among --heads")
-        head = str(2 * found[0])
+        head = str(2 * next(run["kappa"] for run in done if (run["head"], run["seed"]) == ("ls", seed)))
     return replace(recipe, kappa=head, seed=seed)
 
 
 def train_one(args: "TrainArguments", head: str, output: Path, keep: str | None) -> dict[str, Any]:
     """Train, and return what the table needs; the run's environment.json goes to `output`, the run to `keep`."""
     from cosify.console.training import export, plot
+    from cosify.data import Fingerprint
     from cosify.files import write_whole
     from cosify.training import read_metrics, train
+    from cosify.training.run_folder import read_config
+    from cosify.training.session import smoke_settings
 
     with tempfile.TemporaryDirectory(prefix="cosify-compare-") as aside:
         folder = Path(aside if keep is None else keep, f"{head}-{args.seed}")
         begun = (folder / "checkpoints").exists()
+        other = others(read_config(folder)["arguments"], smoke_settings(args)) if begun else []
+        if other:
+            raise InputError(
+                f"{folder} was run with other {other}, expected those of this recipe; choose another --keep"
+            )
         result = train(replace(args, resume=str(folder)) if begun else replace(args, output=str(folder)))
         if keep is not None:
             export(result)
             plot(result)
         records = read_metrics(folder)
+        data = Fingerprint.of_record(read_config(folder)["fingerprint"]).digest()
         environment = (folder / "environment.json").read_text(encoding="utf-8")
         write_whole(output / "environment.json", environment)
     kappas = [record["kappa_mean"] for record in records if "kappa_mean" in record]
@@ -190,6 +240,7 @@ def train_one(args: "TrainArguments", head: str, output: Path, keep: str | None)
         "head": head,
         "seed": args.seed,
         "commit": json.loads(environment)["commit"],
+        "data": data,
         "accuracy": result.evaluation.accuracy,
         "loss": result.evaluation.loss,
         "mean_angle_deg": result.evaluation.mean_angle_deg,
@@ -254,7 +305,7 @@ def markdown(rows: Sequence[dict[str, Any]]) -> str:
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     for row in rows:
-        edges = "-" if row["kappa"] is None else f"{100 * row['low_edge']:.1f}, {100 * row['high_edge']:.1f}"
+        edges = "-" if row["low_edge"] is None else f"{100 * row['low_edge']:.1f}, {100 * row['high_edge']:.1f}"
         cells = [
             row["head"],
             str(len(row["seeds"])),

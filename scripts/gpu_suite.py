@@ -99,6 +99,7 @@ class Ended:
 def main(args: SuiteArguments) -> None:
     """Run the stages, each until it ends or its share of the time is over."""
     from rich.table import Table
+    from rich.text import Text
 
     from cosify.console import set_up_logging, show
 
@@ -116,7 +117,7 @@ def main(args: SuiteArguments) -> None:
             deadline += scale * SHARES[stage.name]
             one = run(stage, Path(folder), output, deadline, environment(args, folder))
             logger.info("%s: %s after %.0f of %.0f s: %s", one.stage, one.status, one.seconds, one.limit, one.said)
-            table.add_row(one.stage, one.status, f"{one.seconds:.0f}", f"{one.limit:.0f}", one.said)
+            table.add_row(one.stage, one.status, f"{one.seconds:.0f}", f"{one.limit:.0f}", Text(one.said))
             ended.append(one)
             report = {"arguments": asdict(args), "stages": [asdict(one) for one in ended]}
             write_json(output / "suite.json", report)
@@ -140,8 +141,9 @@ def all_stages(args: SuiteArguments, folder: Path, output: Path) -> list[Stage]:
         command = ["scripts/benchmark.py", "--device", device, "--quick", "--output", str(folder / name), *flags]
         return Stage(name, command, {f"{name}/{source}": target for source, target in results.items()})
 
-    step = ["--parts", "step", "--compile", "--repeats", "15"]
-    loop = ["--parts", "loop", "--threads", threads, "--repeats", "15"]
+    repeats = [] if args.smoke else ["--repeats", "15"]
+    step = ["--parts", "step", "--compile", *repeats]
+    loop = ["--parts", "loop", "--threads", threads, *repeats]
     stages = [
         Stage("environment", ["-c", write, device, str(folder / "found.json")], {"found.json": "environment.json"}),
         Stage("tests", pytest, {"tests.txt": "gpu_tests.txt"}),

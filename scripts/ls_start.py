@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cosify.settings import AT_LEAST_1, flag
+from cosify.settings import AT_LEAST_1, SEEDS, flag
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -102,7 +102,7 @@ class StartArguments:
     data: str = flag("digits", "Folder with train.parquet. Default: the digits.")
     epochs: int = flag(3, "Passes over the images. Default 3.", AT_LEAST_1)
     side: int = flag(32, "Side of the images, pixels. Default 32.", AT_LEAST_1)
-    seeds: list[int] = flag([0], "Seeds. Default 0.")
+    seeds: list[int] = flag([0], "Seeds. Default 0.", SEEDS)
     output: str = flag("runs/ls_start", "Folder of results.json, to which missing cases are added.")
     smoke: bool = flag(False, "An epoch of the first cases on the digits. Default: off.")
 

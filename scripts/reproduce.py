@@ -14,7 +14,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,7 @@ from scripts.our_results import (
 )
 
 logger = logging.getLogger("cosify")
+ROOT = SCRIPTS.parent
 
 
 @dataclass(frozen=True)
@@ -71,17 +72,37 @@ def main(args: ReproduceArguments) -> None:
     if unknown:
         raise InputError(f"targets has {unknown[0]!r}, expected all or one of {', '.join(paper)}")
     output = Path(args.output)
+    if args.run:
+        args = from_anywhere(args)
     output.mkdir(parents=True, exist_ok=True)
     for target in paper if "all" in args.targets else args.targets:
         done: list[list[str]] = []
         while args.run and (commands := [each for each in missing(target, args) if each not in done]):
-            logger.info("%s", shlex.join(commands[0]))
-            subprocess.run([sys.executable, *commands[0][1:]], check=True)
+            run(commands[0])
             done.append(commands[0])  # later ones may need what it found
         text = markdown(target, paper[target], OURS[target](), [] if args.run else missing(target, args))
         draw(target, output)
         write_whole(output / f"{target}.md", text)
         show_markdown(text)
+
+
+def from_anywhere(args: ReproduceArguments) -> ReproduceArguments:
+    """Return the settings with whole paths of the data that lie here: commands run in the top of the checkout."""
+    from cosify.data.sources import base_and_split
+
+    data = {name: getattr(args, name) for name in ("cifar100", "cifar10", "omniglot", "lfw")}
+    here = {name: each for name, each in data.items() if each and Path(base_and_split(each)[0]).exists()}
+    whole: dict[str, Any] = {name: str(Path(each).absolute()) for name, each in here.items()}
+    return args if Path.cwd() == ROOT else replace(args, **whole)
+
+
+def run(command: list[str]) -> None:
+    """Run a command in the top of the checkout; where it fails, end with its exit code."""
+    logger.info("%s", shlex.join(command))
+    code = subprocess.run([sys.executable, *command[1:]], cwd=ROOT, check=False).returncode
+    if code != 0:
+        logger.error("error: this command ended with exit code %d, see above: %s", code, shlex.join(command))
+        sys.exit(code if code > 0 else 128 - code)  # below 0 it is a signal
 
 
 def missing(target: str, args: ReproduceArguments) -> list[list[str]]:

@@ -16,8 +16,9 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from cosify.errors import InputError
 from cosify.files import write_whole
 from cosify.settings import flag
 
@@ -104,34 +105,40 @@ def sweep_transformers(patterns: list[str]) -> Iterator[Row]:
     """Build, convert and run each native image classifier on the meta device, at its default configuration."""
     import torch
     from rich.progress import track
-    from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING
 
     from cosify import convert, find_heads
     from cosify.models.classifiers import input_shape
 
-    for config_class in track(list(MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING), description="transformers"):
-        if config_class.model_type in ("timm_wrapper", "cosified"):  # timm's own models, and our wrapper
+    for config_class, model_class in track(native_classifiers(), description="transformers"):
+        if not chosen([model_class.__name__], patterns):
             continue
-        classes = MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING[config_class]
-        for model_class in classes if isinstance(classes, tuple) else (classes,):
-            if not chosen([model_class.__name__], patterns):
-                continue
-            heads: tuple[str, ...] = ()
-            try:
-                with torch.device("meta"):
-                    config = config_class(num_labels=10)
-                    model = convert(model_class(config)).eval()
-                    found = find_heads(model)
-                    heads = tuple(found)
-                    images = torch.empty(2, *input_shape(model))
-                    with _every_head_called(found):
-                        logits = model(pixel_values=images).logits
-                    _expect_logits(logits, 10)
-                yield Row("transformers", model_class.__name__, 10, "ok", heads)
-            except Exception as error:  # a sweep reports whatever a model raises
-                message = f"{type(error).__name__}: {error}"
-                outcome = "converted, not run" if heads else "failed"  # some models need more inputs than an image
-                yield Row("transformers", model_class.__name__, 10, outcome, heads, message)
+        heads: tuple[str, ...] = ()
+        try:
+            with torch.device("meta"):
+                config = config_class(num_labels=10)
+                model = convert(model_class(config)).eval()
+                found = find_heads(model)
+                heads = tuple(found)
+                images = torch.empty(2, *input_shape(model))
+                with _every_head_called(found):
+                    logits = model(pixel_values=images).logits
+                _expect_logits(logits, 10)
+            yield Row("transformers", model_class.__name__, 10, "ok", heads)
+        except Exception as error:  # a sweep reports whatever a model raises
+            message = f"{type(error).__name__}: {error}"
+            outcome = "converted, not run" if heads else "failed"  # some models need more inputs than an image
+            yield Row("transformers", model_class.__name__, 10, outcome, heads, message)
+
+
+def native_classifiers() -> list[tuple[Any, Any]]:
+    """Return config and model class of each image classifier of transformers; not timm's models, nor our wrapper."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING
+
+    found = []
+    for config_class, classes in MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING.items():
+        if config_class.model_type not in ("timm_wrapper", "cosified"):
+            found += [(config_class, each) for each in (classes if isinstance(classes, tuple) else (classes,))]
+    return found
 
 
 @contextmanager
@@ -175,8 +182,17 @@ def table(rows: list[Row]) -> str:
 
 def main(args: SweepArguments) -> None:
     """Run the sweep, write sweep.jsonl and sweep.md."""
+    import timm
+
     import cosify  # noqa: F401
 
+    names = [*timm.list_models(), *(model_class.__name__ for _, model_class in native_classifiers())]
+    idle = [pattern for pattern in args.models if not chosen(names, [pattern])]
+    if idle:
+        raise InputError(
+            f"models has {idle}, which matches no architecture of timm and no class of transformers, expected names or"
+            " patterns such as 'test_*'; check the spelling"
+        )
     logging.getLogger("cosify").setLevel(logging.ERROR)
     rows = [*sweep_timm(args.models), *sweep_transformers(args.models)]
     folder = Path(args.output)

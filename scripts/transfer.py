@@ -11,6 +11,7 @@ transfer.json, with the results of each model, transfer.md and the features.
 """
 
 import json
+import shlex
 import statistics
 import sys
 from dataclasses import asdict, dataclass, replace
@@ -21,7 +22,7 @@ import numpy as np
 import torch
 
 from cosify.errors import InputError
-from cosify.settings import AT_LEAST_1, FROM_0, Rule, flag
+from cosify.settings import AT_LEAST_1, SEED, Rule, flag
 
 if TYPE_CHECKING:
     from cosify.data import Splits
@@ -47,7 +48,7 @@ class TransferArguments:
         Rule(lambda value: value >= 5, "at least 5"),
     )
     limit: int = flag(5000, "Most images of a task, the same number of each class. Default 5000.", AT_LEAST_1)
-    seed: int = flag(0, "Seed of the folds. Default 0.", FROM_0)
+    seed: int = flag(0, "Seed of the folds. Default 0.", SEED)
     output: str = flag("runs/transfer", "Folder of the results; what it has is not repeated. Default runs/transfer.")
     smoke: bool = flag(False, "Two small backbones on scikit-learn's digits. Default: off.")
 
@@ -82,7 +83,7 @@ def main(args: TransferArguments) -> None:
     if stored["protocol"] != protocol:
         raise InputError(f"{file} was measured with {stored['protocol']}, expected {protocol}; choose another --output")
     written = {
-        "command": "python scripts/transfer.py " + " ".join(sys.argv[1:]),
+        "command": shlex.join(["python", "scripts/transfer.py", *sys.argv[1:]]),
         "environment": describe_environment(torch.device("cpu"), 1),
         "protocol": protocol,
         "first": next(iter(runs)),

@@ -32,7 +32,13 @@ all, may pass: the norm of the features tells that better (`cosify evaluate --re
 
 def models() -> list[str]:
     """Return the published backbones that have a rejector by the largest cosine, by name."""
-    return [each.name for each in cosify.list_backbones() if _rejects(each.name)]
+    return [name for _, name in choices()]
+
+
+def choices() -> list[tuple[str, str]]:
+    """Return them as they are shown, with the number of their classes, each with its name."""
+    known = [each for each in cosify.list_backbones() if _rejects(each.name)]
+    return [(f"{each.name}, {each.num_classes} classes", each.name) for each in known]
 
 
 def _rejects(name: str) -> bool:
@@ -78,13 +84,13 @@ def look(file: str | None, name: str) -> tuple[str, list[list[str]]]:
 
 def page() -> gr.Blocks:
     """Return the page."""
-    names = models()
+    shown = choices()
     with gr.Blocks(title="cosify", analytics_enabled=False) as blocks:
         gr.Markdown(TITLE)
         with gr.Row():
             with gr.Column():
                 picture = gr.Image(type="filepath", image_mode=None, label="A picture", height=320)
-                name = gr.Radio(names, value=names[0], label="Model, of the 100 classes of CIFAR-100")
+                name = gr.Radio(shown, value=shown[0][1], label="Model")
             with gr.Column():
                 said = gr.Markdown("## Give a picture", min_height=120)
                 nearest = gr.Dataframe(

@@ -39,6 +39,8 @@ def test_it_says_what_the_rejector_says(app: Any, tmp_path: Path) -> None:
 
     names = app.models()
     assert names
+    for shown, name in app.choices():
+        assert shown == f"{name}, {app.opened(name)[0].num_classes} classes"
     clear = Image.effect_noise((40, 40), 60).convert("RGB")
     clear.putalpha(Image.linear_gradient("L").resize((40, 40)))
     deep = Image.fromarray((np.arange(1600).reshape(40, 40) * 40).astype(np.uint16))

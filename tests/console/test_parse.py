@@ -101,6 +101,7 @@ def test_a_shell_variable_that_is_not_set_is_no_default(capsys: pytest.CaptureFi
         ("probe", ["--limit-train", "0"]),
         ("probe", ["--hold-out", "1"]),
         ("probe", ["--seed", "-1"]),
+        *((name, ["--seed", str(2**32)]) for name in ("evaluate", "probe")),
         ("scan", ["--image-size", "0"]),
         ("verify", ["--folds", "1"]),
     ],

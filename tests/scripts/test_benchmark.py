@@ -5,9 +5,31 @@ from pathlib import Path
 
 import pytest
 
+from cosify.errors import InputError
+from cosify.settings import check
+from scripts.benchmark import BenchmarkArguments
 from tests.processes import ROOT, run_python
 
 SCRIPT = str(ROOT / "scripts" / "benchmark.py")
+
+
+def test_repeats_that_are_given_win() -> None:
+    assert [BenchmarkArguments(quick=quick).steps for quick in (True, False)] == [3, 9]
+    assert [BenchmarkArguments(quick=quick, repeats=20).steps for quick in (True, False)] == [20, 20]
+    assert BenchmarkArguments(quick=True, device="cuda").steps == 9
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"threads": 0}, "threads is 0, expected at least 1; change --threads"),
+        ({"repeats": 1}, "repeats is 1, expected at least 2, for a spread, or nothing; change --repeats"),
+        ({"seed": 2**32}, "seed is 4294967296, expected a whole number from 0 to 4294967295"),
+    ],
+)
+def test_numbers_that_cannot_be_are_refused(settings: dict[str, int], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        check(BenchmarkArguments(**settings))  # type: ignore[arg-type]  # numbers alone
 
 
 @pytest.mark.slow
@@ -37,6 +59,7 @@ def test_quick_run_is_exact_and_writes_its_tables(tmp_path: Path) -> None:
     assert 0.5 < row["ratios"]["fixed"] < row["ratios"]["LS per sample"]
     assert content["failures"] == []
     assert content["arguments"]["quick"] is True
+    assert content["arguments"]["repeats"] == 3
     assert content["environment"]["packages"]["torch"]
     tables = (tmp_path / "benchmark.md").read_text()
     assert "| 64, 128, 2000 | tight |" in tables

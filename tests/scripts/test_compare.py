@@ -1,15 +1,30 @@
 """scripts/compare.py: runs side by side end as those one after the other, and 2kappa waits for LS."""
 
 import json
+import shlex
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import cosify.training
+from cosify.data import Fingerprint, load_splits
+from cosify.errors import InputError
+from cosify.settings import resolved
+from cosify.training import TrainArguments
+from cosify.training.run_folder import MARK
 from scripts import compare
+
+ROW = {"accuracy": 0.5, "mean_angle_deg": 60.0, "kappa": None, "kappa_by_epoch": [], "low_edge": None}
+
+
+@pytest.fixture(autouse=True)
+def _as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compare, "set_up", lambda threads: None)  # the levels of loggers stay
 
 
 def test_twice_kappa_waits_for_ls_and_no_run_is_lost() -> None:
@@ -17,6 +32,61 @@ def test_twice_kappa_waits_for_ls_and_no_run_is_lost() -> None:
     first, last = compare.by_need(runs)
     assert last == [("2kappa", 0), ("2kappa", 1)]
     assert sorted(first + last) == sorted(runs)
+
+
+def test_heads_in_any_order() -> None:
+    assert compare.behind_ls(["2kappa", "20", "ls", "5"]) == ["20", "ls", "2kappa", "5"]
+    for heads in (["ls", "2kappa", "20"], ["20", "2kappa"], ["ls", "20"]):
+        assert compare.behind_ls(heads) == heads
+
+
+def test_twice_kappa_without_ls_is_refused_before_any_run(tmp_path: Path) -> None:
+    args = compare.CompareArguments(heads=["20", "2kappa"], seeds=[0, 3], output=str(tmp_path / "new"))
+    with pytest.raises(InputError, match=r"2kappa needs runs of ls, with the seeds \[0, 3\] too; name ls among"):
+        compare.main(args)
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("line", ["head: linear", "kappa: 20", "seed: 3"])
+def test_a_recipe_sets_nothing_that_each_run_has_its_own_value_of(line: str, tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(f"data: synthetic\n{line}\n", encoding="utf-8")
+    name = line.partition(":")[0]
+    with pytest.raises(InputError, match=rf"recipe.yaml sets \['{name}'\], which follow from --heads and --seeds"):
+        compare.main(compare.CompareArguments(config=str(recipe), output=str(tmp_path)))
+
+
+def test_a_kept_run_goes_on_with_its_own_settings_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def train(args: TrainArguments) -> None:
+        raise KeyboardInterrupt(args.resume)
+
+    monkeypatch.setattr(cosify.training, "train", train)
+    args, run = TrainArguments(data="synthetic", epochs=2), tmp_path / "ls-0"
+    (run / "checkpoints").mkdir(parents=True)
+    noted = {key: value for key, value in resolved(args).items() if key != "wait_minutes"}  # as if it were a new one
+    content = {MARK: 1, "script": "TrainArguments", "arguments": {**noted, "data": "elsewhere"}}
+    (run / "config.json").write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(KeyboardInterrupt, match="ls-0"):
+        compare.train_one(args, "ls", tmp_path, str(tmp_path))
+    with pytest.raises(InputError, match=r"ls-0 was run with other \['epochs', 'lr'\], expected .*another --keep"):
+        compare.train_one(replace(args, epochs=1, lr=0.2), "ls", tmp_path, str(tmp_path))
+
+
+def test_runs_on_other_data_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = Fingerprint.of_data("digits", load_splits("digits")).digest()
+    rows = [{"head": head, "seed": 0, "high_edge": None, **ROW} for head in ("softmax", "5")]
+    runs = tmp_path / "a b" / "runs.jsonl"
+    runs.parent.mkdir()
+    words = ["--heads", "softmax", "5", "--seeds", "0", "--output", str(runs.parent)]
+    monkeypatch.setattr(sys, "argv", ["compare.py", *words])
+    args = compare.CompareArguments(heads=["softmax", "5"], seeds=[0], output=str(runs.parent))
+    for noted, others in (({}, {}), ({}, {"data": data}), ({"data": data}, {"data": data})):
+        runs.write_text("".join(json.dumps(row | more) + "\n" for row, more in zip(rows, (noted, others), strict=True)))
+        compare.main(args)
+        table = json.loads((runs.parent / "table.json").read_text(encoding="utf-8"))
+        assert shlex.split(table["command"]) == ["python", "scripts/compare.py", *words]
+    with pytest.raises(InputError, match="holds runs on other data than 'synthetic', expected the same; choose"):
+        compare.main(replace(args, data="synthetic"))
 
 
 def test_what_fails_fails_last(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -45,3 +115,5 @@ def test_side_by_side(tmp_path: Path) -> None:
     one, several = runs("one"), runs("several", "--at-once", "2")
     assert several == one
     assert sorted(one) == ["2kappa", "ls", "softmax"]
+    (data,) = {run["data"] for run in one.values()}
+    assert data == Fingerprint.of_data("synthetic", load_splits("synthetic")).digest()

@@ -71,9 +71,22 @@ def test_yaml_and_flags_that_win(tmp_path: Path) -> None:
     )
 
 
+def test_yaml_text_stays_as_it_was_typed(tmp_path: Path) -> None:
+    path = yaml(
+        tmp_path,
+        "data: 0123\noutput: 2024-05-01\nimage_column: 1_0\nlabel_column: 0x1F\nkappa: 20.50\nmodel: null\n"
+        "model_kwargs: [010]\nepochs: 012\nbatch_size: 0x10\nlr: 010\n",
+    )
+    args = parse_arguments(TrainArguments, ["--config", path, "--set", "num_workers=010"])
+    found = (args.data, args.output, args.image_column, args.label_column, args.kappa, args.model, args.model_kwargs)
+    assert found == ("0123", "2024-05-01", "1_0", "0x1F", "20.50", None, ["010"])
+    assert (args.epochs, args.batch_size, args.lr, args.num_workers) == (12, 16, 10.0, 10)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["--set", "transform={scale: 1, scale: 2}"], "with the key 'scale' twice, in lines 1 and 1, expected each"),
         (["--kapa", "3"], "unknown flag --kapa, expected one of --help-all; did you mean --kappa?"),
         (
             ["--epoch", "3"],
@@ -134,7 +147,8 @@ def test_yaml_and_flags_that_win(tmp_path: Path) -> None:
         ),
         (["--set", "mixup=0.2", "--batch-size", "3"], "batch_size is 3, expected an even number"),
         (["--set", "cosine_margin=0.3", "--head", "linear"], "a margin is set with head linear, which has no cosine"),
-        (["--seed", "-1"], "seed is -1, expected a whole number from 0 on"),
+        (["--seed", "-1"], "seed is -1, expected a whole number from 0 to 4294967295; change"),
+        (["--seed", "99999999999999999999999"], "seed is 99999999999999999999999, expected a whole number from 0 to"),
         (["--kappa", "foo"], "unknown kappa policy 'foo', expected a number above 0 or one of ['2ls', 'adacos'"),
         (["--kappa", "-2"], "kappa is -2.0, expected a finite number above 0"),
         (["--kappa", "5", "--head", "linear"], "kappa is '5' with head linear, which has no kappa; use head cos or"),
@@ -160,7 +174,10 @@ def test_wrong_flags(capsys: pytest.CaptureFixture[str], arguments: list[str], m
         ("epochs: 1.5\n", "epochs in {path} is 1.5, expected int"),
         ("lr: [1]\n", "lr in {path} is [1], expected float"),
         ("smoke: 1\n", "smoke in {path} is 1, expected bool"),
-        ("kappa: true\n", "kappa in {path} is True, expected str"),
+        ("kappa: true\n", "kappa in {path} is True, expected str; put text in quotes, or see --help-all"),
+        ("lr: 0.1\nepochs: 3\nlr: 0.2\n", "{path} has the key 'lr' twice, in lines 1 and 3, expected each key once"),
+        ("transform: {scale: 1, scale: 2}\n", "{path} has the key 'scale' twice, in lines 1 and 1, expected each"),
+        ("epochs: 1:30\n", "epochs in {path} is '1:30', expected int"),
         ("output: ''\n", "output is empty, expected text"),
         ("data: [a]\n", "data in {path} is ['a'], expected str"),
         ("decay_milestones: [1, b]\n", "an entry of decay_milestones in {path} is 'b', expected int"),

@@ -93,6 +93,18 @@ def test_it_ends_bit_equal(
     assert left == {f"step-{whole.data.num_train // (32 * args.accumulate) * 3:09d}", "best.safetensors"}
 
 
+def test_tensorboard_forgets_what_is_done_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    args = replace(ARGUMENTS, tracker="tensorboard", eval_every_steps=2, output=str(tmp_path))
+    stop_at(monkeypatch, 9, lambda: train(args))  # its checkpoint is of step 6, its last evaluation of step 8
+    result = train(from_run(TrainArguments, tmp_path))
+    found = events.EventAccumulator(str(result.folder.path / "trackers"))
+    found.Reload()
+    records = sorted(read_metrics(tmp_path) + read_metrics(tmp_path, "step"), key=lambda record: int(record["step"]))
+    shown = [(each.step, pytest.approx(each.value)) for each in found.Scalars("test_accuracy")]
+    assert [(record["step"], record["test_accuracy"]) for record in records] == shown
+
+
 def test_a_finished_run_resumes_to_its_result(tmp_path: Path) -> None:
     whole = train(replace(ARGUMENTS, export="last", output=str(tmp_path)))
     again = train(from_run(TrainArguments, tmp_path))

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cosify.console import Command, set_up_logging, show, two_columns
-from cosify.settings import AT_LEAST_1, FROM_0, Rule, flag
+from cosify.settings import AT_LEAST_1, FROM_0, SEED, Rule, flag
 
 logger = logging.getLogger("cosify")
 
@@ -52,7 +52,7 @@ class ProbeArguments:
         "Share of the training split that chooses lambda. Default 0.2.",
         Rule(lambda value: 0 < value < 1, "a share between 0 and 1"),
     )
-    seed: int = flag(0, "Seed of the held-out part. Default 0.", FROM_0)
+    seed: int = flag(0, "Seed of the held-out part. Default 0.", SEED)
     output: str | None = flag(None, "Folder of the result. Default: a new runs/DATE-DATA-MODEL-probe.")
     overwrite: bool = flag(False, "Replace an earlier result there. Default: refuse.")
     smoke: bool = flag(False, "Random features of synthetic images. Default: off.")

@@ -42,8 +42,10 @@ def show_markdown(text: str) -> None:
 def two_columns(title: str, rows: Mapping[str, Any]) -> "Table":
     """Return the table that ends a command: names and values."""
     from rich.table import Table
+    from rich.text import Text
 
-    table = Table(show_header=False, title=title)
+    # As Text, since rich takes [b] and :a: in a str, such as a path, for markup.
+    table = Table(show_header=False, title=Text(title, style="table.title"))
     for name, value in rows.items():
-        table.add_row(name, str(value))
+        table.add_row(Text(name), Text(str(value)))
     return table

@@ -206,10 +206,14 @@ def read_yaml(path: Path, kind: type) -> dict[str, Any]:
     """
     import yaml
 
+    from cosify.console.yaml_text import KeyTwiceError, read_text
+
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = read_text(path.read_text(encoding="utf-8"), _texts(kind))
     except FileNotFoundError as error:
         raise NotFoundError(f"{path} does not exist, expected a recipe of settings; check its path") from error
+    except KeyTwiceError as error:
+        raise InputError(f"{path} has {error}, expected each key once; drop one of them") from error
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise InputError(
             f"{path} cannot be read as YAML ({_one_line(error)}), expected lines such as 'epochs: 30'"
@@ -224,6 +228,8 @@ def read_yaml(path: Path, kind: type) -> dict[str, Any]:
 def _pairs(pairs: Sequence[str], kind: type) -> dict[str, Any]:
     import yaml
 
+    from cosify.console.yaml_text import KeyTwiceError, read_value
+
     settings = {}
     for pair in pairs:
         key, equals, value = pair.partition("=")
@@ -236,13 +242,20 @@ def _pairs(pairs: Sequence[str], kind: type) -> dict[str, Any]:
         if key not in {entry.name for entry in _fields(kind)}:
             raise InputError(f"--set has {key!r}, expected a key that --help-all lists; {_suggest(key, kind)}")
         try:
-            settings[key] = yaml.safe_load(value)
+            settings[key] = read_value(value, key in _texts(kind))
+        except KeyTwiceError as error:
+            raise InputError(f"--set has {pair!r} with {error}, expected each key once; drop one of them") from error
         except yaml.YAMLError as error:
             raise InputError(
                 f"--set has {pair!r}, which cannot be read as YAML ({_one_line(error)}), expected key=value, such as"
                 " label_smoothing=0.1"
             ) from error
     return _checked(settings, kind, "--set")
+
+
+def _texts(kind: type) -> set[str]:
+    """Return the settings that are text, or lists of it."""
+    return {entry.name for entry in _fields(kind) if {str, list[str]} & set(types_of(entry.type))}
 
 
 def _checked(content: Mapping[str, Any], kind: type, where: str) -> dict[str, Any]:
@@ -289,7 +302,7 @@ def _as_type(key: str, value: Any, expected: Any, where: str) -> Any:
         choices = f"one of {', '.join(map(str, get_args(expected)))}" if get_origin(expected) is Literal else None
         raise InputError(
             f"{key} in {where} is {value!r}, expected {choices or getattr(expected, '__name__', expected)};"
-            " see --help-all"
+            f" {'put text in quotes, or ' if isinstance(value, bool) and str in kinds else ''}see --help-all"
         )
     return value
 

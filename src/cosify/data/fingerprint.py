@@ -5,6 +5,7 @@ both: it changes with any byte, and may change for no reason.
 """
 
 import hashlib
+import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -80,6 +81,10 @@ class Fingerprint:
     def record(self) -> dict[str, Any]:
         """Return the fingerprint ready for JSON."""
         return asdict(self)
+
+    def digest(self) -> str:
+        """Return the SHA-256 of the record, in hexadecimal digits: the same for the same data."""
+        return _digest([json.dumps(self.record()).encode()])
 
     def changes(self, now: "Fingerprint", splits: Sequence[str] = ("train", "test")) -> list[str]:
         """Return what differs in `now`, in words; nothing for the same data.

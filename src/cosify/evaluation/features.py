@@ -162,6 +162,7 @@ def check_finite(rows: range, *answers: Tensor) -> None:
 
 def shown(batches: Any, total: int, title: str, run: FeaturePass) -> Any:
     """Return the batches of a pass, with a progress bar if the pass has one."""
+    from rich.markup import escape
     from rich.progress import track
 
-    return track(batches, f"features for {title}", total=total, disable=not run.show_progress, transient=True)
+    return track(batches, f"features for {escape(title)}", total=total, disable=not run.show_progress, transient=True)

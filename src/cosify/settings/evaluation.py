@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from cosify.settings.rules import AT_LEAST_1, FROM_0, Rule, flag
+from cosify.settings.rules import AT_LEAST_1, FROM_0, SEED, Rule, flag
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class EvaluateArguments:
     resamples: int = flag(
         1000, "Resamples of the bootstrap. Default 1000.", Rule(lambda value: value >= 100, "at least 100")
     )
-    seed: int = flag(0, "Seed of bootstrap, probes and t-SNE. Default 0.", FROM_0)
+    seed: int = flag(0, "Seed of bootstrap, probes and t-SNE. Default 0.", SEED)
     output: str | None = flag(None, "Folder of the result. Default: a new runs/DATE-DATA-evaluation.")
     overwrite: bool = flag(False, "Replace an earlier result there. Default: refuse.")
     smoke: bool = flag(False, "A small random model on synthetic images. Default: off.")

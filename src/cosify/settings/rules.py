@@ -20,6 +20,8 @@ class Rule:
 AT_LEAST_1 = Rule(lambda value: value >= 1, "at least 1")
 FROM_0 = Rule(lambda value: 0 <= value < math.inf, "a number from 0 on, below infinity")
 ABOVE_0 = Rule(lambda value: 0 < value < math.inf, "a number above 0 and below infinity")
+SEED = Rule(lambda value: 0 <= value < 2**32, "a whole number from 0 to 4294967295")  # what numpy takes
+SEEDS = Rule(lambda values: all(map(SEED.holds, values)), "whole numbers from 0 to 4294967295")
 SHARE = Rule(lambda value: 0 <= value <= 1, "a share in [0, 1]")
 
 

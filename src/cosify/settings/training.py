@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import Any, Literal
 
 from cosify.errors import InputError
-from cosify.settings.rules import ABOVE_0, AT_LEAST_1, FROM_0, SHARE, Rule, check, flag, key, wrong
+from cosify.settings.rules import ABOVE_0, AT_LEAST_1, FROM_0, SEED, SHARE, Rule, check, flag, key, wrong
 from cosify.settings.transform import Augment, Pipeline, check_transform
 
 Head = Literal["cos", "linear"]
@@ -84,11 +84,7 @@ class RunArguments:
         "Precision: no (float32), bf16, or fp16 (CUDA alone). Default no: exact; bf16 is faster on GPUs, and on CPUs"
         " that have instructions for it.",
     )
-    seed: int = flag(
-        0,
-        "Seed of weights, order and augmentation. Default 0.",
-        Rule(lambda value: value >= 0, "a whole number from 0 on"),
-    )
+    seed: int = flag(0, "Seed of weights, order and augmentation. Default 0.", SEED)
     output: str | None = flag(
         None, "Run folder; without it, a new one under runs/. Default: runs/DATE-DATA-MODEL-KAPPA."
     )

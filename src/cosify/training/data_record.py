@@ -11,6 +11,8 @@ from cosify.data import (
     Splits,
     Survey,
     choose_pipeline,
+    load_splits,
+    long_tailed,
 )
 from cosify.errors import InputError
 from cosify.settings.training import RunArguments
@@ -70,6 +72,20 @@ class DataRecord:
     def config(self) -> dict[str, Any]:
         """Return the entries of config.json."""
         return {"pipeline": self.pipeline, "fingerprint": self.fingerprint.record()}
+
+
+def load_data(args: RunArguments) -> Splits:
+    """Return the splits that a run trains and tests on, before any image is decoded."""
+    splits = load_splits(
+        args.data,
+        image_column=args.image_column,
+        label_column=args.label_column,
+        streaming=args.streaming,
+        num_train=args.num_train,
+    )
+    if args.imbalance is not None:
+        splits = long_tailed(splits, args.imbalance)
+    return splits if args.limit_train is None else splits.limit_train(args.limit_train)
 
 
 def from_main(accelerator: Any, make: Callable[[], Found]) -> Found:

@@ -73,8 +73,9 @@ class Run:
         if session.is_main:
             self.folder.write_environment(describe_environment(self.accelerator.device, session.shard.world_size))
         self.checkpoints = Checkpoints(self.accelerator, self.folder)
-        self.trackers = Trackers(self.accelerator, self.folder, {k: str(v) for k, v in asdict(self.args).items()})
         self.progress = self.checkpoints.load()
+        settings = {name: str(value) for name, value in asdict(self.args).items()}
+        self.trackers = Trackers(self.accelerator, self.folder, settings, self.progress.step)
         if session.is_main:
             self.folder.drop_metrics_after(self.progress.step)
         if self.progress.step > 0:

@@ -18,8 +18,6 @@ from cosify.data import (
     PipelineSettings,
     Preprocessing,
     Shard,
-    load_splits,
-    long_tailed,
     num_train_batches,
     open_data,
     short_name,
@@ -30,7 +28,7 @@ from cosify.log_level import set_log_level
 from cosify.settings import resolved
 from cosify.settings.training import RunArguments
 from cosify.training.checkpoint import newest_checkpoint
-from cosify.training.data_record import DataRecord, from_main
+from cosify.training.data_record import DataRecord, from_main, load_data
 from cosify.training.run_folder import RunFolder, read_config
 
 logger = logging.getLogger("cosify")
@@ -109,19 +107,9 @@ class Session:
         if not on_terminal(accelerator):
             datasets.disable_progress_bars()
         with accelerator.local_main_process_first():  # the others then find the prepared files in the cache of datasets
-            splits = load_splits(
-                args.data,
-                image_column=args.image_column,
-                label_column=args.label_column,
-                streaming=args.streaming,
-                num_train=args.num_train,
-            )
+            splits = load_data(args)
         if check_names is not None:
             check_names(splits.label_names)
-        if args.imbalance is not None:
-            splits = long_tailed(splits, args.imbalance)
-        if args.limit_train is not None:
-            splits = splits.limit_train(args.limit_train)
         num_train_batches(splits.num_train, args.batch_size * args.accumulate, shard.world_size)  # or an error
         settings = PipelineSettings(args.augment, args.transform, args.pipeline, args.num_workers)
         record = from_main(accelerator, lambda: DataRecord.of(args, splits, settings, preprocessing))

@@ -18,10 +18,12 @@ class Trackers:
         accelerator: of the run.
         run: its folder.
         settings: of the run, as text, by name.
+        step: of the checkpoint that a resumed run goes on from; what TensorBoard was told after it is done again, and
+            no longer shown.  0 for a new run.
     """
 
-    def __init__(self, accelerator: Any, run: RunFolder, settings: Mapping[str, str]) -> None:
-        self._accelerator, self._run, self._settings = accelerator, run, settings
+    def __init__(self, accelerator: Any, run: RunFolder, settings: Mapping[str, str], step: int = 0) -> None:
+        self._accelerator, self._run, self._settings, self._step = accelerator, run, settings, step
         self._started = False
         if run.place is None:
             self._start()
@@ -29,9 +31,10 @@ class Trackers:
     def _start(self) -> None:
         self._accelerator.project_configuration.logging_dir = str(self._run.path)
         named = any(str(tracker) in NAMED for tracker in self._accelerator.log_with)
-        names = {tracker: {"name": self._run.path.name} for tracker in NAMED}
+        more: dict[str, dict[str, Any]] = {tracker: {"name": self._run.path.name} for tracker in NAMED}
+        more["tensorboard"] = {"purge_step": self._step + 1}
         try:
-            self._accelerator.init_trackers(PROJECT if named else FOLDER, config=self._settings, init_kwargs=names)
+            self._accelerator.init_trackers(PROJECT if named else FOLDER, config=self._settings, init_kwargs=more)
         except Exception as error:  # of many types, by tracker: not logged in, no server, no room
             raise InputError(
                 f"tracker {self._settings['tracker']!r} cannot start ({type(error).__name__}: {error}), expected one"
