@@ -73,4 +73,5 @@ def parquet_folder(
 
 
 def _plain_kind(labels: Sequence[object]) -> datasets.Value:
-    return datasets.Value("string" if labels and isinstance(labels[0], str) else "int64")
+    first = labels[0] if labels else None
+    return datasets.Value("string" if isinstance(first, str) else "float64" if isinstance(first, float) else "int64")

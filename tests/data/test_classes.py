@@ -78,7 +78,20 @@ def test_classes_without_training_images_are_named(tmp_path: Path, caplog: pytes
     folder = parquet_folder(tmp_path / "d", [0, 2, 0], [1, 0], names=["a", "b", "c", "d"])
     with caplog.at_level(logging.WARNING, logger="cosify"):
         assert len(load_splits(str(folder)).label_names) == 4
-    assert caplog.messages == ["2 of 4 classes have no training images, and cannot be learnt: b, d"]
+    assert caplog.messages == [
+        "2 of 4 classes have no training images, and cannot be learnt: b, d",
+        "2 of 4 classes have no test images, so that no accuracy speaks of them: c, d",
+    ]
+    caplog.clear()
+    assert len(load_splits(f"{parquet_folder(tmp_path / 'one', [0], [0] * 9 + [1], names=['a', 'b'])}:test").train) == 9
+    assert caplog.messages == ["1 of 2 classes have no test images, so that no accuracy speaks of them: b"]
+
+
+def test_hidden_test_labels_are_no_missing_classes(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = parquet_folder(tmp_path / "d", [0, 1], [-1, -1], names=["a", "b"])
+    with caplog.at_level(logging.WARNING, logger="cosify"):
+        load_splits(str(folder))
+    assert not caplog.messages
 
 
 def test_files_of_one_split_agree_on_their_classes(tmp_path: Path) -> None:

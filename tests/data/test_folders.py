@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from cosify.data import Splits, load_images, load_splits
+from cosify.data.folders import open_folder
 from cosify.errors import InputError
 from tests.data.folders import parquet_folder, picture
 
@@ -60,7 +61,12 @@ def test_folders_beside_the_splits_are_not_read(tmp_path: Path, caplog: pytest.L
     (folder / "train" / "cat" / "notes.txt").write_text("x")
     (folder / "train" / "bird").mkdir()
     with caplog.at_level(logging.WARNING, logger="cosify"):
-        assert counts(load_splits(str(folder))) == (6, 4)
+        splits = load_splits(str(folder))
+    assert counts(splits) == (6, 4)
+    assert splits.left_out == {
+        "folder": {"beside the splits": 2},
+        "train": {"hidden": 1, "no images by their extension": 1, "empty folders": 1},
+    }
     assert f"folder {folder}: test, train are read, test old, train_backup are left out" in caplog.messages
     assert any(
         "1 files that are no images by their extension" in text and "notes.txt" in text for text in caplog.messages
@@ -240,3 +246,41 @@ def test_features_are_cached_under_the_files_that_were_read(tmp_path: Path) -> N
     status = changed.stat()
     os.utime(changed, ns=(status.st_atime_ns, status.st_mtime_ns + 1))
     assert load_splits(str(folder)).test._fingerprint != before
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_images_that_the_metadata_do_not_name_are_counted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, streaming: bool
+) -> None:
+    folder = write(tmp_path / "d [1]", {"train/sub": 2, "train": 3, "test": 2})
+    for split, images in (("train", ["1.png", "sub/0.png", "./0.png"]), ("test", ["0.png", "1.png"])):
+        rows = {"file_name": images, "label": [0, 1, 1][: len(images)]}
+        features = datasets.Features(
+            {"file_name": datasets.Value("string"), "label": datasets.ClassLabel(names=["a", "b"])}
+        )
+        datasets.Dataset.from_dict(rows, features=features).to_parquet(folder / split / "metadata.parquet")
+    with caplog.at_level(logging.WARNING, logger="cosify"):
+        opened = open_folder(folder, streaming=streaming)
+    assert opened.left_out == {"train": {"images not in the metadata": 2}}
+    assert caplog.messages == [
+        f"folder {folder}/train: 2 of 5 images are not named in the metadata and are left out, such as"
+        f" {folder}/train/2.png"
+    ]
+    assert len(list(opened["train"])) == 3
+
+
+def test_captions_beside_class_folders_leave_the_classes(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = splits_folder(tmp_path / "d", ["cat", "dog"], ["cat", "dog"])
+    for split in ("train", "test"):
+        lines = [json.dumps({"file_name": f"{name}/0.png", "text": name[0]}) for name in ("cat", "dog")]
+        (folder / split / "metadata.jsonl").write_text("\n".join(lines))
+    with caplog.at_level(logging.WARNING, logger="cosify"):
+        splits = load_splits(str(folder))
+    assert (counts(splits), splits.label_names) == ((6, 4), ("cat", "dog"))
+    assert caplog.messages == [
+        f"folder {folder}: its metadata has no labels, only text; it is left out, and the folders of the images count"
+        " as classes"
+    ]
+    asked = load_splits(str(folder), label_column="text")
+    assert (counts(asked), asked.label_names) == ((2, 2), ("c", "d"))
+    assert load_images(f"{folder}:test").label_names == ("cat", "dog")

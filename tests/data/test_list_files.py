@@ -111,6 +111,7 @@ def test_repeated_images_are_counted_however_their_paths_are_written(
     assert caplog.messages == [
         f"1 lines of list {prefix}_train.txt repeat an image that stands above them",
         "1 images of list test are training images, such as 9.png",
+        "1 of 2 classes have no test images, so that no accuracy speaks of them: 0",
     ]
 
 

@@ -152,10 +152,13 @@ def test_missing_columns(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        ([1, 2, 3], r"labels in column 'label' are 3 different values from 1 to 3, expected every index 0..C-1"),
+        (
+            [1, 2, 3],
+            r"labels in column 'label' are 3 different values from 1 to 3, expected every index 0..C-1; number",
+        ),
         ([0, 2, 2], r"2 different values from 0 to 2, expected every index"),
         ([-1, 0, 1], r"3 different values from -1 to 1, expected every index"),
-        (["x", "y", "x"], r"holds values such as 'x', expected class indices 0..C-1; call dataset.class_encode_column"),
+        ([0.5, 1.0, 1.0], r"holds values such as '0.5', expected class indices 0..C-1, or words, the names of the cl"),
     ],
 )
 def test_labels_that_are_no_indices(tmp_path: Path, labels: list[object], message: str) -> None:

@@ -78,3 +78,14 @@ def test_errors_of_the_main_process_are_raised_as_they_are(tmp_path: Path) -> No
     assert from_main(accelerator, lambda: 3) == 3
     with pytest.raises(ZeroDivisionError):
         from_main(accelerator, lambda: 1 // 0)
+
+
+def test_what_is_left_out_is_recorded_and_not_compared(tmp_path: Path) -> None:
+    data, run = image_folder(tmp_path / "data"), tmp_path / "run"
+    (data / "train" / "cat" / ".DS_Store").write_bytes(b"x")
+    (data / "test" / "notes.txt").write_text("x")
+    assert begin(data, run).record.left_out == {"train": {"hidden": 1}, "test": {"no images by their extension": 1}}
+    recorded = json.loads((run / "config.json").read_text())["left_out"]
+    assert recorded == {"train": {"hidden": 1}, "test": {"no images by their extension": 1}}
+    (data / "train" / "cat" / ".DS_Store").unlink()
+    assert resume(run).record.left_out == {"test": {"no images by their extension": 1}}

@@ -25,6 +25,7 @@ from cosify.data.picture_pairs import PicturePairs, open_pairs, synthetic_pairs
 from cosify.data.preprocessing import Preprocessing, record_preprocessing
 from cosify.data.sources import BUILT_IN, Splits, base_and_split, load_images, load_splits, name_of, short_name
 from cosify.data.tensors import ImageSet, decode_splits
+from cosify.data.unreadable import unreadable_images
 from cosify.data.workers import WorkerData
 from cosify.settings.transform import Augment, Pipeline, check_transform
 
@@ -80,5 +81,6 @@ __all__ = [
     "synthetic_pairs",
     "train_transform",
     "training_order",
+    "unreadable_images",
     "write_pairs",
 ]

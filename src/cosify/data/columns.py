@@ -1,5 +1,6 @@
 """Which columns of a data set are images and labels, and what the labels are."""
 
+import io
 import logging
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +26,7 @@ def check_column(rows: "Dataset", column: str, split: str) -> None:
 
 
 def find_image_column(rows: "Dataset", column: str | None, split: str) -> str:
-    """Return the named column, or the only one of images.
+    """Return the named column, or the only one of images; if no column has that type, the only one that holds files.
 
     Raises:
         ValueError: if there is no such column, or several.
@@ -35,7 +36,50 @@ def find_image_column(rows: "Dataset", column: str | None, split: str) -> str:
     if column is not None:
         check_column(rows, column, split)
         return column
-    return _only([name for name, kind in rows.features.items() if isinstance(kind, Image)], rows, "image")
+    typed = [name for name, kind in rows.features.items() if isinstance(kind, Image)]
+    return _only(typed or [name for name in rows.features if _holds_files(rows, name)], rows, "image")
+
+
+def _holds_files(rows: Any, column: str) -> bool:
+    """Return whether cells are {bytes, path}, as datasets stores images, or bytes that Pillow opens."""
+    from datasets import Value
+    from PIL import Image
+
+    kind = rows.features[column]
+    if isinstance(kind, dict) and set(kind) == {"bytes", "path"}:
+        return _is_binary(kind["bytes"])
+    content = first_value(rows, column) if isinstance(kind, Value) and _is_binary(kind) else None
+    if content is None:
+        return False
+    try:
+        Image.open(io.BytesIO(content)).close()
+    except Exception:  # Pillow's decoders raise errors of a dozen unrelated types
+        return False
+    return True
+
+
+def _is_binary(kind: Any) -> bool:
+    return getattr(kind, "dtype", None) in ("binary", "large_binary")
+
+
+def as_images(rows: Any, column: str, split: str) -> Any:
+    """Return rows whose column has the type of images; files without it are what image columns store.
+
+    Raises:
+        ValueError: if the column holds something else.
+    """
+    from datasets import Image
+
+    kind = rows.features[column]
+    if isinstance(kind, Image):
+        return rows
+    try:
+        return rows.cast_column(column, Image())
+    except Exception as error:  # of pyarrow and of datasets, of several types
+        raise InputError(
+            f"column {column!r} of split {split!r} is {kind}, expected images, or their files as bytes; name the column"
+            " of images with --image-column"
+        ) from error
 
 
 def find_label_column(rows: "Dataset", column: str | None, split: str) -> str:
@@ -104,15 +148,16 @@ def label_names(rows: "Dataset", column: str, split: str) -> tuple[str, ...]:
     values = np.asarray(labels.to_pylist())
     if not np.issubdtype(values.dtype, np.integer) or values.ndim != 1:
         raise InputError(
-            f"column {column!r} holds values such as {str(values[0])!r}, expected class indices 0..C-1; call"
-            f" dataset.class_encode_column({column!r}) and save the result"
+            f"column {column!r} holds values such as {str(values[0])!r}, expected class indices 0..C-1, or words, the"
+            " names of the classes; write one of these"
         )
     present = np.unique(values)
     num_classes = int(present[-1]) + 1
     if present[0] < 0 or len(present) != num_classes:
         raise InputError(
             f"labels in column {column!r} are {len(present)} different values from {present[0]} to {present[-1]},"
-            " expected every index 0..C-1; re-index them, or store the column as datasets.ClassLabel with all names"
+            " expected every index 0..C-1; number them anew from 0 without gaps, or write the name of the class, a"
+            " word, in place of each number"
         )
     return tuple(str(index) for index in range(num_classes))
 
@@ -130,12 +175,21 @@ def streamed_label_names(rows: Any, column: str) -> tuple[str, ...]:
     return tuple(kind.names)
 
 
-def tell_missing_classes(train: "Dataset", column: str, names: tuple[str, ...]) -> None:
-    """Warn of classes without training images."""
-    present = set(label_values(train, column, "train").unique().to_pylist())
+def tell_missing_classes(rows: "Dataset", column: str, names: tuple[str, ...], *, training: bool) -> None:
+    """Warn of classes without images.
+
+    Args:
+        rows: a split.
+        column: of class indices.
+        names: of the classes.
+        training: whether the split is learnt from; otherwise it is measured on.
+    """
+    present = set(label_values(rows, column, "train" if training else "test").unique().to_pylist())
     missing = [name for index, name in enumerate(names) if index not in present]
     if missing:
+        learnt = "training images, and cannot be learnt"
+        kind = learnt if training else "test images, so that no accuracy speaks of them"
         logger.warning(
-            "%d of %d classes have no training images, and cannot be learnt: %s%s",
-            *(len(missing), len(names), ", ".join(missing[:NAMED]), ", ..." if len(missing) > NAMED else ""),
+            "%d of %d classes have no %s: %s%s",
+            *(len(missing), len(names), kind, ", ".join(missing[:NAMED]), ", ..." if len(missing) > NAMED else ""),
         )

@@ -62,7 +62,11 @@ def read_image(file: Any, where: str) -> "Image":
         image = Image.open(file)
     except Exception as error:  # Pillow's decoders raise errors of a dozen unrelated types for damaged files
         raise _unreadable(where, error) from error
-    return standard_image(image, where)
+    try:
+        return standard_image(image, where)
+    except InputError:
+        image.close()  # a whole image has closed its file
+        raise
 
 
 def size_in_file(value: dict[str, Any], where: str) -> tuple[int, int]:

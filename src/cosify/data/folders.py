@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cosify.data.classes import share_classes
+from cosify.data.columns import label_columns
 from cosify.data.image_folder import FoundImages, find_images, image_rows, is_image, with_fingerprint
 from cosify.errors import InputError
 from cosify.integrations.compat import fingerprint_of
@@ -26,7 +27,22 @@ NAMED = 10  # files, at most, that a message names
 logger = logging.getLogger("cosify")
 
 
-def open_folder(folder: Path, *, streaming: bool = False, labelled: bool = False) -> Mapping[str, Any]:
+class FolderSplits(dict[str, Any]):
+    """The rows of each split, by its name.
+
+    Attributes:
+        left_out: number of files and folders that give no rows, by the split that they lie in and by their kind; those
+            beside the splits stand under `"folder"`.
+    """
+
+    def __init__(self, rows: Mapping[str, Any], left_out: Mapping[str, Mapping[str, int]]) -> None:
+        super().__init__(rows)
+        self.left_out = {split: dict(counts) for split, counts in left_out.items() if counts}
+
+
+def open_folder(
+    folder: Path, *, streaming: bool = False, labelled: bool = False, label_column: str | None = None
+) -> FolderSplits:
     """Open every split of a local folder; nothing else reads one.
 
     A split is `SPLIT.parquet` (or its shards) or the images below `SPLIT/`, for exactly the names in `SPLIT_NAMES`;
@@ -37,11 +53,13 @@ def open_folder(folder: Path, *, streaming: bool = False, labelled: bool = False
         folder: that exists.
         streaming: give streams.
         labelled: raise if images do not lie in folders of their classes; otherwise they are unlabelled, with a warning.
+        label_column: column of labels that is asked for.
 
     Returns:
         The rows of each split, by its name.  Images have the column `image` and, if every one lies in the folder of its
-        class, `label`; if metadata.csv, .jsonl or .parquet lies beside them, the columns that it says.  Held-out splits
-        number their classes as train does if train has them all.
+        class, `label`; if metadata.csv, .jsonl or .parquet lies beside them, the columns that it says, unless none of
+        them is a label and the images lie in folders of their classes.  Held-out splits number their classes as train
+        does if train has them all.
 
     Raises:
         ValueError: if the folder holds no images, or can be understood in two ways, or files are damaged.
@@ -60,11 +78,12 @@ def open_folder(folder: Path, *, streaming: bool = False, labelled: bool = False
             f"folder {str(folder)!r} holds {' and '.join(validation)}, which are names of one validation split,"
             " expected one of them; move the others away"
         )
+    left_out: dict[str, dict[str, int]] = {}
     if parquet:
-        _tell_left_out(folder, entries, {path for paths in parquet.values() for path in paths})
-        return share_classes(_parquet_rows(folder, parquet, streaming))
+        beside = _tell_left_out(folder, entries, {path for paths in parquet.values() for path in paths})
+        return FolderSplits(share_classes(_parquet_rows(folder, parquet, streaming)), {"folder": beside})
     if folders:
-        _tell_left_out(folder, entries, {*folders.values()})
+        left_out["folder"] = _tell_left_out(folder, entries, {*folders.values()})
     found = {name: find_images(path) for name, path in (folders or {"train": folder}).items()}
     for files in found.values():
         if not files.images:
@@ -74,10 +93,23 @@ def open_folder(folder: Path, *, streaming: bool = False, labelled: bool = False
                 " or name another folder"
             )
         files.tell_left_out()
-    if any(files.metadata for files in found.values()):
-        return _described_rows(folder, found, streaming)
-    rows = share_classes({name: image_rows(files, labelled=labelled) for name, files in found.items()})
-    return {name: split.to_iterable_dataset() for name, split in rows.items()} if streaming else rows
+    left_out |= {name: files.left_out for name, files in found.items()}
+    rows = _described_rows(folder, found) if any(files.metadata for files in found.values()) else None
+    if rows is not None and _only_beside_classes(rows, found, label_column):
+        logger.warning(
+            "folder %s: its metadata has no labels, only %s; it is left out, and the folders of the images count as"
+            " classes",
+            *(folder, ", ".join(name for name in next(iter(rows.values())).column_names if name != "image")),
+        )
+        rows = None
+    if rows is None:
+        rows = share_classes({name: image_rows(files, labelled=labelled) for name, files in found.items()})
+    else:
+        for name, files in found.items():
+            left_out[name] |= _tell_undescribed(rows[name], files)
+    if streaming:
+        rows = {name: split.to_iterable_dataset() for name, split in rows.items()}
+    return FolderSplits(rows, left_out)
 
 
 def _split_folders(entries: Sequence[Path]) -> dict[str, Path]:
@@ -112,8 +144,8 @@ def _parquet_files(folder: Path, entries: Sequence[Path]) -> dict[str, list[Path
     return splits
 
 
-def _tell_left_out(folder: Path, entries: Sequence[Path], read: set[Path]) -> None:
-    """Warn of folders, parquet files and images beside those that are read."""
+def _tell_left_out(folder: Path, entries: Sequence[Path], read: set[Path]) -> dict[str, int]:
+    """Warn of folders, parquet files and images beside those that are read, and return how many there are."""
     others = [entry for entry in entries if entry not in read]
     others = [entry for entry in others if entry.suffix == ".parquet" or is_image(entry.name) or entry.is_dir()]
     if others:
@@ -123,6 +155,7 @@ def _tell_left_out(folder: Path, entries: Sequence[Path], read: set[Path]) -> No
             *(folder, ", ".join(sorted(path.name for path in read)), ", ".join(names[:NAMED])),
             " is" if len(names) == 1 else f" and {len(names) - NAMED} more are" if len(names) > NAMED else " are",
         )
+    return {"beside the splits": len(others)} if others else {}
 
 
 def _parquet_rows(folder: Path, files: Mapping[str, Sequence[Path]], streaming: bool) -> dict[str, Any]:
@@ -189,7 +222,7 @@ def _in_types_of(train: "Features", own: "Features") -> "Features":
     )
 
 
-def _described_rows(folder: Path, found: Mapping[str, FoundImages], streaming: bool) -> Mapping[str, Any]:
+def _described_rows(folder: Path, found: Mapping[str, FoundImages]) -> dict[str, Any]:
     """Return rows as the metadata files beside the images describe them."""
     from datasets import load_dataset
 
@@ -201,12 +234,33 @@ def _described_rows(folder: Path, found: Mapping[str, FoundImages], streaming: b
             " write it, or move it away"
         )
     try:
-        rows: Mapping[str, Any] = load_dataset("imagefolder", data_files=files, streaming=streaming)
+        rows = load_dataset("imagefolder", data_files=files)
     except Exception as error:  # as above
         raise _damaged(folder, "images with metadata", error) from error
-    if streaming:
-        return rows
     return {name: with_fingerprint(split, [fingerprint_of(split), *found[name].images]) for name, split in rows.items()}
+
+
+def _only_beside_classes(rows: Mapping[str, Any], found: Mapping[str, FoundImages], label_column: str | None) -> bool:
+    """Return whether the metadata have no labels, and the folders of the images have: captions, say."""
+    has_labels = any(label_columns(split) or label_column in split.column_names for split in rows.values())
+    return not has_labels and all(files.has_classes for files in found.values())
+
+
+def _tell_undescribed(rows: Any, files: FoundImages) -> dict[str, int]:
+    """Warn of images that the metadata do not name, and return how many there are."""
+    from datasets import Image
+
+    named: set[str] = set()
+    for column in (column for column, kind in rows.features.items() if isinstance(kind, Image)):
+        cells = rows.select_columns([column]).cast_column(column, Image(decode=False))[column]
+        named |= {os.path.normpath(cell["path"]) for cell in cells if cell is not None and cell["path"] is not None}
+    unnamed = [path for path, _, _ in files.images if os.path.normpath(path) not in named]
+    if unnamed:
+        logger.warning(
+            "folder %s: %d of %d images are not named in the metadata and are left out, such as %s",
+            *(files.root, len(unnamed), len(files.images), unnamed[0]),
+        )
+    return {"images not in the metadata": len(unnamed)} if unnamed else {}
 
 
 def _damaged(folder: Path, kind: str, error: Exception) -> InputError:

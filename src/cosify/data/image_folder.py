@@ -21,7 +21,7 @@ logger = logging.getLogger("cosify")
 
 @dataclass(frozen=True)
 class FoundImages:
-    """What lies below a folder; hidden files are left out.
+    """What lies below a folder.
 
     Attributes:
         root: the folder.
@@ -29,6 +29,7 @@ class FoundImages:
         metadata: files that describe images.
         others: files that are no images by their extension.
         empty: folders without images in them.
+        hidden: files and folders whose names begin with a dot; nothing else reads them.
     """
 
     root: Path
@@ -36,6 +37,18 @@ class FoundImages:
     metadata: list[str] = field(default_factory=list)
     others: list[str] = field(default_factory=list)
     empty: list[str] = field(default_factory=list)
+    hidden: list[str] = field(default_factory=list)
+
+    @property
+    def has_classes(self) -> bool:
+        """Whether all images lie in folders of classes beside each other."""
+        return not _why_no_classes(str(self.root), [path for path, _, _ in self.images])
+
+    @property
+    def left_out(self) -> dict[str, int]:
+        """Number of files and folders that give no rows, by their kind; kinds without any are not there."""
+        kinds = {"hidden": self.hidden, "no images by their extension": self.others, "empty folders": self.empty}
+        return {kind: len(names) for kind, names in kinds.items() if names}
 
     def tell_left_out(self) -> None:
         """Warn of files and folders that give no rows."""
@@ -71,8 +84,8 @@ def _visit(folder: str, above: frozenset[str], found: FoundImages) -> None:
     with os.scandir(folder) as entries:
         for entry in sorted(entries, key=lambda entry: entry.name):
             if entry.name.startswith("."):
-                continue
-            if entry.is_dir():
+                found.hidden.append(entry.path)
+            elif entry.is_dir():
                 _visit(entry.path, above | {real}, found)
             elif is_image(entry.name):
                 status = entry.stat()

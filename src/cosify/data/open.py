@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 from cosify.data.augmentation import Augmentation
-from cosify.data.decode import channels_of, open_image, undecoded
+from cosify.data.decode import channels_of, undecoded
 from cosify.data.device import DeviceData
 from cosify.data.normalize import Normalization
 from cosify.data.preprocessing import PLAIN, Preprocessing
 from cosify.data.processor import ImageProcessor
 from cosify.data.sources import BUILT_IN, Splits, base_and_split
 from cosify.data.tensors import Layout, decode_splits
+from cosify.data.unreadable import SEARCHED, open_or_hint, open_or_name_all
 from cosify.data.workers import WorkerData, default_num_workers
 from cosify.errors import InputError
 from cosify.settings.transform import Augment, Pipeline, check_transform
@@ -272,5 +273,7 @@ def _looked_at(splits: Splits, name: str) -> Iterator["Image"]:
     else:
         chosen = range(0, len(split), max(1, math.ceil(len(split) / SURVEYED)))
         rows = zip(chosen, undecoded(split.select_columns([column]).select(chosen), column), strict=True)
+    few = splits.num_test is not None and splits.num_train + splits.num_test <= SEARCHED
     for row, cells in rows:
-        yield open_image(cells[column], row, name)
+        value = cells[column]
+        yield open_or_name_all(splits, value, row, name) if few else open_or_hint(value, row, name)

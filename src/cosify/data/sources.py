@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ import torch
 
 from cosify.data.classes import check_same_classes
 from cosify.data.columns import (
+    as_images,
     check_column,
     find_image_column,
     find_label_column,
@@ -22,11 +23,12 @@ from cosify.data.columns import (
     tell_missing_classes,
 )
 from cosify.data.digit_pairs import two_digits
-from cosify.data.folders import TEST_NAMES, VALIDATION_NAMES, open_folder
+from cosify.data.folders import TEST_NAMES, VALIDATION_NAMES, FolderSplits, open_folder
 from cosify.data.handwritten_digits import digits
 from cosify.data.held_out import TEST_SHARE, held_out_mask
 from cosify.data.list_files import find_lists, without_root
 from cosify.data.synthetic_images import synthetic
+from cosify.data.words import has_words, number_words
 from cosify.errors import InputError
 
 if TYPE_CHECKING:
@@ -49,6 +51,7 @@ class Splits:
         label_names: name of each class, C of them.
         num_train: samples of an epoch.
         streaming: whether rows are read one after the other, without a known length and without being stored.
+        left_out: number of files and folders of a local folder that give no rows; see `FolderSplits`.
     """
 
     train: "Dataset"
@@ -58,6 +61,7 @@ class Splits:
     label_names: tuple[str, ...]
     num_train: int
     streaming: bool = False
+    left_out: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         names = ", ".join(map(repr, self.label_names[:NAMED])) + (", ..." if len(self.label_names) > NAMED else "")
@@ -146,25 +150,27 @@ def load_splits(
             ROOT.  `DATA:SPLIT` is one split of these, of which a fifth of each class tests and the
             rest trains, as in `cosify.evaluation.transfer`; classes that do not occur in it are dropped.  A folder of
             CLASS/*.png alone is one split, `FOLDER:train`.
-        image_column: its column of images; default: the only one of that type.
-        label_column: its column of class indices; default: the only one of type `ClassLabel`, or one of `LABEL_NAMES`.
+        image_column: its column of images; default: the only one of that type, or else the only one of their files.
+        label_column: its column of class indices, or of words, which are numbered as class folders are; default:
+            the only one of type `ClassLabel`, or one of `LABEL_NAMES`.
         streaming: read rows as they are needed, without storing or even downloading the whole set.
         num_train: rows of a streamed training split that do not say how many they are; an epoch has that many.
 
     Returns:
         Both splits, with the class numbers of the training split; one named validation, valid, val or dev serves as
-        test where there is no test, or its labels are hidden.  A warning names classes without training images.
+        test where there is no test, or its labels are hidden.  A warning names classes without training images, or
+        without test images.
 
     Raises:
-        ValueError: if there is no such data set, split or column, a split is empty, labels are missing or not 0..C-1,
-            or the test split has classes that the training split lacks.
+        ValueError: if there is no such data set, split or column, a split is empty, labels are missing, or numbers but
+            not 0..C-1, or words of a stream, or the test split has classes that the training split lacks.
     """
     base, split = base_and_split(data)
     if streaming and (base in BUILT_IN or split):
         raise InputError(f"streaming is on, but data {data!r} is needed in memory; drop streaming")
     if split:
         return _divided(_one_split(data, image_column, label_column, labelled=True), data)
-    loaded = _load(data, streaming=streaming, labelled=True)
+    loaded = _load(data, streaming=streaming, labelled=True, label_column=label_column)
     held_out = [name for name in TEST_NAMES if name in loaded]
     if "train" not in loaded or not held_out:
         alone = f"{data}:{'train' if 'train' in loaded else min(loaded)}"
@@ -179,21 +185,26 @@ def load_splits(
     image_column = find_image_column(train, image_column, "train")
     label_column = find_label_column(train, label_column, "train")
     # Some sets hide the labels of their test split behind -1, ImageNet for one, or leave them out.
-    labelled = [name for name in held_out if first_value(loaded[name], label_column) not in (None, -1)]
+    labelled = [name for name in held_out if first_value(loaded[name], label_column) not in (None, -1, "")]
     test_name = (labelled or held_out)[0]
     test = loaded[test_name]
     for column in (image_column, label_column):
         check_column(test, column, test_name)
+    train, test = as_images(train, image_column, "train"), as_images(test, image_column, test_name)
+    if not streaming:
+        train, test = number_words({"train": train, test_name: test}, label_column).values()
     names = streamed_label_names(train, label_column) if streaming else label_names(train, label_column, "train")
     if len(names) < 2:
         raise InputError(f"data {data!r} has one class, {list(names)}, expected two or more; add images of another")
     check_same_classes(train, test, label_column, test_name)
     if streaming:
         num_train = _streamed_length(train, num_train)
-        return Splits(train, test, image_column, label_column, names, num_train, streaming=True)
+        return Splits(train, test, image_column, label_column, names, num_train, True, _left_out(loaded))
     label_values(test, label_column, test_name)
-    tell_missing_classes(train, label_column, names)
-    return Splits(train, test, image_column, label_column, names, len(train))
+    tell_missing_classes(train, label_column, names, training=True)
+    if labelled:
+        tell_missing_classes(test, label_column, names, training=False)
+    return Splits(train, test, image_column, label_column, names, len(train), left_out=_left_out(loaded))
 
 
 def load_images(data: str, *, image_column: str | None = None, label_column: str | None = None) -> Splits:
@@ -203,7 +214,7 @@ def load_images(data: str, *, image_column: str | None = None, label_column: str
         data: as in `load_splits`, but no training split is needed, and a folder may hold images alone; `DATA:SPLIT`
             names the split.
         image_column: as there.
-        label_column: as there; a set without labels gets one class.
+        label_column: as there; a set without labels, or with numbers that are not 0..C-1, gets one class.
 
     Returns:
         The split, by default that for testing, as in `Splits.only`.
@@ -216,7 +227,7 @@ def load_images(data: str, *, image_column: str | None = None, label_column: str
 
 def _one_split(data: str, image_column: str | None, label_column: str | None, *, labelled: bool) -> Splits:
     base, wanted = base_and_split(data)
-    loaded = _load(base, streaming=False, labelled=labelled)
+    loaded = _load(base, streaming=False, labelled=labelled, label_column=label_column)
     names = [wanted] if wanted else [*TEST_NAMES, "train"]
     if wanted in VALIDATION_NAMES:
         names += VALIDATION_NAMES  # they are one split, whatever the folder calls it
@@ -228,13 +239,36 @@ def _one_split(data: str, image_column: str | None, label_column: str | None, *,
     rows = loaded[found]
     _check_rows(rows, found, base)
     image_column = find_image_column(rows, image_column, found)
-    candidates = label_columns(rows)
-    if labelled or label_column is not None or len(candidates) == 1:
+    rows = as_images(rows, image_column, found)
+    candidates, needed = label_columns(rows), labelled or label_column is not None
+    if needed or len(candidates) == 1:
         label_column = find_label_column(rows, label_column, found)
-        return Splits(rows.select([0]), rows, image_column, label_column, label_names(rows, label_column, found), 1)
+        label_values(rows, label_column, found)
+        try:
+            if has_words(rows, label_column):
+                rows = _numbered_as_train(loaded, rows, found, label_column)
+            class_names = label_names(rows, label_column, found)
+        except InputError as error:
+            if needed:
+                raise
+            logger.warning("data %s counts as unlabelled: %s", data, error)
+            return unlabelled(rows, image_column)
+        return Splits(rows.select([0]), rows, image_column, label_column, class_names, 1, left_out=_left_out(loaded))
     if candidates:
         logger.warning("data %s counts as unlabelled: any of its columns %s may be the label", data, candidates)
     return unlabelled(rows, image_column)
+
+
+def _numbered_as_train(loaded: Mapping[str, Any], rows: Any, split: str, column: str) -> Any:
+    """Return rows with class numbers for words; those of train, if that has classes in the same column."""
+    train = loaded.get("train")
+    numbers_it = train is not None and (has_words(train, column) or column in label_columns(train))
+    others = {"train": train} if numbers_it and split != "train" else {}
+    return number_words({**others, split: rows}, column)[split]
+
+
+def _left_out(loaded: Mapping[str, Any]) -> Mapping[str, Mapping[str, int]]:
+    return loaded.left_out if isinstance(loaded, FolderSplits) else {}
 
 
 def unlabelled(rows: "Dataset", image_column: str) -> Splits:
@@ -265,11 +299,12 @@ def _divided(found: Splits, data: str) -> Splits:
     rows = rows.remove_columns(column).add_column(column, labels.tolist(), feature=ClassLabel(names=list(names)))
     test = held_out_mask(torch.from_numpy(labels), TEST_SHARE, seed=0).numpy()
     train, test = rows.select(np.flatnonzero(~test)), rows.select(np.flatnonzero(test))
-    return Splits(train, test, found.image_column, column, names, len(train))
+    tell_missing_classes(test, column, names, training=False)
+    return Splits(train, test, found.image_column, column, names, len(train), left_out=found.left_out)
 
 
-def _load(data: str, *, streaming: bool, labelled: bool) -> Mapping[str, Any]:
-    """Return the rows of each split; `labelled` as in `open_folder`."""
+def _load(data: str, *, streaming: bool, labelled: bool, label_column: str | None) -> Mapping[str, Any]:
+    """Return the rows of each split; `labelled` and `label_column` as in `open_folder`."""
     from datasets import load_dataset
 
     if data in BUILT_IN:
@@ -280,7 +315,7 @@ def _load(data: str, *, streaming: bool, labelled: bool) -> Mapping[str, Any]:
         return {name: rows.to_iterable_dataset() for name, rows in lists.items()} if streaming else lists
     folder = Path(data).expanduser()
     if folder.is_dir():
-        return open_folder(folder, streaming=streaming, labelled=labelled)
+        return open_folder(folder, streaming=streaming, labelled=labelled, label_column=label_column)
     if folder.is_file():
         raise InputError(
             f"data {data!r} is a file, expected the folder that it lies in; write {str(folder.parent)!r}, with :SPLIT"

@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cosify.data.decode import channels_of, open_image, undecoded
+from cosify.data.decode import channels_of, undecoded
 from cosify.data.sources import Splits
+from cosify.data.unreadable import open_or_name_all
 from cosify.errors import InputError
 
 if TYPE_CHECKING:
-    from datasets import Dataset
     from PIL.Image import Image
 
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]  # [H, W, channels]
@@ -90,9 +90,10 @@ def decode_splits(
         Train and test set.
 
     Raises:
-        ValueError: if an image cannot be read, a label is out of range, or the tensors exceed half of the free memory.
+        ValueError: if images cannot be read (it counts and names them), a label is out of range, or the tensors exceed
+            half of the free memory.
     """
-    layout = _first_layout(splits.train, splits.image_column, image_size)
+    layout = _first_layout(splits, image_size)
     if channels is not None:
         layout = replace(layout, channels=channels, convert=True)
     while True:
@@ -127,8 +128,8 @@ def free_memory(device: torch.device) -> int:
     return int(psutil.virtual_memory().available)
 
 
-def _first_layout(train: "Dataset", column: str, image_size: int | None) -> Layout:
-    image = next(_images(train.select([0]), "train", column))
+def _first_layout(splits: Splits, image_size: int | None) -> Layout:
+    image = next(_images(splits, "train"))
     if image_size is not None:
         return Layout(channels_of(image), image_size, image_size, resize=True)
     return Layout(channels_of(image), image.height, image.width, resize=False)
@@ -147,7 +148,7 @@ def _decode(
 
     split = splits.split(name)
     images = torch.empty((len(split), layout.channels, layout.height, layout.width), dtype=torch.uint8, device=device)
-    rows = _images(split, name, splits.image_column)
+    rows = _images(splits, name)
     shown = track(rows, f"decoding {name}", len(split), disable=not show_progress, transient=True)
     for part in images.split(max(1, COPIED // layout.num_bytes)):
         pixels = np.stack([to_pixels(image) for image in islice(shown, len(part))])
@@ -155,9 +156,10 @@ def _decode(
     return ImageSet(images, labels_of(splits, name).to(device))
 
 
-def _images(split: "Dataset", name: str, column: str) -> Iterator["Image"]:
-    for row, cell in enumerate(undecoded(split.select_columns([column]), column)):
-        yield open_image(cell[column], row, name)
+def _images(splits: Splits, name: str) -> Iterator["Image"]:
+    column = splits.image_column
+    for row, cell in enumerate(undecoded(splits.split(name).select_columns([column]), column)):
+        yield open_or_name_all(splits, cell[column], row, name)
 
 
 def _pixels(

@@ -27,10 +27,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from cosify.data.batches import ALONE, Shard, eval_rows, mixed_seed, own_rows, some_rows, training_order
-from cosify.data.decode import channels_of, open_image, undecoded
+from cosify.data.decode import channels_of, undecoded
 from cosify.data.normalize import Normalization
 from cosify.data.sources import Splits
 from cosify.data.tensors import labels_of, wrong_label
+from cosify.data.unreadable import open_or_hint
 from cosify.errors import InputError
 
 Request = tuple[Any, int, int]  # row number or undecoded row; place in the order, for messages; seed
@@ -75,7 +76,7 @@ class Decoder(Dataset[Sample | InputError]):
     def _sample(self, request: Request) -> Sample:
         row, place, seed = request
         cells = row if self.split is None else self.split[row]
-        image = open_image(cells[self.image_column], place, self.name)
+        image = open_or_hint(cells[self.image_column], place, self.name)
         if channels_of(image) == 3 and not self.takes_colour:
             raise InputError(
                 f"image in row {place} of split {self.name!r} is in colour, expected grey as the sample of both splits"

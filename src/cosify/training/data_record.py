@@ -1,7 +1,7 @@
 """The record of a run's data in config.json, and its comparison with the data of a resumed run."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
 from cosify.data import (
@@ -30,11 +30,13 @@ class DataRecord:
         pipeline: `"device"` or `"workers"`; the default augmentation follows from it.
         fingerprint: of the data.
         survey: of the images, if the pipeline was chosen by it; not stored.
+        left_out: number of files and folders that gave no rows, as in `Splits`; stored, and not compared.
     """
 
     pipeline: Literal["device", "workers"]
     fingerprint: Fingerprint
     survey: Survey | None = None
+    left_out: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, args: RunArguments, splits: Splits, settings: PipelineSettings, expects: Preprocessing) -> "DataRecord":
@@ -67,11 +69,11 @@ class DataRecord:
                 " the same cannot be checked",
                 args.resume,
             )
-        return cls(pipeline, now, survey)
+        return cls(pipeline, now, survey, splits.left_out)
 
     def config(self) -> dict[str, Any]:
         """Return the entries of config.json."""
-        return {"pipeline": self.pipeline, "fingerprint": self.fingerprint.record()}
+        return {"pipeline": self.pipeline, "fingerprint": self.fingerprint.record(), "left_out": self.left_out}
 
 
 def load_data(args: RunArguments) -> Splits:
