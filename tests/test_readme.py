@@ -13,6 +13,7 @@ import torch
 import cosify
 from cosify.__main__ import command as program
 from cosify.console import parse_arguments
+from cosify.training.opener import open_model
 from scripts import pages
 
 ROOT = Path(__file__).parents[1]
@@ -67,6 +68,18 @@ def test_kappa_in_a_loop_of_ones_own(monkeypatch: pytest.MonkeyPatch, capsys: py
     (head,) = cosify.find_heads(classifier).values()
     assert head.weight.grad is not None
     assert classifier.logged == {"kappa_mean": head.last_kappa.mean()}
+
+
+@pytest.mark.parametrize("folder", ["vit-cos", "vit-trained"])
+def test_a_model_of_transformers_is_saved_with_its_processor(
+    folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without one, `cosify evaluate` cannot prepare images for it."""
+    monkeypatch.chdir(tmp_path)
+    (block,) = (block for block in BLOCKS if f'("{folder}")' in block)
+    exec(compile(block, "block of transformers", "exec"), {})
+    model, preprocessing = open_model(folder)
+    assert preprocessing.image_size == model.config.image_size == 32
 
 
 @pytest.mark.parametrize("template", pages.PAGES)

@@ -131,7 +131,7 @@ def test_cards_are_written_and_say_what_the_files_say(base: Path, root: Path) ->
         f"`cosify finetune {LS} digits:train --limit-train 200 --epochs 1`",
         f"| {LS} (this one) | rejection |",
         f"| {SOFTMAX} | baseline | - |",
-        'image.convert("L")',
+        'ImageOps.exif_transpose(image).convert("L")',
     ):
         assert said in text, said
     assert "pipeline(" not in text, "transformers' processor makes colour of grey"
@@ -412,7 +412,8 @@ def test_what_is_missing_or_senseless_raises(root: Path, tmp_path: Path) -> None
         ({"license": None}, r"lacks \['license'\]"),
         ({"limits": []}, r"lacks \['limits'\]"),
         ({"base_model": "m"}, r"lacks \['base_license'\]"),
-        ({"more": 1}, r"unknown \['more'\]"),
+        ({"more": 1}, r"facts\.yaml has unknown \['more'\], expected"),
+        ({"more": 1, "license": None}, r"lacks \['license'\] and has unknown \['more'\], expected"),
         ({"use": "all"}, "use in .* is 'all', expected one of"),
         ({"use": ["rejection"]}, "use in .* expected text"),
         ({"limits": "one"}, "limits in .* is 'one', expected text, or a list of texts"),

@@ -19,7 +19,7 @@ def test_the_form_has_every_key_and_no_answer(tmp_path: Path) -> None:
     assert {name: value for name, value in found.items() if value is not None} == {"dataset_split": "test"}
     with pytest.raises(InputError) as error:
         Facts.read(tmp_path / "new" / "facts.yaml")
-    assert f"lacks {NEEDED}" in str(error.value)
+    assert f"lacks {NEEDED}, expected" in str(error.value)
 
 
 def test_a_filled_form_is_read_and_needs_no_siblings(tmp_path: Path) -> None:

@@ -111,12 +111,38 @@ def test_a_report_of_two_models(run: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_kappa_that_makes_probabilities_right_is_written_into_the_export(run: Path, tmp_path: Path) -> None:
+def test_a_split_is_measured_whole_and_training_images_are_told(
+    run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    few = evaluate.EvaluateArguments([f"LS={run}"], "digits:train", limit=60, resamples=100, output=str(tmp_path))
+    with caplog.at_level("INFO", logger="cosify"):
+        evaluate.main(few)
+    part = "All of digits:train is measured. Scores that are fitted on training images are left out."
+    leak = "These are images that the model was trained on (digits): expect it to do worse on new ones."
+    assert {part, f"LS: {leak}"} <= set(caplog.messages)
+    record = json.loads((tmp_path / "evaluation.json").read_text(encoding="utf-8"))
+    assert record["notes"] == {"LS": [leak, part]}
+    assert record["models"][0]["num_train"] == 0
+    assert "norm_mahalanobis" not in record["models"][0]["miss"]
+    assert record["fingerprint"]["test"]["num"] == len(load_splits("digits").train)
+    assert f"**LS**\n\n- {leak}\n- {part}\n- Right on " in (tmp_path / "evaluation.md").read_text(encoding="utf-8")
+    assert leak in (tmp_path / "report.html").read_text(encoding="utf-8")
+    for option in ({"rejector": "norm_mahalanobis"}, {"limit_train": 50}):
+        with pytest.raises(ValueError, match="needs training images, and 'digits:train' is one split, to measure on"):
+            evaluate.main(replace(few, overwrite=True, **option))
+
+
+@pytest.mark.slow
+def test_the_kappa_that_makes_probabilities_right_is_written_into_the_export(
+    run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     home = Path(shutil.copytree(run / "export", tmp_path / "export"))
     arguments = evaluate.EvaluateArguments(
         models=[f"LS={home}"], data="digits", calibrate=True, resamples=100, rejector="max_logit", output=str(tmp_path)
     )
-    evaluate.main(arguments)
+    with caplog.at_level("INFO", logger="cosify"):
+        evaluate.main(arguments)
+    assert "is of another model" not in caplog.text  # the program itself has just calibrated
     config = json.loads((home / "config.json").read_text(encoding="utf-8"))["cosify"]
     (found,) = json.loads((tmp_path / "evaluation.json").read_text(encoding="utf-8"))["models"]
     assert found["scan"]["eval_kappa"] == found["scan"]["head_kappa"] == config["eval_kappa"]

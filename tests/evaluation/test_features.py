@@ -312,9 +312,15 @@ def test_names_in_another_order_are_refused(tmp_path: Path, caplog: pytest.LogCa
     check_label_names(model, names[:3])  # other classes: a transfer
     assert caplog.text == ""
     check_label_names(model, [f"{name}!" for name in names])
-    assert "the model's classes are called" in caplog.text
-    with pytest.raises(ValueError, match="class 0 is 'class 0' there and 'class 9' here"):
+    assert caplog.messages == [
+        "the model's classes have other names than the data's: 'class 0', 'class 1', 'class 2', 'class 3', 'class 4',"
+        " and 5 more in the place of 'class 0!', 'class 1!', 'class 2!', 'class 3!', 'class 4!', and 5 more"
+    ]
+    with pytest.raises(ValueError, match="another order than the data's: class 0 is 'class 0' there and 'class 9'"):
         check_label_names(model, names[::-1])
+    renamed = "other names than the data's: 'class 0' in the model alone, 'last' in the data alone, so that class 0 is"
+    with pytest.raises(ValueError, match=f"{renamed} 'class 0' there and 'class 1' here, expected the same; name the"):
+        check_label_names(model, [*names[1:], "last"])
     with pytest.raises(ValueError, match="class 3 is 'class 3' there and 'class 4' here"):
         check_label_names(model, ["a", "b", "c", "class 4", *names[5:9], "d", "e"])
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cosify.console.parse import from_run
 from cosify.heads.kappa_statistics import KappaSummary
 from cosify.training import Evaluation, FinetuneArguments, TrainArguments, finetune, train
 from cosify.training.announcement import warn_of_bad_start, warn_of_chance
@@ -44,6 +45,17 @@ def test_a_run_says_what_it_will_do(tmp_path: Path, caplog: pytest.LogCaptureFix
     (advice,) = (message for message in caplog.messages if "steps are few" in message)
     assert advice.startswith("4 steps are few")
     assert advice.endswith(f"cosify finetune tf_efficientnet_lite0.cos_2ls_in1k_ft_tinyin200 {data} --head cos")
+
+
+def test_a_resumed_run_says_of_its_images_what_it_knows(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    data = folder_of_images(tmp_path / "data", side=32)
+    small = {"model": "test_resnet", "epochs": 1, "batch_size": 8, "tracker": "none"}
+    with caplog.at_level(logging.INFO, "cosify"):
+        train(TrainArguments(data=str(data), image_size=32, output=str(tmp_path / "run"), **small))
+        train(from_run(TrainArguments, tmp_path / "run"))
+    first, again = (line for message in caplog.messages for line in message.splitlines() if line.startswith("images "))
+    assert first.startswith("images   3 x 32 x 32 pixels, as they are; augmentation")
+    assert again.startswith("images   3 x 32 x 32 pixels; augmentation")
 
 
 def test_a_run_that_replaces_another_names_the_folder_that_was_asked_for(

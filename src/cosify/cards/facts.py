@@ -98,8 +98,9 @@ class Facts:
         if found.get("base_model") and not found.get("base_license"):
             missing.append("base_license")
         unknown = sorted(set(found) - set(known), key=str)
-        if missing or unknown:
-            raise InputError(f"{path} lacks {missing} and has unknown {unknown}, expected {sorted(known)}; complete it")
+        wrong = [f"lacks {missing}"] * bool(missing) + [f"has unknown {unknown}"] * bool(unknown)
+        if wrong:
+            raise InputError(f"{path} {' and '.join(wrong)}, expected {sorted(known)}; complete it")
         found = {name: value for name, value in found.items() if value is not None}  # keys of the form left empty
         for name, value in found.items():
             lines = value if name in ("siblings", "limits") else [value]

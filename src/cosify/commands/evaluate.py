@@ -6,7 +6,8 @@
     cosify evaluate RUN FOLDER --calibrate --rejector z_max
 
 MODEL is a run folder, a folder of cosify.save, timm or transformers, a published backbone, or hf-hub:ORG/NAME.  Several
-models are compared; TITLE=MODEL names one in tables and figures.  A set is DATA or DATA:SPLIT:
+models are compared; TITLE=MODEL names one in tables and figures.  A set is DATA or DATA:SPLIT.  As the last word,
+DATA:SPLIT is all of that split to test on, without training images; of a run on it, the fifth that it held out.
 
     cosify evaluate softmax=RUN1 LS=RUN2 CIFAR100 --ood CIFAR10 OMNIGLOT --transfer CIFAR10:test
     cosify evaluate hf-hub:ORG/NAME imagenet-1k --ood food101
@@ -55,7 +56,7 @@ def main(args: EvaluateArguments) -> None:
     """Pass, measure, draw, report."""
     import numpy as np
 
-    from cosify.data import Fingerprint, Shard, load_images, load_splits, short_name
+    from cosify.data import Fingerprint, Shard, load_images, short_name
     from cosify.evaluation import FeaturePass, check_label_names, tables_of, verdict
     from cosify.evaluation.assessment import refuse_other_classes
     from cosify.evaluation.in_words import DEFAULT_SCORE
@@ -66,6 +67,7 @@ def main(args: EvaluateArguments) -> None:
     from cosify.training.data_record import from_main
     from cosify.training.environment import describe_environment
     from cosify.training.opener import open_model
+    from cosify.training.seen_images import config_of, load_measured, told_leak, told_part
     from cosify.training.session import on_terminal, start_processes
 
     set_up_logging()
@@ -73,9 +75,11 @@ def main(args: EvaluateArguments) -> None:
         args = replace(args, models=["smoke"], data="synthetic", ood=["digits"], transfer=["digits"], num_lambdas=3)
     if (saved_folder(args.data) / "config.json").is_file():
         raise InputError(f"{args.data} is a model, expected images as the last word; write cosify evaluate MODEL DATA")
-    splits = load_splits(args.data, image_column=args.image_column, label_column=args.label_column)
     models = titled(args.models)
-    check(args, models, len(splits.label_names))
+    configs = {title: config_of(spec) for title, spec in models}
+    columns = {"image_column": args.image_column, "label_column": args.label_column}
+    splits, is_whole = load_measured(args.data, list(configs.values()), **columns)
+    check(args, models, len(splits.label_names), is_whole)
     # What cannot be opened, or has other classes, must cost no pass and leave no folder.
     opened = [open_model("" if args.smoke else spec, smoke=args.smoke) for _, spec in models]
     for model, _ in opened:
@@ -97,7 +101,16 @@ def main(args: EvaluateArguments) -> None:
         return folder
 
     output = from_main(accelerator, make)  # now: a wrong name of the folder must not cost a pass
-    passed = [passes(*each, *opened.pop(0), args, splits, others, run, accelerator.device, output) for each in models]
+    part = told_part(args.data, is_whole)
+    leaks = {title: told_leak(configs[title], args.data, splits, is_whole) for title, _ in models}
+    if accelerator.is_main_process:
+        if part is not None:
+            logger.info("%s", part)
+        for title, leak in leaks.items():
+            if leak is not None:
+                logger.warning("%s: %s", title, leak)
+    device, seen = accelerator.device, None if is_whole else splits
+    passed = [passes(*each, *opened.pop(0), args, splits, seen, others, run, device, output) for each in models]
     if not accelerator.is_main_process:
         return
     subjects = [measure(one, args) for one in passed]
@@ -107,6 +120,7 @@ def main(args: EvaluateArguments) -> None:
         "fingerprint": Fingerprint.of_data(args.data, splits).record(),
         "arguments": resolved(args),
         "features": {title: f"features/{folder_name(title)}" for title, _ in models},
+        "notes": {title: [line for line in (leak, part) if line is not None] for title, leak in leaks.items()},
         "environment": describe_environment(accelerator.device, shard.world_size),
     }
     figures = draw_figures(subjects, output / "figures", args.classes or None, args.seed)
@@ -129,10 +143,11 @@ def titled(models: list[str]) -> list[tuple[str, str]]:
     return [(match[1] or model_name(match[2]), match[2]) for match in found if match is not None]
 
 
-def check(args: EvaluateArguments, models: list[tuple[str, str]], num_classes: int) -> None:
+def check(args: EvaluateArguments, models: list[tuple[str, str]], num_classes: int, is_whole: bool = False) -> None:
     """Raise a ValueError for what would fail, or overwrite results, only after hours."""
     from cosify.data import short_name
     from cosify.evaluation.rejector import SAVED
+    from cosify.evaluation.scores import SCORES
 
     folders = [folder_name(title) for title, _ in models]
     same = sorted({title for title, _ in models if folders.count(folder_name(title)) > 1})
@@ -148,6 +163,12 @@ def check(args: EvaluateArguments, models: list[tuple[str, str]], num_classes: i
         raise InputError(f"classes is {args.classes}, expected at most 10 different ones: t-SNE has as many colours")
     if args.rejector is not None and args.rejector not in SAVED:
         raise InputError(f"rejector is {args.rejector!r}, expected one of {', '.join(SAVED)}")
+    if is_whole and (args.limit_train is not None or (args.rejector and SCORES[args.rejector].needs_train)):
+        what = "limit_train" if args.limit_train is not None else f"rejector {args.rejector!r}"
+        raise InputError(
+            f"{what} needs training images, and {args.data!r} is one split, to measure on, expected DATA with a"
+            " training split; drop :SPLIT or the option"
+        )
     homeless = [spec for _, spec in models if not Path(spec).expanduser().is_dir()]
     if homeless and (args.rejector is not None or args.calibrate):
         what = "a rejector" if args.rejector is not None else "kappa"
@@ -188,10 +209,10 @@ class Passed:
     title: str
     spec: str
     test: "FeatureCache"
-    train: "FeatureCache"
+    train: "FeatureCache | None"
     ood: "dict[str, FeatureCache]"
     tasks: "dict[str, FeatureCache]"
-    train_counts: "Tensor"
+    train_counts: "Tensor | None"
 
 
 def passes(
@@ -201,16 +222,21 @@ def passes(
     preprocessing: "Preprocessing",
     args: EvaluateArguments,
     splits: "Splits",
+    training: "Splits | None",
     others: "Mapping[str, Splits]",
     run: "FeaturePass",
     device: Any,
     output: Path,
 ) -> Passed:
-    """Run a model over every set; every process must call this together."""
+    """Run a model over every set; every process must call this together.
+
+    `training` is `splits`, or None if these have no training split.
+    """
     from cosify import save
     from cosify.data import short_name
     from cosify.evaluation import cache_features, calibrate
     from cosify.hub.resolve import saved_folder
+    from cosify.models.network_identity import model_digest
     from cosify.training.opener import open_model
 
     model.to(device)
@@ -222,51 +248,58 @@ def passes(
     if args.calibrate:
         found = calibrate(model, cache("test", splits))
         logger.info("%s: %r", title, found)
-        if found.after.nll > found.before.nll:
+        if round(found.after.nll, 3) > round(found.before.nll, 3):  # as they are shown
             logger.warning("this kappa makes the probabilities of the other samples worse; fit it on more test images")
         if run.shard.rank == 0:
             save(model, saved_folder(spec))
         run.wait()
         model = open_model(spec)[0].to(device)
+        if run.shard.rank == 0:
+            drop_others(caches, model_digest(model))
+        run.wait()
 
-    seen, counts = trained_on(spec, splits)
+    seen, counts = trained_on(spec, training)
     return Passed(
         title,
         spec,
         test=cache("test", splits),
-        train=cache("train", seen, args.limit_train, "train"),
+        train=None if seen is None else cache("train", seen, args.limit_train, "train"),
         ood={short_name(data): cache(f"other-{short_name(data)}", others[data]) for data in args.ood},
         tasks={short_name(data): cache(f"other-{short_name(data)}", others[data]) for data in args.transfer},
         train_counts=counts,
     )
 
 
-def run_of(spec: str) -> Path:
-    """Return the folder of the run that a model is, or is the export of."""
-    folder = Path(spec).expanduser().resolve()
-    return folder.parent if folder.name == "export" else folder
+def drop_others(caches: Path, model: str) -> None:
+    """Remove the feature caches of a folder that are not of this model, a digest: their logits have another kappa."""
+    from cosify.evaluation import FeatureCache, StaleCacheError
+    from cosify.evaluation.feature_cache import OWN
+
+    for folder in caches.iterdir():
+        with suppress(FileNotFoundError, StaleCacheError):  # the pass says what it finds there
+            if FeatureCache.open(folder).info.key.model != model:
+                remove_own(folder, OWN)
 
 
-def trained_on(spec: str, splits: "Splits") -> "tuple[Splits, Tensor]":
+def trained_on(spec: str, splits: "Splits | None") -> "tuple[Splits | None, Tensor | None]":
     """Return the data, and how many training images of each class a run saw, [C]; of another model, those of the data.
 
-    If the run made its classes long-tailed and these are its data, the training split is what it saw.
+    If the run made its classes long-tailed and these are its data, the training split is what it saw.  Without data,
+    the number of another model's training images is not known.
     """
     import torch
 
-    from cosify.data import long_tailed
-    from cosify.training.run_folder import read_config
+    from cosify.training.seen_images import as_trained, config_of
 
-    config: dict[str, Any] = {"arguments": {}}
-    with suppress(InputError):  # a published folder, a name
-        config = read_config(run_of(spec))
+    config = config_of(spec)
     settings, counts = config["arguments"], config.get("fingerprint", {}).get("train", {}).get("counts")
+    if splits is None:
+        return None, None if counts is None else torch.tensor(counts)
     found = counts_of(splits) if counts is None else torch.tensor(counts)
     if settings.get("imbalance") is None:
         return splits, found
     with suppress(InputError):  # other data, of too few images
-        seen = long_tailed(splits, settings["imbalance"])
-        seen = seen if settings["limit_train"] is None else seen.limit_train(settings["limit_train"])
+        seen = as_trained(splits, settings)
         if counts == counts_of(seen).tolist():
             return seen, found
     logger.warning("%s was trained on other images, of uneven classes; scores are fitted on those of the data", spec)
@@ -290,6 +323,7 @@ def measure(passed: Passed, args: EvaluateArguments) -> "Subject":
     from cosify.evaluation.logistic_probe import LAMBDAS
     from cosify.hub.resolve import saved_folder
     from cosify.plots import Subject
+    from cosify.training.seen_images import run_of
 
     chosen = np.linspace(0, len(LAMBDAS) - 1, min(args.num_lambdas, len(LAMBDAS))).round().astype(int)
     lambdas = [LAMBDAS[index] for index in chosen]

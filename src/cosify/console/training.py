@@ -1,5 +1,6 @@
 """What the training commands do after the training: export, figure, summary."""
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from cosify.training import TrainResult
 
 Arguments = TypeVar("Arguments")
+logger = logging.getLogger("cosify")
 
 
 def run_training(train: "Callable[[Arguments], TrainResult]", args: Arguments) -> None:
@@ -29,10 +31,28 @@ def run_training(train: "Callable[[Arguments], TrainResult]", args: Arguments) -
 
 
 def export(result: "TrainResult") -> None:
-    """Write `export/`, the folder that other programs open."""
-    from cosify.hub import save
+    """Write `export/`, the folder that other programs open.
 
-    save(result.model, result.folder.export, label_names=result.label_names)
+    If it holds these weights already, as where a run is resumed after its end, it stays as it is: a kappa for
+    evaluation and a rejector may have been fitted since.  Those of other weights do not outlive them.
+    """
+    from cosify.hub import save
+    from cosify.hub.contents import REJECTOR, REJECTOR_TENSORS
+    from cosify.hub.export import fitted_kappa, holds_weights_of
+
+    folder = result.folder.export
+    if holds_weights_of(folder, result.model):
+        logger.info("%s holds these weights already, and stays as it is", folder)
+        return
+    gone = [] if fitted_kappa(folder) is None else ["the kappa that --calibrate fitted"]
+    save(result.model, folder, label_names=result.label_names)
+    rejectors = [file for name in (REJECTOR, REJECTOR_TENSORS, "rejector.safetensors") for file in folder.glob(name)]
+    for file in rejectors:
+        file.unlink()
+    gone += ["the rejector"] if rejectors else []
+    if gone:
+        what, verb = " and ".join(gone), "was" if len(gone) == 1 else "were"
+        logger.warning("%s in %s %s of the weights before, and no longer there; fit anew", what, folder, verb)
 
 
 def plot(result: "TrainResult") -> Path:

@@ -177,7 +177,8 @@ def load_splits(
         raise InputError(
             f"data {data!r} has the splits {sorted(loaded)}, expected 'train' and one of {list(TEST_NAMES)}; give it a"
             " held-out split, so that accuracy is measured on images that were not trained on, or name"
-            f" {alone!r}, of which a fifth of each class is held out"
+            f" {alone!r}, of which a fifth of each class is held out from training, and which cosify evaluate measures"
+            " whole"
         )
     train = loaded["train"]
     for name in () if streaming else ("train", *held_out):
@@ -207,7 +208,9 @@ def load_splits(
     return Splits(train, test, image_column, label_column, names, len(train), left_out=_left_out(loaded))
 
 
-def load_images(data: str, *, image_column: str | None = None, label_column: str | None = None) -> Splits:
+def load_images(
+    data: str, *, image_column: str | None = None, label_column: str | None = None, labelled: bool = False
+) -> Splits:
     """Find one split of a data set, to use it alone: an outlier set, or a task to transfer to.
 
     Args:
@@ -215,6 +218,7 @@ def load_images(data: str, *, image_column: str | None = None, label_column: str
             names the split.
         image_column: as there.
         label_column: as there; a set without labels, or with numbers that are not 0..C-1, gets one class.
+        labelled: whether labels are needed: then such a set is an error.
 
     Returns:
         The split, by default that for testing, as in `Splits.only`.
@@ -222,7 +226,7 @@ def load_images(data: str, *, image_column: str | None = None, label_column: str
     Raises:
         ValueError: if there is no such data set, split or column, or the split is empty.
     """
-    return _one_split(data, image_column, label_column, labelled=False)
+    return _one_split(data, image_column, label_column, labelled=labelled)
 
 
 def _one_split(data: str, image_column: str | None, label_column: str | None, *, labelled: bool) -> Splits:

@@ -10,17 +10,19 @@ from typing import Any
 import torch
 from huggingface_hub import try_to_load_from_cache
 from huggingface_hub.errors import HFValidationError
-from safetensors.torch import save_file
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from cosify.errors import InputError
 from cosify.files import alone_in, remove_left, write_json, written_aside
+from cosify.functional.similarity import unit_rows
 from cosify.heads import CosineHead, HeadSpec
 from cosify.heads.spec import asks_for_cosine
 from cosify.hub.contents import PROCESSOR
 from cosify.integrations import compat
 from cosify.models import find_classifiers, find_heads
-from cosify.models.binding import CONFIG, DIGEST, WEIGHTS, digest_of
+from cosify.models.binding import CONFIG, DIGEST, WEIGHTS, check_binding, digest_of
 from cosify.models.classifiers import (
     is_timm,
     is_transformers,
@@ -29,10 +31,12 @@ from cosify.models.classifiers import (
     owner_of_classifier,
     unwrap_cosified,
 )
+from cosify.models.config import published_spec, read_config
 
 # Arguments of create_model that must not be passed again: stock timm does not know `head`, and TimmWrapper passes
 # `num_classes` itself.
 _OWN_ARGUMENTS = ("head", "kappa", "num_classes")
+_ROUNDING = 1e-4  # of rows that were saved, loaded, and saved again, in float32
 
 
 def save(model: nn.Module, folder: str | Path, *, label_names: Sequence[str] | None = None) -> Path:
@@ -114,6 +118,43 @@ def stock_state_dict(owner: nn.Module, heads: dict[str, CosineHead]) -> dict[str
         state[f"{name}.weight"] = head.stock_weight().cpu().contiguous()
         state[f"{name}.bias"] = torch.zeros(head.num_classes)
     return state
+
+
+def holds_weights_of(folder: str | Path, model: nn.Module) -> bool:
+    """Return whether a folder of `save` holds the weights of a model.
+
+    A kappa for evaluation that was fitted since, and the norm that it gave the rows of a cosine head, do not matter.
+
+    Args:
+        folder: of the saved model; it may be missing.
+        model: as in `save`.
+    """
+    owner, _ = owner_of_classifier(unwrap_cosified(model))
+    heads = find_heads(owner)
+    state, weights = stock_state_dict(owner, heads), Path(folder) / WEIGHTS
+    try:
+        config = read_config(Path(folder) / CONFIG)
+        check_binding(config, weights)
+        saved = load_file(weights)
+    except (OSError, ValueError, SafetensorError):  # nothing there, or nothing whole
+        return False
+    shapes, own = ({name: value.shape for name, value in each.items()} for each in (saved, state))
+    if shapes != own or ("cosify" in config) != bool(heads):
+        return False
+    for name in heads:
+        one, other = (unit_rows(each.pop(f"{name}.weight").flatten(1).float()) for each in (saved, state))
+        if not torch.allclose(one, other, rtol=0, atol=_ROUNDING):
+            return False
+    return all(torch.equal(value, saved[name]) for name, value in state.items())
+
+
+def fitted_kappa(folder: str | Path) -> float | None:
+    """Return the kappa that was fitted for evaluation to a saved model; None if there is none."""
+    try:
+        spec = published_spec(Path(folder) / CONFIG)
+    except (OSError, ValueError):  # nothing there, or nothing whole
+        return None
+    return None if spec is None or isinstance(spec.eval_kappa, str) else float(spec.eval_kappa)
 
 
 def _timm_config(owner: nn.Module, label_names: Sequence[str] | None) -> dict[str, Any]:

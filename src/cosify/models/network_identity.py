@@ -13,6 +13,7 @@ from cosify.models.classifiers import find_heads, names_in
 
 logger = logging.getLogger("cosify")
 
+NAMED = 5  # classes, at most, that a message names
 # Keys of a transformers configuration that say where it comes from, or that a save adds: the outputs do not depend on
 # them.
 WITHOUT_EFFECT = ("architectures", "cosify", "dtype", "torch_dtype", "transformers_version")
@@ -71,10 +72,26 @@ def check_label_names(model: nn.Module, label_names: Sequence[str]) -> None:
     own = names_in(model)
     if own is None or len(own) != len(label_names) or list(own) == list(label_names):
         return
+    there, here = (
+        _listed([name for name in names if name not in set(others)])
+        for names, others in ((own, label_names), (label_names, own))
+    )
     first = next((index for index, name in enumerate(label_names) if name in own and own[index] != name), None)
-    if first is not None:
+    if first is None:
+        logger.warning("the model's classes have other names than the data's: %s in the place of %s", there, here)
+        return
+    numbers = f"class {first} is {own[first]!r} there and {label_names[first]!r} here"
+    if here:
         raise InputError(
-            f"the model's classes have another order than the data's: class {first} is {own[first]!r} there and"
-            f" {label_names[first]!r} here, expected the same; number the classes of the data as the model does"
+            f"the model's classes have other names than the data's: {there} in the model alone, {here} in the data"
+            f" alone, so that {numbers}, expected the same; name the classes of the data as the model does"
         )
-    logger.warning("the model's classes are called %s ..., the data's %s ...", list(own)[:3], list(label_names)[:3])
+    raise InputError(
+        f"the model's classes have another order than the data's: {numbers}, expected the same; number the classes of"
+        " the data as the model does"
+    )
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f", and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return ", ".join(map(repr, names[:NAMED])) + more

@@ -32,7 +32,8 @@ def write_report(
         subjects: models with what was measured, on the same sets.
         figures: of these models.
         folder: where the files go.
-        facts: command, data and environment, ready for JSON; they stand in evaluation.json.
+        facts: command, data and environment, ready for JSON; they stand in evaluation.json.  Lines that they have
+            under `notes`, by model, come first in what is said of it.
         examples: pictures; None to leave them out.
 
     Returns:
@@ -45,7 +46,8 @@ def write_report(
     record = {**facts, "models": [asdict(each) for each in assessments]}
     command = str(facts["command"])
     score = next((each.rejector.score for each in subjects if each.rejector is not None), DEFAULT_SCORE)
-    verdicts = {each.model: verdict(each, score) for each in assessments}
+    notes = facts.get("notes", {})
+    verdicts = {each.model: (*notes.get(each.model, ()), *verdict(each, score)) for each in assessments}
     said = "".join(f"**{model}**\n\n" + "".join(f"- {line}\n" for line in verdicts[model]) + "\n" for model in verdicts)
     text = f"# Evaluation\n\n{said}{THRESHOLD}\n\n`{command}`\n\n" + "\n".join(table.markdown() for table in tables)
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)

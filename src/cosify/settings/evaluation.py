@@ -11,7 +11,11 @@ class EvaluateArguments:
     """Settings of one evaluation."""
 
     models: list[str] = flag([], "Models, each as MODEL or TITLE=MODEL. Needed, except with --smoke.")
-    data: str = flag("digits", "Data that they were trained on; the last word. Needed, except with --smoke.")
+    data: str = flag(
+        "digits",
+        "Data that they were trained on; the last word. DATA:SPLIT is all of a split to test on. Needed, except with"
+        " --smoke.",
+    )
     ood: list[str] = flag([], "Outlier sets, DATA or DATA:SPLIT. Default: none.")
     transfer: list[str] = flag([], "Other tasks, DATA or DATA:SPLIT. A fifth of each tests the probe. Default: none.")
     image_column: str | None = flag(None, "Column of images. Default: the only one.")

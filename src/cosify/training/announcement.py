@@ -102,14 +102,14 @@ def _images(session: Session) -> str:
     data, survey = session.data, session.record.survey
     channels, height, width = data.image_shape
     shown = f"{channels} x {height} x {width} pixels"
-    if survey is not None and survey.alike and survey.side == (height, width) and data.crop_pct == 1:
+    crop = "" if data.crop_pct == 1 else f", the middle {100 * data.crop_pct:g} %"
+    if survey is None:  # of a resumed run, or one whose pipeline was asked for: nobody has looked at the images
+        shown += crop
+    elif survey.alike and survey.side == (height, width) and not crop:
         shown += ", as they are"
     else:
-        origin = ""
-        if survey is not None:
-            origin = " from {} x {}".format(*survey.side) if survey.alike else " from several sizes"
-        crop = "" if data.crop_pct == 1 else f", the middle {100 * data.crop_pct:g} %"
-        shown += f", scaled{origin} ({data.interpolation}){crop}"
+        origin = "{} x {}".format(*survey.side) if survey.alike else "several sizes"
+        shown += f", scaled from {origin} ({data.interpolation}){crop}"
     return f"{shown}; augmentation {data.augmentation}; {PIPELINES[data.pipeline]}"
 
 
