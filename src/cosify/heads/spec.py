@@ -124,16 +124,22 @@ class HeadSpec:
         }
 
     @classmethod
-    def of_heads(cls, heads: Mapping[str, CosineHead]) -> "HeadSpec":
-        """Return the spec that describes trained heads, at least one."""
+    def settings_of(cls, heads: Mapping[str, CosineHead]) -> "HeadSpec":
+        """Return the settings of heads, at least one; no kappa is read."""
         first = next(iter(heads.values()))
         if len({(head.kappa_spec, head.eval_kappa) for head in heads.values()}) > 1:
             raise InputError(
                 f"the heads {sorted(heads)} have different kappa policies, which one saved model cannot describe; call"
                 " cosify.convert(model, kappa=...) to give them one"
             )
+        return cls(first.kappa_spec, first.eval_kappa)
+
+    @classmethod
+    def of_heads(cls, heads: Mapping[str, CosineHead]) -> "HeadSpec":
+        """Return the spec that describes trained heads, at least one."""
+        settings = cls.settings_of(heads)
         starts = {
             name: HeadStart(head.running_kappa(), float(head.embedding_norm), head.num_classes)
             for name, head in heads.items()
         }
-        return cls(first.kappa_spec, first.eval_kappa, starts)
+        return cls(settings.kappa, settings.eval_kappa, starts)

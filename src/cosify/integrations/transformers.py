@@ -74,7 +74,7 @@ def _describe_heads(original: Any, model: Any, /, *args: Any, **kwargs: Any) -> 
         inner: Any = unwrap_cosified(model)
         for config in (model.config, inner.config):  # of one model, or copies
             if heads:
-                config.cosify = HeadSpec.of_heads(heads).without_starts().to_config()
+                config.cosify = HeadSpec.settings_of(heads).to_config()
             else:
                 vars(config).pop("cosify", None)
     return original(model, *args, **kwargs)
