@@ -36,6 +36,7 @@ def test_import_is_quick_and_light() -> None:
     raise AssertionError(f"import cosify took {spent} seconds beside torch and timm, expected less than 1")
 
 
+@pytest.mark.slow
 def test_order_of_imports_does_not_matter() -> None:
     for first, second in (("cosify", "transformers"), ("transformers", "cosify")):
         code = f"""

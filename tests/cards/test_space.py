@@ -32,6 +32,7 @@ def app() -> Any:
     return module
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # Gradio 6.31 leaves the picture open
 def test_it_says_what_the_rejector_says(app: Any, tmp_path: Path) -> None:
     import gradio as gr  # not above: it takes seconds, in each process that collects tests

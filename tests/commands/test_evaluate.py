@@ -157,6 +157,7 @@ def test_the_kappa_that_makes_probabilities_right_is_written_into_the_export(
     assert "Accepts at least 95 % of its right answers" in said  # though the largest logit itself is not measured
 
 
+@pytest.mark.slow
 def test_the_numbers_of_before_are_gone_when_a_pass_is_cut_short(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

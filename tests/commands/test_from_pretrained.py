@@ -40,6 +40,7 @@ def softmax_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_cosify_keeps_the_directions_and_reports_the_start(softmax_run: Path, tmp_path: Path) -> None:
     args = CosifyArguments(
         model=str(softmax_run), data="synthetic", epochs=1, batch_size=32, lr=1e-4, blocks="head", kappa="10",

@@ -126,6 +126,7 @@ def test_folds_are_looked_at_before_a_pass() -> None:
         check_folds(np.array([True, False] * 2), 3)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not LFW.is_dir(), reason="../shared/data/lfw is not there")
 def test_pairs_of_lfw_agree_with_scikit_learn(tmp_path: Path) -> None:
     lines = (LFW / "pairs.txt").read_text().splitlines()[1:]

@@ -169,6 +169,7 @@ def test_listing_and_default_configuration_are_untouched() -> None:
     assert isinstance(copy.deepcopy(model).fc, CosineLinear)
 
 
+@pytest.mark.slow
 def test_whole_model_compiles_exports_and_checkpoints() -> None:
     model = timm.create_model("test_vit", head="cos", num_classes=5)
     x = torch.randn(2, *model.pretrained_cfg["input_size"])

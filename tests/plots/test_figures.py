@@ -16,6 +16,7 @@ from tests.evaluation.caches import make_cache
 from tests.plots.drawing import Drawn
 
 
+@pytest.mark.slow
 def test_a_zero_feature_is_left_out_of_the_map(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seeds = []
     plot = figures.plot_tsne
@@ -44,6 +45,7 @@ def test_every_class_has_its_share_of_the_map_however_the_rows_are_ordered() -> 
     assert first_in_turns(np.array([3, 3, 3, 7]), 9).tolist() == [0, 1, 2, 3]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("names", [("_base", "$x$ of $y"), ("a $\\frac$ b", "_$")])
 def test_names_are_drawn_as_they_are_written(names: tuple[str, str], tmp_path: Path, drawn: Drawn) -> None:
     labels = tuple(f"{each} {n}" for n in range(2) for each in names)

@@ -10,6 +10,7 @@ from cosify.errors import InputError
 from scripts import tiny_sets
 
 
+@pytest.mark.slow
 def test_classes_are_kept_or_left_out(tmp_path: Path) -> None:
     tiny_sets.main(tiny_sets.TinyArguments("two-digits", str(tmp_path)))
     whole, kept = load_splits("two-digits"), load_splits(str(tmp_path / "tiny150"))
