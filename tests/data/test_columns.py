@@ -2,12 +2,15 @@
 
 import io
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from datasets import Dataset
 
 from cosify.data import load_images, load_splits
+from cosify.data.columns import has_labels
 from cosify.errors import InputError
 from tests.data.folders import picture
 
@@ -56,3 +59,19 @@ def test_a_column_of_something_else_is_named(tmp_path: Path) -> None:
         InputError, match=r"column 'label' of split 'train' is Value\('int64'\), expected images, or th"
     ):
         load_splits(str(folder), image_column="label")
+
+
+@pytest.mark.parametrize(("labels", "has"), [([-1, -1], False), (["-1", ""], False), ([None, "a"], True), ([], False)])
+def test_a_split_without_any_label_has_none(labels: list[Any], has: bool) -> None:
+    assert has_labels(Dataset.from_dict({"label": labels}), "label") == has
+    assert not has_labels(Dataset.from_dict({"label": labels}), "other")
+
+
+def test_a_test_split_that_lacks_a_number_is_measured_by_the_numbers_of_train(tmp_path: Path) -> None:
+    for split, labels in (("train", [0, 1, 2]), ("test", [0, 2])):
+        pq.write_table(
+            pa.table({"img": [png(seed) for seed in labels], "label": labels}), tmp_path / f"{split}.parquet"
+        )
+    found = load_images(f"{tmp_path}:test", labelled=True)
+    assert found.label_names == ("0", "1", "2")
+    assert found.test["label"][:] == [0, 2]

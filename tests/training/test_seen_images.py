@@ -72,13 +72,18 @@ def test_training_images_are_told(data: str, tmp_path: Path, monkeypatch: pytest
     assert told(run, data) is None
     assert told(run, f"{data}:test") is None
     assert told(run, f"{data}:train") == seen
-    assert told(run_on(tmp_path / "few", data, limit_train=5), f"{data}:train") == seen
+    few = run_on(tmp_path / "few", data, limit_train=5)
+    assert told(few, f"{data}:train") == seen
     assert told("resnet18", f"{data}:train") is None
     monkeypatch.chdir(tmp_path)
     assert told(run, "data:train") == seen
     (tmp_path / "data").rename(tmp_path / "moved")
-    assert told(run, "moved:train") == seen
+    assert told(run, "moved:train") == told(few, "moved:train") == seen
     assert told(run, "moved:test") is None
+    image_folder(tmp_path / "data", per_class=11)
+    said = told(run, f"{data}:train")
+    assert said is not None
+    assert said.startswith(f"{data}:train has changed since the model's training, or is other data of the same name")
 
 
 def test_a_test_split_that_a_run_divided_is_told(data: str, tmp_path: Path) -> None:
@@ -87,6 +92,8 @@ def test_a_test_split_that_a_run_divided_is_told(data: str, tmp_path: Path) -> N
         f"The model was trained on four fifths of these images ({data}:test): expect it to do worse on new ones."
     )
     assert told(run_on(tmp_path / "other", f"{data}:train"), data) is None
+    (tmp_path / "data").rename(tmp_path / "moved")
+    assert told(run, str(tmp_path / "moved")) is not None
 
 
 @pytest.mark.parametrize("settings", [{}, {"limit_train": 16}, {"limit_train": 5}])

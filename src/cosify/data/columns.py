@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 LABEL_NAMES = ("label", "labels", "fine_label", "target")
+HIDDEN = (None, -1, "", "-1")  # labels that say that there is none
 NAMED = 10  # classes, at most, that a message names
 logger = logging.getLogger("cosify")
 
@@ -118,6 +119,18 @@ def first_value(rows: Any, column: str) -> Any:
     return row[column]
 
 
+def has_labels(rows: Any, column: str) -> bool:
+    """Return whether a split has labels: some sets hide those of their test split behind -1, or leave them out.
+
+    A stream is judged by its first row.
+    """
+    kind = (rows.features or {}).get(column)
+    if not hasattr(rows, "__len__") or getattr(kind, "dtype", None) is None:
+        return first_value(rows, column) not in HIDDEN
+    values = rows.select_columns([column]).with_format("arrow")[:][column].unique().to_pylist()
+    return any(value not in HIDDEN for value in values)
+
+
 def label_values(rows: "Dataset", column: str, split: str) -> Any:
     """Return the labels as an Arrow column.
 
@@ -129,6 +142,7 @@ def label_values(rows: "Dataset", column: str, split: str) -> Any:
         raise InputError(
             f"{values.null_count} rows of split {split!r} have no label (null) in column {column!r}, the first is row"
             f" {values.is_null().index(True).as_py()}, expected a label in every row; label them or take them out"
+            " (csv files read the words NA, None, null and nan as missing, metadata.jsonl keeps them)"
         )
     return values
 

@@ -15,7 +15,7 @@ from cosify.data.columns import (
     check_column,
     find_image_column,
     find_label_column,
-    first_value,
+    has_labels,
     label_columns,
     label_names,
     label_values,
@@ -185,8 +185,7 @@ def load_splits(
         _check_rows(loaded[name], name, data)
     image_column = find_image_column(train, image_column, "train")
     label_column = find_label_column(train, label_column, "train")
-    # Some sets hide the labels of their test split behind -1, ImageNet for one, or leave them out.
-    labelled = [name for name in held_out if first_value(loaded[name], label_column) not in (None, -1, "")]
+    labelled = [name for name in held_out if has_labels(loaded[name], label_column)]
     test_name = (labelled or held_out)[0]
     test = loaded[test_name]
     for column in (image_column, label_column):
@@ -230,6 +229,8 @@ def load_images(
 
 
 def _one_split(data: str, image_column: str | None, label_column: str | None, *, labelled: bool) -> Splits:
+    from datasets import Value
+
     base, wanted = base_and_split(data)
     loaded = _load(base, streaming=False, labelled=labelled, label_column=label_column)
     names = [wanted] if wanted else [*TEST_NAMES, "train"]
@@ -251,7 +252,10 @@ def _one_split(data: str, image_column: str | None, label_column: str | None, *,
         try:
             if has_words(rows, label_column):
                 rows = _numbered_as_train(loaded, rows, found, label_column)
-            class_names = label_names(rows, label_column, found)
+            numbered = rows
+            if labelled and isinstance(rows.features[label_column], Value):  # a test split may lack some numbers
+                numbered = loaded["train"] if label_column in label_columns(loaded.get("train", rows)) else rows
+            class_names = label_names(numbered, label_column, found if numbered is rows else "train")
         except InputError as error:
             if needed:
                 raise

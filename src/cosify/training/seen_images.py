@@ -85,13 +85,18 @@ def told_leak(run: Config, data: str, splits: Splits, is_whole: bool) -> str | N
     if "fingerprint" not in run:  # no run, or one of an earlier version
         return None
     own, before = str(run["arguments"]["data"]), Fingerprint.of_record(run["fingerprint"])
-    now = Fingerprint.of_data(data, splits)
-    own_split, split = base_and_split(own)[1], base_and_split(data)[1]
-    same_base = _same_base(own, data)
-    known = before.train.counts is not None
-    if (known and before.train == now.test) or (same_base and own_split == "" and split == "train"):
+    own_split, split, same_base = base_and_split(own)[1], base_and_split(data)[1], _same_base(own, data)
+    base = base_and_split(data)[0]
+    same = before.train.counts is not None and before.train == Fingerprint.of_data(data, splits).test
+    of_train = split == "train" and own_split == ""
+    if same or (of_train and _trained_on(base, run, before)):
         return f"These are images that the model was trained on ({own}): expect it to do worse on new ones."
-    if same_base and split == "" and own_split in TEST_NAMES and _is_test_of(own, now):
+    if of_train and same_base:
+        return (
+            f"{data} has changed since the model's training, or is other data of the same name: the model may have been"
+            " trained on some of these images."
+        )
+    if split == "" and own_split in TEST_NAMES and _trained_on(f"{base}:{own_split}", run, before):
         return f"The model was trained on four fifths of these images ({own}): expect it to do worse on new ones."
     if own_split and not is_whole and same_base and _canonical(own_split) == _canonical(split):
         try:
@@ -121,10 +126,11 @@ def _has_divided(run: Config, data: str, image_column: str | None, label_column:
     return False
 
 
-def _is_test_of(own: str, now: Fingerprint) -> bool:
-    """Return whether the split that a run divided is the one that DATA has for testing."""
-    with suppress(InputError):  # it is gone
-        return Fingerprint.of_data(own, load_images(own)).test == now.test
+def _trained_on(data: str, run: Config, before: Fingerprint) -> bool:
+    """Return whether the training images of DATA, as the run's settings have them, are those of its fingerprint."""
+    with suppress(InputError):  # it cannot be divided, or has too few images
+        now = Fingerprint.of_data(data, as_trained(load_splits(data), run["arguments"])).train
+        return now.counts is not None and now == before.train
     return False
 
 
