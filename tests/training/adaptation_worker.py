@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from cosify.training import Session, TrainArguments, adaptation
+from cosify.training import Session, TrainArguments
 from cosify.training.adaptation import scan_kappa
 from cosify.training.model import ModelChoice, build_model, preprocessing_of
 
@@ -23,11 +23,7 @@ def scan(folder: Path, world_size: int) -> tuple[int, list[dict[str, object]]]:
     session = Session.open(args, "scan", preprocessing_of(choice, pretrained=False))
     torch.manual_seed(0)
     model: nn.Module = build_model(choice, args, 10, 1)
-    found = []
-    for limit in LIMITS:
-        adaptation.SCANNED = limit
-        found.append(asdict(scan_kappa(session, model)))
-    return session.shard.rank, found
+    return session.shard.rank, [asdict(scan_kappa(session, model, limit)) for limit in LIMITS]
 
 
 if __name__ == "__main__":

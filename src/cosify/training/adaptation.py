@@ -96,7 +96,7 @@ def cosify_pretrained(args: CosifyArguments) -> TrainResult:
 
 
 @torch.no_grad()
-def scan_kappa(session: Session, model: nn.Module) -> KappaSummary:
+def scan_kappa(session: Session, model: nn.Module, limit: int = SCANNED) -> KappaSummary:
     """Return LS-kappa*, Eq. (11), of training images under a network's weights, without augmentation.
 
     They are drawn at random, but always the same, on any number of processes.
@@ -104,9 +104,10 @@ def scan_kappa(session: Session, model: nn.Module) -> KappaSummary:
     Args:
         session: the opened run; every rank must call this together.
         model: network with a classifier, on the training device; its mode is restored.
+        limit: most images.
     """
     batch_size = min(EVAL_BATCH, session.args.batch_size)
-    batches = session.data.plain_train_batches(batch_size, session.shard, SCANNED)
+    batches = session.data.plain_train_batches(batch_size, session.shard, limit)
     kappas = KappaStatistics(session.accelerator.device)
     classifier = linear_classifier(model)
     with in_evaluation(model, classifier) as answers:
