@@ -8,8 +8,9 @@ import pytest
 
 from cosify.data import Fingerprint, load_splits
 from cosify.errors import InputError
+from cosify.training.data_record import as_trained
 from cosify.training.run_folder import MARK
-from cosify.training.seen_images import as_trained, config_of, load_measured, told_leak, told_part
+from cosify.training.seen_images import config_of, load_measured, told_leak, told_part
 from tests.data.folders import image_folder, picture
 
 

@@ -289,7 +289,8 @@ def trained_on(spec: str, splits: "Splits | None") -> "tuple[Splits | None, Tens
     """
     import torch
 
-    from cosify.training.seen_images import as_trained, config_of
+    from cosify.training.data_record import as_trained
+    from cosify.training.seen_images import config_of
 
     config = config_of(spec)
     settings, counts = config["arguments"], config.get("fingerprint", {}).get("train", {}).get("counts")

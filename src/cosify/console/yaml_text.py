@@ -3,7 +3,7 @@
 YAML 1.1 reads 0123 as 83 (octal), 1:30 as 90 (base 60) and 2024-05-01 as a date.
 """
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any
 
 import yaml
@@ -56,25 +56,25 @@ def read_text(text: str, texts: Collection[str]) -> Any:
         KeyTwiceError: if a mapping has a key twice.
         yaml.YAMLError: if it is no YAML.
     """
-    loader = _Loader(text)
-    try:
-        node = loader.get_single_node()
-        if isinstance(node, yaml.MappingNode):
-            for key, value in node.value:
-                if isinstance(key, yaml.ScalarNode) and key.value in texts:
-                    _keep_text(value)
-        return None if node is None else loader.construct_document(node)
-    finally:
-        loader.dispose()
+
+    def keep(node: yaml.Node | None) -> None:
+        for key, value in node.value if isinstance(node, yaml.MappingNode) else ():
+            if isinstance(key, yaml.ScalarNode) and key.value in texts:
+                _keep_text(value)
+
+    return _read(text, keep)
 
 
 def read_value(text: str, is_text: bool) -> Any:
     """Return a YAML value; `is_text` says whether it is text, or a list of text.  Errors are those of `read_text`."""
+    return _read(text, _keep_text if is_text else lambda node: None)
+
+
+def _read(text: str, keep: Callable[[yaml.Node | None], None]) -> Any:
     loader = _Loader(text)
     try:
         node = loader.get_single_node()
-        if is_text:
-            _keep_text(node)
+        keep(node)
         return None if node is None else loader.construct_document(node)
     finally:
         loader.dispose()

@@ -85,9 +85,18 @@ def load_data(args: RunArguments) -> Splits:
         streaming=args.streaming,
         num_train=args.num_train,
     )
-    if args.imbalance is not None:
-        splits = long_tailed(splits, args.imbalance)
-    return splits if args.limit_train is None else splits.limit_train(args.limit_train)
+    return as_trained(splits, vars(args))
+
+
+def as_trained(splits: Splits, settings: Mapping[str, Any]) -> Splits:
+    """Return the splits as the settings of a run have them: long-tailed, or with a part of the training images.
+
+    Raises:
+        ValueError: if there are too few images for that.
+    """
+    if settings.get("imbalance") is not None:
+        splits = long_tailed(splits, settings["imbalance"])
+    return splits if settings.get("limit_train") is None else splits.limit_train(settings["limit_train"])
 
 
 def from_main(accelerator: Any, make: Callable[[], Found]) -> Found:

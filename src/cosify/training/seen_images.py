@@ -5,9 +5,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from cosify.data import Fingerprint, Splits, base_and_split, load_images, load_splits, long_tailed
+from cosify.data import Fingerprint, Splits, base_and_split, load_images, load_splits
 from cosify.data.folders import TEST_NAMES, VALIDATION_NAMES
 from cosify.errors import InputError
+from cosify.training.data_record import as_trained
 from cosify.training.run_folder import read_config
 
 Config = Mapping[str, Any]
@@ -46,17 +47,6 @@ def load_measured(
     if base_and_split(data)[1] and not any(_has_divided(run, data, image_column, label_column) for run in runs):
         return load_images(data, image_column=image_column, label_column=label_column, labelled=True), True
     return load_splits(data, image_column=image_column, label_column=label_column), False
-
-
-def as_trained(splits: Splits, settings: Mapping[str, Any]) -> Splits:
-    """Return the splits as the settings of a run have them: long-tailed, or with a part of the training images.
-
-    Raises:
-        ValueError: if there are too few images for that.
-    """
-    if settings.get("imbalance") is not None:
-        splits = long_tailed(splits, settings["imbalance"])
-    return splits if settings.get("limit_train") is None else splits.limit_train(settings["limit_train"])
 
 
 def told_part(data: str, is_whole: bool) -> str | None:
