@@ -526,6 +526,9 @@ def test_a_fine_tuning_has_ended_by_its_epochs_or_its_early_stop(base: Path, roo
     (tuned / "config.json").write_text(json.dumps(config))
     add_finetuned(tuned, folder)
     assert CardInfo.of_folder(folder).finetuned[-1].command.endswith("--set early_stop_evaluations=1")
+    (tuned / "config.json").write_text(json.dumps(config | {"num_test": None}))
+    with pytest.raises(ValueError, match=r"tuned streamed its data .* fine-tune without streaming"):
+        add_finetuned(tuned, folder)
 
 
 def test_a_run_that_started_from_weights_names_them(base: Path, root: Path, tmp_path: Path) -> None:

@@ -157,6 +157,28 @@ def test_the_kappa_that_makes_probabilities_right_is_written_into_the_export(
     assert "Accepts at least 95 % of its right answers" in said  # though the largest logit itself is not measured
 
 
+def test_models_without_a_kappa_are_told_before_any_pass(
+    run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    softmax = cosify.save(cosify.load(run, head="linear"), tmp_path / "softmax")
+    with pytest.raises(
+        ValueError, match=r"the kappa of a cosine head, and softmax has a softmax head, .* drop --calib"
+    ):
+        evaluate.main(evaluate.EvaluateArguments([str(softmax)], calibrate=True, output=str(tmp_path / "out")))
+    assert not (tmp_path / "out").exists()
+    home = cosify.save(cosify.load(run), tmp_path / "LS")
+    (home / "rejector.json").write_text("{}")  # of the kappa before
+    models = [str(home), str(softmax)]
+    evaluate.main(
+        evaluate.EvaluateArguments(
+            models, data="digits", calibrate=True, limit_train=100, resamples=100, output=str(tmp_path / "out")
+        )
+    )
+    assert "softmax has a softmax head, without a kappa to fit" in caplog.text
+    assert "LS: its rejector was fitted with another kappa and is refused now; fit it anew" in caplog.text
+    assert len(json.loads((tmp_path / "out" / "evaluation.json").read_text(encoding="utf-8"))["models"]) == 2
+
+
 @pytest.mark.slow
 def test_the_numbers_of_before_are_gone_when_a_pass_is_cut_short(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -11,9 +11,11 @@ import timm
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from timm.utils.model import freeze_batch_norm_2d
 from torch import nn
 
 import cosify
+from cosify.hub.export import holds_weights_of
 from cosify.hub.publish import check_rebuilt
 from cosify.integrations.cosified import CosifiedForImageClassification
 from tests.integrations.tiny_vit import vit
@@ -284,6 +286,45 @@ def test_adapters_are_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("kind", ["timm", "transformers"])
+def test_a_model_that_no_reader_would_build_is_refused(kind: str, tmp_path: Path) -> None:
+    model: Any = timm.create_model("test_resnet", num_classes=3) if kind == "timm" else vit(num_labels=3)
+    name = "fc" if kind == "timm" else "classifier"
+    width = model.get_submodule(name).in_features
+    setattr(model, name, nn.Sequential(nn.BatchNorm1d(width), cosify.CosineLinear(width, 3)))
+    with pytest.raises(
+        ValueError, match=rf"no reader could open .* Missing key.*{name}\.weight.* Unexpected .*{name}\.0"
+    ):
+        cosify.save(model, tmp_path / "out")
+    setattr(model, name, cosify.CosineLinear(width, 3))
+    cosify.save(model, tmp_path / "out")
+    if kind == "timm":
+        model.conv1[0] = nn.Conv2d(1, model.conv1[0].out_channels, 3, bias=False)
+        with pytest.raises(ValueError, match=r"no reader .* size mismatch for conv1.0.weight"):
+            cosify.save(model, tmp_path / "grey")
+        assert not (tmp_path / "grey").exists()
+
+
+def test_a_classifier_without_bias_is_saved_without_one(tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    config = transformers.ImageGPTConfig(vocab_size=9, n_positions=16, n_embd=8, n_layer=1, n_head=2, num_labels=3)
+    model = cosify.convert(transformers.ImageGPTForImageClassification(config).eval())
+    tokens = torch.randint(9, (4, 16))
+    folder = cosify.save(model, tmp_path)
+    assert "score.bias" not in load_file(folder / "model.safetensors")
+    assert holds_weights_of(folder, model)
+    torch.testing.assert_close(cosify.load(folder)(tokens).logits, model(tokens).logits)
+
+
+def test_frozen_batch_norms_are_saved(tmp_path: Path) -> None:
+    model = timm.create_model("test_resnet", head="cos", num_classes=3).eval()
+    images = torch.randn(2, 3, 32, 32)
+    expected = model(images)
+    model = freeze_batch_norm_2d(model)  # which keeps no count of batches
+    other = cosify.load(cosify.save(model, tmp_path))
+    torch.testing.assert_close(other(images), expected)
+
+
 def test_saving_errors(tmp_path: Path) -> None:
     with pytest.raises(
         ValueError,
@@ -293,6 +334,9 @@ def test_saving_errors(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(TypeError, match=r"Sequential is neither a timm nor a transformers model; unwrap it"):
         cosify.save(nn.Sequential(), tmp_path)
+    model = timm.create_model("test_resnet", num_classes=5, act_layer=nn.SiLU)
+    with pytest.raises(ValueError, match=r"'act_layer' is not serializable.*; give timm.create_model names .*'silu'"):
+        cosify.save(model, tmp_path)
     model = timm.create_model("test_resnet", head="cos", num_classes=5)
     with pytest.raises(ValueError, match=r"2 label_names came for 5 classes"):
         cosify.save(model, tmp_path, label_names=["a", "b"])

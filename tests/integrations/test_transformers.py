@@ -277,6 +277,32 @@ def test_trainer(kind: str, tmp_path: Path) -> None:
     assert expected == pytest.approx(torch.nn.functional.cross_entropy(logits_of(again), LABELS).item(), rel=1e-4)
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")  # as above
+@pytest.mark.parametrize("kind", ["native", "cosified"])
+def test_a_short_last_batch_weighs_as_much_as_its_images(kind: str, tmp_path: Path) -> None:
+    model = cosify.convert(vit(), kappa=20.0)
+    rows = [{"pixel_values": IMAGES[index % 4], "labels": index % 5} for index in range(5)]  # batches of 3 and 2
+    images, labels = torch.stack([row["pixel_values"] for row in rows]), torch.tensor([row["labels"] for row in rows])
+    expected = torch.nn.functional.cross_entropy(model(images).logits, labels).item()
+    if kind == "cosified":
+        model = cosify.integrations.cosified.CosifiedForImageClassification.from_model(model)
+    arguments = transformers.TrainingArguments(
+        output_dir=str(tmp_path),
+        max_steps=1,
+        per_device_train_batch_size=3,
+        gradient_accumulation_steps=2,
+        remove_unused_columns=False,
+        report_to=[],
+        use_cpu=True,
+        disable_tqdm=True,
+        logging_steps=1,
+        save_strategy="no",
+    )
+    trainer = transformers.Trainer(model=model, args=arguments, train_dataset=rows)
+    trainer.train()
+    assert trainer.state.log_history[0]["loss"] == pytest.approx(expected, rel=1e-3)  # which rounds what it logs
+
+
 def test_errors() -> None:
     with pytest.raises(ValueError, match=r"ViTModel has no image classifier, expected a ...ForImageClassification"):
         cosify.convert(vit().vit)

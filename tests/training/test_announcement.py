@@ -12,6 +12,7 @@ from cosify.console.parse import from_run
 from cosify.heads.kappa_statistics import KappaSummary
 from cosify.training import Evaluation, FinetuneArguments, TrainArguments, finetune, train
 from cosify.training.announcement import warn_of_bad_start, warn_of_chance
+from cosify.training.run_folder import read_metrics
 from tests.processes import run_python
 
 
@@ -45,6 +46,16 @@ def test_a_run_says_what_it_will_do(tmp_path: Path, caplog: pytest.LogCaptureFix
     (advice,) = (message for message in caplog.messages if "steps are few" in message)
     assert advice.startswith("4 steps are few")
     assert advice.endswith(f"cosify finetune tf_efficientnet_lite0.cos_2ls_in1k_ft_tinyin200 {data} --head cos")
+
+
+def test_a_stream_is_trained(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    data, output = folder_of_images(tmp_path / "data"), tmp_path / "run"
+    small = {"model": "test_resnet", "image_size": 32, "epochs": 2, "batch_size": 8, "tracker": "none"}
+    with caplog.at_level(logging.INFO, "cosify"):
+        train(TrainArguments(data=str(data), output=str(output), streaming=True, num_train=16, num_workers=0, **small))
+    assert f"16 training and streamed test images of 2 classes ({data})" in caplog.text
+    assert len(read_metrics(output)) == 2
+    assert read_metrics(output)[-1]["test_accuracy"] is not None
 
 
 def test_a_resumed_run_says_of_its_images_what_it_knows(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

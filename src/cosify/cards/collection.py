@@ -196,7 +196,7 @@ def add_finetuned(run: Path, folder: Path) -> None:
         folder: of the weights that it started from.
 
     Raises:
-        ValueError: if the run has not ended, or started from something else.
+        ValueError: if the run has not ended, streamed its data, or started from something else.
     """
     config, epochs = read_json(run / "config.json"), read_metrics(run)
     if config.get("start_digest") != model_digest(load(folder, head="linear")):
@@ -204,6 +204,11 @@ def add_finetuned(run: Path, folder: Path) -> None:
     stopped = config["arguments"].get("early_stop_evaluations") is not None and (run / "export").is_dir()
     if len(epochs) < config["arguments"]["epochs"] and not stopped:
         raise InputError(f"{run} has ended {len(epochs)} of {config['arguments']['epochs']} epochs; resume it")
+    if config["num_test"] is None:
+        raise InputError(
+            f"{run} streamed its data and does not know how many images tested it, expected a number for the error of"
+            " its accuracy; fine-tune without streaming"
+        )
     for_others = run_for_others(config, model=folder.name)
     task = for_others["arguments"]["data"]
     done = Finetuned(

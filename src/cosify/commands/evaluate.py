@@ -28,7 +28,7 @@ model, data and transform are the same.  The folder then holds evaluation.json, 
 
 import logging
 import re
-from collections.abc import Mapping, Set
+from collections.abc import Mapping, Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -85,6 +85,8 @@ def main(args: EvaluateArguments) -> None:
     for model, _ in opened:
         refuse_other_classes(num_classes_of(model), len(splits.label_names))
         check_label_names(model, splits.label_names)
+    if args.calibrate:
+        refuse_without_kappa([title for title, _ in models], [model for model, _ in opened])
     others = {data: load_images(data) for data in (*args.ood, *args.transfer)}
     for task in (others[data].only("test", args.limit) for data in args.transfer):
         check_task(np.asarray(task.test[task.label_column][:] if len(task.label_names) > 1 else []))
@@ -114,6 +116,9 @@ def main(args: EvaluateArguments) -> None:
     if not accelerator.is_main_process:
         return
     subjects = [measure(one, args) for one in passed]
+    for one, subject in zip(passed, subjects, strict=True):  # once all of them are fitted
+        if args.rejector is not None and subject.rejector is not None:
+            logger.info("rejector: %s", subject.rejector.save(saved_folder(one.spec)))
     facts = {
         "command": typed("evaluate"),
         "data": short_name(args.data),
@@ -175,6 +180,20 @@ def check(args: EvaluateArguments, models: list[tuple[str, str]], num_classes: i
         raise InputError(f"model {homeless[0]!r} is no folder to save {what} in; save the model in one first")
 
 
+def refuse_without_kappa(titles: Sequence[str], models: "Sequence[nn.Module]") -> None:
+    """Raise a ValueError if no model has a kappa to calibrate; warn of those that have none."""
+    from cosify import find_heads
+
+    softmax = [title for title, model in zip(titles, models, strict=True) if not find_heads(model)]
+    if len(softmax) == len(titles):
+        raise InputError(
+            f"calibrate fits the kappa of a cosine head, and {', '.join(softmax)} has a softmax head, expected a model"
+            " with a cosine head; drop --calibrate, or convert the model first"
+        )
+    for title in softmax:
+        logger.warning("%s has a softmax head, without a kappa to fit: its probabilities stay as they are", title)
+
+
 def folder_name(title: str) -> str:
     """Return the title as the name of a folder."""
     return re.sub(r"[^\w.=-]+", "-", title).strip("-.")
@@ -232,9 +251,10 @@ def passes(
 
     `training` is `splits`, or None if these have no training split.
     """
-    from cosify import save
+    from cosify import find_heads, save
     from cosify.data import short_name
     from cosify.evaluation import cache_features, calibrate
+    from cosify.hub.contents import REJECTOR
     from cosify.hub.resolve import saved_folder
     from cosify.models.network_identity import model_digest
     from cosify.training.opener import open_model
@@ -245,11 +265,13 @@ def passes(
     def cache(name: str, images: "Splits", limit: int | None = args.limit, part: str = "test") -> "FeatureCache":
         return cache_features(model, images.only(part, limit), preprocessing, caches / name, run)
 
-    if args.calibrate:
+    if args.calibrate and find_heads(model):
         found = calibrate(model, cache("test", splits))
         logger.info("%s: %r", title, found)
         if round(found.after.nll, 3) > round(found.before.nll, 3):  # as they are shown
             logger.warning("this kappa makes the probabilities of the other samples worse; fit it on more test images")
+        if args.rejector is None and (saved_folder(spec) / REJECTOR).is_file():
+            logger.warning("%s: its rejector was fitted with another kappa and is refused now; fit it anew", title)
         if run.shard.rank == 0:
             save(model, saved_folder(spec))
         run.wait()
@@ -316,13 +338,12 @@ def counts_of(splits: "Splits") -> "Tensor":
 
 
 def measure(passed: Passed, args: EvaluateArguments) -> "Subject":
-    """Measure one model from its caches, and save its rejector if one is asked for."""
+    """Measure one model from its caches, and fit its rejector."""
     import numpy as np
 
     from cosify.evaluation import Rejector, assess, transfer
     from cosify.evaluation.in_words import DEFAULT_SCORE
     from cosify.evaluation.logistic_probe import LAMBDAS
-    from cosify.hub.resolve import saved_folder
     from cosify.plots import Subject
     from cosify.training.seen_images import run_of
 
@@ -344,8 +365,6 @@ def measure(passed: Passed, args: EvaluateArguments) -> "Subject":
     rejector = None
     if args.rejector is not None or passed.test.correct.any():
         rejector = Rejector.fit(args.rejector or DEFAULT_SCORE, passed.train, passed.test)
-    if args.rejector is not None and rejector is not None:
-        logger.info("rejector: %s", rejector.save(saved_folder(passed.spec)))
     run = folder if (folder / "metrics.jsonl").is_file() else None
     return Subject(assessment, passed.test, passed.ood, run, rejector, passed.train_counts)
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import timm
 import torch
 from huggingface_hub import try_to_load_from_cache
 from huggingface_hub.errors import HFValidationError
@@ -20,6 +21,7 @@ from cosify.functional.similarity import unit_rows
 from cosify.heads import CosineHead, HeadSpec
 from cosify.heads.spec import asks_for_cosine
 from cosify.hub.contents import PROCESSOR
+from cosify.hub.hub_client import in_short
 from cosify.integrations import compat
 from cosify.models import find_classifiers, find_heads
 from cosify.models.binding import CONFIG, DIGEST, WEIGHTS, check_binding, digest_of
@@ -99,10 +101,12 @@ def save(model: nn.Module, folder: str | Path, *, label_names: Sequence[str] | N
     else:
         config = _transformers_config(model, label_names)
     config.pop("cosify", None)  # of a head that was replaced since
+    state = stock_state_dict(owner, heads)
+    _check_tensors(owner, config, state)
     if heads:
         config["cosify"] = HeadSpec.of_heads(heads).to_config()
     processor = None if is_timm(owner) else _processor_of(outer) or _processor_of(model)
-    write_model(Path(folder), config, stock_state_dict(owner, heads))
+    write_model(Path(folder), config, state)
     if processor is not None:
         with written_aside(Path(folder) / PROCESSOR) as aside:
             aside.write_bytes(processor)
@@ -138,6 +142,9 @@ def holds_weights_of(folder: str | Path, model: nn.Module) -> bool:
         saved = load_file(weights)
     except (OSError, ValueError, SafetensorError):  # nothing there, or nothing whole
         return False
+    for name in heads:  # of zeros, and of some classifiers not saved
+        if f"{name}.bias" not in saved:
+            state.pop(f"{name}.bias")
     shapes, own = ({name: value.shape for name, value in each.items()} for each in (saved, state))
     if shapes != own or ("cosify" in config) != bool(heads):
         return False
@@ -161,8 +168,14 @@ def _timm_config(owner: nn.Module, label_names: Sequence[str] | None) -> dict[st
     extra: dict[str, Any] = {} if label_names is None else {"label_names": list(label_names)}
     save_config_for_hf = compat.require(compat.SAVE_CONFIG)
     with tempfile.TemporaryDirectory() as scratch:
-        save_config_for_hf(owner, os.path.join(scratch, "config.json"), model_config=extra)
-        config: dict[str, Any] = json.loads(Path(scratch, "config.json").read_text(encoding="utf-8"))
+        try:
+            save_config_for_hf(owner, os.path.join(scratch, CONFIG), model_config=extra)
+        except ValueError as error:  # an argument that JSON cannot hold
+            raise InputError(
+                f"the configuration of {type(owner).__name__} cannot be written ({in_short(error)}), expected names and"
+                " numbers; give timm.create_model names in the place of objects, such as act_layer='silu'"
+            ) from error
+        config: dict[str, Any] = json.loads(Path(scratch, CONFIG).read_text(encoding="utf-8"))
     arguments = config.get("model_args", {})
     config["model_args"] = {
         name: value
@@ -180,6 +193,34 @@ def _transformers_config(model: Any, label_names: Sequence[str] | None) -> dict[
         config["id2label"] = {str(index): name for index, name in enumerate(label_names)}
         config["label2id"] = {name: index for index, name in enumerate(label_names)}
     return config
+
+
+def _check_tensors(owner: Any, config: dict[str, Any], state: dict[str, Tensor]) -> None:
+    """Raise unless the model that stock readers build from a config takes these tensors: otherwise none opens it.
+
+    The zero bias of a head goes where the stock classifier has none.
+    """
+    try:
+        with tempfile.TemporaryDirectory() as scratch, torch.device("meta"):
+            if is_timm(owner):
+                Path(scratch, CONFIG).write_text(json.dumps(config), encoding="utf-8")
+                rebuilt = timm.create_model(f"local-dir:{scratch}")
+            else:
+                rebuilt = type(owner)(type(owner.config).from_dict(config))
+    except Exception:  # of many types: an architecture of the user's own, or one that needs data to be built
+        return
+    stock = rebuilt.state_dict()
+    for bias in [f"{name}.bias" for name in find_heads(owner)]:
+        if bias not in stock:
+            state.pop(bias, None)
+    try:
+        rebuilt.load_state_dict(state, assign=True)
+    except RuntimeError as error:
+        raise InputError(
+            f"{type(owner).__name__} is not what its configuration builds, so that no reader could open the folder"
+            f" ({in_short(error)}); change the model by arguments of timm.create_model (head=, drop_rate=, in_chans=)"
+            " or in the config of transformers, not by hand; to keep it as it is, save model.state_dict()"
+        ) from error
 
 
 def _processor_of(model: Any) -> bytes | None:

@@ -1,5 +1,6 @@
 """A transformers model type for native models with a cosine head; importing it registers it with the Auto classes."""
 
+import inspect
 from typing import Any, ClassVar
 
 import torch
@@ -74,7 +75,6 @@ class CosifiedForImageClassification(compat.AsksTheWrappedModel, PreTrainedModel
     base_model_prefix = "model"
     main_input_name = "pixel_values"
     supports_gradient_checkpointing = True
-    accepts_loss_kwargs = False  # the loss has no normaliser to be passed by Trainer
 
     def __init__(self, config: CosifiedConfig) -> None:
         if config.base is None:
@@ -118,6 +118,9 @@ class CosifiedForImageClassification(compat.AsksTheWrappedModel, PreTrainedModel
         self.num_labels = model.config.num_labels
         self.main_input_name = model.main_input_name
         self.supports_gradient_checkpointing = model.supports_gradient_checkpointing
+        parameters = inspect.signature(model.forward).parameters.values()
+        takes_any = any(each.kind is each.VAR_KEYWORD for each in parameters)
+        self.accepts_loss_kwargs = getattr(model, "accepts_loss_kwargs", takes_any)  # as Trainer asks
         compat.share_attention(self.config, model.config)
 
     def forward(self, pixel_values: Any = None, labels: Any = None, **kwargs: Any) -> Any:

@@ -30,10 +30,10 @@ def announce(session: Session, parts: Prepared, described: Mapping[str, Any]) ->
         parts: network, optimiser and so on.
         described: what the settings became, from `session.describe`.
     """
-    args = session.args
+    args, tested = session.args, described["num_test"]
     rows = {
-        "data": f"{described['num_train']:,} training and {described['num_test']:,} test images of"
-        f" {described['num_classes']:,} classes ({args.data})",
+        "data": f"{described['num_train']:,} training and {'streamed' if tested is None else f'{tested:,}'} test images"
+        f" of {described['num_classes']:,} classes ({args.data})",
         "images": _images(session),
         "network": _network(described, parts.heads),
         "device": f"{session.accelerator.device}, {PRECISION[args.mixed_precision]}"
