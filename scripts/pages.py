@@ -84,6 +84,7 @@ def page(template: str) -> str:
             sweep=sweep,
             steps=steps,
             lfw_lead=lfw_lead,
+            lfw_seeds_lead=lfw_seeds_lead,
             view2_lead=view2_lead,
             long_tail_lead=long_tail_lead,
             lead=lead,
@@ -272,6 +273,12 @@ def lfw_lead(name: str, other: str) -> str:
     """Return how far a model is ahead of another on LFW, mean ± standard error over its folds, in percent."""
     both = [json.loads(read(f"{each}/verification.json"))["verification"]["fold_accuracies"] for each in (name, other)]
     return our_results.over_folds([mine - others for mine, others in zip(*both, strict=True)])
+
+
+def lfw_seeds_lead(head: str, other: str) -> str:
+    """Return how far a head is ahead of another on LFW, mean over seeds ± standard error, in percent."""
+    mine, others = our_results.lfw_seeds(head), our_results.lfw_seeds(other)
+    return mean_and_error([100 * (mine[seed] - others[seed]) for seed in mine if seed in others])
 
 
 def view2_lead() -> str:

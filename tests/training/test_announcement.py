@@ -48,6 +48,7 @@ def test_a_run_says_what_it_will_do(tmp_path: Path, caplog: pytest.LogCaptureFix
     assert advice.endswith(f"cosify finetune tf_efficientnet_lite0.cos_2ls_in1k_ft_tinyin200 {data} --head cos")
 
 
+@pytest.mark.slow
 def test_a_stream_is_trained(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     data, output = folder_of_images(tmp_path / "data"), tmp_path / "run"
     small = {"model": "test_resnet", "image_size": 32, "epochs": 2, "batch_size": 8, "tracker": "none"}

@@ -61,7 +61,8 @@ def save(model: nn.Module, folder: str | Path, *, label_names: Sequence[str] | N
         The folder.
 
     Raises:
-        ValueError: if the model has no classifier, holds adapters, or its head or the names do not match its classes.
+        ValueError: if the model has no classifier, holds adapters, is not what its configuration builds, or its head or
+            the names do not match its classes.
         TypeError: if it is neither from timm nor from transformers.
         OSError: if the folder cannot be written; no file is left half-written.
     """
