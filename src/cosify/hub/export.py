@@ -1,5 +1,6 @@
 """Save a model as a folder in stock format, readable with and without cosify."""
 
+import copy
 import json
 import os
 import tempfile
@@ -199,23 +200,25 @@ def _transformers_config(model: Any, label_names: Sequence[str] | None) -> dict[
 def _check_tensors(owner: Any, config: dict[str, Any], state: dict[str, Tensor]) -> None:
     """Raise unless the model that stock readers build from a config takes these tensors: otherwise none opens it.
 
-    The zero bias of a head goes where the stock classifier has none.
+    The zero bias of a head goes where the stock classifier has none.  transformers passes over tensors that it does not
+    know, such as the weights of a loss, and timm does not.
     """
     try:
         with tempfile.TemporaryDirectory() as scratch, torch.device("meta"):
             if is_timm(owner):
                 Path(scratch, CONFIG).write_text(json.dumps(config), encoding="utf-8")
-                rebuilt = timm.create_model(f"local-dir:{scratch}")
+                rebuilt = timm.create_model(f"local-dir:{scratch}", num_classes=config["num_classes"])
             else:
-                rebuilt = type(owner)(type(owner.config).from_dict(config))
+                rebuilt = type(owner)(type(owner.config).from_dict(copy.deepcopy(config)))
     except Exception:  # of many types: an architecture of the user's own, or one that needs data to be built
         return
     stock = rebuilt.state_dict()
     for bias in [f"{name}.bias" for name in find_heads(owner)]:
         if bias not in stock:
             state.pop(bias, None)
+    known = state if is_timm(owner) else {name: value for name, value in state.items() if name in stock}
     try:
-        rebuilt.load_state_dict(state, assign=True)
+        rebuilt.load_state_dict(known, assign=True)
     except RuntimeError as error:
         raise InputError(
             f"{type(owner).__name__} is not what its configuration builds, so that no reader could open the folder"
