@@ -103,8 +103,7 @@ def save(model: nn.Module, folder: str | Path, *, label_names: Sequence[str] | N
     else:
         config = _transformers_config(model, label_names)
     config.pop("cosify", None)  # of a head that was replaced since
-    state = stock_state_dict(owner, heads)
-    _check_tensors(owner, config, state)
+    state = _as_readers_take_it(owner, config, stock_state_dict(owner, heads))
     if heads:
         config["cosify"] = HeadSpec.of_heads(heads).to_config()
     processor = None if is_timm(owner) else _processor_of(outer) or _processor_of(model)
@@ -197,11 +196,13 @@ def _transformers_config(model: Any, label_names: Sequence[str] | None) -> dict[
     return config
 
 
-def _check_tensors(owner: Any, config: dict[str, Any], state: dict[str, Tensor]) -> None:
-    """Raise unless the model that stock readers build from a config takes these tensors: otherwise none opens it.
+def _as_readers_take_it(owner: Any, config: dict[str, Any], state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors without the zero biases of heads whose stock classifiers have none.
 
-    The zero bias of a head goes where the stock classifier has none.  transformers passes over tensors that it does not
-    know, such as the weights of a loss, and timm does not.
+    transformers passes over tensors that it does not know, such as the weights of a loss, and timm does not.
+
+    Raises:
+        ValueError: if what stock readers build from the config does not take them: none could open the folder.
     """
     try:
         with tempfile.TemporaryDirectory() as scratch, torch.device("meta"):
@@ -211,11 +212,10 @@ def _check_tensors(owner: Any, config: dict[str, Any], state: dict[str, Tensor])
             else:
                 rebuilt = type(owner)(type(owner.config).from_dict(copy.deepcopy(config)))
     except Exception:  # of many types: an architecture of the user's own, or one that needs data to be built
-        return
+        return state
     stock = rebuilt.state_dict()
-    for bias in [f"{name}.bias" for name in find_heads(owner)]:
-        if bias not in stock:
-            state.pop(bias, None)
+    without = {f"{name}.bias" for name in find_heads(owner)} - set(stock)
+    state = {name: value for name, value in state.items() if name not in without}
     known = state if is_timm(owner) else {name: value for name, value in state.items() if name in stock}
     try:
         rebuilt.load_state_dict(known, assign=True)
@@ -225,6 +225,7 @@ def _check_tensors(owner: Any, config: dict[str, Any], state: dict[str, Tensor])
             f" ({in_short(error)}); change the model by arguments of timm.create_model (head=, drop_rate=, in_chans=)"
             " or in the config of transformers, not by hand; to keep it as it is, save model.state_dict()"
         ) from error
+    return state
 
 
 def _processor_of(model: Any) -> bytes | None:
