@@ -39,6 +39,12 @@ def test_pretrained_weights_bring_their_own(config: object) -> None:
     assert scratch == Preprocessing(32, 24, None, None, "bicubic", 0.9)
 
 
+def test_channels_are_those_that_the_model_was_made_for(tmp_path: Path) -> None:
+    model = timm.create_model("test_resnet", in_chans=1, num_classes=7, head="cos")
+    assert Preprocessing.of_pretrained(model).channels == 1
+    assert Preprocessing.of_pretrained(cosify.load(cosify.save(model, tmp_path))).channels == 1
+
+
 @pytest.mark.parametrize("missing", [{}, {"interpolation": None, "crop_pct": None, "crop_mode": None}])
 def test_what_is_missing_is_what_timm_takes(missing: dict[str, None]) -> None:
     config = {"input_size": (3, 8, 8), "mean": (0.5,) * 3, "std": (0.5,) * 3, **missing}

@@ -13,11 +13,13 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from timm.utils.model import freeze_batch_norm_2d
 from torch import nn
+from transformers import AutoModelForImageClassification, TimmWrapperConfig, TimmWrapperForImageClassification
 
 import cosify
 from cosify.hub.export import holds_weights_of
 from cosify.hub.publish import check_rebuilt
 from cosify.integrations.cosified import CosifiedForImageClassification
+from cosify.models.network_identity import model_digest, same_network
 from tests.integrations.tiny_vit import vit
 from tests.killing import full_disk, killed
 
@@ -558,6 +560,22 @@ def test_a_head_of_other_classes_than_the_model_is_not_saved(tmp_path: Path) -> 
     with pytest.raises(ValueError, match=r"the head 'fc' has 9 classes and ResNet says it has 4, .* num_classes=9\)"):
         cosify.save(model, tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_timm_wrapper_that_was_made_from_nothing_opens(tmp_path: Path) -> None:
+    wrapped = TimmWrapperForImageClassification(TimmWrapperConfig(architecture="test_resnet", num_labels=5))
+    model = cosify.convert(wrapped).eval()
+    model.save_pretrained(tmp_path)
+    images = torch.randn(2, 3, 64, 64)
+    torch.testing.assert_close(cosify.load(tmp_path)(images).logits, model(images).logits)
+
+
+def test_a_wrapped_model_is_the_network_that_its_folder_opens(tmp_path: Path) -> None:
+    cosified = CosifiedForImageClassification.from_model(vit(), kappa=5.0)
+    assert same_network(model_digest(cosified), model_digest(cosify.load(cosify.save(cosified, tmp_path / "vit"))))
+    timm_folder = cosify.save(timm.create_model("test_resnet", head="cos", num_classes=5), tmp_path / "timm")
+    wrapped = AutoModelForImageClassification.from_pretrained(timm_folder)
+    assert same_network(model_digest(wrapped), model_digest(cosify.load(timm_folder)))
 
 
 def test_a_timm_model_in_several_files_is_refused_in_words(tmp_path: Path) -> None:

@@ -1,8 +1,10 @@
 """`timm.create_model(..., head="cos")`: what is intercepted and what passes."""
 
 import copy
+import json
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +44,47 @@ def test_head_settings(settings: dict[str, Any], kappa: float | str, eval_kappa:
     assert model.fc.kappa_spec == kappa
     assert model.fc.eval_kappa == eval_kappa
     assert model(torch.randn(2, *model.pretrained_cfg["input_size"])).shape == (2, 5)
+
+
+def with_kappa_in_evaluation(model: nn.Module, kappa: float) -> nn.Module:
+    head_of(model).eval_kappa = kappa
+    return model
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda made, folder: made(head="cos"),
+        lambda made, folder: cosify.convert(made()),
+        lambda made, folder: cosify.convert(made(head="cos", kappa=60)),
+        lambda made, folder: cosify.convert(made(head="cos"), kappa=60),
+        lambda made, folder: with_kappa_in_evaluation(made(head="cos", kappa=60), 7.0),
+        lambda made, folder: cosify.load(cosify.save(made(head="cos"), folder)),
+        lambda made, folder: timm.create_model(f"local-dir:{cosify.save(made(head='cos'), folder)}", pretrained=True),
+    ],
+    ids=["made", "converted", "60-to-ls", "ls-to-60", "fitted", "loaded", "opened"],
+)
+def test_what_timm_itself_saves_opens_with_its_head(make: Callable[..., nn.Module], tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = make(partial(timm.create_model, "test_resnet", num_classes=5), tmp_path / "cosify")
+    images = torch.randn(4, 3, 64, 64)
+    model.train()(images)
+    timm.models.save_for_hf(model.eval(), tmp_path / "timm", safe_serialization=True)
+    opened = timm.create_model(f"local-dir:{tmp_path / 'timm'}", pretrained=True).eval()
+    for other in (opened, cosify.load(tmp_path / "timm")):
+        for setting in ("kappa_spec", "eval_kappa"):
+            assert getattr(head_of(other), setting) == getattr(head_of(model), setting)
+        torch.testing.assert_close(other(images), model(images), rtol=0, atol=0)
+
+
+def test_what_timm_itself_saves_of_a_softmax_head_that_replaced_ours(tmp_path: Path) -> None:
+    model = timm.create_model("test_resnet", num_classes=5, head="cos", kappa=60).eval()
+    model.fc = nn.Linear(model.fc.in_features, 5)
+    timm.models.save_for_hf(model, tmp_path, safe_serialization=True)
+    assert not {"head", "kappa"} & set(json.loads((tmp_path / "config.json").read_text())["model_args"])
+    images = torch.randn(4, 3, 64, 64)
+    opened = timm.create_model(f"local-dir:{tmp_path}", pretrained=True).eval()
+    torch.testing.assert_close(opened(images), model(images), rtol=0, atol=0)
 
 
 def test_what_is_not_ours_passes_through() -> None:

@@ -8,7 +8,7 @@ from torch import nn
 
 from cosify.data.processor import ImageProcessor
 from cosify.integrations import compat
-from cosify.models.classifiers import input_shape
+from cosify.models.classifiers import input_shape, owner_of_classifier
 
 PLAIN: dict[str, Any] = {"interpolation": "bilinear", "crop_pct": 1.0, "crop_mode": "center"}
 UNCHANGED = (0.0, 1 / 255)  # mean and deviation that leave a processor's output as it is, to the bit
@@ -101,7 +101,8 @@ class Preprocessing:
         height, width = config["input_size"][-2:]
         if image_size is None and height == width:  # for others, such as strips of text, images keep their size
             found = replace(found, image_size=found.fallback_size)
-        return replace(found, channels=int(config["input_size"][0]))
+        made_with = compat.model_arguments(owner_of_classifier(model)[0])  # a configuration knows of no other channels
+        return replace(found, channels=int(made_with.get("in_chans", config["input_size"][0])))
 
 
 def _timm_config(model: Any) -> Any:

@@ -36,9 +36,6 @@ from cosify.models.classifiers import (
 )
 from cosify.models.config import published_spec, read_config
 
-# Arguments of create_model that must not be passed again: stock timm does not know `head`, and TimmWrapper passes
-# `num_classes` itself.
-_OWN_ARGUMENTS = ("head", "kappa", "num_classes")
 _ROUNDING = 1e-4  # of rows that were saved, loaded, and saved again, in float32
 
 
@@ -177,11 +174,11 @@ def _timm_config(owner: nn.Module, label_names: Sequence[str] | None) -> dict[st
                 " numbers; give timm.create_model names in the place of objects, such as act_layer='silu'"
             ) from error
         config: dict[str, Any] = json.loads(Path(scratch, CONFIG).read_text(encoding="utf-8"))
-    arguments = config.get("model_args", {})
+    # Stock timm does not know our `head`, and TimmWrapper passes `num_classes` itself.
     config["model_args"] = {
         name: value
-        for name, value in arguments.items()
-        if name not in _OWN_ARGUMENTS or (name == "head" and not (value == "linear" or asks_for_cosine(value)))
+        for name, value in config.get("model_args", {}).items()
+        if name != "num_classes" and not (name == "head" and asks_for_cosine(value))
     }
     return config
 

@@ -57,8 +57,6 @@ def load(source: str | Path, *, head: Literal["linear"] | None = None) -> nn.Mod
             model = _open_saved(name.removeprefix("hf-hub:"), None, head)
     else:
         model = _open_by_name(name, head)
-    # timm writes down what a model was made with; stock timm could not open an export that names our argument.
-    compat.model_arguments(model).pop("head", None)
     return model.eval()
 
 
@@ -147,7 +145,8 @@ def _open_saved(name: str, folder: Path | None, head: str | None) -> nn.Module:
 
 
 def _opened(name: str, folder: Path | None, config: dict[str, Any], weights: list[Path], head: str | None) -> nn.Module:
-    if "architecture" not in config:
+    # transformers' own file of a TimmWrapper that was made from no saved model has nothing that timm could read.
+    if "architecture" not in config or (config.get("model_type") == "timm_wrapper" and "pretrained_cfg" not in config):
         if head is not None:
             raise InputError(
                 f"{name} is a model of transformers, expected one of timm: only these are opened with head={head!r},"

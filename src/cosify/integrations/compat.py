@@ -25,7 +25,7 @@ NAMES = {
     "timm.models._registry._model_with_tags": "published backbones in timm.list_models",
     "timm.models._registry._model_pretrained_cfgs": "published backbones in timm.list_models",
     "timm.models._registry._model_has_pretrained": "published backbones in timm.list_models",
-    "timm.models._hub.save_config_for_hf": "cosify.save of timm models",
+    "timm.models._hub.save_config_for_hf": "cosify.save of timm models, and the head in what timm itself saves",
     "transformers.modeling_utils.PreTrainedModel.post_init": "from_pretrained of saved cosine models",
     "transformers.modeling_utils.PreTrainedModel._initialize_weights": "from_pretrained of saved cosine models",
     "transformers.modeling_utils.PreTrainedModel._load_pretrained_model": "the check and commit of hub weights",

@@ -5,6 +5,7 @@ timm 0.9.16: `_factory.model_entrypoint` sees each model's keyword arguments, an
 construction and before weights are read, the one moment at which a head can be put in so that cosine checkpoints load
 strictly and stock ones keep their classifier weight.  `_factory._resolve_model_source` turns a name into where its
 settings and weights are; a published backbone is a folder or a repository there, with its head, width and classes.
+`_hub.save_config_for_hf` writes down how a model is made; `save_for_hf` and `push_to_hf_hub` call it.
 """
 
 import functools
@@ -24,6 +25,7 @@ from cosify.heads import HeadSpec
 from cosify.heads.spec import asks_for_cosine
 from cosify.integrations import compat
 from cosify.models.binding import WEIGHTS, check_binding, is_ours
+from cosify.models.classifiers import find_heads
 from cosify.models.config import published_spec, read_config
 from cosify.models.conversion import apply_spec
 from cosify.models.download import check_download
@@ -38,6 +40,7 @@ def install() -> None:
     compat.wrap(compat.ENTRYPOINT, _cosine_entrypoint)
     compat.wrap(compat.LOAD, _convert_before_loading)
     compat.wrap(compat.SOURCE, _resolve_published)
+    compat.wrap(compat.SAVE_CONFIG, _note_head)
     register_backbones()
 
 
@@ -190,6 +193,26 @@ def _resolve_published(original: Callable[..., Any], model_name: str, pretrained
     if backbone is not None and (pretrained_cfg is None or isinstance(pretrained_cfg, str)):
         return original(backbone.source, None, *args)
     return original(model_name, pretrained_cfg, *args)
+
+
+def _note_head(
+    original: Callable[..., None],
+    model: nn.Module,
+    path: str,
+    model_config: Any = None,
+    model_args: Any = None,
+    **rest: Any,
+) -> None:
+    """Write the head that a model has now: timm notes what it was made with, and stock timm knows none of ours."""
+    heads, made_with = find_heads(model), compat.model_arguments(model)
+    if made_with.get("head") == "linear" or asks_for_cosine(made_with.get("head")):
+        del made_with["head"]
+    made_with.pop("kappa", None)
+    if heads and "head" not in made_with:  # of the model's own, such as HRNet's
+        spec = HeadSpec.settings_of(heads)
+        head = {"type": "cos", "kappa": spec.kappa, "eval_kappa": spec.eval_kappa}
+        model_args = {**(model_args or {}), "head": head}
+    original(model, path, model_config, model_args, **rest)
 
 
 install()  # here, when all is defined: importing this module may be what imports timm

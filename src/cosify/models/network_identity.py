@@ -9,7 +9,7 @@ from torch import nn
 
 from cosify.errors import InputError
 from cosify.models.binding import digest_of
-from cosify.models.classifiers import find_heads, names_in
+from cosify.models.classifiers import find_heads, names_in, owner_of_classifier, unwrap_cosified
 
 logger = logging.getLogger("cosify")
 
@@ -25,11 +25,12 @@ def model_digest(model: nn.Module) -> str:
     """Return the architecture, a digest of all but cosine heads, and one of these; equal for equal networks.
 
     `cosify.save` scales the rows of a cosine head's weight.  This changes the bytes, but not what the head returns; so
-    heads have a digest of their own, which `same_network` leaves aside.
+    heads have a digest of their own, which `same_network` leaves aside.  It also takes a model out of its wrapper.
 
     Args:
         model: of timm or transformers.
     """
+    model, _ = owner_of_classifier(unwrap_cosified(model))
     heads = find_heads(model)
     of_heads = tuple(f"{name}." for name in heads)
     tensors = {name: value for name, value in model.state_dict().items() if not name.endswith("embedding_norm")}

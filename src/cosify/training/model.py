@@ -122,7 +122,6 @@ def build_model(
         ) from error
     if size is not None and "img_size" in settings:
         _check_size(model, (in_chans, *size))
-    compat.model_arguments(model).pop("head", None)  # stock timm could not open an export that names our argument
     if args.head == "cos":
         convert(model, kappa=kappa_policy(args.kappa))
     return model
