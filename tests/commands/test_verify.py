@@ -75,6 +75,14 @@ def test_a_bin_file_and_its_parquet_give_one_result(
         assert expected in said
 
 
+@pytest.mark.parametrize(
+    ("data", "pairs", "title"),
+    [("faces.bin", None, "faces.bin"), ("lfw", "lfw", "lfw"), ("cfp", "cfp-fp", "cfp-fp"), ("a", "b/c.csv", "a, c")],
+)
+def test_results_are_named_by_their_list_as_well(data: str, pairs: str | None, title: str) -> None:
+    assert verify.title_of(data, pairs) == title
+
+
 def test_true_accepts_come_back_from_json_by_their_rates() -> None:
     same = np.tile([True, False], 500)
     found = verify_pairs(np.random.default_rng(0).normal(same, 0.5), same)

@@ -115,11 +115,17 @@ def test_lists_of_lfw_that_are_refused(text: str, message: str, tmp_path: Path) 
         ("a,b,1\na,c,0\na,d,0\n", "has 3 pairs, expected a number that 2 equal folds share"),
         ("first,second,same\n", "has 0 pairs, expected a number that 2 equal folds share"),
         ("a,a,1\na,b,0\n", "pair 1 of .* is 'a' with itself"),
+        ("a,b,1\n./b,a,0\n", "pair 2 of .*, 'b' and 'a', is said to show one person and two, expected one answer"),
     ],
 )
 def test_csv_that_is_refused(text: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=message):
         read_csv_pairs(written(tmp_path, text), num_folds=2)
+
+
+def test_repeated_pairs_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    assert len(read_csv_pairs(written(tmp_path, "a,b,1\nb,a,1\nc,d,0\na,b,1\n"), num_folds=2)) == 4
+    assert "has 2 pairs more than once; each time counts" in caplog.text
 
 
 @pytest.mark.parametrize("num_folds", [0, -2])

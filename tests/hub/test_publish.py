@@ -84,9 +84,23 @@ def test_a_dry_run_sends_nothing(folder: Path) -> None:
     assert done.readers == ("timm with cosify", "transformers with cosify", "timm alone", "transformers alone")
     assert (done.url, done.commit) == (None, None)
     assert [name for name, _ in done.files] == ["README.md", "config.json", "model.safetensors"]
-    (folder / "README.md").write_text("mine")
-    push(folder, REPO, dry_run=True, check=lambda *_: None)
-    assert (folder / "README.md").read_text() == "mine"
+
+
+def test_a_card_is_written_anew_until_someone_works_on_it(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cosify.hub.publish.check_folder", lambda folder: ())  # which takes seconds
+    card = folder / "README.md"
+    push(folder, REPO, dry_run=True)
+    cosify.save(timm.create_model("test_resnet", num_classes=4, head="cos", kappa=33), folder)
+    push(folder, "org/final", dry_run=True)
+    text = card.read_text(encoding="utf-8")
+    assert text == minimal_card(folder, "org/final")
+    assert "4 classes apart, with a cosine-softmax head, kappa fixed at 33" in text
+    worked_on = text.replace("license: unknown", "license: mit")
+    for mine in (worked_on, "mine", "M\xfcller".encode("latin-1")):
+        card.write_bytes(mine if isinstance(mine, bytes) else mine.encode())
+        before = card.read_bytes()
+        push(folder, REPO, dry_run=True, check=lambda *_: None)
+        assert card.read_bytes() == before
 
 
 def test_an_upload_that_broke_off_is_repeated(hub: LoopbackHub, folder: Path, tmp_path: Path) -> None:

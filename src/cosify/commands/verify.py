@@ -72,7 +72,7 @@ def main(args: VerifyArguments) -> None:
     device = device_of_one("verify")
     if args.smoke:
         args = replace(args, data="synthetic")
-    name, data = model_name(args.model), short_name(args.data)
+    name, data = model_name(args.model), title_of(short_name(args.data), args.pairs)
     output = new_output(args.output, args.data, f"{name}-verify")
     refuse_results(output / "verification.json", ("verification.png",), overwrite=args.overwrite)
     model, preprocessing = open_model(args.model, args.image_size, smoke=args.smoke)
@@ -98,6 +98,12 @@ def main(args: VerifyArguments) -> None:
     }
     write_json(output / "verification.json", record)
     show(two_columns(f"{name} on {data}", summary(found, exact, len(pairs.images.test), output)))
+
+
+def title_of(data: str, pairs: str | None) -> str:
+    """Return the name of pairs: that of the pictures, and of their list, as one folder may have several."""
+    listed = "" if pairs is None else Path(pairs).stem
+    return listed if listed.startswith(data) else f"{data}, {listed}" if listed else data
 
 
 def summary(found: "Verification", exact: "Verification", num_pictures: int, folder: Path) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Lists of pairs for verification, as LFW, CFP and plain CSV files give them."""
 
 import csv
+import logging
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from cosify.errors import InputError, NotFoundError
 
+logger = logging.getLogger("cosify")
 TRUE, FALSE = ("1", "true", "same"), ("0", "false", "different")
 CFP_FOLDS = 10
 HEADER = ["first", "second", "same"]
@@ -156,9 +158,17 @@ def _lines(file: Path) -> Iterator[tuple[int, str]]:
 
 
 def _checked(pairs: Sequence[tuple[str, str, bool]], num_folds: int, where: Path | str) -> PairList:
-    for number, (one, other, _) in enumerate(pairs, 1):
+    known: dict[frozenset[str], bool] = {}
+    for number, (one, other, is_same) in enumerate(pairs, 1):
         if one == other:
             raise InputError(f"pair {number} of {where} is {one!r} with itself, expected two pictures")
+        if known.setdefault(frozenset((one, other)), is_same) != is_same:
+            raise InputError(
+                f"pair {number} of {where}, {one!r} and {other!r}, is said to show one person and two, expected one"
+                " answer for a pair; correct the list"
+            )
+    if len(known) < len(pairs):
+        logger.warning("%s has %d pairs more than once; each time counts", where, len(pairs) - len(known))
     if num_folds < 1 or not pairs or len(pairs) % num_folds:
         raise InputError(f"{where} has {len(pairs)} pairs, expected a number that {num_folds} equal folds share")
     first, second, same = zip(*pairs, strict=True)

@@ -1,5 +1,7 @@
 """The card of a model without facts: what its config.json says, and what is not known."""
 
+import hashlib
+import re
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +39,7 @@ This card was written by cosify from `config.json` alone. It does not say what t
 licence it may be used, how often it is right, or where it fails. Whoever publishes it should add that; `cosify
 card --init facts.yaml` begins a full card, whose numbers come from files.
 """
+SIGNED = "<!-- as cosify wrote it: {digest} -->\n"  # once someone has worked on the card, it is theirs
 TIMM = """import timm
 import cosify  # without it timm reads a linear layer that predicts the same labels
 
@@ -73,7 +76,7 @@ def minimal_card(folder: Path, repo_id: str) -> str:
         use, shape = UNPREPARED, (1, *input_shape(load(folder)))
     names = _names(config)
     shown = ", ".join(map(str, names[:SHOWN_NAMES])) + (", ..." if len(names) > SHOWN_NAMES else "")
-    return TEXT.format(
+    text = TEXT.format(
         library=library,
         name=repo_id.partition("/")[2],
         architecture=config["architecture"] if is_timm else (config.get("architectures") or ["classifier"])[0],
@@ -82,6 +85,17 @@ def minimal_card(folder: Path, repo_id: str) -> str:
         head=_head(spec),
         use=use.format(repo_id=repo_id, shape=shape),
     )
+    return text + SIGNED.format(digest=_digest(text))
+
+
+def is_unchanged(card: str) -> bool:
+    """Return whether a card is one of `minimal_card`, of whatever model and repository, that nobody has worked on."""
+    found = re.fullmatch(f"(.*){SIGNED.format(digest='([0-9a-f]+)')}", card, re.DOTALL)
+    return found is not None and found[2] == _digest(found[1])
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def lacks_processor(folder: Path) -> bool:

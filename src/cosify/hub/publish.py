@@ -19,7 +19,7 @@ from torch import nn
 from cosify.errors import InputError
 from cosify.extras import require_transformers
 from cosify.files import write_whole
-from cosify.hub.card_of_config import lacks_processor, minimal_card
+from cosify.hub.card_of_config import is_unchanged, lacks_processor, minimal_card
 from cosify.hub.contents import CARD, FACTS, OF_THE_WEIGHTS, PROCESSOR, PUBLISHED, REJECTOR, REJECTOR_TENSORS
 from cosify.hub.export import save
 from cosify.hub.hub_client import HubError, impatient, in_short
@@ -108,9 +108,12 @@ def push(
                 f"{folder} has a {FACTS}, expected a check that its card says what its files say; call cosify.push(...,"
                 " check=cosify.cards.check_card), which needs pip install 'cosify[lab]', or cosify publish"
             )
-        if not (folder / CARD).is_file():
-            write_whole(folder / CARD, minimal_card(folder, repo_id))
-            logger.warning("%s had no card; %s now says what config.json does, and what is not known", folder, CARD)
+        card = folder / CARD
+        if not card.is_file() or is_unchanged(card.read_text("utf-8", "replace")):  # it may be of other weights
+            write_whole(card, minimal_card(folder, repo_id))
+            logger.warning(
+                "%s has no card of your own; %s says what config.json does, and what is not known", folder, CARD
+            )
         if lacks_processor(folder):
             logger.warning(
                 "%s gets no %s, so transformers' pipeline cannot prepare its images; save the model's image processor"
