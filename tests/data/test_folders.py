@@ -59,20 +59,37 @@ def test_folders_beside_the_splits_are_not_read(tmp_path: Path, caplog: pytest.L
     folder = splits_folder(tmp_path / "d", ["cat", "dog"], ["cat", "dog"])
     write(folder, {"train_backup/cat": 4, "test old/dog": 4, ".hidden/cat": 1, "train/.trash": 1})
     (folder / "train" / "cat" / "notes.txt").write_text("x")
+    (folder / "metadata.csv").write_text("file_name,label\ntrain/cat/0.png,bird\n")
     (folder / "train" / "bird").mkdir()
     with caplog.at_level(logging.WARNING, logger="cosify"):
         splits = load_splits(str(folder))
     assert counts(splits) == (6, 4)
     assert splits.left_out == {
-        "folder": {"beside the splits": 2},
+        "folder": {"beside the splits": 3},
         "train": {"hidden": 1, "no images by their extension": 1, "empty folders": 1},
     }
-    assert f"folder {folder}: test, train are read, test old, train_backup are left out" in caplog.messages
+    left_out = "metadata.csv, test old, train_backup are left out"
+    assert f"folder {folder}: test, train are read, {left_out}" in caplog.messages
     assert any(
         "1 files that are no images by their extension" in text and "notes.txt" in text for text in caplog.messages
     )
     assert any("1 folders without images are left out, such as" in text and "bird" in text for text in caplog.messages)
     assert len(caplog.messages) == 3
+
+
+def test_a_second_held_out_split_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = splits_folder(tmp_path / "d", ["cat", "dog"], ["cat", "dog"])
+    write(folder, {"val/cat": 3, "val/dog": 2, "val/.trash": 1})
+    with caplog.at_level(logging.WARNING, logger="cosify"):
+        splits = load_splits(str(folder))
+    assert counts(splits) == (6, 4)
+    assert splits.left_out == {"val": {"hidden": 1, "rows of a split that is not used": 5}}
+    assert caplog.messages == [
+        f"data {folder}: numbers are of split 'test', and 'val' is not used; to choose weights by it, train on a folder"
+        " of 'train' and 'val' alone, and evaluate on this one"
+    ]
+    streamed = load_splits(str(folder), streaming=True, num_train=6)
+    assert (streamed.num_train, streamed.left_out) == (6, {"val": {"hidden": 1}})
 
 
 def test_classes_without_splits_are_read_whole(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from cosify.data.classes import share_classes
 from cosify.data.columns import label_columns
-from cosify.data.image_folder import FoundImages, find_images, image_rows, is_image, with_fingerprint
+from cosify.data.image_folder import METADATA, FoundImages, find_images, image_rows, is_image, with_fingerprint
 from cosify.errors import InputError
 from cosify.integrations.compat import fingerprint_of
 
@@ -145,9 +145,13 @@ def _parquet_files(folder: Path, entries: Sequence[Path]) -> dict[str, list[Path
 
 
 def _tell_left_out(folder: Path, entries: Sequence[Path], read: set[Path]) -> dict[str, int]:
-    """Warn of folders, parquet files and images beside those that are read, and return how many there are."""
+    """Warn of folders, parquet files, images and metadata beside what is read, and return how many there are."""
     others = [entry for entry in entries if entry not in read]
-    others = [entry for entry in others if entry.suffix == ".parquet" or is_image(entry.name) or entry.is_dir()]
+    others = [
+        entry
+        for entry in others
+        if entry.suffix == ".parquet" or is_image(entry.name) or entry.name in METADATA or entry.is_dir()
+    ]
     if others:
         names = [other.name for other in others]
         logger.warning(

@@ -129,7 +129,10 @@ def image_rows(found: FoundImages, *, labelled: bool) -> "Dataset":
         name_of = dict(zip(places, names, strict=True))
         columns["label"] = [name_of[os.path.dirname(path)] for path in paths]
     elif labelled:
-        raise InputError(f"{reason}, expected every image in the folder of its class, CLASS/*.png; move it there")
+        raise InputError(
+            f"{reason}, expected every image in the folder of its class, CLASS/*.png, and that below train/ or test/ if"
+            " there are two splits; move it there"
+        )
     elif any(os.path.dirname(path) != str(found.root) for path in paths):
         logger.warning("%s: the images of %s count as unlabelled", reason, found.root)
     return with_fingerprint(Dataset.from_dict(columns, features=Features(features)), found.images)

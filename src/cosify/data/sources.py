@@ -1,7 +1,7 @@
 """From the name of a data set, or a path, to its train and test splits."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -188,6 +188,15 @@ def load_splits(
     labelled = [name for name in held_out if has_labels(loaded[name], label_column)]
     test_name = (labelled or held_out)[0]
     test = loaded[test_name]
+    unused = [name for name in held_out if name != test_name]
+    for name in unused:
+        advice = (
+            f"to choose weights by it, train on a folder of 'train' and {name!r} alone, and evaluate on this one"
+            if name in labelled
+            else "it has no labels"
+        )
+        logger.warning("data %s: numbers are of split %r, and %r is not used; %s", data, test_name, name, advice)
+    left_out = _left_out(loaded, () if streaming else unused)
     for column in (image_column, label_column):
         check_column(test, column, test_name)
     train, test = as_images(train, image_column, "train"), as_images(test, image_column, test_name)
@@ -199,12 +208,12 @@ def load_splits(
     check_same_classes(train, test, label_column, test_name)
     if streaming:
         num_train = _streamed_length(train, num_train)
-        return Splits(train, test, image_column, label_column, names, num_train, True, _left_out(loaded))
+        return Splits(train, test, image_column, label_column, names, num_train, True, left_out)
     label_values(test, label_column, test_name)
     tell_missing_classes(train, label_column, names, training=True)
     if labelled:
         tell_missing_classes(test, label_column, names, training=False)
-    return Splits(train, test, image_column, label_column, names, len(train), left_out=_left_out(loaded))
+    return Splits(train, test, image_column, label_column, names, len(train), left_out=left_out)
 
 
 def load_images(
@@ -275,8 +284,11 @@ def _numbered_as_train(loaded: Mapping[str, Any], rows: Any, split: str, column:
     return number_words({**others, split: rows}, column)[split]
 
 
-def _left_out(loaded: Mapping[str, Any]) -> Mapping[str, Mapping[str, int]]:
-    return loaded.left_out if isinstance(loaded, FolderSplits) else {}
+def _left_out(loaded: Mapping[str, Any], unused: Sequence[str] = ()) -> Mapping[str, Mapping[str, int]]:
+    found = loaded.left_out if isinstance(loaded, FolderSplits) else {}
+    return found | {
+        name: {**found.get(name, {}), "rows of a split that is not used": len(loaded[name])} for name in unused
+    }
 
 
 def unlabelled(rows: "Dataset", image_column: str) -> Splits:
