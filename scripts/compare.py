@@ -16,6 +16,7 @@ OUTPUT then holds runs.jsonl, with a line for each run, and table.json and table
 
 import json
 import logging
+import os
 import shlex
 import statistics
 import sys
@@ -23,8 +24,9 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
+from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 from cosify.errors import InputError
@@ -116,6 +118,19 @@ def set_up(threads: int) -> None:
     torch.set_num_threads(threads)
 
 
+def set_up_worker(threads: int) -> None:
+    """Prepare a process that trains for another one, and ends with it: killed, that one cannot end it."""
+    starter = parent_process()
+    assert starter is not None
+
+    def follow() -> None:
+        starter.join()
+        os._exit(1)
+
+    Thread(target=follow, daemon=True).start()
+    set_up(threads)
+
+
 def behind_ls(heads: Sequence[str]) -> list[str]:
     """Return the heads in their order, but with 2kappa behind LS, whose runs it needs."""
     if DOUBLED not in heads or "ls" not in heads or heads.index("ls") < heads.index(DOUBLED):
@@ -137,8 +152,8 @@ def trained(asked: Sequence[tuple[Any, ...]], args: CompareArguments) -> Iterato
     if len(asked) < 2:
         yield from (train_one(*each) for each in asked)
         return
-    processes = ProcessPoolExecutor(args.at_once, get_context("spawn"), initializer=set_up, initargs=(args.threads,))
-    with processes:
+    spawn = get_context("spawn")
+    with ProcessPoolExecutor(args.at_once, spawn, initializer=set_up_worker, initargs=(args.threads,)) as processes:
         failed = []
         for future in as_completed([processes.submit(train_one, *each) for each in asked]):
             if future.exception() is None:

@@ -1,9 +1,12 @@
 """scripts/compare.py: runs side by side end as those one after the other, and 2kappa waits for LS."""
 
 import json
+import os
 import shlex
+import signal
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +27,7 @@ ROW = {"accuracy": 0.5, "mean_angle_deg": 60.0, "kappa": None, "kappa_by_epoch":
 
 @pytest.fixture(autouse=True)
 def _as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compare, "set_up", lambda threads: None)  # the levels of loggers stay
+    monkeypatch.setattr(compare, "set_up_worker", lambda threads: None)  # the levels of loggers stay
 
 
 def test_twice_kappa_waits_for_ls_and_no_run_is_lost() -> None:
@@ -99,6 +102,27 @@ def test_what_fails_fails_last(monkeypatch: pytest.MonkeyPatch) -> None:
     assert sorted(run["number"] for run in (next(runs), next(runs))) == [0, 1]
     with pytest.raises(ZeroDivisionError):
         next(runs)
+
+
+@pytest.mark.slow
+def test_workers_end_with_the_process_that_started_them(tmp_path: Path) -> None:
+    program = (
+        "import os, sys; from concurrent.futures import ProcessPoolExecutor; from multiprocessing import get_context;"
+        "from scripts.compare import set_up_worker; spawn = get_context('spawn');"
+        "pool = ProcessPoolExecutor(1, spawn, initializer=set_up_worker, initargs=(1,));"
+        "print(pool.submit(os.getpid).result(), flush=True); pool.submit(__import__('time').sleep, 600).result()"
+    )
+    root = Path(compare.__file__).parents[1]
+    with subprocess.Popen([sys.executable, "-c", program], cwd=root, stdout=subprocess.PIPE, text=True) as started:
+        assert started.stdout is not None
+        worker = int(started.stdout.readline())
+        started.kill()
+    for _ in range(100):
+        if not Path(f"/proc/{worker}").exists():
+            return
+        time.sleep(0.1)
+    os.kill(worker, signal.SIGKILL)
+    pytest.fail("the worker went on")
 
 
 @pytest.mark.slow
