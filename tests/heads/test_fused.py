@@ -16,8 +16,7 @@ from tests import geometry
 pytestmark = pytest.mark.slow  # they compile for ten seconds
 CASES: dict[str, tuple[float | str, dict[str, Any], int]] = {
     # kappa, settings of the loss, rows: the cosines lie in the room of the weight's gradient, or beside it
-    "ls": ("ls", {"chunk": 100}, 24),
-    "all settings": ("ls", {"chunk": 100, "margin": 0.2, "angular_margin": 0.3, "label_smoothing": 0.1}, 48),
+    "ls": ("ls", {"chunk": 100, "margin": 0.2, "angular_margin": 0.3, "label_smoothing": 0.1}, 24),
     "trainable": ("trainable", {}, 24),
     "fixed": (16.0, {"label_smoothing": 0.1}, 48),
 }

@@ -75,7 +75,9 @@ def test_models_of_one_name_are_refused() -> None:
 @pytest.mark.slow
 def test_results_grow_and_follow_the_weights(tmp_path: Path) -> None:
     ls, sixty = transfer.SMOKE
-    args = transfer.TransferArguments(models=[ls], data=["digits:train"], image_size=32, output=str(tmp_path))
+    args = transfer.TransferArguments(
+        models=[ls], data=["digits:train"], image_size=32, limit=300, output=str(tmp_path)
+    )
     file = tmp_path / "transfer.json"
 
     def measured() -> dict[str, list[list[float]]]:
