@@ -85,11 +85,21 @@ def test_a_second_held_out_split_is_told(tmp_path: Path, caplog: pytest.LogCaptu
     assert counts(splits) == (6, 4)
     assert splits.left_out == {"val": {"hidden": 1, "rows of a split that is not used": 5}}
     assert caplog.messages == [
-        f"data {folder}: numbers are of split 'test', and 'val' is not used; to choose weights by it, train on a folder"
-        " of 'train' and 'val' alone, and evaluate on this one"
+        f"data {folder}: numbers are of split 'test', and 'val' is not used;"
+        " a run with test_split=val is evaluated on it"
     ]
     streamed = load_splits(str(folder), streaming=True, num_train=6)
     assert (streamed.num_train, streamed.left_out) == (6, {"val": {"hidden": 1}})
+    caplog.clear()
+    for name in ("val", "validation"):
+        chosen = load_splits(str(folder), test_split=name)
+        assert counts(chosen) == (6, 5)
+        assert chosen.left_out["test"] == {"rows of a split that is not used": 4}
+    assert caplog.messages == []
+    with pytest.raises(InputError, match=r"has the splits \['test', 'val'\], expected 'final'; name one of these"):
+        load_splits(str(folder), test_split="final")
+    with pytest.raises(InputError, match=r"test_split is 'val' and data '.*:train' one split, expected one of the two"):
+        load_splits(f"{folder}:train", test_split="val")
 
 
 def test_classes_without_splits_are_read_whole(tmp_path: Path) -> None:

@@ -256,7 +256,7 @@ def test_images_alone_are_a_set(tmp_path: Path) -> None:
 
 
 def test_splits_that_are_not_there_are_named(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"has the splits \['test', 'train'\], expected 'val'; name one as DATA:SPLIT"):
+    with pytest.raises(ValueError, match=r"has the splits \['test', 'train'\], expected 'val'; name one of these"):
         load_images("digits:val")
     with pytest.raises(ValueError, match=r"holds \[\], expected train.parquet and test.parquet, or train/"):
         load_images(str(tmp_path))

@@ -3,6 +3,7 @@
 import json
 import logging
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,14 +12,16 @@ from cosify.data import Preprocessing
 from cosify.data import open as opening
 from cosify.training import TrainArguments
 from cosify.training.data_record import from_main
+from cosify.training.run_folder import read_config
+from cosify.training.seen_images import load_measured, told_leak
 from cosify.training.session import Session
 from tests.data.folders import image_folder, picture
 
 EXPECTS = Preprocessing(None, 8)
 
 
-def begin(data: Path, run: Path) -> Session:
-    args = TrainArguments(data=str(data), batch_size=4, tracker="none", output=str(run))
+def begin(data: Path, run: Path, **settings: Any) -> Session:
+    args = TrainArguments(data=str(data), batch_size=4, tracker="none", output=str(run), **settings)
     return Session.open(args, "run", EXPECTS)
 
 
@@ -41,6 +44,19 @@ def test_other_data_are_refused_with_what_changed(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=message):
         resume(run)
     assert (run / "config.json").read_text() == before
+
+
+def test_a_run_keeps_the_split_that_it_is_evaluated_on(tmp_path: Path) -> None:
+    data, run = image_folder(tmp_path / "data"), tmp_path / "run"
+    for name in ("cat", "dog"):
+        (data / "val" / name).mkdir(parents=True)
+        for number in range(3):
+            picture(500 + number).save(data / "val" / name / f"{number}.png")
+    assert begin(data, run, test_split="val").record.fingerprint.test.counts == (3, 3)
+    assert resume(run).record.fingerprint.test.counts == (3, 3)
+    measured, is_whole = load_measured(str(data), [read_config(run)])
+    assert (len(measured.test), is_whole) == (8, False), "the images that are kept for the end"
+    assert told_leak(read_config(run), str(data), measured, is_whole) is None
 
 
 def test_a_run_of_an_earlier_version_goes_on_with_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -1,7 +1,7 @@
 """From the name of a data set, or a path, to its train and test splits."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -137,6 +137,7 @@ def load_splits(
     *,
     image_column: str | None = None,
     label_column: str | None = None,
+    test_split: str | None = None,
     streaming: bool = False,
     num_train: int | None = None,
 ) -> Splits:
@@ -153,6 +154,7 @@ def load_splits(
         image_column: its column of images; default: the only one of that type, or else the only one of their files.
         label_column: its column of class indices, or of words, which are numbered as class folders are; default:
             the only one of type `ClassLabel`, or one of `LABEL_NAMES`.
+        test_split: the split to test on, such as `"validation"`; default: see below.
         streaming: read rows as they are needed, without storing or even downloading the whole set.
         num_train: rows of a streamed training split that do not say how many they are; an epoch has that many.
 
@@ -168,6 +170,8 @@ def load_splits(
     base, split = base_and_split(data)
     if streaming and (base in BUILT_IN or split):
         raise InputError(f"streaming is on, but data {data!r} is needed in memory; drop streaming")
+    if split and test_split is not None:
+        raise InputError(f"test_split is {test_split!r} and data {data!r} one split, expected one of the two; drop one")
     if split:
         return _divided(_one_split(data, image_column, label_column, labelled=True), data)
     loaded = _load(data, streaming=streaming, labelled=True, label_column=label_column)
@@ -186,16 +190,12 @@ def load_splits(
     image_column = find_image_column(train, image_column, "train")
     label_column = find_label_column(train, label_column, "train")
     labelled = [name for name in held_out if has_labels(loaded[name], label_column)]
-    test_name = (labelled or held_out)[0]
+    test_name = (labelled or held_out)[0] if test_split is None else _first_of([test_split], held_out, data)
     test = loaded[test_name]
     unused = [name for name in held_out if name != test_name]
-    for name in unused:
-        advice = (
-            f"to choose weights by it, train on a folder of 'train' and {name!r} alone, and evaluate on this one"
-            if name in labelled
-            else "it has no labels"
-        )
-        logger.warning("data %s: numbers are of split %r, and %r is not used; %s", data, test_name, name, advice)
+    for name in unused if test_split is None else ():
+        other = f"a run with test_split={name} is evaluated on it" if name in labelled else "it has no labels"
+        logger.warning("data %s: numbers are of split %r, and %r is not used; %s", data, test_name, name, other)
     left_out = _left_out(loaded, () if streaming else unused)
     for column in (image_column, label_column):
         check_column(test, column, test_name)
@@ -242,14 +242,7 @@ def _one_split(data: str, image_column: str | None, label_column: str | None, *,
 
     base, wanted = base_and_split(data)
     loaded = _load(base, streaming=False, labelled=labelled, label_column=label_column)
-    names = [wanted] if wanted else [*TEST_NAMES, "train"]
-    if wanted in VALIDATION_NAMES:
-        names += VALIDATION_NAMES  # they are one split, whatever the folder calls it
-    found = next((name for name in names if name in loaded), None)
-    if found is None:
-        raise InputError(
-            f"data {base!r} has the splits {sorted(loaded)}, expected {wanted or 'test'!r}; name one as DATA:SPLIT"
-        )
+    found = _first_of([wanted] if wanted else [*TEST_NAMES, "train"], loaded, base)
     rows = loaded[found]
     _check_rows(rows, found, base)
     image_column = find_image_column(rows, image_column, found)
@@ -274,6 +267,16 @@ def _one_split(data: str, image_column: str | None, label_column: str | None, *,
     if candidates:
         logger.warning("data %s counts as unlabelled: any of its columns %s may be the label", data, candidates)
     return unlabelled(rows, image_column)
+
+
+def _first_of(names: Sequence[str], splits: Collection[str], data: str) -> str:
+    """Return the first of some names that is a split; those of a validation split are one, whatever data call it."""
+    if names[0] in VALIDATION_NAMES:
+        names = [*names, *VALIDATION_NAMES]
+    found = next((name for name in names if name in splits), None)
+    if found is None:
+        raise InputError(f"data {data!r} has the splits {sorted(splits)}, expected {names[0]!r}; name one of these")
+    return found
 
 
 def _numbered_as_train(loaded: Mapping[str, Any], rows: Any, split: str, column: str) -> Any:

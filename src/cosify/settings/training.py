@@ -160,6 +160,10 @@ class RunArguments:
         None, "Workers that decode images, on each process. Default: its share of the cores, at most 8.", FROM_0
     )
     streaming: bool = key(False, "Read rows as they are needed instead of storing the set. Default: off.")
+    test_split: str | None = key(
+        None,
+        "Split that a run is evaluated on, such as val, to choose by it and keep test. Default: test, if it is there.",
+    )
     num_train: int | None = key(
         None, "Number of images in a streamed training split. Default: the stream states its length.", AT_LEAST_1
     )

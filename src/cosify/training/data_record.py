@@ -82,6 +82,7 @@ def load_data(args: RunArguments) -> Splits:
         args.data,
         image_column=args.image_column,
         label_column=args.label_column,
+        test_split=args.test_split,
         streaming=args.streaming,
         num_train=args.num_train,
     )
