@@ -12,6 +12,7 @@ import pytest
 import timm
 import timm.loss
 import torch
+import transformers
 from safetensors.torch import save_file
 from timm import create_model  # bound before or after the plugin, it must work
 from torch import nn
@@ -77,14 +78,97 @@ def test_what_timm_itself_saves_opens_with_its_head(make: Callable[..., nn.Modul
         torch.testing.assert_close(other(images), model(images), rtol=0, atol=0)
 
 
-def test_what_timm_itself_saves_of_a_softmax_head_that_replaced_ours(tmp_path: Path) -> None:
-    model = timm.create_model("test_resnet", num_classes=5, head="cos", kappa=60).eval()
-    model.fc = nn.Linear(model.fc.in_features, 5)
-    timm.models.save_for_hf(model, tmp_path, safe_serialization=True)
-    assert not {"head", "kappa"} & set(json.loads((tmp_path / "config.json").read_text())["model_args"])
+@pytest.fixture(scope="module")
+def saved_by_both(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Return folders of timm and of cosify, of one model with kappa = 60 and 7 in evaluation."""
+    torch.manual_seed(0)
+    model = timm.create_model("test_resnet", num_classes=5, head="cos", kappa=60)
+    model.train()(torch.randn(4, 3, 64, 64))
+    with_kappa_in_evaluation(model, 7.0).eval()
+    folder = tmp_path_factory.mktemp("saved")
+    timm.models.save_for_hf(model, folder / "timm", safe_serialization=True)
+    return folder / "timm", cosify.save(model, folder / "cosify")
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"kappa": "ls"},
+        {"head": "cos"},
+        {"head": "cos", "kappa": "trainable"},
+        {"head": {"type": "cos", "eval_kappa": "sample"}},
+        {"head": "linear"},
+        {"features_only": True},
+        {"num_classes": 0},
+    ],
+)
+def test_what_timm_itself_saves_opens_like_a_folder_of_cosify(
+    settings: dict[str, Any], saved_by_both: tuple[Path, Path]
+) -> None:
     images = torch.randn(4, 3, 64, 64)
-    opened = timm.create_model(f"local-dir:{tmp_path}", pretrained=True).eval()
+    one, other = (timm.create_model(f"local-dir:{each}", pretrained=True, **settings).eval() for each in saved_by_both)
+    for head, same in zip(cosify.find_heads(one).values(), cosify.find_heads(other).values(), strict=True):
+        for name in ("kappa_spec", "eval_kappa", "start_kappa", "start_norm"):
+            assert getattr(head, name) == getattr(same, name)
+        torch.testing.assert_close(head.kappa, same.kappa)
+    torch.testing.assert_close(one(images), other(images), rtol=1e-4, atol=1e-4)
+
+
+def test_what_a_timm_wrapper_saves_opens_with_its_head(saved_by_both: tuple[Path, Path], tmp_path: Path) -> None:
+    images, expected = torch.randn(4, 3, 64, 64), cosify.load(saved_by_both[1])
+    transformers.AutoModelForImageClassification.from_pretrained(saved_by_both[1]).save_pretrained(tmp_path)
+    torch.testing.assert_close(cosify.load(tmp_path)(images), expected(images))
+    assert torch.equal(cosify.load(tmp_path, head="linear")(images).argmax(dim=1), expected(images).argmax(dim=1))
+
+
+def test_what_timm_itself_saves_is_given_other_classes(saved_by_both: tuple[Path, Path]) -> None:
+    for folder in saved_by_both:
+        head = head_of(timm.create_model(f"local-dir:{folder}", pretrained=True, num_classes=3))
+        assert (head.num_classes, head.kappa_spec, head.eval_kappa) == (3, 60, "running"), folder
+
+
+def test_what_timm_itself_saves_of_other_heads(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    images = torch.randn(4, 3, 64, 64)
+    model = timm.create_model("test_resnet", num_classes=5, head="cos", kappa=60).eval()
+    model.fc = nn.Linear(model.fc.in_features, 5)  # someone's wish for a softmax
+    timm.models.save_for_hf(model, tmp_path / "softmax", safe_serialization=True)
+    config = json.loads((tmp_path / "softmax" / "config.json").read_text())
+    assert not {"head", "kappa"} & set(config["model_args"])
+    opened = timm.create_model(f"local-dir:{tmp_path / 'softmax'}", pretrained=True).eval()
     torch.testing.assert_close(opened(images), model(images), rtol=0, atol=0)
+
+    headless = timm.create_model("test_resnet", num_classes=0, head="cos", kappa=60)
+    timm.models.save_for_hf(headless, tmp_path / "none", safe_serialization=True)
+    opened = timm.create_model(f"local-dir:{tmp_path / 'none'}", pretrained=True)
+    opened.reset_classifier(4)
+    assert head_of(opened).kappa_spec == 60
+
+    assert caplog.messages == []
+    settings = {"img_size": 32, "depth": 1, "num_classes": 5, "head": "cos"}
+    two = timm.create_model("deit_tiny_distilled_patch16_224", **settings)
+    two.head.eval_kappa = 3.0
+    timm.models.save_for_hf(two, tmp_path / "two", safe_serialization=True)
+    assert "does not say which head VisionTransformerDistilled has: the heads ['head', 'head_dist']" in caplog.text
+    with pytest.raises(ValueError, match="have different kappa policies or eval_kappa"):
+        cosify.save(two, tmp_path / "other")
+
+
+def test_timm_writes_a_configuration_by_its_own_words(tmp_path: Path) -> None:
+    model = timm.create_model("test_resnet")
+    timm.models._hub.save_config_for_hf(model=model, config_path=str(tmp_path / "config.json"), model_args={"a": 1})
+    assert json.loads((tmp_path / "config.json").read_text())["model_args"]["a"] == 1
+
+
+@pytest.mark.slow
+def test_a_network_with_a_head_argument_of_its_own_opens_with_ours(tmp_path: Path) -> None:
+    model = timm.create_model("hrnet_w18_small", head="classification", num_classes=4)
+    cosify.convert(model, kappa=9.0).eval()
+    images = torch.randn(2, 3, 64, 64)
+    timm.models.save_for_hf(model, tmp_path / "timm", safe_serialization=True)
+    for folder in (tmp_path / "timm", cosify.save(model, tmp_path / "cosify")):
+        for opened in (timm.create_model(f"local-dir:{folder}", pretrained=True).eval(), cosify.load(folder)):
+            torch.testing.assert_close(opened(images), model(images), rtol=1e-4, atol=1e-4)
 
 
 def test_what_is_not_ours_passes_through() -> None:

@@ -129,8 +129,8 @@ class HeadSpec:
         first = next(iter(heads.values()))
         if len({(head.kappa_spec, head.eval_kappa) for head in heads.values()}) > 1:
             raise InputError(
-                f"the heads {sorted(heads)} have different kappa policies, which one saved model cannot describe; call"
-                " cosify.convert(model, kappa=...) to give them one"
+                f"the heads {sorted(heads)} have different kappa policies or eval_kappa, which one saved model cannot"
+                " describe; call cosify.convert(model, kappa=...) to give them one"
             )
         return cls(first.kappa_spec, first.eval_kappa)
 

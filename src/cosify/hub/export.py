@@ -20,7 +20,6 @@ from cosify.errors import InputError
 from cosify.files import alone_in, remove_left, write_json, written_aside
 from cosify.functional.similarity import unit_rows
 from cosify.heads import CosineHead, HeadSpec
-from cosify.heads.spec import asks_for_cosine
 from cosify.hub.contents import PROCESSOR
 from cosify.hub.hub_client import in_short
 from cosify.integrations import compat
@@ -174,12 +173,7 @@ def _timm_config(owner: nn.Module, label_names: Sequence[str] | None) -> dict[st
                 " numbers; give timm.create_model names in the place of objects, such as act_layer='silu'"
             ) from error
         config: dict[str, Any] = json.loads(Path(scratch, CONFIG).read_text(encoding="utf-8"))
-    # Stock timm does not know our `head`, and TimmWrapper passes `num_classes` itself.
-    config["model_args"] = {
-        name: value
-        for name, value in config.get("model_args", {}).items()
-        if name != "num_classes" and not (name == "head" and asks_for_cosine(value))
-    }
+    config.setdefault("model_args", {}).pop("num_classes", None)  # TimmWrapper passes it itself
     return config
 
 

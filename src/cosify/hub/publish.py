@@ -108,12 +108,6 @@ def push(
                 f"{folder} has a {FACTS}, expected a check that its card says what its files say; call cosify.push(...,"
                 " check=cosify.cards.check_card), which needs pip install 'cosify[lab]', or cosify publish"
             )
-        card = folder / CARD
-        if not card.is_file() or is_unchanged(card.read_text("utf-8", "replace")):  # it may be of other weights
-            write_whole(card, minimal_card(folder, repo_id))
-            logger.warning(
-                "%s has no card of your own; %s says what config.json does, and what is not known", folder, CARD
-            )
         if lacks_processor(folder):
             logger.warning(
                 "%s gets no %s, so transformers' pipeline cannot prepare its images; save the model's image processor"
@@ -122,6 +116,12 @@ def push(
                 PROCESSOR,
             )
         readers = check_folder(folder)
+        card = folder / CARD
+        if not card.is_file() or is_unchanged(card.read_text("utf-8", "replace")):  # it may be of other weights
+            write_whole(card, minimal_card(folder, repo_id))
+            logger.warning(
+                "%s has no card of your own; %s says what config.json does, and what is not known", folder, CARD
+            )
         files = tuple((str(path.relative_to(folder)), path.stat().st_size) for path in files_to_publish(folder))
         done = Publication(repo_id, files, readers)
         if dry_run:

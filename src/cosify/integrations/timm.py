@@ -9,6 +9,8 @@ settings and weights are; a published backbone is a folder or a repository there
 """
 
 import functools
+import json
+import logging
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from contextvars import ContextVar
@@ -16,11 +18,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from huggingface_hub import hf_hub_download, try_to_load_from_cache
 from huggingface_hub.errors import EntryNotFoundError
-from torch import nn
+from torch import Tensor, nn
 
 from cosify.errors import InputError
+from cosify.functional.similarity import unit_rows
 from cosify.heads import HeadSpec
 from cosify.heads.spec import asks_for_cosine
 from cosify.integrations import compat
@@ -31,6 +35,7 @@ from cosify.models.conversion import apply_spec
 from cosify.models.download import check_download
 from cosify.models.published import backbones
 
+logger = logging.getLogger("cosify")
 # Architecture and head of the model under construction; the architecture, because a model may build another one inside.
 _pending: ContextVar[tuple[str, HeadSpec] | None] = ContextVar("cosify_pending", default=None)
 
@@ -117,7 +122,7 @@ def _requested_spec(settings: dict[str, Any]) -> HeadSpec | None:
     published = _published(settings.get("pretrained_cfg"), settings.get("cache_dir"))
     if asks_for_cosine(head):
         asked = HeadSpec.from_user(settings.pop("head"), settings.pop("kappa", None), published)
-    elif head is None and published is not None:
+    elif published is not None:  # also beside a head= of the model's own, such as HRNet's
         settings.pop("kappa", None)
         asked = published if kappa is None else HeadSpec(kappa, published.eval_kappa)
     elif head is None and kappa is not None:
@@ -158,14 +163,38 @@ def _from_hub(hub_id: str, name: str, cache_dir: Any) -> str:
 
 
 def _convert_before_loading(original: Callable[..., None], model: nn.Module, *args: Any, **kwargs: Any) -> None:
-    pending = _pending.get()
+    pending, cache_dir = _pending.get(), kwargs.get("cache_dir")
     cfg = kwargs.get("pretrained_cfg") or getattr(model, "pretrained_cfg", {})
-    if pending is not None:
-        architecture, spec = pending
-        if cfg.get("architecture") == architecture and not hasattr(model, "cosify_memory"):
-            apply_spec(model, spec)
-    _check_ours(cfg, kwargs.get("cache_dir"))
+    spec = pending[1] if pending is not None and cfg.get("architecture") == pending[0] else None
+    if spec is not None and not hasattr(model, "cosify_memory"):
+        apply_spec(model, spec)
+    _check_ours(cfg, cache_dir)
+    published = _published(cfg, cache_dir)
+    if spec is None or (published is not None and published.kappa != spec.kappa):  # another head than was trained
+        kwargs["filter_fn"] = _with_stock_classifiers(kwargs.get("filter_fn"), model, published)
     original(model, *args, **kwargs)
+
+
+def _with_stock_classifiers(
+    filter_fn: Callable[..., Any] | None, model: nn.Module, published: HeadSpec | None
+) -> Callable[..., Any]:
+    """Return a filter that reads a cosine head as it was trained, as timm itself saves it, into a stock layer."""
+    fitted = None if published is None or isinstance(published.eval_kappa, str) else float(published.eval_kappa)
+
+    def filtered(state: dict[str, Tensor], *more: Any) -> Any:
+        state, own = dict(state), model.state_dict()
+        for name in [key.removesuffix(".embedding_norm") for key in state if key.endswith(".embedding_norm")]:
+            if f"{name}.kappa" in state:
+                norm, kappa = state.pop(f"{name}.embedding_norm"), state.pop(f"{name}.kappa")
+                state.pop(f"{name}.log_kappa", None)
+                weight = state[f"{name}.weight"]
+                rows = unit_rows(weight.flatten(1)) * ((kappa if fitted is None else fitted) / norm)
+                state[f"{name}.weight"] = rows.reshape(weight.shape)
+                if f"{name}.bias" in own:
+                    state[f"{name}.bias"] = torch.zeros(len(weight))
+        return state if filter_fn is None else filter_fn(state, *more)
+
+    return filtered
 
 
 def _check_ours(cfg: Mapping[str, Any], cache_dir: Any) -> None:
@@ -195,24 +224,26 @@ def _resolve_published(original: Callable[..., Any], model_name: str, pretrained
     return original(model_name, pretrained_cfg, *args)
 
 
-def _note_head(
-    original: Callable[..., None],
-    model: nn.Module,
-    path: str,
-    model_config: Any = None,
-    model_args: Any = None,
-    **rest: Any,
-) -> None:
+def _note_head(original: Callable[..., None], model: nn.Module, config_path: str, *args: Any, **kwargs: Any) -> None:
     """Write the head that a model has now: timm notes what it was made with, and stock timm knows none of ours."""
-    heads, made_with = find_heads(model), compat.model_arguments(model)
+    made_with = compat.model_arguments(model)
     if made_with.get("head") == "linear" or asks_for_cosine(made_with.get("head")):
         del made_with["head"]
     made_with.pop("kappa", None)
-    if heads and "head" not in made_with:  # of the model's own, such as HRNet's
-        spec = HeadSpec.settings_of(heads)
-        head = {"type": "cos", "kappa": spec.kappa, "eval_kappa": spec.eval_kappa}
-        model_args = {**(model_args or {}), "head": head}
-    original(model, path, model_config, model_args, **rest)
+    original(model, config_path, *args, **kwargs)
+    heads, memory = find_heads(model), getattr(model, "cosify_memory", None)
+    try:
+        if heads:
+            spec = HeadSpec.of_heads(heads)
+        elif memory is not None and getattr(model, "num_classes", None) == 0:
+            spec = memory.spec.without_starts()
+        else:
+            return
+    except InputError as error:
+        logger.warning("%s does not say which head %s has: %s", config_path, type(model).__name__, error)
+        return
+    config = {**read_config(config_path), "cosify": spec.to_config()}
+    Path(config_path).write_text(json.dumps(config, indent=2), encoding="utf-8")
 
 
 install()  # here, when all is defined: importing this module may be what imports timm
