@@ -6,7 +6,7 @@ import shlex
 import shutil
 import sys
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ from cosify.cards.collection import (
 from cosify.cards.command_lines import evaluation_command, run_for_others
 from cosify.cards.facts import Facts
 from cosify.cards.metadata import front_matter
+from cosify.cards.records import Measured
 from cosify.cards.same_data import refuse_other_data
 from cosify.commands import card as cards
 from cosify.commands import evaluate, verify
@@ -338,6 +339,24 @@ def test_an_evaluation_of_an_early_version_is_read(base: Path, root: Path, tmp_p
         refuse_other_data(tmp_path, run, {}, cached)
 
 
+def test_a_run_that_kept_its_test_images_is_measured_on_them(base: Path, root: Path) -> None:
+    cached = FeatureCache.open(base / "eval" / "features" / LS / "test").info
+    record = json.loads((base / "eval" / "evaluation.json").read_text())
+    run = json.loads((root / LS / "run.json").read_text())
+    run["arguments"]["test_split"] = "val"
+    with pytest.raises(
+        ValueError, match="is of the split that the run chose by, val, expected the images"
+    ):
+        refuse_other_data(base, run, record, cached)
+    run["fingerprint"]["test"]["order"] = "another"  # of the validation split
+    refuse_other_data(base, run, record, cached)
+    run["fingerprint"]["train"]["order"] = "another"
+    refuse_other_data(base, run, record, cached)  # it recorded the part of the images that limit_train left
+    run["arguments"]["limit_train"] = None
+    with pytest.raises(ValueError, match="is of other data than those of the run, digits: "):
+        refuse_other_data(base, run, record, cached)
+
+
 def test_siblings_of_different_test_images_do_not_stand_side_by_side(root: Path) -> None:
     one, other = (CardInfo.of_folder(root / name) for name in (LS, SOFTMAX))
     fewer = replace(other, assessment=replace(other.assessment, num_test=100))
@@ -525,7 +544,13 @@ def test_a_fine_tuning_has_ended_by_its_epochs_or_its_early_stop(base: Path, roo
     (tuned / "export").mkdir()  # comes last
     (tuned / "config.json").write_text(json.dumps(config))
     add_finetuned(tuned, folder)
-    assert CardInfo.of_folder(folder).finetuned[-1].command.endswith("--set early_stop_evaluations=1")
+    done = CardInfo.of_folder(folder).finetuned[-1]
+    assert (done.command.endswith("--set early_stop_evaluations=1"), done.epochs) == (True, 1)
+    metrics = (tuned / "metrics.jsonl").read_text()
+    (tuned / "metrics.jsonl").write_text(metrics.replace('"test_accuracy"', '"other"'))
+    with pytest.raises(ValueError, match=r"tuned has no evaluation of its last epoch, 1, .* again with --overwrite"):
+        add_finetuned(tuned, folder)
+    (tuned / "metrics.jsonl").write_text(metrics)
     (tuned / "config.json").write_text(json.dumps(config | {"num_test": None}))
     with pytest.raises(ValueError, match=r"tuned streamed its data .* fine-tune without streaming"):
         add_finetuned(tuned, folder)
@@ -553,6 +578,27 @@ def test_the_hub_is_told_of_a_start_that_it_has(root: Path, start: str, linked: 
     assert yaml.safe_load(front_matter(found)).get("base_model") == linked
     card = render(found, [found])
     assert f"Started from {start}; licence: mit." in card
+
+
+def test_the_card_says_which_epochs_ran_and_of_which_the_weights_are(root: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(root / LS, tmp_path / LS)
+    lonely = {name: fact for name, fact in FACTS.items() if name != "siblings"}
+    (folder / "facts.yaml").write_text(yaml.safe_dump(lonely))
+    assert ", 6 epochs, batches" in rendered(folder)[folder / "README.md"]
+    records = read_metrics(folder)[:3]
+    for record, accuracy in zip(records, (0.2, 0.5, 0.5), strict=True):
+        record["test_accuracy"] = accuracy
+    between = {"kind": "step", "epoch": 2, "step": records[0]["step"] + 1, "test_accuracy": 0.5}
+    lines = [records[0], between, *records[1:]]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    run = json.loads((folder / "run.json").read_text())
+    run["arguments"]["export"] = "best"
+    (folder / "run.json").write_text(json.dumps(run))
+    evaluation = json.loads((folder / "evaluation.json").read_text())
+    evaluation["measured"] = asdict(Measured.of_folder(folder))
+    (folder / "evaluation.json").write_text(json.dumps(evaluation))
+    weights = f"(these weights: epoch 2, step {between['step']}, the best in evaluation)"
+    assert f", 3 of at most 6 epochs {weights}, batches" in rendered(folder)[folder / "README.md"]
 
 
 def test_a_card_that_is_wrong_does_not_go_up(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 import timm
 import torch
-from accelerate.state import AcceleratorState
 
 from cosify.console.training import plot, summary
 from cosify.heads import CosineLinear
@@ -103,14 +102,20 @@ def test_bf16(
     args: TrainArguments, has_bf16: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(session, "cpu_has_bf16", lambda: has_bf16)
-    AcceleratorState._reset_state(reset_partial_state=True)  # accelerate allows one precision a process
-    try:
-        result = train(replace(args, mixed_precision="bf16", epochs=1, warmup_epochs=0))
-    finally:
-        AcceleratorState._reset_state(reset_partial_state=True)
+    result = train(replace(args, mixed_precision="bf16", epochs=1, warmup_epochs=0))
     assert ("use --mixed-precision no on this machine" in caplog.text) != has_bf16
     assert all(parameter.dtype == torch.float32 for parameter in result.model.parameters())
     assert "forward" not in vars(result.model), "accelerate's wrapper is still on the model"
+
+
+def test_the_precision_may_change_within_a_process(args: TrainArguments, tmp_path: Path) -> None:
+    short = replace(args, epochs=1, warmup_epochs=0, limit_train=64)
+    precisions = ("no", "bf16", "no")
+    folders = [tmp_path / str(number) for number in range(3)]
+    for precision, folder in zip(precisions, folders, strict=True):
+        train(replace(short, mixed_precision=precision, output=str(folder)))
+    first, half, again = (recorded(folder)[0]["train_loss"] for folder in folders)
+    assert first == again != half
 
 
 def test_trackers(args: TrainArguments) -> None:

@@ -1,25 +1,15 @@
 """What is made of a session and a network before the first step."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pytest
 import torch
-from accelerate.state import AcceleratorState
 from torch import nn
 
 from cosify.training import Session, TrainArguments
 from cosify.training.model import ModelChoice, build_model, preprocessing_of
 from cosify.training.prepare import Prepared
 from cosify.training.session import smoke_settings
-
-
-@pytest.fixture(autouse=True)
-def _one_precision_a_process() -> Iterator[None]:
-    AcceleratorState._reset_state(reset_partial_state=True)
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 def prepared(folder: Path, **settings: Any) -> Prepared:

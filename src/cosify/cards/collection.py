@@ -204,6 +204,11 @@ def add_finetuned(run: Path, folder: Path) -> None:
     stopped = config["arguments"].get("early_stop_evaluations") is not None and (run / "export").is_dir()
     if len(epochs) < config["arguments"]["epochs"] and not stopped:
         raise InputError(f"{run} has ended {len(epochs)} of {config['arguments']['epochs']} epochs; resume it")
+    if "test_accuracy" not in epochs[-1]:
+        raise InputError(
+            f"{run} has no evaluation of its last epoch, {epochs[-1]['epoch']}, expected one: an earlier version left"
+            " it out after an early stop within an epoch; fine-tune again with --overwrite"
+        )
     if config["num_test"] is None:
         raise InputError(
             f"{run} streamed its data and does not know how many images tested it, expected a number for the error of"
@@ -215,7 +220,7 @@ def add_finetuned(run: Path, folder: Path) -> None:
         task=task,
         command=training_command(for_others),
         head=config["head"],
-        epochs=config["arguments"]["epochs"],
+        epochs=epochs[-1]["epoch"],
         accuracy=epochs[-1]["test_accuracy"],
         num_train=config["num_train"],
         num_test=config["num_test"],

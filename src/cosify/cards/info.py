@@ -25,7 +25,7 @@ from cosify.hub.contents import (
 )
 from cosify.models.binding import CONFIG, WEIGHTS
 from cosify.models.published import backbones_folder
-from cosify.training.run_folder import read_metrics
+from cosify.training.run_folder import best_evaluation, read_metrics
 
 Result = TypeVar("Result", Finetuned, AgainstStart, Verified)
 
@@ -40,6 +40,8 @@ class CardInfo:
         config: the model's config.json.
         run: its training: script, arguments and what they became.
         environment: versions, commit, device of the training.
+        epochs: that the training made; fewer than were asked for after an early stop.
+        best: record of the evaluation whose weights these are; None for those of the last step.
         seconds: of the training.
         kappa: of the last epoch's training samples; None for a softmax head.
         evaluation: command of the evaluation.
@@ -57,6 +59,8 @@ class CardInfo:
     config: dict[str, Any]
     run: dict[str, Any]
     environment: dict[str, Any]
+    epochs: int
+    best: dict[str, Any] | None
     seconds: float
     kappa: KappaSummary | None
     evaluation: str
@@ -103,6 +107,8 @@ class CardInfo:
             config=read_json(folder / CONFIG),
             run=run,
             environment=read_json(folder / ENVIRONMENT),
+            epochs=epochs[-1]["epoch"],
+            best=best_evaluation(folder) if run["arguments"].get("export") == "best" else None,
             seconds=sum(record["seconds"] for record in epochs),
             kappa=KappaSummary.of_record(epochs[-1]),
             evaluation=evaluation["command"],

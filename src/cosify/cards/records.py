@@ -55,7 +55,7 @@ class Finetuned:
         task: name of the data.
         command: of the run.
         head: new head, `"softmax"` or a kappa.
-        epochs: of the run.
+        epochs: that the run made.
         accuracy: of the last epoch, on the task's test split, in [0, 1].
         num_train: images.
         num_test: images.

@@ -13,7 +13,8 @@ from cosify.evaluation import CacheInfo
 def refuse_other_data(evaluation: Path, run: Mapping[str, Any], record: Mapping[str, Any], cached: CacheInfo) -> None:
     """Raise a ValueError if an evaluation is not of the test split of a run's data.
 
-    Runs on a stream and earlier versions have recorded less of the data; then names and numbers are compared.
+    Runs on a stream and earlier versions have recorded less of the data; then names and numbers are compared.  A run
+    with `test_split` has kept its test images for this evaluation, and knows its training images alone.
 
     Args:
         evaluation: its folder, for the message.
@@ -21,12 +22,21 @@ def refuse_other_data(evaluation: Path, run: Mapping[str, Any], record: Mapping[
         record: the evaluation's evaluation.json.
         cached: what the feature cache of the test split says of its images.
     """
-    changes = _changed_test(run, record)
+    settings = run["arguments"]
+    kept = settings.get("test_split") is not None
+    if kept and _changed(run, record, "test") == []:
+        raise InputError(
+            f"{evaluation} is of the split that the run chose by, {settings['test_split']}, expected the images"
+            " that it kept for the end; evaluate on the test split"
+        )
+    changes = _changed(run, record, "train" if kept else "test")
+    if kept and (settings.get("imbalance") is not None or settings.get("limit_train") is not None):
+        changes = None  # the run has recorded the part that it was trained on
     if changes is None:
-        changes = _changed_names(run, record, cached)
+        changes = _changed_names({**run, "num_test": None} if kept else run, record, cached)
     if changes:
         raise InputError(
-            f"{evaluation} is of other data than those of the run, {run['arguments']['data']}: {'; '.join(changes)};"
+            f"{evaluation} is of other data than those of the run, {settings['data']}: {'; '.join(changes)};"
             " evaluate on the data that the model was trained for"
         )
 
@@ -40,7 +50,7 @@ def refuse_different_tests(siblings: Sequence[CardInfo]) -> None:
             " evaluate them anew, all alike, or take one out of siblings in facts.yaml"
         )
     for each in siblings[1:]:
-        changes = _changed_test(siblings[0].run, each.run)
+        changes = _changed(siblings[0].run, each.run, "test")
         if changes:
             raise InputError(
                 f"the siblings {siblings[0].name} and {each.name} have different test images: {'; '.join(changes)},"
@@ -48,14 +58,14 @@ def refuse_different_tests(siblings: Sequence[CardInfo]) -> None:
             )
 
 
-def _changed_test(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str] | None:
-    """Return how the test split of one record differs from that of another, None where one does not say enough."""
+def _changed(before: Mapping[str, Any], now: Mapping[str, Any], split: str) -> list[str] | None:
+    """Return how a split of one record differs from that of another, None where one does not say enough."""
     if "fingerprint" not in before or "fingerprint" not in now:
         return None
     first, second = (Fingerprint.of_record(each["fingerprint"]) for each in (before, now))
-    if first.test.counts is None or second.test.counts is None:  # of a stream
+    if getattr(first, split).counts is None or getattr(second, split).counts is None:  # of a stream
         return None
-    return first.changes(second, ("test",))
+    return first.changes(second, (split,))
 
 
 def _changed_names(run: Mapping[str, Any], record: Mapping[str, Any], cached: CacheInfo) -> list[str]:

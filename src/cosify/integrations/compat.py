@@ -1,4 +1,4 @@
-"""Every private or recent name of timm, transformers, datasets, huggingface_hub and pickle that cosify uses.
+"""Every private or recent name of other packages, such as timm and transformers, that cosify uses.
 
 Any release may drop one.  A missing name breaks no import, neither ours nor the user's: one warning names it, and the
 feature that needs it raises an error when it is used.  `cosify.functional`, the heads and `cosify.convert` need none of
@@ -30,12 +30,13 @@ NAMES = {
     "transformers.modeling_utils.PreTrainedModel._initialize_weights": "from_pretrained of saved cosine models",
     "transformers.modeling_utils.PreTrainedModel._load_pretrained_model": "the check and commit of hub weights",
     "transformers.trainer.Trainer.get_decay_parameter_names": "weight decay of transformers' Trainer that spares kappa",
+    "accelerate.state.AcceleratorState._reset_state": "a training in another precision than the one before it",
     "huggingface_hub.utils._http._GLOBAL_CLIENT_FACTORY": "time limits for what the hub is asked after an error",
 }
 (
     ENTRYPOINT, LOAD, SOURCE, WITH_TAGS, CFGS, HAS_PRETRAINED, SAVE_CONFIG,
     POST_INIT, INITIALIZE, READ_WEIGHTS, DECAY,
-    CLIENT_FACTORY,
+    FORGET_PRECISION, CLIENT_FACTORY,
 ) = NAMES  # fmt: skip
 # Attributes of a transformers model: patterns of names in a checkpoint that its reader passes over.
 IGNORE_UNEXPECTED, IGNORE_MISSING = "_keys_to_ignore_on_load_unexpected", "_keys_to_ignore_on_load_missing"

@@ -187,7 +187,7 @@ class Run:
         lr = group["lr"] / group.get("lr_scale", 1.0)  # not the head's, where it has one of its own
         record = epoch_record(progress, epoch, lr, kappa, parts.counts_correct)
         evaluation = None
-        if epoch % args.eval_every_epochs == 0 or progress.step == parts.total_steps:
+        if epoch % args.eval_every_epochs == 0 or progress.step == parts.total_steps or progress.done:
             evaluation = self.selection.measure()
             record.update(evaluation_record(evaluation))
             self.selection.note(evaluation, progress)

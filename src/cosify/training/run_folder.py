@@ -231,6 +231,20 @@ def read_metrics(path: Path | str, kind: str = "epoch") -> list[dict[str, Any]]:
     return [record for record in _records(Path(path) / "metrics.jsonl") if record.get("kind", "epoch") == kind]
 
 
+def best_evaluation(path: Path | str) -> dict[str, Any]:
+    """Return the record of a run's metrics.jsonl whose weights `export: best` takes: the first of the largest accuracy.
+
+    Args:
+        path: of the run folder.
+
+    Raises:
+        ValueError: if the file is damaged.
+        OSError: if it cannot be read.
+    """
+    evaluated = [record for record in _records(Path(path) / "metrics.jsonl") if "test_accuracy" in record]
+    return max(evaluated, key=lambda record: record["test_accuracy"])
+
+
 def _records(file: Path) -> list[dict[str, Any]]:
     records = []
     for number, line in enumerate(file.read_bytes().splitlines(), 1):

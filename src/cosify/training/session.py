@@ -24,6 +24,7 @@ from cosify.data import (
 )
 from cosify.errors import InputError
 from cosify.folders import new_output
+from cosify.integrations import compat
 from cosify.log_level import set_log_level
 from cosify.settings import resolved
 from cosify.settings.training import RunArguments
@@ -171,8 +172,14 @@ def start_processes(wait: timedelta = WORK_OF_MAIN, **settings: Any) -> Any:
         **settings: of the `Accelerator`.
     """
     from accelerate import Accelerator
+    from accelerate.state import AcceleratorState, is_initialized
     from accelerate.utils import InitProcessGroupKwargs
 
+    precision = settings.get("mixed_precision")
+    if is_initialized() and precision not in (None, AcceleratorState().mixed_precision):
+        # Accelerate keeps the first precision of a process; transformers' Trainer forgets it in the same way.  What is
+        # known of the processes goes as well: under FSDP it would be read wrongly.
+        compat.require(compat.FORGET_PRECISION)(reset_partial_state=True)
     # Without `cpu`, processes on the CPU run as if each were alone (accelerate 1.15).
     return Accelerator(
         cpu=not torch.accelerator.is_available(), kwargs_handlers=[InitProcessGroupKwargs(timeout=wait)], **settings
