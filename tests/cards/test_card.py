@@ -344,9 +344,7 @@ def test_a_run_that_kept_its_test_images_is_measured_on_them(base: Path, root: P
     record = json.loads((base / "eval" / "evaluation.json").read_text())
     run = json.loads((root / LS / "run.json").read_text())
     run["arguments"]["test_split"] = "val"
-    with pytest.raises(
-        ValueError, match="is of the split that the run chose by, val, expected the images"
-    ):
+    with pytest.raises(ValueError, match="is of the split that the run chose by, val, expected the images"):
         refuse_other_data(base, run, record, cached)
     run["fingerprint"]["test"]["order"] = "another"  # of the validation split
     refuse_other_data(base, run, record, cached)

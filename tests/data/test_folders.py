@@ -180,6 +180,22 @@ def test_images_out_of_place_are_named(tmp_path: Path, extra: Mapping[str, int],
         load_splits(str(folder))
 
 
+@pytest.mark.parametrize("streaming", [False, True])
+def test_a_test_split_without_folders_is_hidden_where_a_validation_split_has_classes(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, streaming: bool
+) -> None:
+    tree = {"train/cat": 3, "train/dog": 3, "val/cat": 1, "val/dog": 2, "test": 4}
+    folder = write(tmp_path / "d", tree)
+    with caplog.at_level(logging.WARNING, logger="cosify"):
+        splits = load_splits(str(folder), streaming=streaming, num_train=6 if streaming else None)
+    assert [row["label"] for row in splits.test] == [0, 1, 1]
+    assert caplog.messages == [f"data {folder}: numbers are of split 'val', and 'test' is not used; it has no labels"]
+    assert counts(load_splits(f"{folder}:train")) == (5, 1)
+    write(folder, {"test/cat": 1})
+    with pytest.raises(InputError, match=r"image '.*/test/..png' lies in no folder of a class, expected every image"):
+        load_splits(str(folder))
+
+
 def test_a_task_whose_images_are_out_of_place_is_unlabelled_with_a_word(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -176,9 +176,18 @@ def test_a_stream_reads_the_same_rows(tmp_path: Path) -> None:
     assert (splits.image_column, splits.label_column, splits.label_names) == ("image", "label", ("a", "b", "c", "d"))
     assert [row["label"] for row in splits.train] == labels
     assert [row["label"] for row in splits.split("test")] == [1, 2]
-    limited = splits.limit_train(3)
-    assert [row["label"] for row in limited.train] == labels[:3]
-    assert limited.num_train == 3
+    assert splits.limit_train(3).num_train == 3
+
+
+def test_a_part_of_a_sorted_stream_has_all_classes_and_always_the_same_rows(tmp_path: Path) -> None:
+    folder = str(parquet_folder(tmp_path / "d", [0] * 20 + [1] * 20, [0, 1], names=["a", "b"]))
+    rows = load_splits(folder, streaming=True, num_train=40).limit_train(8).train
+    orders = [rows, rows, *(rows.shuffle(seed=seed) for seed in (1, 2))]
+    first, *others = ([row["image"].tobytes() for row in order] for order in orders)
+    assert {row["label"] for row in rows} == {0, 1}
+    assert len(set(first)) == 8
+    assert others[0] == first
+    assert all(sorted(other) == sorted(first) for other in others)
 
 
 def test_a_streamed_image_folder_knows_its_classes(tmp_path: Path) -> None:

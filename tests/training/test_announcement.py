@@ -95,14 +95,30 @@ def test_long_runs_and_the_built_in_set_are_not_warned_of(tmp_path: Path, caplog
     assert not [message for message in caplog.messages if "steps are few" in message]
 
 
-@pytest.mark.parametrize(("accuracy", "warned"), [(0.1, True), (0.129, True), (0.131, False), (0.9, False)])
-def test_guessing_is_said(accuracy: float, warned: bool, caplog: pytest.LogCaptureFixture) -> None:
-    # Of 10 classes and 900 images a guess is right in 10 %, with a standard error of 1 %.
-    warn_of_chance(Evaluation(accuracy, 1.0, 50.0, 900), 10, "DATA")
+@pytest.mark.parametrize(
+    ("right", "num", "num_classes", "warned"),
+    [
+        (0, 900, 10, True),
+        (90, 900, 10, True),
+        (105, 900, 10, True),  # guessing has as many right with a probability of 0.056
+        (106, 900, 10, False),  # 0.045
+        (810, 900, 10, False),
+        (8, 8, 2, False),
+        (7, 8, 2, False),  # 0.035
+        (6, 8, 2, True),  # 0.145
+        (2, 2, 2, False),  # 0.25, but no result is better
+        (1, 2, 2, True),
+    ],
+)
+def test_guessing_is_said(
+    right: int, num: int, num_classes: int, warned: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    accuracy, chance = 100 * right / num, 100 / num_classes
+    warn_of_chance(Evaluation(right / num, 1.0, 50.0, num), num_classes, "DATA")
     assert bool(caplog.messages) == warned
     if warned:
         assert "no better than guessing" in caplog.text
-        assert f"{100 * accuracy:.1f} % of 900 test images are right, guessing gives 10.0 %" in caplog.text
+        assert f"{accuracy:.1f} % of {num} test images are right, guessing gives {chance:.1f} %" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -11,12 +11,13 @@ from cosify.errors import InputError
 from cosify.training.data_record import as_trained
 from cosify.training.run_folder import MARK
 from cosify.training.seen_images import config_of, load_measured, told_leak, told_part
-from tests.data.folders import image_folder, picture
+from tests.data.folders import image_folder, parquet_folder, picture
 
 
 def run_on(folder: Path, data: str, **settings: Any) -> str:
     """Write the config.json of a run on DATA; return its folder."""
-    fingerprint = Fingerprint.of_data(data, as_trained(load_splits(data), settings)).record()
+    columns = {name: settings.get(name) for name in ("image_column", "label_column")}
+    fingerprint = Fingerprint.of_data(data, as_trained(load_splits(data, **columns), settings)).record()
     record = {MARK: 1, "script": "TrainArguments", "arguments": {"data": data, **settings}, "fingerprint": fingerprint}
     folder.mkdir(parents=True)
     (folder / "config.json").write_text(json.dumps(record), encoding="utf-8")
@@ -85,6 +86,17 @@ def test_training_images_are_told(data: str, tmp_path: Path, monkeypatch: pytest
     said = told(run, f"{data}:train")
     assert said is not None
     assert said.startswith(f"{data}:train has changed since the model's training, or is other data of the same name")
+
+
+def test_training_images_in_named_columns_are_told(tmp_path: Path) -> None:
+    columns = {"image_column": "photo", "label_column": "species"}
+    folder = parquet_folder(tmp_path / "data", [0, 1] * 5, [0, 1] * 5, columns=("photo", "species"))
+    for data in (str(folder), f"{folder}:test"):
+        run = config_of(run_on(tmp_path / f"run{':' in data}", data, **columns))
+        measured = f"{folder}:train" if data == str(folder) else str(folder)
+        said = told_leak(run, measured, *load_measured(measured, [run], **columns))
+        assert said is not None
+        assert said.startswith(("These are images that the model was", "The model was trained on four fifths"))
 
 
 def test_a_test_split_that_a_run_divided_is_told(data: str, tmp_path: Path) -> None:

@@ -52,7 +52,8 @@ def open_folder(
     Args:
         folder: that exists.
         streaming: give streams.
-        labelled: raise if images do not lie in folders of their classes; otherwise they are unlabelled, with a warning.
+        labelled: raise if images do not lie in folders of their classes, unless a validation split has classes and the
+            test split no folders at all; otherwise they are unlabelled, with a warning.
         label_column: column of labels that is asked for.
 
     Returns:
@@ -103,7 +104,13 @@ def open_folder(
         )
         rows = None
     if rows is None:
-        rows = share_classes({name: image_rows(files, labelled=labelled) for name, files in found.items()})
+        validated = any(found[name].has_classes for name in validation)  # then a test split may hide its classes
+        rows = share_classes(
+            {
+                name: image_rows(files, labelled=labelled and not (validated and name == "test" and files.is_flat))
+                for name, files in found.items()
+            }
+        )
     else:
         for name, files in found.items():
             left_out[name] |= _tell_undescribed(rows[name], files)

@@ -45,6 +45,11 @@ class FoundImages:
         return not _why_no_classes(str(self.root), [path for path, _, _ in self.images])
 
     @property
+    def is_flat(self) -> bool:
+        """Whether all images lie in the folder itself."""
+        return all(os.path.dirname(path) == str(self.root) for path, _, _ in self.images)
+
+    @property
     def left_out(self) -> dict[str, int]:
         """Number of files and folders that give no rows, by their kind; kinds without any are not there."""
         kinds = {"hidden": self.hidden, "no images by their extension": self.others, "empty folders": self.empty}
@@ -133,7 +138,7 @@ def image_rows(found: FoundImages, *, labelled: bool) -> "Dataset":
             f"{reason}, expected every image in the folder of its class, CLASS/*.png, and that below train/ or test/ if"
             " there are two splits; move it there"
         )
-    elif any(os.path.dirname(path) != str(found.root) for path in paths):
+    elif not found.is_flat:
         logger.warning("%s: the images of %s count as unlabelled", reason, found.root)
     return with_fingerprint(Dataset.from_dict(columns, features=Features(features)), found.images)
 

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 NAMED = 5  # classes, at most, that a repr names
+SHUFFLE_BUFFER = 10_000  # rows of a stream among which the next one is drawn
 BUILT_IN = {"digits": digits, "two-digits": two_digits, "synthetic": synthetic}
 logger = logging.getLogger("cosify")
 
@@ -94,6 +95,8 @@ class Splits:
     def limit_train(self, num_samples: int) -> "Splits":
         """Return the splits with `num_samples` training rows, chosen at random but always the same.
 
+        Those of a stream come from its beginning: `SHUFFLE_BUFFER` rows of it are held while they are drawn.
+
         Raises:
             ValueError: if there are not that many, or none are asked for.
         """
@@ -102,9 +105,12 @@ class Splits:
                 f"limit_train is {num_samples}, expected 1 to {self.num_train}, the size of the training split;"
                 " drop the option to use all of it"
             )
-        if self.streaming:  # the first ones: a stream has no others without reading it whole
-            return replace(self, train=self.train.take(num_samples), num_train=num_samples)
-        return replace(self, train=self.train.shuffle(seed=0).select(range(num_samples)), num_train=num_samples)
+        train: Any = self.train
+        if self.streaming:  # not its first rows, which are of few classes where files are sorted
+            train = train.shuffle(seed=0, buffer_size=SHUFFLE_BUFFER).take(num_samples)
+        else:
+            train = train.shuffle(seed=0).select(range(num_samples))
+        return replace(self, train=train, num_train=num_samples)
 
 
 def base_and_split(data: str) -> tuple[str, str]:

@@ -29,7 +29,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 from cosify.data.batches import ALONE, Shard, eval_rows, mixed_seed, own_rows, some_rows, training_order
 from cosify.data.decode import channels_of, undecoded
 from cosify.data.normalize import Normalization
-from cosify.data.sources import Splits
+from cosify.data.sources import SHUFFLE_BUFFER, Splits
 from cosify.data.tensors import labels_of, wrong_label
 from cosify.data.unreadable import open_or_hint
 from cosify.errors import InputError
@@ -37,7 +37,6 @@ from cosify.errors import InputError
 Request = tuple[Any, int, int]  # row number or undecoded row; place in the order, for messages; seed
 SAMPLE_FOR_STATISTICS = 2000  # images whose pixels give mean and deviation
 _outliving: WeakSet[BaseProcess] = WeakSet()  # worker processes, which SIGTERM does not end
-SHUFFLE_BUFFER = 10_000  # rows of a stream among which the next one is drawn
 
 
 Sample = tuple[Tensor, int]
@@ -269,8 +268,11 @@ class WorkerData:
 
     def _measured(self) -> Normalization:
         plan, loader = self._loader("train", self._test_transform, 0)
+        # A stream may be sorted by class: its sample is drawn, as its first rows are not like the others.
+        limit = SAMPLE_FOR_STATISTICS if self._splits.streaming else None
         step = 1 if self._splits.streaming else math.ceil(self.num_train / SAMPLE_FOR_STATISTICS)
-        batches = islice(self._in_order("train", self.num_train, 1, ALONE), 0, step * SAMPLE_FOR_STATISTICS, step)
+        rows = self._in_order("train", self.num_train, 1, ALONE, limit)
+        batches = islice(rows, 0, step * SAMPLE_FOR_STATISTICS, step)
         pixels = [images for images, _ in _decoded(plan, loader, batches)]
         return Normalization.of_images(torch.cat(pixels))
 

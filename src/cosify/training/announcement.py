@@ -4,6 +4,9 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import torch
+from torch.distributions import Binomial
+
 from cosify.data import BUILT_IN, base_and_split
 from cosify.functional.grid import least_kappa
 from cosify.heads import CosineHead
@@ -16,6 +19,7 @@ from cosify.training.session import Session
 
 FEW_STEPS = 500  # with fewer, a network from scratch hardly learns
 FEW_STEPS_MORE = 100  # with fewer, a trained network hardly learns another task
+LUCK = 0.05  # probability of guessing as many images right, above which a result counts as guessed
 BAD_START = 1.25  # times log C, of the loss of the first epoch
 PRECISION = {"no": "float32", "bf16": "bfloat16 where it is safe", "fp16": "float16 where it is safe"}
 PIPELINES = {"device": "decoded once, kept on the device", "workers": "decoded as the run needs them"}
@@ -59,10 +63,11 @@ def announce(session: Session, parts: Prepared, described: Mapping[str, Any]) ->
 
 
 def warn_of_chance(evaluation: Evaluation, num_classes: int, data: str) -> None:
-    """Warn if a result is less than three standard errors better than guessing."""
-    chance = 1 / num_classes
-    error = math.sqrt(chance * (1 - chance) / max(1, evaluation.num_samples))
-    if evaluation.accuracy < chance + 3 * error:
+    """Warn if guessing has as many images right with a probability above `LUCK`, unless all of them are right."""
+    chance, num_samples = 1 / num_classes, evaluation.num_samples
+    as_many = torch.arange(round(evaluation.accuracy * num_samples), num_samples + 1, dtype=torch.float64)
+    guesses = Binomial(num_samples, torch.tensor(chance, dtype=torch.float64))
+    if evaluation.accuracy < 1 and guesses.log_prob(as_many).exp().sum() > LUCK:
         logger.warning(
             "the result is no better than guessing: %.1f %% of %d test images are right, guessing gives %.1f %%; look"
             " at the labels, lower --lr, train longer, or start from a trained network: %s",

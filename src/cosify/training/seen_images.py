@@ -118,8 +118,10 @@ def _has_divided(run: Config, data: str, image_column: str | None, label_column:
 
 def _trained_on(data: str, run: Config, before: Fingerprint) -> bool:
     """Return whether the training images of DATA, as the run's settings have them, are those of its fingerprint."""
+    settings = run["arguments"]
+    columns = {name: settings.get(name) for name in ("image_column", "label_column")}
     with suppress(InputError):  # it cannot be divided, or has too few images
-        now = Fingerprint.of_data(data, as_trained(load_splits(data), run["arguments"])).train
+        now = Fingerprint.of_data(data, as_trained(load_splits(data, **columns), settings)).train
         return now.counts is not None and now == before.train
     return False
 
