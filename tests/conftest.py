@@ -18,10 +18,11 @@ os.fsync = lambda fd: None
 @pytest.fixture(scope="module", autouse=True)
 def level_of_logging() -> Iterator[None]:
     """Undo at the end of a module what a script that ran in this process set."""
-    logger = logging.getLogger("cosify")
-    level = logger.level
+    loggers = [logging.getLogger(name) for name in ("cosify", "cosify.models", "cosify.training")]
+    levels = [logger.level for logger in loggers]
     yield
-    logger.setLevel(level)
+    for logger, level in zip(loggers, levels, strict=True):
+        logger.setLevel(level)
 
 
 def pytest_configure(config: pytest.Config) -> None:
