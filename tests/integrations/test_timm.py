@@ -115,6 +115,16 @@ def test_what_timm_itself_saves_opens_like_a_folder_of_cosify(
     torch.testing.assert_close(one(images), other(images), rtol=1e-4, atol=1e-4)
 
 
+def test_what_timm_itself_saves_of_a_trained_kappa_opens_with_a_stock_layer_of_that_kappa(tmp_path: Path) -> None:
+    images = torch.randn(4, 3, 64, 64)
+    model = timm.create_model("test_resnet", num_classes=5, head="cos", kappa="trainable")
+    nn.init.constant_(head_of(model).log_kappa, 3.0)  # as by the last step, after the last record of `kappa`
+    timm.models.save_for_hf(model, tmp_path / "timm", safe_serialization=True)
+    folders = tmp_path / "timm", cosify.save(model, tmp_path / "cosify")
+    one, other = (timm.create_model(f"local-dir:{each}", pretrained=True, head="linear").eval() for each in folders)
+    torch.testing.assert_close(one(images), other(images), rtol=1e-4, atol=1e-4)
+
+
 def test_what_a_timm_wrapper_saves_opens_with_its_head(saved_by_both: tuple[Path, Path], tmp_path: Path) -> None:
     images, expected = torch.randn(4, 3, 64, 64), cosify.load(saved_by_both[1])
     transformers.AutoModelForImageClassification.from_pretrained(saved_by_both[1]).save_pretrained(tmp_path)

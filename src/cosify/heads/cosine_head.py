@@ -106,13 +106,8 @@ class CosineHead(RunningKappa):
 
     @torch.no_grad()
     def stock_weight(self) -> Tensor:
-        """Return a weight with which the stock layer, given a zero bias, predicts the same labels.
-
-        Rows of one norm rank the classes by their cosine.  The norm kappa / E||x|| brings the logits close to this
-        head's, as far as ||x|| varies little.
-        """
-        rows = unit_rows(dense(self.weight).flatten(1)) * (self.inference_kappa() / float(self.embedding_norm))
-        return rows.reshape(self.weight.shape)
+        """Return a weight with which the stock layer, given a zero bias, predicts the same labels: `stock_rows`."""
+        return stock_rows(dense(self.weight), self.inference_kappa(), float(self.embedding_norm))
 
     def batch_kappa(self, scan: Scan | None, num_classes: int, counted: Tensor | None = None) -> Estimate:
         """Return kappa of the scanned batch; only a trainable kappa has a gradient, to `log_kappa`.
@@ -155,6 +150,15 @@ class CosineHead(RunningKappa):
     def extra_repr(self) -> str:
         """Show the layer's own arguments and the kappa policy."""
         return f"{super().extra_repr()}, kappa={self.kappa_spec!r}, eval_kappa={self.eval_kappa!r}"
+
+
+def stock_rows(weight: Tensor, kappa: Tensor | float, embedding_norm: Tensor | float) -> Tensor:
+    """Return the weight [C, d] or [C, d, 1, 1] of a stock layer from that of a cosine head.
+
+    Rows of one norm rank the classes by their cosine.  The norm kappa / E||x|| brings the logits close to the head's,
+    as far as ||x|| varies little.
+    """
+    return (unit_rows(weight.flatten(1)) * (kappa / embedding_norm)).reshape(weight.shape)
 
 
 def dense(weight: Tensor) -> Tensor:

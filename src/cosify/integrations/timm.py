@@ -24,8 +24,8 @@ from huggingface_hub.errors import EntryNotFoundError
 from torch import Tensor, nn
 
 from cosify.errors import InputError
-from cosify.functional.similarity import unit_rows
 from cosify.heads import HeadSpec
+from cosify.heads.cosine_head import stock_rows
 from cosify.heads.spec import asks_for_cosine
 from cosify.integrations import compat
 from cosify.models.binding import WEIGHTS, check_binding, is_ours
@@ -185,11 +185,11 @@ def _with_stock_classifiers(
         state, own = dict(state), model.state_dict()
         for name in [key.removesuffix(".embedding_norm") for key in state if key.endswith(".embedding_norm")]:
             if f"{name}.kappa" in state:
-                norm, kappa = state.pop(f"{name}.embedding_norm"), state.pop(f"{name}.kappa")
-                state.pop(f"{name}.log_kappa", None)
-                weight = state[f"{name}.weight"]
-                rows = unit_rows(weight.flatten(1)) * ((kappa if fitted is None else fitted) / norm)
-                state[f"{name}.weight"] = rows.reshape(weight.shape)
+                norm, running = state.pop(f"{name}.embedding_norm"), state.pop(f"{name}.kappa")
+                log_kappa = state.pop(f"{name}.log_kappa", None)  # of a trainable kappa
+                kappa = fitted or (running if log_kappa is None else log_kappa.float().exp())
+                weight = stock_rows(state[f"{name}.weight"], kappa, norm)
+                state[f"{name}.weight"] = weight
                 if f"{name}.bias" in own:
                     state[f"{name}.bias"] = torch.zeros(len(weight))
         return state if filter_fn is None else filter_fn(state, *more)
