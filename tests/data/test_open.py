@@ -234,6 +234,21 @@ def test_colour_where_grey_was_surveyed_is_an_error(stream: bool, monkeypatch: p
         assert torch.cat([images for images, _ in data.plain_train_batches(4)]).shape == (6, channels, 8, 8)
 
 
+@pytest.mark.parametrize("pipeline", ["auto", "workers"])
+@pytest.mark.parametrize("mean", [None, (0.5,)])
+def test_colour_that_a_trained_network_does_not_see_is_a_warning(
+    mean: tuple[float, ...] | None, pipeline: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    expects = {**RAW, "channels": 1, "mean": mean, "std": mean}
+    for colour, there in ((2, True), (-1, False)):
+        caplog.clear()
+        opened(grey_but_for(colour), pipeline=pipeline, augment="none", expects=expects)
+        assert ("these have colour" in caplog.text) == (there and mean is not None)
+    grey_as_rgb = splits_of([picture(0, (8, 8), "L").convert("RGB")] * 2, [0] * 2)
+    opened(grey_as_rgb, pipeline=pipeline, augment="none", expects=expects)
+    assert "these have colour" not in caplog.text
+
+
 @pytest.mark.parametrize("size", [(8, 8), (16, 8), (8, 16)])
 def test_small_images_keep_their_sides_and_pixels_in_both_pipelines(size: tuple[int, int]) -> None:
     splits = alike(size=size)

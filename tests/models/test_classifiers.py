@@ -12,6 +12,7 @@ from torch import nn
 
 import cosify
 from cosify.models.classifiers import input_shape
+from cosify.models.inference import logits_of
 from tests.models.test_conversion import KINDS
 
 transformers = pytest.importorskip("transformers")
@@ -82,6 +83,12 @@ def test_timm_classifiers_at_every_width(name: str) -> None:
     with torch.device("meta"):
         for width in widths(timm.create_model(name)):
             assert sorted(cosify.find_classifiers(timm.create_model(name, num_classes=width))) == KINDS[name], width
+
+
+@pytest.mark.skipif(not hasattr(transformers, "PPLCNetForImageClassification"), reason="this transformers has none")
+def test_logits_by_another_name_are_found() -> None:
+    logits = logits_of(build("PPLCNetForImageClassification", 7), torch.empty(2, 3, 64, 64, device="meta"))
+    assert logits.shape == (2, 7)
 
 
 def test_twins_inside_the_registered_class() -> None:

@@ -65,9 +65,13 @@ def test_a_resumed_run_says_of_its_images_what_it_knows(tmp_path: Path, caplog: 
     with caplog.at_level(logging.INFO, "cosify"):
         train(TrainArguments(data=str(data), image_size=32, output=str(tmp_path / "run"), **small))
         train(from_run(TrainArguments, tmp_path / "run"))
-    first, again = (line for message in caplog.messages for line in message.splitlines() if line.startswith("images "))
+        grey = TrainArguments(data=str(data), image_size=32, output=str(tmp_path / "grey"), **small)
+        train(replace(grey, model_kwargs=["in_chans=1"]))
+    lines = (line for message in caplog.messages for line in message.splitlines())
+    first, again, without = (line for line in lines if line.startswith("images "))
     assert first.startswith("images   3 x 32 x 32 pixels, as they are; augmentation")
     assert again.startswith("images   3 x 32 x 32 pixels; augmentation")
+    assert without.startswith("images   1 x 32 x 32 pixels, made grey; augmentation")
 
 
 def test_a_run_that_replaces_another_names_the_folder_that_was_asked_for(

@@ -13,12 +13,24 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import timm
 import torch
 
+import cosify
 from cosify.console.parse import from_run
-from cosify.training import FinetuneArguments, TrainArguments, finetune, read_metrics, session, train
+from cosify.training import (
+    CosifyArguments,
+    FinetuneArguments,
+    TrainArguments,
+    cosify_pretrained,
+    finetune,
+    read_metrics,
+    session,
+    train,
+)
 from cosify.training.checkpoint import Progress, read_progress
 from cosify.training.loop import Run
+from cosify.training.run_folder import read_config
 from cosify.training.session import _batch_size_of
 from tests.processes import ROOT, environment, python, run_distributed, run_python
 from tests.training import resume_worker
@@ -121,6 +133,33 @@ def test_other_scripts_resume_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     rest = finetune(from_run(FinetuneArguments, part))
     assert recorded(part) == recorded(tmp_path / "whole")
     assert rest.evaluation == whole.evaluation
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("run", "kind"), [(finetune, FinetuneArguments), (cosify_pretrained, CosifyArguments)])
+def test_a_start_that_has_changed_since_changes_nothing(
+    run: Any, kind: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start, more = tmp_path / "start", {"max_drop": 1.0} if kind is CosifyArguments else {"head": "cos"}
+    _save_start(start, seed=0, mean=0.3)
+    args = kind(data="synthetic", model=str(start), epochs=2, batch_size=64, save_every_steps=2, tracker="none", **more)
+    whole = run(replace(args, output=str(tmp_path / "whole")))
+    part = tmp_path / "part"
+    stop_at(monkeypatch, 3, lambda: run(replace(args, output=str(part))))
+    _save_start(start, seed=1, mean=0.9)
+    rest = run(from_run(kind, part))
+    assert rest.evaluation == whole.evaluation
+    assert recorded(part) == recorded(tmp_path / "whole")
+    one, other = (read_config(folder) for folder in (part, tmp_path / "whole"))
+    assert one["normalization"]["mean"] == [0.3, 0.3, 0.3]
+    assert {**one, "arguments": None} == {**other, "arguments": None}
+
+
+def _save_start(folder: Path, seed: int, mean: float) -> None:
+    torch.manual_seed(seed)
+    model = timm.create_model("test_resnet", num_classes=10)
+    model.pretrained_cfg.update(mean=(mean,) * 3, std=(0.2,) * 3, input_size=(3, 32, 32))
+    cosify.save(model, folder)
 
 
 def test_an_early_stop_within_an_epoch_still_ends_the_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

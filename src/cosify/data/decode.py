@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 ORIENTATION = 0x0112  # EXIF tag: how the camera was held
 SIXTEEN_BITS = 65535
+NEARLY_GREY = 8  # of 255: difference between red, green and blue that JPEG gives to grey
 
 
 def undecoded(split: Any, column: str) -> Any:
@@ -129,6 +130,11 @@ def standard_image(image: "Image", where: str) -> "Image":
 def channels_of(image: "Image") -> int:
     """Return the channels of a standard image: 1 for a grey one, else 3."""
     return 1 if image.mode == "L" else 3
+
+
+def has_colour(image: "Image") -> bool:
+    """Return whether a standard image shows colour; many grey ones are stored as RGB."""
+    return image.mode == "RGB" and bool((np.ptp(np.asarray(image), axis=-1) > NEARLY_GREY).any())
 
 
 def _to_8_bits(image: "Image", where: str) -> "Image":

@@ -1,5 +1,6 @@
 """From splits to their pipeline: resident on the device where that suits them, worker processes otherwise."""
 
+import logging
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 from cosify.data.augmentation import Augmentation
-from cosify.data.decode import channels_of, undecoded
+from cosify.data.decode import channels_of, has_colour, undecoded
 from cosify.data.device import DeviceData
 from cosify.data.normalize import Normalization
 from cosify.data.preprocessing import PLAIN, Preprocessing
@@ -23,6 +24,8 @@ from cosify.settings.transform import Augment, Pipeline, check_transform
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+logger = logging.getLogger("cosify")
 
 Data = DeviceData | WorkerData
 SURVEYED = 64  # images of a split whose size and colour are looked at
@@ -54,9 +57,10 @@ class PipelineSettings:
 class Survey:
     """What a sample of the training images looks like; one channel only if that of the test split is grey, too."""
 
-    channels: int
+    channels: int  # that reach the network
     side: tuple[int, int]  # height and width of the first
     alike: bool
+    made_grey: bool = False  # for a network of one channel, though there is colour
 
 
 def open_data(
@@ -263,7 +267,10 @@ def _survey(splits: Splits, preprocessing: Preprocessing) -> Survey:
     channels = preprocessing.channels
     if channels is None:
         channels = 3 if any(channels_of(each) == 3 for each in chain(images, _looked_at(splits, "test"))) else 1
-    return Survey(channels, (images[0].height, images[0].width), len(sides) == 1)
+    made_grey = channels == 1 and any(map(has_colour, images))
+    if made_grey and preprocessing.mean is not None:  # of a trained network; from scratch, grey was asked for
+        logger.warning("the model takes grey images, and these have colour: it sees them without")
+    return Survey(channels, (images[0].height, images[0].width), len(sides) == 1, made_grey)
 
 
 def _looked_at(splits: Splits, name: str) -> Iterator["Image"]:

@@ -55,6 +55,12 @@ class Preprocessing:
         return self.mean is not None and self.image_size == self.fallback_size
 
     @classmethod
+    def of_record(cls, record: Mapping[str, Any]) -> "Preprocessing":
+        """Return what `dataclasses.asdict` wrote to JSON, whose lists were tuples."""
+        fields: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in record.items()}
+        return cls(**fields)
+
+    @classmethod
     def of_model(cls, config: Any, image_size: int | None, *, pretrained: bool) -> "Preprocessing":
         """Read a timm model's configuration.
 

@@ -187,7 +187,7 @@ def fit_kappa(logits_of: Blocks, labels: Labels) -> float:
     """
     for end, sign in ((LEAST, 1), (MOST, -1)):
         if sign * _slopes(logits_of, labels, end)[0] >= 0:
-            warnings.warn(f"NLL is least at kappa = {end} or beyond, expected within; fit on others", stacklevel=2)
+            warnings.warn(f"NLL is least at kappa = {end} or beyond, expected within; fit on others", stacklevel=3)
             return end
     low, high, log_kappa = math.log(LEAST), math.log(MOST), math.log(10)
     for _ in range(PASSES):

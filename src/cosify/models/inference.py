@@ -57,7 +57,9 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
 def logits_of(model: nn.Module, images: Tensor) -> Tensor:
     """Return the logits [B, C] of a timm or transformers model."""
     output = model(images)
-    logits: Tensor = getattr(output, "logits", output)  # transformers puts them into an object
+    if isinstance(output, Tensor):
+        return output
+    logits: Tensor = getattr(output, "logits", output[0])  # transformers' PP-LCNet gives them another name
     return logits
 
 

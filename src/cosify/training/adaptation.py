@@ -23,7 +23,6 @@ from cosify.training.loop import fit
 from cosify.training.opener import open_model
 from cosify.training.progress import logger
 from cosify.training.result import TrainResult
-from cosify.training.run_folder import read_config
 from cosify.training.session import Session, smoke_settings
 
 SCANNED = 2048  # training images whose kappa* under the start weights is reported
@@ -60,15 +59,15 @@ def cosify_pretrained(args: CosifyArguments) -> TrainResult:
         args, f"{model_name(args.model)}-{args.kappa}", preprocessing, partial(check_label_names, model)
     )
     device, num_classes = session.accelerator.device, len(session.data.label_names)
-    base, begin = None, args.head_start
+    kept, base, begin = session.kept_config(), None, args.head_start
     is_new = num_classes_of(model) != num_classes
     if begin == "auto":  # class-parallel, nobody holds the whole weight
         begin = "probe" if is_new and not args.class_parallel else "none"
-    if not is_new:
+    if not is_new and not kept:
         batches = session.data.test_batches(EVAL_BATCH, session.shard)
-        base = evaluate(model.to(device), batches, device=device, all_sum=session.all_sum)
-        logger.info("softmax model: test accuracy %.2f %%", 100 * base.accuracy)
-    else:
+        base = evaluate(model.to(device), batches, device=device, all_sum=session.all_sum).accuracy
+        logger.info("softmax model: test accuracy %.2f %%", 100 * base)
+    if is_new:
         logger.info(
             "model of %d classes, data of %d: the model gets a new classifier", num_classes_of(model), num_classes
         )
@@ -76,22 +75,17 @@ def cosify_pretrained(args: CosifyArguments) -> TrainResult:
     convert(model, kappa=kappa_policy(args.kappa))
     freeze_stages(model, blocks_of(args.blocks))
     model.to(device)
-    if session.has_checkpoint():
-        start = read_config(session.folder.path)["start_kappa"]
+    if kept:
+        begun = {name: kept.get(name) for name in ("base_accuracy", "begun", "start_kappa")}
     else:
         begin_heads(session, model, begin)
         start = asdict(scan_kappa(session, model))
         logger.info("kappa* of the start weights: %.2f (median %.2f)", start["mean"], start["median"])
+        begun = {"base_accuracy": base, "begun": begin, "start_kappa": start}
+    base = begun["base_accuracy"]
     # A smoke test starts from random weights, whose accuracy says nothing.
     guard = None if base is None or args.smoke else _guard(base, args.max_drop)
-    more = {
-        "start": args.model,
-        "head": args.kappa,
-        "blocks": args.blocks,
-        "base_accuracy": None if base is None else base.accuracy,
-        "begun": begin,
-        "start_kappa": start,
-    }
+    more = {"start": args.model, "head": args.kappa, "blocks": args.blocks, **begun}
     return fit(session, model, more_config=more, guard=guard)
 
 
@@ -119,12 +113,12 @@ def scan_kappa(session: Session, model: nn.Module, limit: int = SCANNED) -> Kapp
     return summary
 
 
-def _guard(base: Evaluation, max_drop: float) -> Callable[[Evaluation], None]:
+def _guard(base: float, max_drop: float) -> Callable[[Evaluation], None]:
     def check(evaluation: Evaluation) -> None:
-        drop = base.accuracy - evaluation.accuracy
+        drop = base - evaluation.accuracy
         if drop > max_drop:
             raise AccuracyDroppedError(
-                f"test accuracy is {evaluation.accuracy:.2%}, {drop:.2%} below the softmax model's {base.accuracy:.2%},"
+                f"test accuracy is {evaluation.accuracy:.2%}, {drop:.2%} below the softmax model's {base:.2%},"
                 f" expected at most {max_drop:.2%}; lower --lr, train longer with --max-drop 1, free more --blocks, or"
                 " choose another --kappa"
             )

@@ -111,10 +111,10 @@ def _images(session: Session) -> str:
     if survey is None:  # of a resumed run, or one whose pipeline was asked for: nobody has looked at the images
         shown += crop
     elif survey.alike and survey.side == (height, width) and not crop:
-        shown += ", as they are"
+        shown += ", made grey" if survey.made_grey else ", as they are"
     else:
         origin = "{} x {}".format(*survey.side) if survey.alike else "several sizes"
-        shown += f", scaled from {origin} ({data.interpolation}){crop}"
+        shown += f", scaled from {origin} ({data.interpolation}){crop}{', made grey' if survey.made_grey else ''}"
     return f"{shown}; augmentation {data.augmentation}; {PIPELINES[data.pipeline]}"
 
 

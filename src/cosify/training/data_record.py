@@ -1,7 +1,8 @@
 """The record of a run's data in config.json, and its comparison with the data of a resumed run."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from cosify.data import (
@@ -16,8 +17,9 @@ from cosify.data import (
 )
 from cosify.errors import InputError
 from cosify.settings.training import RunArguments
+from cosify.training.checkpoint import newest_checkpoint
 from cosify.training.progress import logger
-from cosify.training.run_folder import read_config
+from cosify.training.run_folder import RunFolder, read_config
 
 Found = TypeVar("Found")
 
@@ -28,12 +30,14 @@ class DataRecord:
 
     Attributes:
         pipeline: `"device"` or `"workers"`; the default augmentation follows from it.
+        preprocessing: what the network that the run began from expects of its images.
         fingerprint: of the data.
         survey: of the images, if the pipeline was chosen by it; not stored.
         left_out: number of files and folders that gave no rows, as in `Splits`; stored, and not compared.
     """
 
     pipeline: Literal["device", "workers"]
+    preprocessing: Preprocessing
     fingerprint: Fingerprint
     survey: Survey | None = None
     left_out: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
@@ -41,6 +45,8 @@ class DataRecord:
     @classmethod
     def of(cls, args: RunArguments, splits: Splits, settings: PipelineSettings, expects: Preprocessing) -> "DataRecord":
         """Return the record of a new run; for a resumed run, read its record and compare the data with it.
+
+        A run that goes on from a checkpoint keeps the preprocessing of its weights, whatever its start is by now.
 
         Args:
             args: the settings; `resume` names the run whose record counts.
@@ -52,6 +58,8 @@ class DataRecord:
             ValueError: if the data are not those that the run was started with, or cannot be read.
         """
         config: dict[str, Any] = {} if args.resume is None else read_config(args.resume)
+        if "preprocessing" in config and newest_checkpoint(RunFolder(Path(str(args.resume)))) is not None:
+            expects = Preprocessing.of_record(config["preprocessing"])
         pipeline, survey = config.get("pipeline"), None
         if pipeline is None:
             pipeline, survey = choose_pipeline(splits, settings, expects)
@@ -69,11 +77,16 @@ class DataRecord:
                 " the same cannot be checked",
                 args.resume,
             )
-        return cls(pipeline, now, survey, splits.left_out)
+        return cls(pipeline, expects, now, survey, splits.left_out)
 
     def config(self) -> dict[str, Any]:
         """Return the entries of config.json."""
-        return {"pipeline": self.pipeline, "fingerprint": self.fingerprint.record(), "left_out": self.left_out}
+        return {
+            "pipeline": self.pipeline,
+            "preprocessing": asdict(self.preprocessing),
+            "fingerprint": self.fingerprint.record(),
+            "left_out": self.left_out,
+        }
 
 
 def load_data(args: RunArguments) -> Splits:

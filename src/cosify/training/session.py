@@ -71,7 +71,7 @@ class Session:
         Args:
             args: the settings.
             name: what a new run folder is named after.
-            preprocessing: what the network expects.
+            preprocessing: what the network expects; a resumed run keeps what is recorded.
             check_names: called with the names of the classes before there is a folder; what it raises ends the run.
 
         Raises:
@@ -119,7 +119,7 @@ class Session:
         data = open_data(
             splits,
             replace(settings, pipeline=record.pipeline),
-            preprocessing,
+            record.preprocessing,
             data=args.data,
             device=accelerator.device,
             show_progress=on_terminal(accelerator),
@@ -132,9 +132,13 @@ class Session:
         """Whether this process is the one that writes files."""
         return bool(self.accelerator.is_main_process)
 
-    def has_checkpoint(self) -> bool:
-        """Return whether a resumed run will get its weights from a checkpoint; every rank must call this together."""
-        return from_main(self.accelerator, lambda: newest_checkpoint(self.folder) is not None)
+    def kept_config(self) -> dict[str, Any]:
+        """Return config.json of a run that gets its weights from a checkpoint, {} of any other; all ranks call it."""
+
+        def read() -> dict[str, Any]:
+            return {} if newest_checkpoint(self.folder) is None else read_config(self.folder.path)
+
+        return from_main(self.accelerator, read)
 
     def all_sum(self, values: Tensor) -> Tensor:
         """Return the sum over all ranks; on one process the tensor itself."""
