@@ -234,19 +234,22 @@ def test_colour_where_grey_was_surveyed_is_an_error(stream: bool, monkeypatch: p
         assert torch.cat([images for images, _ in data.plain_train_batches(4)]).shape == (6, channels, 8, 8)
 
 
-@pytest.mark.parametrize("pipeline", ["auto", "workers"])
+@pytest.mark.parametrize("pipeline", ["auto", "workers", "device"])
 @pytest.mark.parametrize("mean", [None, (0.5,)])
 def test_colour_that_a_trained_network_does_not_see_is_a_warning(
     mean: tuple[float, ...] | None, pipeline: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    expects = {**RAW, "channels": 1, "mean": mean, "std": mean}
-    for colour, there in ((2, True), (-1, False)):
+    grey_as_rgb = picture(0, (8, 8), "L").convert("RGB")
+    for splits, colour in (
+        (grey_but_for(2), True),
+        (grey_but_for(-1, test="RGB"), True),
+        (grey_but_for(-1), False),
+        (splits_of([grey_as_rgb] * 2, [0] * 2), False),
+    ):
         caplog.clear()
-        opened(grey_but_for(colour), pipeline=pipeline, augment="none", expects=expects)
-        assert ("these have colour" in caplog.text) == (there and mean is not None)
-    grey_as_rgb = splits_of([picture(0, (8, 8), "L").convert("RGB")] * 2, [0] * 2)
-    opened(grey_as_rgb, pipeline=pipeline, augment="none", expects=expects)
-    assert "these have colour" not in caplog.text
+        opened(splits, pipeline=pipeline, augment="none", expects={**RAW, "channels": 1, "mean": mean, "std": mean})
+        told = "does not see the colour of these, of 2 classes: '0', '1'" in caplog.text
+        assert told == (colour and mean is not None)
 
 
 @pytest.mark.parametrize("size", [(8, 8), (16, 8), (8, 16)])

@@ -159,7 +159,7 @@ def _save_start(folder: Path, seed: int, mean: float) -> None:
     torch.manual_seed(seed)
     model = timm.create_model("test_resnet", num_classes=10)
     model.pretrained_cfg.update(mean=(mean,) * 3, std=(0.2,) * 3, input_size=(3, 32, 32))
-    cosify.save(model, folder)
+    cosify.save(model, folder, label_names=[str((index + seed) % 10) for index in range(10)])
 
 
 def test_an_early_stop_within_an_epoch_still_ends_the_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -134,7 +134,13 @@ def channels_of(image: "Image") -> int:
 
 def has_colour(image: "Image") -> bool:
     """Return whether a standard image shows colour; many grey ones are stored as RGB."""
-    return image.mode == "RGB" and bool((np.ptp(np.asarray(image), axis=-1) > NEARLY_GREY).any())
+    from PIL import ImageChops
+
+    if image.mode != "RGB":
+        return False
+    red, green, blue = image.split()
+    differences = (ImageChops.difference(red, green), ImageChops.difference(green, blue))
+    return any(np.asarray(each).max() > NEARLY_GREY for each in differences)
 
 
 def _to_8_bits(image: "Image", where: str) -> "Image":

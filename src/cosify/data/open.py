@@ -175,9 +175,11 @@ def choose_pipeline(
         raise InputError(f"pipeline is 'device' with {why}, which needs worker processes; use pipeline auto or workers")
     if preprocessing.processor is not None or wants_timm or splits.streaming:
         return "workers", survey
+    if survey is None and (settings.pipeline == "auto" or preprocessing.channels == 1):
+        survey = _survey(splits, preprocessing)
     if settings.pipeline != "auto":
         return settings.pipeline, survey
-    survey = _survey(splits, preprocessing) if survey is None else survey
+    assert survey is not None
     side = survey.side if preprocessing.image_size is None else (preprocessing.image_size,) * 2
     assert splits.num_test is not None
     num_bytes = (splits.num_train + splits.num_test) * Layout(survey.channels, *side, resize=False).num_bytes
@@ -265,11 +267,12 @@ def _survey(splits: Splits, preprocessing: Preprocessing) -> Survey:
         raise InputError("the stream of split 'train' has no rows, expected at least one image; check its files")
     sides = {(image.height, image.width) for image in images}
     channels = preprocessing.channels
+    of_both = chain(images, _looked_at(splits, "test"))  # read if need be
     if channels is None:
-        channels = 3 if any(channels_of(each) == 3 for each in chain(images, _looked_at(splits, "test"))) else 1
-    made_grey = channels == 1 and any(map(has_colour, images))
+        channels = 3 if any(channels_of(each) == 3 for each in of_both) else 1
+    made_grey = preprocessing.channels == 1 and any(map(has_colour, of_both))
     if made_grey and preprocessing.mean is not None:  # of a trained network; from scratch, grey was asked for
-        logger.warning("the model takes grey images, and these have colour: it sees them without")
+        logger.warning("the model takes grey images, and does not see the colour of these, of %s", splits.classes)
     return Survey(channels, (images[0].height, images[0].width), len(sides) == 1, made_grey)
 
 

@@ -65,9 +65,14 @@ class Splits:
     left_out: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
     def __repr__(self) -> str:
-        names = ", ".join(map(repr, self.label_names[:NAMED])) + (", ..." if len(self.label_names) > NAMED else "")
         counts = f"{self.num_train} training and {self.num_test} test images"
-        return f"Splits({'a stream' if self.streaming else counts} of {len(self.label_names)} classes: {names})"
+        return f"Splits({'a stream' if self.streaming else counts} of {self.classes})"
+
+    @property
+    def classes(self) -> str:
+        """Their number and the first names, for messages."""
+        names = ", ".join(map(repr, self.label_names[:NAMED])) + (", ..." if len(self.label_names) > NAMED else "")
+        return f"{len(self.label_names)} classes: {names}"
 
     @property
     def num_test(self) -> int | None:

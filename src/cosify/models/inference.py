@@ -59,7 +59,7 @@ def logits_of(model: nn.Module, images: Tensor) -> Tensor:
     output = model(images)
     if isinstance(output, Tensor):
         return output
-    logits: Tensor = getattr(output, "logits", output[0])  # transformers' PP-LCNet gives them another name
+    logits: Tensor = output.logits if hasattr(output, "logits") else output[0]  # PP-LCNet gives them another name
     return logits
 
 

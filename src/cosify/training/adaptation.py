@@ -59,7 +59,7 @@ def cosify_pretrained(args: CosifyArguments) -> TrainResult:
         args, f"{model_name(args.model)}-{args.kappa}", preprocessing, partial(check_label_names, model)
     )
     device, num_classes = session.accelerator.device, len(session.data.label_names)
-    kept, base, begin = session.kept_config(), None, args.head_start
+    kept, base, begin = session.kept, None, args.head_start
     is_new = num_classes_of(model) != num_classes
     if begin == "auto":  # class-parallel, nobody holds the whole weight
         begin = "probe" if is_new and not args.class_parallel else "none"

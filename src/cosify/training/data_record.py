@@ -46,8 +46,6 @@ class DataRecord:
     def of(cls, args: RunArguments, splits: Splits, settings: PipelineSettings, expects: Preprocessing) -> "DataRecord":
         """Return the record of a new run; for a resumed run, read its record and compare the data with it.
 
-        A run that goes on from a checkpoint keeps the preprocessing of its weights, whatever its start is by now.
-
         Args:
             args: the settings; `resume` names the run whose record counts.
             splits: as they will be trained on.
@@ -58,8 +56,6 @@ class DataRecord:
             ValueError: if the data are not those that the run was started with, or cannot be read.
         """
         config: dict[str, Any] = {} if args.resume is None else read_config(args.resume)
-        if "preprocessing" in config and newest_checkpoint(RunFolder(Path(str(args.resume)))) is not None:
-            expects = Preprocessing.of_record(config["preprocessing"])
         pipeline, survey = config.get("pipeline"), None
         if pipeline is None:
             pipeline, survey = choose_pipeline(splits, settings, expects)
@@ -87,6 +83,16 @@ class DataRecord:
             "fingerprint": self.fingerprint.record(),
             "left_out": self.left_out,
         }
+
+
+def kept_config(resume: str | None) -> dict[str, Any]:
+    """Return config.json of a run that goes on from a checkpoint, {} of any other.
+
+    Whatever the start of such a run is by now, what was found of it stands there.
+    """
+    if resume is None or newest_checkpoint(RunFolder(Path(resume))) is None:
+        return {}
+    return read_config(resume)
 
 
 def load_data(args: RunArguments) -> Splits:

@@ -33,15 +33,14 @@ def finetune(args: FinetuneArguments) -> TrainResult:
     freeze_stages(model, blocks_of(args.blocks))  # more stages than there are must leave no folder
     head = args.kappa if args.head == "cos" else "softmax"
     session = Session.open(args, f"{model_name(args.model)}-{head}", preprocessing)
-    kept = session.kept_config()
-    digest = kept.get("start_digest") if kept else model_digest(model)
+    digest = session.kept.get("start_digest") or model_digest(model)
     num_classes = len(session.data.label_names)
     if args.head == "cos":
         convert(model, kappa_policy(args.kappa), num_classes)
     else:
         model.reset_classifier(num_classes)  # type: ignore[operator]  # every timm classifier has it
     freeze_stages(model, blocks_of(args.blocks))
-    if args.head_start != "none" and not kept:
+    if args.head_start != "none" and not session.kept:
         begin_heads(session, model.to(session.accelerator.device), args.head_start)
     return fit(
         session, model, more_config={"start": args.model, "start_digest": digest, "head": head, "blocks": args.blocks}

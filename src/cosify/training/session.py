@@ -28,8 +28,7 @@ from cosify.integrations import compat
 from cosify.log_level import set_log_level
 from cosify.settings import resolved
 from cosify.settings.training import RunArguments
-from cosify.training.checkpoint import newest_checkpoint
-from cosify.training.data_record import DataRecord, from_main, load_data
+from cosify.training.data_record import DataRecord, from_main, kept_config, load_data
 from cosify.training.run_folder import RunFolder, read_config
 
 logger = logging.getLogger("cosify")
@@ -49,6 +48,7 @@ class Session:
         data: both splits, as batches.
         shard: rank of this process and number of processes.
         record: of the data.
+        kept: config.json of a run that goes on from a checkpoint; empty for any other.
     """
 
     accelerator: Any
@@ -57,6 +57,7 @@ class Session:
     data: Data
     shard: Shard
     record: DataRecord
+    kept: Mapping[str, Any]
 
     @classmethod
     def open(
@@ -71,8 +72,8 @@ class Session:
         Args:
             args: the settings.
             name: what a new run folder is named after.
-            preprocessing: what the network expects; a resumed run keeps what is recorded.
-            check_names: called with the names of the classes before there is a folder; what it raises ends the run.
+            preprocessing: what the network expects; a run that goes on from a checkpoint keeps what is recorded.
+            check_names: called with the names of the classes before there is a checkpoint; what it raises ends the run.
 
         Raises:
             ValueError: for data or settings that do not work; the message says what to change.
@@ -109,7 +110,10 @@ class Session:
             datasets.disable_progress_bars()
         with accelerator.local_main_process_first():  # the others then find the prepared files in the cache of datasets
             splits = load_data(args)
-        if check_names is not None:
+        kept = from_main(accelerator, lambda: kept_config(args.resume))
+        if "preprocessing" in kept:
+            preprocessing = Preprocessing.of_record(kept["preprocessing"])
+        if check_names is not None and not kept:
             check_names(splits.label_names)
         num_train_batches(splits.num_train, args.batch_size * args.accumulate, shard.world_size)  # or an error
         settings = PipelineSettings(args.augment, args.transform, args.pipeline, args.num_workers)
@@ -119,26 +123,18 @@ class Session:
         data = open_data(
             splits,
             replace(settings, pipeline=record.pipeline),
-            record.preprocessing,
+            preprocessing,
             data=args.data,
             device=accelerator.device,
             show_progress=on_terminal(accelerator),
             survey=record.survey,
         )
-        return cls(accelerator, args, folder, data, shard, record)
+        return cls(accelerator, args, folder, data, shard, record, kept)
 
     @property
     def is_main(self) -> bool:
         """Whether this process is the one that writes files."""
         return bool(self.accelerator.is_main_process)
-
-    def kept_config(self) -> dict[str, Any]:
-        """Return config.json of a run that gets its weights from a checkpoint, {} of any other; all ranks call it."""
-
-        def read() -> dict[str, Any]:
-            return {} if newest_checkpoint(self.folder) is None else read_config(self.folder.path)
-
-        return from_main(self.accelerator, read)
 
     def all_sum(self, values: Tensor) -> Tensor:
         """Return the sum over all ranks; on one process the tensor itself."""
