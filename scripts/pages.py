@@ -277,8 +277,7 @@ def lfw_lead(name: str, other: str) -> str:
 
 def lfw_seeds_lead(head: str, other: str) -> str:
     """Return how far a head is ahead of another on LFW, mean over seeds ± standard error, in percent."""
-    mine, others = our_results.lfw_seeds(head), our_results.lfw_seeds(other)
-    return mean_and_error([100 * (mine[seed] - others[seed]) for seed in mine if seed in others])
+    return paired(our_results.lfw_seeds(head), our_results.lfw_seeds(other))
 
 
 def view2_lead() -> str:
@@ -302,6 +301,11 @@ def lead(
     mine, others = [
         {run["seed"]: part(run)["accuracy"] for run in runs if run["head"] == each} for each in (head, other)
     ]
+    return paired(mine, others)
+
+
+def paired(mine: Mapping[int, float], others: Mapping[int, float]) -> str:
+    """Return the mean difference of accuracies of the same seed ± its standard error, in percent."""
     return mean_and_error([100 * (mine[seed] - others[seed]) for seed in mine])
 
 

@@ -59,33 +59,37 @@ def cosify_pretrained(args: CosifyArguments) -> TrainResult:
         args, f"{model_name(args.model)}-{args.kappa}", preprocessing, partial(check_label_names, model)
     )
     device, num_classes = session.accelerator.device, len(session.data.label_names)
-    kept, base, begin = session.kept, None, args.head_start
+    kept, begin = session.kept, args.head_start
+    base, start = kept.get("base_accuracy"), kept.get("start_kappa")
     is_new = num_classes_of(model) != num_classes
     if begin == "auto":  # class-parallel, nobody holds the whole weight
         begin = "probe" if is_new and not args.class_parallel else "none"
-    if not is_new and not kept:
-        batches = session.data.test_batches(EVAL_BATCH, session.shard)
-        base = evaluate(model.to(device), batches, device=device, all_sum=session.all_sum).accuracy
-        logger.info("softmax model: test accuracy %.2f %%", 100 * base)
     if is_new:
         logger.info(
             "model of %d classes, data of %d: the model gets a new classifier", num_classes_of(model), num_classes
         )
         model.reset_classifier(num_classes)  # type: ignore[operator]  # every timm classifier has it
+    elif not kept:
+        batches = session.data.test_batches(EVAL_BATCH, session.shard)
+        base = evaluate(model.to(device), batches, device=device, all_sum=session.all_sum).accuracy
+        logger.info("softmax model: test accuracy %.2f %%", 100 * base)
     convert(model, kappa=kappa_policy(args.kappa))
     freeze_stages(model, blocks_of(args.blocks))
     model.to(device)
-    if kept:
-        begun = {name: kept.get(name) for name in ("base_accuracy", "begun", "start_kappa")}
-    else:
+    if not kept:
         begin_heads(session, model, begin)
         start = asdict(scan_kappa(session, model))
         logger.info("kappa* of the start weights: %.2f (median %.2f)", start["mean"], start["median"])
-        begun = {"base_accuracy": base, "begun": begin, "start_kappa": start}
-    base = begun["base_accuracy"]
     # A smoke test starts from random weights, whose accuracy says nothing.
     guard = None if base is None or args.smoke else _guard(base, args.max_drop)
-    more = {"start": args.model, "head": args.kappa, "blocks": args.blocks, **begun}
+    more = {
+        "start": args.model,
+        "head": args.kappa,
+        "blocks": args.blocks,
+        "base_accuracy": base,
+        "begun": kept.get("begun", begin),
+        "start_kappa": start,
+    }
     return fit(session, model, more_config=more, guard=guard)
 
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from cosify.errors import InputError
 from cosify.files import remove_left, written_aside
 from cosify.heads.kappa_statistics import KappaStatistics
-from cosify.training.run_folder import RunFolder
+from cosify.training.run_folder import RunFolder, read_config
 from cosify.training.safe_pickle import tensors_only
 
 PREFIX, DIGITS = "step-", 9
@@ -54,6 +54,16 @@ def newest_checkpoint(run: RunFolder) -> Path | None:
     """Return the newest whole checkpoint of a run, None before the first."""
     found = sorted(path for path in run.checkpoints.glob(PREFIX + DIGITS * "[0-9]") if path.is_dir())
     return found[-1] if found else None
+
+
+def kept_config(resume: str | None) -> dict[str, Any]:
+    """Return config.json of a run that goes on from a checkpoint, {} of any other.
+
+    Whatever the start of such a run is by now, what was found of it stands there.
+    """
+    if resume is None or newest_checkpoint(RunFolder(Path(resume))) is None:
+        return {}
+    return read_config(resume)
 
 
 class Checkpoints:

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from cosify.data import (
@@ -17,9 +16,8 @@ from cosify.data import (
 )
 from cosify.errors import InputError
 from cosify.settings.training import RunArguments
-from cosify.training.checkpoint import newest_checkpoint
 from cosify.training.progress import logger
-from cosify.training.run_folder import RunFolder, read_config
+from cosify.training.run_folder import read_config
 
 Found = TypeVar("Found")
 
@@ -83,16 +81,6 @@ class DataRecord:
             "fingerprint": self.fingerprint.record(),
             "left_out": self.left_out,
         }
-
-
-def kept_config(resume: str | None) -> dict[str, Any]:
-    """Return config.json of a run that goes on from a checkpoint, {} of any other.
-
-    Whatever the start of such a run is by now, what was found of it stands there.
-    """
-    if resume is None or newest_checkpoint(RunFolder(Path(resume))) is None:
-        return {}
-    return read_config(resume)
 
 
 def load_data(args: RunArguments) -> Splits:

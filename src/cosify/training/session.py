@@ -28,7 +28,8 @@ from cosify.integrations import compat
 from cosify.log_level import set_log_level
 from cosify.settings import resolved
 from cosify.settings.training import RunArguments
-from cosify.training.data_record import DataRecord, from_main, kept_config, load_data
+from cosify.training.checkpoint import kept_config
+from cosify.training.data_record import DataRecord, from_main, load_data
 from cosify.training.run_folder import RunFolder, read_config
 
 logger = logging.getLogger("cosify")
