@@ -315,30 +315,29 @@ def by_group(run: dict[str, Any]) -> dict[str, float | None]:
 
 def markdown(rows: Sequence[dict[str, Any]]) -> str:
     """Return the table for people."""
-    lines = [
-        "| head | seeds | test accuracy % | kappa, first epoch | kappa, last epoch | at grid edges % | angle deg |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
+    from cosify.evaluation import Table
+
+    cells = [
+        {
+            "head": row["head"],
+            "seeds": str(len(row["seeds"])),
+            "test accuracy %": spread(row, "accuracy", 100),
+            "kappa, first epoch": "-" if row["kappa"] is None else f"{row['kappa_first_epoch']:.2f}",
+            "kappa, last epoch": spread(row, "kappa", 1),
+            "at grid edges %": (
+                "-" if row["low_edge"] is None else f"{100 * row['low_edge']:.1f}, {100 * row['high_edge']:.1f}"
+            ),
+            "angle deg": f"{row['mean_angle_deg']:.1f}",
+        }
+        for row in rows
     ]
-    for row in rows:
-        edges = "-" if row["low_edge"] is None else f"{100 * row['low_edge']:.1f}, {100 * row['high_edge']:.1f}"
-        cells = [
-            row["head"],
-            str(len(row["seeds"])),
-            spread(row, "accuracy", 100),
-            "-" if row["kappa"] is None else f"{row['kappa_first_epoch']:.2f}",
-            spread(row, "kappa", 1),
-            edges,
-            f"{row['mean_angle_deg']:.1f}",
-        ]
-        lines.append("| " + " | ".join(cells) + " |")
-    text = "\n".join(lines) + "\n"
+    text = Table.of_rows(cells).lines() + "\n"
     if "plain_accuracy" in rows[0]:
-        header = [f"{group} {name} %" for name in CORRECTIONS for group in GROUPS]
-        lines = ["| head | " + " | ".join(header) + " |", "| --- " * (len(header) + 1) + "|"]
-        for row in rows:
-            cells = [spread(row, f"{name}_{group}", 100) for name in CORRECTIONS for group in GROUPS]
-            lines.append("| " + " | ".join([row["head"], *cells]) + " |")
-        text += "\n" + "\n".join(lines) + "\n"
+        names = {f"{group} {name} %": f"{name}_{group}" for name in CORRECTIONS for group in GROUPS}
+        cells = [
+            {"head": row["head"], **{title: spread(row, name, 100) for title, name in names.items()}} for row in rows
+        ]
+        text += "\n" + Table.of_rows(cells).lines() + "\n"
     return text
 
 

@@ -29,6 +29,7 @@ ON_GPU = {
 }
 EVALUATION = "cifar100_evaluation"
 FACES, FACES_LITE0, VIEW2, LONG_TAIL = "celeba_faces", "celeba_faces_lite0", "lfw_view2", "cifar100_lt"
+SEEDS = range(3)  # of what has more than one
 FACE_HEADS = ("ls", "2kappa", "10", "20", "30", "40", "60")
 VIEW2_HEADS = ("ls", "60")
 TINY, TINY_HEADS = "cosify_tiny", ("softmax", "ls", "2kappa", "10", "60")
@@ -158,7 +159,7 @@ def cosified() -> list[Ours]:
 
 def tiny_runs(name: str) -> list[dict[str, Any]]:
     """Return the last record of each seed's run on Tiny-ImageNet."""
-    found = [read_lines(f"{TINY}/{name}-{seed}/metrics.jsonl") for seed in range(3)]
+    found = [read_lines(f"{TINY}/{name}-{seed}/metrics.jsonl") for seed in SEEDS]
     return [records[-1] for records in found if records]
 
 
@@ -198,7 +199,7 @@ def faces() -> list[Ours]:
 
 def lfw_seeds(head: str) -> dict[int, float]:
     """Return the accuracy on LFW of each seed that was run on the faces of CelebA."""
-    folds = {seed: fold_accuracies(FACES, head, seed) for seed in range(3)}
+    folds = {seed: fold_accuracies(FACES, head, seed) for seed in SEEDS}
     return {seed: statistics.mean(each) for seed, each in folds.items() if each}
 
 

@@ -35,6 +35,7 @@ from scripts.our_results import (
     PUBLISHED,
     RESULTS,
     SCRIPTS,
+    SEEDS,
     TITLES,
     VIEW2,
     VIEW2_HEADS,
@@ -120,10 +121,10 @@ def needed(target: str, args: ReproduceArguments) -> list[tuple[Path, list[str]]
             found.append((RESULTS / name / "table.json", [*command, *data, "--output", f"scripts/results/{name}"]))
     if target == "table6":
         recipe = ["--config", f"scripts/recipes/{FACES}.yaml", "--output", f"scripts/results/{FACES}"]
-        heads = ["--heads", *FACE_HEADS, "--seeds", "0", "--keep", f"runs/{FACES}"]
+        heads = ["--heads", *FACE_HEADS, "--seeds", *map(str, SEEDS), "--keep", f"runs/{FACES}"]
         found.append((RESULTS / FACES / "table.json", ["python", "scripts/compare.py", *recipe, *heads]))
-        for head in FACE_HEADS:
-            found += verified(f"{FACES}/{head}-0", f"{FACES}/verification/{head}-0", [], args.lfw)
+        for run in (f"{head}-{seed}" for head in FACE_HEADS for seed in SEEDS):
+            found += verified(f"{FACES}/{run}", f"{FACES}/verification/{run}", [], args.lfw)
         for head in FACE_HEADS:
             ls_runs = (RESULTS / f"{FACES_LITE0}/verification/ls-0", SCRIPTS.parent / f"runs/{FACES_LITE0}/ls-0")
             kappa = twice_kappa(*ls_runs) if head == "2kappa" else head

@@ -108,6 +108,7 @@ def sweep_transformers(patterns: list[str]) -> Iterator[Row]:
 
     from cosify import convert, find_heads
     from cosify.models.classifiers import input_shape
+    from cosify.models.inference import logits_of
 
     for config_class, model_class in track(native_classifiers(), description="transformers"):
         if not chosen([model_class.__name__], patterns):
@@ -121,7 +122,7 @@ def sweep_transformers(patterns: list[str]) -> Iterator[Row]:
                 heads = tuple(found)
                 images = torch.empty(2, *input_shape(model))
                 with _every_head_called(found):
-                    logits = model(pixel_values=images).logits
+                    logits = logits_of(model, images)
                 _expect_logits(logits, 10)
             yield Row("transformers", model_class.__name__, 10, "ok", heads)
         except Exception as error:  # a sweep reports whatever a model raises

@@ -174,14 +174,15 @@ def test_convert_bin_takes_no_program(tmp_path: Path) -> None:
 
 
 def test_convert_rec(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    folder = insightface(tmp_path / "rec", [png(seed) for seed in range(12)], [0] * 6 + [1] * 6)
+    folder = insightface(tmp_path / "rec", [png(seed) for seed in range(12)], [0] * 6 + [2] * 6)
     output = tmp_path / "out"
     with caplog.at_level("INFO", "cosify"):
         convert_rec.main(convert_rec.ConvertRecArguments(str(folder), str(output)))
     assert f"{output}: 12 pictures of 2 people in 1 files" in caplog.text
+    assert caplog.text.count("1 of 3 classes have no picture") == 1
     assert [file.name for file in output.iterdir()] == ["train-00000-of-00001.parquet"]
     found = load_splits(f"{output}:train")
-    assert (len(found.train) + len(found.test), found.label_names) == (12, ("0", "1"))
+    assert (len(found.train) + len(found.test), found.label_names) == (12, ("0", "1", "2"))
     with pytest.raises(FileExistsError, match="holds an earlier result; choose another folder, or pass --overwrite"):
         convert_rec.main(convert_rec.ConvertRecArguments(str(folder), str(output)))
     convert_rec.main(convert_rec.ConvertRecArguments(str(folder), str(output), overwrite=True))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from cosify.data import Augmentation, DeviceData, ImageSet, Normalization, Shard
+from cosify.data import Augmentation, DeviceData, ImageSet, Normalization, Preprocessing, Shard
 from tests.data.passes import (
     ALONE,
     assert_equal,
@@ -26,7 +26,8 @@ def images_of(num: int, seed: int) -> ImageSet:
 
 def device_data(augmentation: Augmentation = "crop-flip", normalization: Normalization | None = None) -> DeviceData:
     names = tuple(map(str, range(NUM_TRAIN)))
-    return DeviceData(images_of(NUM_TRAIN, 0), images_of(NUM_TEST, 1), names, augmentation, normalization)
+    train, test = images_of(NUM_TRAIN, 0), images_of(NUM_TEST, 1)
+    return DeviceData(train, test, names, augmentation, normalization, Preprocessing(None, 8))
 
 
 def test_an_epoch_is_full_batches_of_different_rows() -> None:
@@ -65,7 +66,7 @@ def test_an_image_is_augmented_differently_each_time() -> None:
 
 def test_equal_images_are_augmented_differently_in_every_batch_and_epoch() -> None:
     train = ImageSet(images_of(1, 0).images.expand(24, 3, 8, 8), torch.zeros(24, dtype=torch.int64))
-    data = DeviceData(train, train, ("a",), "crop-flip", None)
+    data = DeviceData(train, train, ("a",), "crop-flip", None, Preprocessing(None, 8))
     batches = [images for number in (0, 1) for images, _ in epoch(data, 12, number=number)]
     assert all(len(images.flatten(1).unique(dim=0)) >= 5 for images in batches)
     assert len(torch.stack(batches).flatten(1).unique(dim=0)) == 4
@@ -85,7 +86,7 @@ def test_global_generators_neither_matter_nor_move() -> None:
 
 def test_balanced_batches_see_classes_equally_often() -> None:
     train = ImageSet(images_of(1000, 0).images, torch.tensor([0] * 900 + [1] * 90 + [2] * 10))
-    data = DeviceData(train, train, ("a", "b", "c"), "none", None)
+    data = DeviceData(train, train, ("a", "b", "c"), "none", None, Preprocessing(None, 8))
     counts = {
         balanced: torch.cat(
             [labels for _, labels in data.train_batches(10, epoch=0, seed=0, shard=ALONE, balance=float(balanced))]

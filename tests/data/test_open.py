@@ -280,14 +280,19 @@ def test_normalization_from_scratch_is_that_of_the_images_and_else_that_of_the_w
     assert (grey.mean, grey.std) == (pytest.approx((0.3,)), pytest.approx((0.3,)))
 
 
+def scaled_by(data: Data) -> tuple[str, float, str]:
+    scaling = data.scaling
+    return scaling.interpolation, scaling.crop_pct, scaling.crop_mode
+
+
 def test_interpolation_and_crop_of_other_sizes_are_those_of_the_weights_for_workers_alone() -> None:
     expects = {**RAW, "interpolation": "bicubic", "crop_pct": 0.5}
     data = opened(alike(), pipeline="workers", expects=expects)
-    assert (data.interpolation, data.crop_pct) == ("bicubic", 0.5)
+    assert scaled_by(data) == ("bicubic", 0.5, "center")
     larger = picture(0, (8, 8)).resize((16, 16), Image.Resampling.BICUBIC).crop((4, 4, 12, 12))
     assert torch.equal(pixels_of_test(data)[0], torch.from_numpy(np.array(larger)).permute(2, 0, 1))
     resident = opened(alike(), pipeline="device", expects=expects)
-    assert (resident.interpolation, resident.crop_pct) == ("bilinear", 1.0)
+    assert scaled_by(resident) == ("bilinear", 1.0, "center")
     assert torch.equal(pixels_of_test(resident)[0], torch.from_numpy(np.array(picture(0, (8, 8)))).permute(2, 0, 1))
 
 
@@ -304,17 +309,12 @@ def test_images_of_the_size_of_the_weights_are_scaled_as_these_expect(crop: str,
         "crop-flip",
         workers.image_shape,
     )
-    assert (resident.interpolation, resident.crop_pct, resident.crop_mode) == ("bicubic", 0.5, crop)
+    assert scaled_by(resident) == ("bicubic", 0.5, crop)
     assert torch.equal(pixels_of_test(resident), pixels_of_test(workers))
     scratch = opened(splits, image_size=FALLBACK, expects={**expects, "mean": None, "std": None})
-    assert (scratch.interpolation, scratch.crop_pct, scratch.crop_mode) == ("bilinear", 1.0, "center")
+    assert scaled_by(scratch) == ("bilinear", 1.0, "center")
     other = opened(splits, image_size=FALLBACK - 4, expects=expects)
-    assert (other.pipeline, other.interpolation, other.crop_pct, other.crop_mode) == (
-        "device",
-        "bilinear",
-        1.0,
-        "center",
-    )
+    assert (other.pipeline, *scaled_by(other)) == ("device", "bilinear", 1.0, "center")
 
 
 def test_a_broken_image_is_named_by_its_row_in_the_set(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from timm.data import create_transform, resolve_data_config
 from torch import Tensor, nn
 
 import cosify
-from cosify.data import PipelineSettings, Preprocessing, eval_transform, open_data, record_preprocessing
+from cosify.data import Normalization, PipelineSettings, Preprocessing, eval_transform, open_data, record_preprocessing
 from cosify.errors import InputError
 from cosify.evaluation.json_records import from_json
 from cosify.hub import load
@@ -54,7 +54,7 @@ def test_what_is_missing_is_what_timm_takes(missing: dict[str, None]) -> None:
 
 def test_what_is_recorded_is_what_timm_resolves() -> None:
     model = timm.create_model("test_resnet", pretrained=False, num_classes=2)
-    record_preprocessing(model, [1, 8, 16], [0.3], [0.2], "bilinear", 1.0)
+    record_preprocessing(model, [1, 8, 16], Normalization((0.3,), (0.2,)), Preprocessing(None, 8))
     resolved = timm.data.resolve_data_config(model=model)
     expected = {"input_size": (1, 8, 16), "mean": (0.3,), "std": (0.2,), "interpolation": "bilinear", "crop_pct": 1.0}
     assert {name: resolved[name] for name in expected} == expected
@@ -88,7 +88,7 @@ def test_crop_modes_are_those_of_timm(crop_mode: str, crop_pct: float, channels:
     expected = torch.stack([timms(image) for image in images])
     torch.testing.assert_close(as_evaluated(found, images), expected, rtol=0, atol=1e-5)
     model = timm.create_model("test_resnet", pretrained=False, in_chans=channels)
-    record_preprocessing(model, [channels, 48, 48], *numbers.values(), "bicubic", crop_pct, crop_mode)
+    record_preprocessing(model, [channels, 48, 48], Normalization(*numbers.values()), found)
     assert resolve_data_config(model=model)["crop_mode"] == crop_mode
 
 

@@ -73,8 +73,7 @@ def worker_data(
         normalization=normalization,
         num_workers=num_workers,
         device=CPU,
-        interpolation=preprocessing.interpolation,
-        crop_pct=preprocessing.crop_pct,
+        scaling=preprocessing,
     )
 
 
@@ -249,7 +248,7 @@ def test_evaluation_is_timms_own(interpolation: str, crop_pct: float) -> None:
     expected = torch.stack([timms(image) for image in splits.test["image"]])
     found = torch.cat([images for images, _ in data.test_batches(4)])
     assert (found - expected).abs().max() < 1e-5
-    assert (data.interpolation, data.crop_pct) == (interpolation, crop_pct)
+    assert (data.scaling.interpolation, data.scaling.crop_pct) == (interpolation, crop_pct)
 
 
 def test_without_workers_the_generators_of_the_training_are_left_alone(stream: Splits) -> None:

@@ -16,7 +16,8 @@ def test_a_pattern_that_matches_nothing_writes_nothing(tmp_path: Path) -> None:
 
 
 def test_a_name_is_swept_in_its_own_library(tmp_path: Path) -> None:
-    sweep.main(sweep.SweepArguments(models=["test_vit", "ViTForImageClassification"], output=str(tmp_path)))
+    models = ["test_vit", "ViTForImageClassification", "PPLCNetForImageClassification"]  # the last has no `logits`
+    sweep.main(sweep.SweepArguments(models=models, output=str(tmp_path)))
     lines = (tmp_path / "sweep.jsonl").read_text(encoding="utf-8").splitlines()
-    assert len(lines) == 2
+    assert len(lines) == 3
     assert all('"ok"' in line for line in lines)

@@ -32,7 +32,7 @@ def main(args: ConvertRecArguments) -> None:
     """Read, check, write."""
     from rich import get_console
 
-    from cosify.data.record_shards import num_classes, write_shards
+    from cosify.data.record_shards import write_shards
     from cosify.data.recordio import open_records
     from cosify.folders import new_folder_beside, put_in_place, remove_own
 
@@ -50,7 +50,8 @@ def main(args: ConvertRecArguments) -> None:
         raise
     if old is not None:
         remove_own(old, OWN)
-    logger.info("%s: %d pictures of %d people in %d files", output, len(records), num_classes(records), len(files))
+    people = len(set(records.labels.tolist()))
+    logger.info("%s: %d pictures of %d people in %d files", output, len(records), people, len(files))
 
 
 def _check_replaceable(folder: Path, *, overwrite: bool) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor
 from cosify.data.augmentation import Augmentation, augment
 from cosify.data.batches import ALONE, Shard, eval_rows, mixed_seed, own_rows, some_rows, training_order
 from cosify.data.normalize import Normalization
+from cosify.data.preprocessing import Preprocessing
 from cosify.data.tensors import ImageSet
 
 
@@ -33,9 +34,7 @@ class DeviceData:
         label_names: name of each class.
         augmentation: for training batches.
         normalization: of pixels; None for that of the training images.
-        interpolation: by which images were scaled, as in `Preprocessing`.
-        crop_pct: the same.
-        crop_mode: the same.
+        scaling: how images were scaled and cropped.
     """
 
     pipeline = "device"
@@ -47,15 +46,12 @@ class DeviceData:
         label_names: tuple[str, ...],
         augmentation: Augmentation,
         normalization: Normalization | None,
-        *,
-        interpolation: str = "bilinear",
-        crop_pct: float = 1.0,
-        crop_mode: str = "center",
+        scaling: Preprocessing,
     ) -> None:
         self.train, self.test = train, test
         self.label_names = label_names
         self.augmentation = augmentation
-        self.interpolation, self.crop_pct, self.crop_mode = interpolation, crop_pct, crop_mode
+        self.scaling = scaling
         self.normalization = Normalization.of_images(train.images) if normalization is None else normalization
         self.image_shape = tuple(train.images.shape[1:])
         self.train_labels = train.labels.cpu()

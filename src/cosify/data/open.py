@@ -110,9 +110,7 @@ def open_data(
             splits.label_names,
             shift,
             _given(preprocessing, train.images.shape[1]),
-            interpolation=expected.interpolation,
-            crop_pct=expected.crop_pct,
-            crop_mode=expected.crop_mode,
+            expected,
         )
     if survey is None:  # the pipeline was asked for
         survey = _survey(splits, preprocessing)
@@ -136,9 +134,7 @@ def open_data(
         convert=preprocessing.channels is not None,
         num_workers=workers,
         device=device,
-        interpolation=preprocessing.interpolation,
-        crop_pct=preprocessing.crop_pct,
-        crop_mode=preprocessing.crop_mode,
+        scaling=preprocessing,
     )
 
 

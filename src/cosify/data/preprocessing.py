@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import nn
 
+from cosify.data.normalize import Normalization
 from cosify.data.processor import ImageProcessor
 from cosify.integrations import compat
 from cosify.models.classifiers import input_shape, owner_of_classifier
@@ -135,31 +136,22 @@ def _of_transformers(model: Any, image_size: int | None) -> Preprocessing:
 
 
 def record_preprocessing(
-    model: nn.Module,
-    image_shape: Sequence[int],
-    mean: Sequence[float],
-    std: Sequence[float],
-    interpolation: str,
-    crop_pct: float,
-    crop_mode: str = "center",
+    model: nn.Module, image_shape: Sequence[int], pixels: Normalization, scaling: Preprocessing
 ) -> None:
     """Write into the model's timm config how images reached it, so that an export carries it.
 
     Args:
         model: timm model.
         image_shape: channels, height and width.
-        mean: of pixels in [0, 1], one a channel.
-        std: their standard deviation.
-        interpolation: how images were scaled.
-        crop_pct: share of the short side that the centre crop kept.
-        crop_mode: of timm, as in `Preprocessing`.
+        pixels: their normalisation.
+        scaling: how images were scaled and cropped.
     """
     config: Any = model.pretrained_cfg
     config.update(
         input_size=tuple(image_shape),
-        mean=tuple(mean),
-        std=tuple(std),
-        crop_pct=crop_pct,
-        crop_mode=crop_mode,
-        interpolation=interpolation,
+        mean=pixels.mean,
+        std=pixels.std,
+        crop_pct=scaling.crop_pct,
+        crop_mode=scaling.crop_mode,
+        interpolation=scaling.interpolation,
     )

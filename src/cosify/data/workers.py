@@ -29,6 +29,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 from cosify.data.batches import ALONE, Shard, eval_rows, mixed_seed, own_rows, some_rows, training_order
 from cosify.data.decode import channels_of, undecoded
 from cosify.data.normalize import Normalization
+from cosify.data.preprocessing import Preprocessing
 from cosify.data.sources import SHUFFLE_BUFFER, Splits
 from cosify.data.tensors import labels_of, wrong_label
 from cosify.data.unreadable import open_or_hint
@@ -146,9 +147,7 @@ class WorkerData:
         normalization: of pixels; None for that of (a sample of) the training images.
         num_workers: processes of this rank for each split; 0 to decode in the main process.
         device: where batches go.
-        interpolation: how the test transform scales.
-        crop_pct: share of the short side that it keeps.
-        crop_mode: of timm, as in `Preprocessing`.
+        scaling: how the test transform scales and crops.
         convert: whether images in colour become grey where `image_shape` has one channel; an error otherwise.
     """
 
@@ -165,13 +164,11 @@ class WorkerData:
         normalization: Normalization | None,
         num_workers: int,
         device: torch.device,
-        interpolation: str,
-        crop_pct: float,
-        crop_mode: str = "center",
+        scaling: Preprocessing,
         convert: bool = False,
     ) -> None:
         self.label_names, self.image_shape, self.augmentation = splits.label_names, image_shape, augmentation
-        self.interpolation, self.crop_pct, self.crop_mode = interpolation, crop_pct, crop_mode
+        self.scaling = scaling
         self.num_train, self.num_test = splits.num_train, splits.num_test
         self._splits, self._device, self._test_transform, self._convert = splits, device, test_transform, convert
         self.train_labels = None if splits.streaming else labels_of(splits, "train")

@@ -107,14 +107,15 @@ def _images(session: Session) -> str:
     data, survey = session.data, session.record.survey
     channels, height, width = data.image_shape
     shown = f"{channels} x {height} x {width} pixels"
-    crop = "" if data.crop_pct == 1 else f", the middle {100 * data.crop_pct:g} %"
+    scaling = data.scaling
+    crop = "" if scaling.crop_pct == 1 else f", the middle {100 * scaling.crop_pct:g} %"
     if survey is None:  # of a resumed run, or one whose pipeline was asked for: nobody has looked at the images
         shown += crop
     elif survey.alike and survey.side == (height, width) and not crop:
         shown += ", made grey" if survey.made_grey else ", as they are"
     else:
         origin = "{} x {}".format(*survey.side) if survey.alike else "several sizes"
-        shown += f", scaled from {origin} ({data.interpolation}){crop}{', made grey' if survey.made_grey else ''}"
+        shown += f", scaled from {origin} ({scaling.interpolation}){crop}{', made grey' if survey.made_grey else ''}"
     return f"{shown}; augmentation {data.augmentation}; {PIPELINES[data.pipeline]}"
 
 

@@ -64,10 +64,7 @@ class Prepared:
         per_step = args.batch_size * args.accumulate
         self.steps_per_epoch = num_train_batches(data.num_train, per_step, session.shard.world_size)
         self.total_steps = args.epochs * self.steps_per_epoch
-        pixels = data.normalization
-        record_preprocessing(
-            model, data.image_shape, pixels.mean, pixels.std, data.interpolation, data.crop_pct, data.crop_mode
-        )
+        record_preprocessing(model, data.image_shape, data.normalization, data.scaling)
         if args.class_parallel:
             spread_classes(model)  # on the CPU: the device has room for a part of the classes alone
         self.layout = training_layout(model, device)
