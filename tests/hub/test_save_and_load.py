@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from torch import nn
 from transformers import AutoModelForImageClassification, TimmWrapperConfig, TimmWrapperForImageClassification
 
 import cosify
+from cosify.extras import MissingExtraError
 from cosify.hub.export import holds_weights_of
 from cosify.hub.publish import check_rebuilt
 from cosify.integrations.cosified import CosifiedForImageClassification
@@ -632,3 +634,14 @@ def test_a_misspelt_name_is_answered_with_what_it_may_be() -> None:
         cosify.load("resnet18_cifar.cos_60_cifar10")
     with pytest.raises(cosify.errors.NotFoundError, match=r"see cosify backbones and timm.list_models\(\)"):
         cosify.load("§§§")
+
+
+@pytest.mark.parametrize("head", ["cosine", "stock"])
+def test_a_folder_of_transformers_says_what_it_needs(
+    head: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cosify.save(cosify.convert(vit()), tmp_path) if head == "cosine" else vit().save_pretrained(tmp_path)
+    for name in [each for each in sys.modules if each.partition(".")[0] == "transformers"]:
+        monkeypatch.setitem(sys.modules, name, None)  # as where it is not installed
+    with pytest.raises(MissingExtraError, match="needs transformers, which is not installed; run pip install"):
+        cosify.load(tmp_path)

@@ -98,22 +98,12 @@ class KappaStatistics:
             "step_means": (all_sum(step_means) / world_size).tolist(),
         }
 
-    @staticmethod
-    def empty_state(state: dict[str, Any] | None) -> dict[str, Any] | None:
-        """Return `state` without samples, for a rank whose samples another one counts."""
-        if state is None:
-            return None
-        return {
-            "counts": [0] * len(state["counts"]),
-            "sums": [0.0] * len(state["sums"]),
-            "step_means": state["step_means"],
-        }
-
-    def load_state(self, state: dict[str, Any]) -> None:
-        """Go on from `state`."""
+    def load_state(self, state: dict[str, Any], *, counts: bool = True) -> None:
+        """Go on from `state`; without its samples on a rank for which another one `counts` them."""
         device = self.grid.device
-        self._counts = torch.tensor(state["counts"], dtype=torch.int64, device=device)
-        self._sums = torch.tensor(state["sums"], dtype=self._dtype, device=device)
+        if counts:
+            self._counts = torch.tensor(state["counts"], dtype=torch.int64, device=device)
+            self._sums = torch.tensor(state["sums"], dtype=self._dtype, device=device)
         step_means = torch.tensor(state["step_means"], dtype=self._dtype, device=device)
         self._step_means = [step_means] if len(step_means) else []
 

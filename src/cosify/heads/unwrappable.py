@@ -5,21 +5,19 @@ is another function; optimum-quanto puts a plain linear layer in the head's plac
 But both have to register a module, and torch has a hook for that.
 """
 
+from functools import cache
+
 from torch import nn
 from torch.nn.modules.module import register_module_module_registration_hook
 
 from cosify.errors import InputError
 from cosify.heads.running_kappa import RunningKappa
 
-_watching = False
 
-
+@cache
 def watch_registrations() -> None:
     """Watch every registration of a submodule, from the first cosine head on."""
-    global _watching
-    if not _watching:
-        register_module_module_registration_hook(_refuse)
-        _watching = True
+    register_module_module_registration_hook(_refuse)
 
 
 def _refuse(parent: nn.Module, name: str, module: nn.Module | None) -> None:

@@ -48,7 +48,7 @@ class BackboneRow:
 
     @classmethod
     def of_backbone(cls, backbone: Backbone) -> "BackboneRow":
-        """Read the files in the folder of a backbone; one that is missing or damaged leaves gaps."""
+        """Read the files in the folder of a backbone; a result that is missing or damaged leaves gaps."""
         spec = published_spec(backbone.folder / CONFIG)
         evaluation, weights = _contents(backbone, EVALUATION), backbone.folder / WEIGHTS
         measured: Any = (evaluation.get("models") or [{}])[0]

@@ -14,8 +14,7 @@ from torch import nn
 from cosify.errors import InputError, NotFoundError
 from cosify.hub.hub_client import SAID, impatient, in_short
 from cosify.integrations import compat
-from cosify.integrations import timm as timm_plugin
-from cosify.integrations import transformers as transformers_plugin
+from cosify.integrations.transformers import auto_model_class
 from cosify.models import find_heads
 from cosify.models.binding import CONFIG, WEIGHTS, is_ours
 from cosify.models.build_limit import built_within, sizes_in
@@ -161,7 +160,7 @@ def _opened(name: str, folder: Path | None, config: dict[str, Any], weights: lis
         )
     if weights:
         if head is None:
-            timm_plugin.require_hook()
+            compat.require(*compat.TO_CREATE)
         with _limited(name, config, weights):
             try:
                 with torch.device("meta"):
@@ -176,9 +175,9 @@ def _opened(name: str, folder: Path | None, config: dict[str, Any], weights: lis
 
 
 def _opened_by_transformers(name: str, config: dict[str, Any], weights: list[Path]) -> nn.Module:
+    auto_model = auto_model_class(name)  # first: it says so where transformers is missing
     if weights:
-        transformers_plugin.require_hook()
-    auto_model = transformers_plugin.auto_model_class(name)
+        compat.require(*compat.TO_RESTORE)
     place, _, revision = (name, "", "") if Path(name).is_dir() else name.partition("@")
     with _limited(name, config, weights):
         model: nn.Module

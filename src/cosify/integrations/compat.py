@@ -8,6 +8,7 @@ them.
 import importlib
 import logging
 import pickle
+import pkgutil
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -38,6 +39,8 @@ NAMES = {
     POST_INIT, INITIALIZE, READ_WEIGHTS, DECAY,
     FORGET_PRECISION, CLIENT_FACTORY,
 ) = NAMES  # fmt: skip
+# What `timm.create_model(..., head="cos")` cannot do without, and what `from_pretrained` of a cosine model cannot.
+TO_CREATE, TO_RESTORE = (ENTRYPOINT, LOAD), (POST_INIT, INITIALIZE)
 # Attributes of a transformers model: patterns of names in a checkpoint that its reader passes over.
 IGNORE_UNEXPECTED, IGNORE_MISSING = "_keys_to_ignore_on_load_unexpected", "_keys_to_ignore_on_load_missing"
 IGNORED_BY_DDP = "_ddp_params_and_buffers_to_ignore"  # attribute of a module: what DDP does not make alike, by name
@@ -57,15 +60,12 @@ def find(name: str) -> tuple[Any, str] | None:
     Args:
         name: one of `NAMES`.
     """
-    parts = name.split(".")
-    modules = [part for part in parts[:-1] if part.islower()]
+    path, _, attribute = name.rpartition(".")
     try:
-        owner: Any = importlib.import_module(".".join(modules))
-        for part in parts[len(modules) : -1]:
-            owner = getattr(owner, part)
+        owner = pkgutil.resolve_name(path)
     except (ImportError, AttributeError):
         return None
-    return (owner, parts[-1]) if hasattr(owner, parts[-1]) else None
+    return (owner, attribute) if hasattr(owner, attribute) else None
 
 
 def find_or_warn(name: str) -> tuple[Any, str] | None:

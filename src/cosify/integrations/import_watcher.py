@@ -14,7 +14,7 @@ class _Watcher(MetaPathFinder):
     """Finds the watched modules as Python would, and calls back once their code has run."""
 
     def __init__(self) -> None:
-        self.callbacks: dict[str, Callable[[ModuleType], None]] = {}
+        self.callbacks: dict[str, Callable[[ModuleType], object]] = {}
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
@@ -34,7 +34,7 @@ class _Watcher(MetaPathFinder):
         return spec
 
 
-def _call(callback: Callable[[ModuleType], None], module: ModuleType) -> None:
+def _call(callback: Callable[[ModuleType], object], module: ModuleType) -> None:
     """Call back; an error is a warning, for the import is the user's, who may not want anything of ours."""
     try:
         callback(module)
@@ -50,7 +50,7 @@ def _call(callback: Callable[[ModuleType], None], module: ModuleType) -> None:
 _watcher = _Watcher()
 
 
-def on_import(name: str, callback: Callable[[ModuleType], None]) -> None:
+def on_import(name: str, callback: Callable[[ModuleType], object]) -> None:
     """Call `callback(module)` at once if module `name` is loaded, else right after its first import."""
     loaded = sys.modules.get(name)
     if loaded is not None:

@@ -49,15 +49,6 @@ def install() -> None:
     register_backbones()
 
 
-def require_hook() -> None:
-    """Raise unless `timm.create_model` can make cosine heads.
-
-    Raises:
-        MissingNameError: if this timm lacks a function that the hook replaces.
-    """
-    compat.require(compat.ENTRYPOINT, compat.LOAD)
-
-
 def register_backbones() -> None:
     """Make `timm.list_models(pretrained=True)` list the published backbones, and `timm.get_pretrained_cfg` know them.
 
@@ -100,7 +91,7 @@ def _create(model_name: str, entrypoint: Callable[..., nn.Module], settings: dic
                     " {'type': 'cos', 'kappa': ...}"
                 ) from error
             raise
-    require_hook()
+    compat.require(*compat.TO_CREATE)
     token = _pending.set((model_name, spec))
     try:
         model = entrypoint(**settings)

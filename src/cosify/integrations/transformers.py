@@ -25,15 +25,6 @@ from cosify.models.download import check_download
 from cosify.wrapping import wrap_once
 
 
-def require_hook() -> None:
-    """Raise unless `from_pretrained` can restore cosine heads.
-
-    Raises:
-        MissingNameError: if this transformers lacks a method that the hook follows.
-    """
-    compat.require(compat.POST_INIT, compat.INITIALIZE)
-
-
 def auto_model_class(name: str) -> Any:
     """Return transformers' `AutoModelForImageClassification`, imported here: it is slow, and timm users do not need it.
 
@@ -108,7 +99,7 @@ def _convert_from_config(model: Any) -> None:
     saved = getattr(model.config, "cosify", None)
     if saved is None or "ForImageClassification" not in type(model).__name__ or find_heads(model):
         return
-    require_hook()
+    compat.require(*compat.TO_RESTORE)
     apply_spec(model, HeadSpec.from_config(saved, f"the config of {type(model).__name__}"))
     prefixes = [name.replace(".", r"\.") for name in find_heads(model)]
     # A published folder is in stock format: it holds a zero bias that Eq. (1) lacks, and kappa stands in its config.

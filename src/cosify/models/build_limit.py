@@ -3,9 +3,8 @@
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from contextvars import ContextVar
-from dataclasses import dataclass
 from pathlib import Path
+from threading import get_ident
 from typing import Any
 
 from torch import Tensor, nn
@@ -19,25 +18,6 @@ from cosify.models.binding import opened
 ELEMENTS = 4, 1 << 24  # elements allowed for each in the file, and in any case
 MODULES = 20, 2000  # modules allowed for each tensor in the file, and in any case
 LARGEST = 1_000_000  # a number of layers, channels or pixels is smaller than this, or than the number of elements
-
-
-@dataclass
-class _Budget:
-    elements: int
-    modules: int
-    where: str
-
-    def spend(self, elements: int, modules: int) -> None:
-        self.elements -= elements
-        self.modules -= modules
-        if self.elements < 0 or self.modules < 0:
-            raise InputError(
-                f"{self.where} describes a network that is many times as large as its weights, expected the one that"
-                " they were saved from; save or download the model again"
-            )
-
-
-_budget: ContextVar[_Budget | None] = ContextVar("cosify_build_budget", default=None)
 
 
 @contextmanager
@@ -57,26 +37,29 @@ def built_within(weights: Iterable[Path], sizes: object, where: str) -> Iterator
     for key, number in _numbers(sizes, ""):
         if abs(number) > max(elements, LARGEST):
             raise InputError(f"{key} in {where} is {number:.3g}, expected no more than its weights have elements")
+    left = [ELEMENTS[0] * elements + ELEMENTS[1], MODULES[0] * len(shapes) + MODULES[1]]
+    thread = get_ident()
+
+    def spend(_: nn.Module, __: str, value: object) -> None:
+        if get_ident() != thread:
+            return
+        left[0] -= value.numel() if isinstance(value, Tensor) else 0
+        left[1] -= isinstance(value, nn.Module)
+        if min(left) < 0:
+            raise InputError(
+                f"{where} describes a network that is many times as large as its weights, expected the one that they"
+                " were saved from; save or download the model again"
+            )
+
     # Registering is what every layer does, before it fills its parameters with numbers.
-    budget = _Budget(ELEMENTS[0] * elements + ELEMENTS[1], MODULES[0] * len(shapes) + MODULES[1], where)
-    token = _budget.set(budget)
     with ExitStack() as hooks:
         for register in (
             torch_module.register_module_parameter_registration_hook,
             torch_module.register_module_buffer_registration_hook,
             torch_module.register_module_module_registration_hook,
         ):
-            hooks.callback(register(_spend).remove)
-        try:
-            yield
-        finally:
-            _budget.reset(token)
-
-
-def _spend(_: nn.Module, __: str, value: object) -> None:
-    budget = _budget.get()
-    if budget is not None:
-        budget.spend(value.numel() if isinstance(value, Tensor) else 0, int(isinstance(value, nn.Module)))
+            hooks.callback(register(spend).remove)
+        yield
 
 
 def _shapes(file: Path) -> list[int]:

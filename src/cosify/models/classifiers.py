@@ -128,10 +128,9 @@ def _timm_classifiers(model: nn.Module) -> dict[str, nn.Module]:
         return {}
     found: dict[str, nn.Module] = {}
     for root in _declared_roots(model):
-        name = _last_leaf(model.get_submodule(root))
-        full = "" if name is None else f"{root}.{name}".rstrip(".")
-        if full and _outputs(model.get_submodule(full)) == num_classes:
-            found[full] = model.get_submodule(full)
+        path = _last_leaf(model, root)
+        if path and _outputs(model.get_submodule(path)) == num_classes:
+            found[path] = model.get_submodule(path)
     if not found:
         raise InputError(
             f"no linear or 1x1 convolution with {num_classes} outputs found in the classifier of"
@@ -147,14 +146,9 @@ def _declared_roots(model: nn.Module) -> list[str]:
     roots = [name for name in ((declared,) if isinstance(declared, str) else declared) if name in names.values()]
     for module in _flatten(model.get_classifier()):  # type: ignore[operator]
         name = names.get(id(module))
-        covered = any(name == root or _inside(root, name) or _inside(name, root) for root in roots) if name else True
-        if not covered and name is not None:
-            roots.append(name)
+        if name and not any(f"{name}.".startswith(f"{root}.") or root.startswith(f"{name}.") for root in roots):
+            roots.append(name)  # it neither lies in a declared one nor holds one
     return roots
-
-
-def _inside(name: str | None, root: str | None) -> bool:
-    return name is not None and root is not None and name.startswith(root + ".")
 
 
 def _flatten(classifiers: object) -> Iterator[nn.Module]:
@@ -165,9 +159,10 @@ def _flatten(classifiers: object) -> Iterator[nn.Module]:
         yield classifiers
 
 
-def _last_leaf(root: nn.Module) -> str | None:
-    """Return the name of the last linear layer or 1x1 convolution below `root`; "" is `root` itself."""
-    return next((name for name, leaf in reversed(list(root.named_modules())) if _outputs(leaf) is not None), None)
+def _last_leaf(model: nn.Module, root: str) -> str | None:
+    """Return the path of the last linear layer or 1x1 convolution that is, or lies in, the module `root`."""
+    modules = list(model.get_submodule(root).named_modules(prefix=root))
+    return next((path for path, leaf in reversed(modules) if _outputs(leaf) is not None), None)
 
 
 def _outputs(leaf: nn.Module) -> int | None:
@@ -184,11 +179,7 @@ def _transformers_classifiers(model: nn.Module) -> dict[str, nn.Module]:
             f"{type(model).__name__} has no image classifier, expected a ...ForImageClassification; load it with"
             " AutoModelForImageClassification, which adds one"
         )
-    ends = [
-        (child, f"{name}.{leaf}".rstrip("."))
-        for name, child in model.named_children()
-        if (leaf := _last_leaf(child)) is not None
-    ]
+    ends = [(child, path) for name, child in model.named_children() if (path := _last_leaf(model, name)) is not None]
     num_classes = num_classes_of(model)
     classifier = model.get_submodule(ends[-1][1]) if ends else None
     if classifier is None or _outputs(classifier) != num_classes:

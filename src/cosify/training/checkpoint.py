@@ -18,7 +18,6 @@ from torch import Tensor, nn
 
 from cosify.errors import InputError
 from cosify.files import remove_left, written_aside
-from cosify.heads.kappa_statistics import KappaStatistics
 from cosify.training.run_folder import RunFolder, read_config
 from cosify.training.safe_pickle import tensors_only
 
@@ -178,7 +177,7 @@ class Checkpoints:
                 " same model; start a new run"
             ) from error
         if not self.accelerator.is_main_process:  # the sums are over all ranks: only one may continue them
-            progress.sums, progress.kappa = [0.0] * len(progress.sums), KappaStatistics.empty_state(progress.kappa)
+            progress.sums = [0.0] * len(progress.sums)
         return progress
 
     def save_best(self, model: nn.Module) -> None:

@@ -85,7 +85,7 @@ class Run:
         self.selection = Selection(session, self.parts, self.checkpoints, self.finite)
         self.kappas = KappaStatistics(self.accelerator.device, has_edges=self.parts.searches_grid)
         if self.progress.kappa is not None:
-            self.kappas.load_state(self.progress.kappa)
+            self.kappas.load_state(self.progress.kappa, counts=session.is_main)
         self.interrupted_by = 0
         if session.is_main:
             announce(session, self.parts, described)
