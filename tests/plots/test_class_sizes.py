@@ -30,3 +30,13 @@ def test_few_classes_and_single_groups(tmp_path: Path, drawn: Drawn, counts: lis
     found = ClassAccuracies(np.array(counts), np.full(len(counts), 0.5))
     check_file(plot_class_sizes({"a": found}, tmp_path / "a.png"), tmp_path / "a.png")
     check_inside(drawn[-1])
+
+
+def test_nothing_to_draw_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="models is empty, expected at least one entry"):
+        plot_class_sizes({}, tmp_path / "a.png")
+    for counts, accuracy in (([5, 2], [np.nan, np.nan]), ([0, 0], [0.5, 0.5])):
+        nothing = ClassAccuracies(np.array(counts), np.array(accuracy))
+        with pytest.raises(ValueError, match="net has no class with training images and an accuracy, expected one"):
+            plot_class_sizes({"net": nothing}, tmp_path / "a.png")
+    assert list(tmp_path.iterdir()) == []

@@ -21,4 +21,9 @@ def test_the_figure_says_which_kappa_won(start: float, tmp_path: Path, monkeypat
 def test_what_is_not_finite_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="embedding holds NaN"):
         plot_ls_search(torch.full((4,), torch.nan), torch.randn(6, 4), 5.0, tmp_path / "search.png")
+    for start in (torch.nan, -1.0):
+        with pytest.raises(ValueError, match=f"kappa is {start}, expected a finite number above 0"):
+            plot_ls_search(torch.randn(4), torch.randn(6, 4), start, tmp_path / "search.png")
+    with pytest.raises(ValueError, match=r"embedding has shape \[1, 4\], expected \[d\], one sample; index it"):
+        plot_ls_search(torch.randn(1, 4), torch.randn(6, 4), 5.0, tmp_path / "search.png")
     assert list(tmp_path.iterdir()) == []

@@ -203,8 +203,8 @@ class Rejector:
 
         Args:
             samples: an image: a path, an image of Pillow, or uint8 pixels, [H, W], or [H, W, 3] of numpy, or [3, H, W]
-                of torch; a list, iterator, or batch [B, ...] of these; or floats: embeddings [B, d] or [d], or images
-                that are normalised already, [B, channels, H, W].
+                of torch; a list or iterator of these; a batch [B, H, W, channels] or [B, channels, H, W]; or floats:
+                embeddings [B, d] or [d], or images that are normalised already, [B, channels, H, W].
 
         Returns:
             A `Decision` for one image, `Decisions` for several, and a `DecisionBatch` of tensors for floats.

@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cosify.errors import InputError
 from cosify.evaluation.long_tail import FEW, MANY
+from cosify.plots.checks import check_some
 from cosify.plots.style import finish, label_of, legend_below, look, new_figure, save
 
 GROUPS = 10  # of classes, at most, that a curve has a point for
@@ -36,12 +38,18 @@ def plot_class_sizes(models: Mapping[str, ClassAccuracies], output: Path | str) 
 
     Returns:
         The file.
+
+    Raises:
+        ValueError: if there is no model, or a model has no class with training images and an accuracy.
     """
+    check_some("models", models)
     figure = new_figure(3.6)
     axis = figure.subplots()
     smallest, largest = np.inf, 0.0
     for number, (name, found) in enumerate(models.items()):
         known = ~np.isnan(found.accuracy) & (found.train_counts > 0)
+        if not known.any():
+            raise InputError(f"{name} has no class with training images and an accuracy, expected one; leave it out")
         sizes, values = found.train_counts[known], 100 * found.accuracy[known]
         style = look(number)
         axis.plot(sizes, values, ".", color=style.colour, alpha=0.25, markersize=4)

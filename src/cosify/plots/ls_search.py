@@ -5,7 +5,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from cosify.errors import InputError
 from cosify.functional import kappa_grid
+from cosify.functional.checks import check_kappa
 from cosify.functional.search import Scan, search_certified
 from cosify.functional.search.bounds import SpanBounds, bound_above, bound_below
 from cosify.functional.search.rounding import rounding_of
@@ -29,8 +31,11 @@ def plot_ls_search(embedding: Tensor, weight: Tensor, start: float, output: Path
         The file.
 
     Raises:
-        ValueError: if shapes do not fit, or a number is not finite.
+        ValueError: if shapes do not fit, a number is not finite, or `start` is not above zero.
     """
+    if embedding.ndim != 1:
+        raise InputError(f"embedding has shape {list(embedding.shape)}, expected [d], one sample; index it")
+    check_kappa(start, 1)
     scan, grid = Scan.of(embedding.unsqueeze(0), weight), kappa_grid()
     begin = (grid - start).abs().argmin().reshape(1)
     known = search_certified(scan, grid, begin, rounding_of(scan, grid))

@@ -37,7 +37,7 @@ def cosify_pretrained(args: CosifyArguments) -> TrainResult:
     start weights is logged, whatever kappa the training uses.
 
     Args:
-        args: the settings.
+        args: the settings; to go on with a run, its own with `resume`, as `replace(args, resume=run)`.
 
     Raises:
         ValueError: for data, model or settings that do not work; the message says what to change.

@@ -21,7 +21,7 @@ def finetune(args: FinetuneArguments) -> TrainResult:
     paper's Table 4; `args.head` chooses a cosine head.
 
     Args:
-        args: the settings.
+        args: the settings; to go on with a run, its own with `resume`, as `replace(args, resume=run)`.
 
     Raises:
         ValueError: for data, model or settings that do not work; the message says what to change.

@@ -11,7 +11,7 @@ def train(args: TrainArguments) -> TrainResult:
     """Train a classifier and write the run folder, except for `export/`.
 
     Args:
-        args: the settings.
+        args: the settings; to go on with a run, its own with `resume`, as `replace(args, resume=run)`.
 
     Raises:
         ValueError: for data, model or settings that do not work; the message says what to change.
