@@ -12,7 +12,7 @@ demo: $(VENV)/installed
 # The fast tests; all of them with TESTS= (on two cores ten minutes).
 TESTS = not slow and not gpu
 test: $(VENV)/installed
-	$(PYTHON) -m pytest -n 2 -m "$(TESTS)"
+	$(PYTHON) -m pytest -n 2 --dist worksteal -m "$(TESTS)"
 
 # The fast suite on the oldest versions that pyproject.toml allows of what moves most, in an environment of its own
 # (several GB).
@@ -21,7 +21,7 @@ test-lowest:
 	python3 -m venv $(VENV)-lowest
 	$(VENV)-lowest/bin/python -m pip install --quiet --upgrade pip
 	$(VENV)-lowest/bin/python -m pip install --quiet --editable '.[lab,demo,onnx]' --group dev $(LOWEST)
-	$(VENV)-lowest/bin/python -m pytest -n 2 -m "not slow and not gpu"
+	$(VENV)-lowest/bin/python -m pytest -n 2 --dist worksteal -m "not slow and not gpu"
 
 check: $(VENV)/installed
 	$(PYTHON) -m ruff check .

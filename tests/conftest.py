@@ -34,7 +34,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the folders of the longest tests, or a worker would be alone with the last of them."""
+    """Begin with the folders of the longest tests, or a worker would be alone with the last of them.
+
+    With --dist worksteal each worker has a part of this order, so that what a module shares is made once.
+    """
     import torch  # not above: the process that starts the workers runs no test
 
     torch.set_num_threads(1)

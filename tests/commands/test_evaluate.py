@@ -172,7 +172,7 @@ def test_models_without_a_kappa_are_told_before_any_pass(
     models = [str(home), str(softmax)]
     evaluate.main(
         evaluate.EvaluateArguments(
-            models, data="digits", calibrate=True, limit_train=100, resamples=100, output=str(tmp_path / "out")
+            models, "digits", calibrate=True, limit=100, limit_train=100, resamples=100, output=str(tmp_path / "out")
         )
     )
     assert "softmax has a softmax head, without a kappa to fit" in caplog.text

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from cosify.data import digit_pairs as module
 from cosify.data.digit_pairs import NOISE, two_digits
 from cosify.data.handwritten_digits import digits
 
@@ -24,9 +23,7 @@ def noisy() -> datasets.DatasetDict:
 
 @pytest.fixture(scope="module")
 def clean() -> datasets.DatasetDict:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "NOISE", 0.0)
-        return two_digits()
+    return two_digits(0.0)
 
 
 @pytest.mark.parametrize(("name", "num_images"), [("train", 8000), ("test", 4000)])
@@ -62,6 +59,7 @@ def test_noise(clean: datasets.DatasetDict, noisy: datasets.DatasetDict) -> None
 
 @pytest.mark.slow
 def test_always_the_same(noisy: datasets.DatasetDict) -> None:
-    again = two_digits()
+    digits.cache_clear()
+    again = two_digits.__wrapped__()
     for name in ("train", "test"):
         assert np.array_equal(pixels_and_labels(again[name])[0], pixels_and_labels(noisy[name])[0])

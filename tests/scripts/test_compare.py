@@ -21,6 +21,7 @@ from cosify.settings import resolved
 from cosify.training import TrainArguments
 from cosify.training.run_folder import MARK
 from scripts import compare
+from tests.processes import environment, python
 
 ROW = {"accuracy": 0.5, "mean_angle_deg": 60.0, "kappa": None, "kappa_by_epoch": [], "low_edge": None}
 
@@ -128,8 +129,11 @@ def test_workers_end_with_the_process_that_started_them(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_side_by_side(tmp_path: Path) -> None:
     def runs(name: str, *flags: str) -> dict[str, Any]:
-        command = [sys.executable, "scripts/compare.py", "--smoke", "--output", str(tmp_path / name), *flags]
-        subprocess.run(command, check=True, cwd=Path(compare.__file__).parents[1], capture_output=True)
+        # The pool of workers starts interpreters of its own, which inherit pipes.
+        program = sys.executable if flags else python()
+        command = [program, "scripts/compare.py", "--smoke", "--output", str(tmp_path / name), *flags]
+        root = Path(compare.__file__).parents[1]
+        subprocess.run(command, check=True, cwd=root, env=environment(), capture_output=True)
         lines = (tmp_path / name / "runs.jsonl").read_text(encoding="utf-8").splitlines()
         found = {run.pop("head"): run for run in map(json.loads, lines)}
         for run in found.values():

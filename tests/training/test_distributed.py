@@ -1,11 +1,13 @@
 """Several processes do what one does, under DDP and FSDP, and under each launcher."""
 
+import functools
 import json
 import signal
 import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -33,6 +35,12 @@ def two_ranks(folder: Path, *names: str) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def done_by_two(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Return what gives a folder with the run of that name on two processes in it, which is done once."""
+    return functools.cache(lambda name: two_ranks(tmp_path_factory.mktemp(name), name))
+
+
 def held(folder: Path, name: str, rank: int = 0) -> dict[str, Any]:
     found: dict[str, Any] = torch.load(folder / f"{name}-{rank}.pt")
     return found
@@ -47,9 +55,9 @@ def held(folder: Path, name: str, rank: int = 0) -> dict[str, Any]:
     ],
 )
 def test_two_ranks_equal_one_with_the_doubled_batch_at_each_step(
-    name: str, alone: str, augmentation: str, tmp_path: Path
+    name: str, alone: str, augmentation: str, tmp_path: Path, done_by_two: Callable[[str], Path]
 ) -> None:
-    two, one_process = two_ranks(tmp_path, name), tmp_path / "one"
+    two, one_process = done_by_two(name), tmp_path / "one"
     one_process.mkdir()
     distributed_worker.run(one_process, alone, world_size=1)
     one, first, second = held(one_process, alone), held(two, name), held(two, name, rank=1)
@@ -76,7 +84,7 @@ def test_two_ranks_equal_one_with_the_doubled_batch_at_each_step(
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("file", "name"), [("ddp", "accumulate"), ("fsdp2", "sharded")])
-def test_accelerate_files(file: str, name: str, tmp_path: Path) -> None:
+def test_accelerate_files(file: str, name: str, tmp_path: Path, done_by_two: Callable[[str], Path]) -> None:
     config, by_file = str(ROOT / f"scripts/accelerate/{file}.yaml"), tmp_path / "by-file"
     by_file.mkdir()
     command = ["-m", "accelerate.commands.launch", "--config_file", config, "-m", "tests.training.distributed_worker"]
@@ -91,7 +99,7 @@ def test_accelerate_files(file: str, name: str, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     # Elsewhere than in this test, whose worker shards on the CPU by hand, the same file gives DDP there.
     assert done.stderr.count("FSDP shards the weights on GPUs alone") == (file == "fsdp2"), done.stderr
-    plain = two_ranks(tmp_path, name)
+    plain = done_by_two(name)
     for rank in (0, 1):
         expected, found = held(plain, name, rank), held(by_file, name, rank)
         assert found["sharded"] == (file == "fsdp2")

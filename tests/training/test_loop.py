@@ -88,9 +88,7 @@ def test_an_optimizer_of_second_derivatives(args: TrainArguments) -> None:
     short = replace(args, optimizer="adahessian", lr=0.1, warmup_epochs=0)
     first, last = read_metrics(train(short).folder.path)
     assert last["train_loss"] < first["train_loss"]
-    with pytest.raises(
-        ValueError, match="optimizer is 'adahessian', which needs second derivatives"
-    ):
+    with pytest.raises(ValueError, match="optimizer is 'adahessian', which needs second derivatives"):
         train(replace(short, compile=True, overwrite=True))
 
 

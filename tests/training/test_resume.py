@@ -224,7 +224,7 @@ def test_random_kills_lose_nothing(tmp_path: Path) -> None:
         process.start()
         deadline = time.monotonic() + 60
         while kill % 2 and newest(folder) == before and time.monotonic() < deadline:
-            time.sleep(0.002)  # every other kill comes while steps are made and saved, the rest also while it starts
+            time.sleep(0.02)  # every other kill comes while steps are made and saved, the rest also while it starts
         process.join(chance.uniform(0, 0.1 if kill % 2 else 0.5))
         assert process.is_alive(), f"the run ended by itself before kill {kill}"
         process.kill()

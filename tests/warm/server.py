@@ -14,6 +14,7 @@ import traceback
 from types import ModuleType
 
 ROOT = os.environ["PYTHONPATH"]  # as the one who starts this process sets it
+os.fsync = lambda fd: None  # as in tests/conftest.py
 
 
 class Program(socketserver.StreamRequestHandler):

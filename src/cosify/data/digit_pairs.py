@@ -1,5 +1,6 @@
 """A hundred classes without a download: the numbers 00 to 99, composed of scikit-learn's handwritten digits."""
 
+from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,13 +16,17 @@ NUM_IMAGES = {"train": 8000, "test": 4000}
 NOISE = 57.5  # standard deviation in grey levels: 0.6 times that of the digits' pixels, which is 95.8
 
 
-def two_digits() -> "DatasetDict":
+@cache  # the images take seconds to write
+def two_digits(noise: float = NOISE) -> "DatasetDict":
     """Return splits `train` (8000) and `test` (4000) with columns `image` (8 high, 16 wide, grey) and `label`.
 
     An image is two digits of `digits()` side by side, plus Gaussian noise, cut off at black and white.  The digits of
     `test` images come from the test split of `digits()`, so none of them is ever trained on.  All classes are equally
     frequent, and the images are always the same.  A small CNN gets more than nine in ten right, which leaves enough
     mistakes to measure whether its confidence tells.  Digits are no mirror images of each other: do not flip them.
+
+    Args:
+        noise: its standard deviation, in grey levels.
     """
     from datasets import ClassLabel, Dataset, DatasetDict, Features, Image
     from PIL import Image as PILImage
@@ -35,7 +40,7 @@ def two_digits() -> "DatasetDict":
         digit = np.asarray(split["label"][:])
         left, right = (_handwritten(value, pixels, digit, random) for value in (labels // 10, labels % 10))
         clean = np.concatenate([left, right], axis=2)
-        noisy = np.rint(clean + random.normal(0, NOISE, clean.shape)).clip(0, 255).astype(np.uint8)
+        noisy = np.rint(clean + random.normal(0, noise, clean.shape)).clip(0, 255).astype(np.uint8)
         images = [PILImage.fromarray(image) for image in noisy]
         splits[name] = Dataset.from_dict({"image": images, "label": labels.tolist()}, features=features)
     return DatasetDict(splits)

@@ -1,5 +1,6 @@
 """The data set that needs no download: the 1,797 handwritten digits that scikit-learn carries."""
 
+from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,6 +12,7 @@ NUM_TEST = 597
 SPLIT_SEED = 0
 
 
+@cache
 def digits() -> "DatasetDict":
     """Return the digits as splits `train` (1200) and `test` (597) with columns `image` (8x8, grey) and `label`.
 
