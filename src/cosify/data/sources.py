@@ -1,7 +1,7 @@
 """From the name of a data set, or a path, to its train and test splits."""
 
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,7 +36,11 @@ if TYPE_CHECKING:
 
 NAMED = 5  # classes, at most, that a repr names
 SHUFFLE_BUFFER = 10_000  # rows of a stream among which the next one is drawn
-BUILT_IN = {"digits": digits, "two-digits": two_digits, "synthetic": synthetic}
+BUILT_IN: dict[str, Callable[[], Mapping[str, Any]]] = {
+    "digits": digits,
+    "two-digits": two_digits,
+    "synthetic": synthetic,
+}
 logger = logging.getLogger("cosify")
 
 
@@ -342,8 +346,7 @@ def _load(data: str, *, streaming: bool, labelled: bool, label_column: str | Non
     from datasets import load_dataset
 
     if data in BUILT_IN:
-        built_in: Mapping[str, Any] = BUILT_IN[data]()
-        return built_in
+        return BUILT_IN[data]()
     lists = find_lists(data)
     if lists is not None:
         return {name: rows.to_iterable_dataset() for name, rows in lists.items()} if streaming else lists
