@@ -83,15 +83,6 @@ def test_every_policy_trains(args: TrainArguments, kappa: str, check: Callable[[
     assert check(*read_metrics(result.folder.path))
 
 
-@pytest.mark.filterwarnings("ignore:Using backward.* with create_graph=True")
-def test_an_optimizer_of_second_derivatives(args: TrainArguments) -> None:
-    short = replace(args, optimizer="adahessian", lr=0.1, warmup_epochs=0)
-    first, last = read_metrics(train(short).folder.path)
-    assert last["train_loss"] < first["train_loss"]
-    with pytest.raises(ValueError, match="optimizer is 'adahessian', which needs second derivatives"):
-        train(replace(short, compile=True, overwrite=True))
-
-
 def test_stock_head_is_left_alone(args: TrainArguments) -> None:
     result = train(replace(args, head="linear"))
     assert type(result.model.fc) is torch.nn.Linear

@@ -82,3 +82,6 @@ def test_unknown_optimizer() -> None:
         ValueError, match=r"optimizer 'foo' cannot be built .*, expected one of timm.optim.list_optimizers"
     ):
         make_optimizer(TrainArguments(optimizer="foo"), model_with("ls"))
+    for name in ("adahessian", "lookahead_adahessian"):
+        with pytest.raises(ValueError, match=f"optimizer '{name}' needs second derivatives, expected one of first"):
+            make_optimizer(TrainArguments(optimizer=name), model_with("ls"))

@@ -18,6 +18,7 @@ import torch
 
 import cosify
 from cosify.console.parse import from_run
+from cosify.settings import resolved
 from cosify.training import (
     CosifyArguments,
     FinetuneArguments,
@@ -30,7 +31,8 @@ from cosify.training import (
 )
 from cosify.training.checkpoint import Progress, read_progress
 from cosify.training.loop import Run
-from cosify.training.run_folder import read_config
+from cosify.training.resumed import as_begun
+from cosify.training.run_folder import RunFolder, read_config
 from cosify.training.session import _batch_size_of
 from tests.processes import ROOT, environment, python, run_distributed, run_python
 from tests.training import resume_worker
@@ -96,7 +98,7 @@ def test_it_ends_bit_equal(
     whole = train(replace(args, output=str(tmp_path / "whole")))
     part = tmp_path / "part"
     stop_at(monkeypatch, steps, lambda: train(replace(args, output=str(part))))
-    rest = train(from_run(TrainArguments, part))
+    rest = train(TrainArguments(resume=str(part)))
     assert recorded(part) == recorded(tmp_path / "whole")
     for name, value in whole.model.state_dict().items():
         torch.testing.assert_close(rest.model.state_dict()[name], value, rtol=0, atol=0, msg=name)
@@ -124,13 +126,28 @@ def test_a_finished_run_resumes_to_its_result(tmp_path: Path) -> None:
     assert again.kappa == whole.kappa
 
 
+def test_settings_of_a_run_stay(tmp_path: Path) -> None:
+    args = TrainArguments(data="digits", epochs=3, lr=0.3, limit_train=64, kappa="20", output=str(tmp_path / "run"))
+    config = {"script": "TrainArguments", "arguments": resolved(args)}
+    run = str(RunFolder.create(tmp_path / "run", config).path)
+    expected = replace(args, resume=run, output=None)
+    assert as_begun(TrainArguments(resume=run)) == expected
+    assert as_begun(replace(expected, data="elsewhere")) == replace(expected, data="elsewhere")
+    assert as_begun(args) is args
+    message = "epochs is 4, but run .* was started with 3, expected settings as .*; drop epochs, kappa, or start"
+    with pytest.raises(ValueError, match=message):
+        as_begun(TrainArguments(kappa="30", epochs=4, resume=run))
+    with pytest.raises(ValueError, match="was written with TrainArguments, expected FinetuneArguments"):
+        as_begun(FinetuneArguments(resume=run))
+
+
 def test_other_scripts_resume_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(session, "SMOKE_EPOCHS", 4)
     args = FinetuneArguments(smoke=True, batch_size=64, tracker="none", blocks="1", head="cos")
     whole = finetune(replace(args, output=str(tmp_path / "whole")))
     part = tmp_path / "part"
     stop_at(monkeypatch, 12, lambda: finetune(replace(args, output=str(part))))
-    rest = finetune(from_run(FinetuneArguments, part))
+    rest = finetune(FinetuneArguments(resume=str(part)))
     assert recorded(part) == recorded(tmp_path / "whole")
     assert rest.evaluation == whole.evaluation
 
@@ -147,7 +164,7 @@ def test_a_start_that_has_changed_since_changes_nothing(
     part = tmp_path / "part"
     stop_at(monkeypatch, 3, lambda: run(replace(args, output=str(part))))
     _save_start(start, seed=1, mean=0.9)
-    rest = run(from_run(kind, part))
+    rest = run(kind(resume=str(part)))
     assert rest.evaluation == whole.evaluation
     assert recorded(part) == recorded(tmp_path / "whole")
     one, other = (read_config(folder) for folder in (part, tmp_path / "whole"))

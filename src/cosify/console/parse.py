@@ -173,23 +173,9 @@ def from_run(kind: type[Settings], run: Path) -> Settings:
     Raises:
         ValueError: if it is no run folder, or one of another command or another version.
     """
-    from cosify.training.run_folder import read_config
+    from cosify.training.resumed import arguments_of
 
-    config = read_config(run)
-    if config["script"] != kind.__name__:
-        raise InputError(
-            f"run folder {run} was written with {config['script']}, expected {kind.__name__}; resume it with the"
-            " command that began it"
-        )
-    if not isinstance(config["arguments"], dict):
-        raise InputError(f"arguments in {run / 'config.json'} is no mapping, expected the settings of a run")
-    known = {entry.name for entry in _fields(kind)}
-    unknown = sorted(set(config["arguments"]) - known)
-    if unknown:
-        raise InputError(
-            f"run folder {run} has the settings {unknown}, which this version lacks; use the one that began it"
-        )
-    settings = _checked(config["arguments"], kind, str(run / "config.json"))
+    settings = _checked(arguments_of(run, kind), kind, str(run / "config.json"))
     return kind(**{**settings, "resume": str(run), "output": str(run), "overwrite": False})
 
 

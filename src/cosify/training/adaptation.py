@@ -23,6 +23,7 @@ from cosify.training.loop import fit
 from cosify.training.opener import open_model
 from cosify.training.progress import logger
 from cosify.training.result import TrainResult
+from cosify.training.resumed import as_begun
 from cosify.training.session import Session, smoke_settings
 
 SCANNED = 2048  # training images whose kappa* under the start weights is reported
@@ -37,7 +38,7 @@ def cosify_pretrained(args: CosifyArguments) -> TrainResult:
     start weights is logged, whatever kappa the training uses.
 
     Args:
-        args: the settings; to go on with a run, its own with `resume`, as `replace(args, resume=run)`.
+        args: the settings; with `resume`, those of the run that goes on.
 
     Raises:
         ValueError: for data, model or settings that do not work; the message says what to change.
@@ -45,7 +46,7 @@ def cosify_pretrained(args: CosifyArguments) -> TrainResult:
         AccuracyDroppedError: if an evaluation is more than `max_drop` below the softmax model.
         Interrupted: after SIGINT or SIGTERM, and a checkpoint.
     """
-    args = smoke_settings(args)
+    args = as_begun(smoke_settings(args))
     model, preprocessing = open_model(args.model, args.image_size, smoke=args.smoke, seed=args.seed)
     if not is_timm(model):
         raise InputError(

@@ -11,6 +11,7 @@ from cosify.training.head_start import begin_heads
 from cosify.training.loop import fit
 from cosify.training.opener import open_model
 from cosify.training.result import TrainResult
+from cosify.training.resumed import as_begun
 from cosify.training.session import Session, smoke_settings
 
 
@@ -21,14 +22,14 @@ def finetune(args: FinetuneArguments) -> TrainResult:
     paper's Table 4; `args.head` chooses a cosine head.
 
     Args:
-        args: the settings; to go on with a run, its own with `resume`, as `replace(args, resume=run)`.
+        args: the settings; with `resume`, those of the run that goes on.
 
     Raises:
         ValueError: for data, model or settings that do not work; the message says what to change.
         OSError: if the run folder is in use, or a file cannot be written.
         Interrupted: after SIGINT or SIGTERM, and a checkpoint.
     """
-    args = smoke_settings(args)
+    args = as_begun(smoke_settings(args))
     model, preprocessing = open_model(args.model, args.image_size, head="linear", smoke=args.smoke, seed=args.seed)
     freeze_stages(model, blocks_of(args.blocks))  # more stages than there are must leave no folder
     head = args.kappa if args.head == "cos" else "softmax"

@@ -19,7 +19,7 @@ def make_optimizer(args: RunArguments, model: nn.Module) -> Optimizer:
     """Return timm's optimiser of that name; vectors (biases, norms, a trainable kappa) get no weight decay.
 
     Raises:
-        ValueError: if timm knows no such optimiser, or it does not take the settings.
+        ValueError: if timm knows no such optimiser, or it does not take the settings, or needs second derivatives.
     """
     try:
         optimizer: Optimizer = create_optimizer_v2(
@@ -35,6 +35,11 @@ def make_optimizer(args: RunArguments, model: nn.Module) -> Optimizer:
             f"optimizer {args.optimizer!r} cannot be built ({error}), expected one of timm.optim.list_optimizers(),"
             " such as sgd or adamw"
         ) from error
+    if getattr(optimizer, "is_second_order", False):
+        raise InputError(
+            f"optimizer {args.optimizer!r} needs second derivatives, expected one of first derivatives; use adamw, or a"
+            " training script of yours"
+        )
     _scale_head(optimizer, model, args.head_lr)
     return optimizer
 

@@ -3,7 +3,6 @@
 import copy
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from functools import partial
 
 import torch
 from timm.layers import convert_sync_batchnorm
@@ -78,12 +77,6 @@ class Prepared:
         objective = Objective(model, args, class_counts(session)).to(device)
         self.counts_correct = objective.counts_correct
         optimizer = make_optimizer(args, model)
-        second_order = getattr(optimizer, "is_second_order", False)  # AdaHessian differentiates the gradient once more
-        if second_order and (args.compile or session.shard.world_size > 1):
-            raise InputError(
-                f"optimizer is {args.optimizer!r}, which needs second derivatives, expected one that does not with"
-                " compile or several processes, which have none; change --optimizer"
-            )
         self.schedule = make_schedule(args, optimizer, self.steps_per_epoch)
         self.ema = make_ema(args, model)
         self.whole = copy.deepcopy(model) if accelerator.is_fsdp2 else None
@@ -100,8 +93,7 @@ class Prepared:
             accelerator.register_for_checkpointing(self.ema)
         # Without scaling, accelerate's backward divides the loss by 1, which costs two more operations a step.
         scaled = accelerator.scaler is not None or accelerator.distributed_type == "DEEPSPEED"
-        backward = accelerator.backward if scaled else Tensor.backward
-        self.backward: Callable[[Tensor], None] = partial(backward, create_graph=True) if second_order else backward
+        self.backward: Callable[[Tensor], None] = accelerator.backward if scaled else Tensor.backward
 
     @property
     def evaluated(self) -> nn.Module:

@@ -4,6 +4,7 @@ from cosify.settings.training import TrainArguments
 from cosify.training.loop import fit
 from cosify.training.model import ModelChoice, build_model, preprocessing_of
 from cosify.training.result import TrainResult
+from cosify.training.resumed import as_begun
 from cosify.training.session import Session, smoke_settings
 
 
@@ -11,14 +12,14 @@ def train(args: TrainArguments) -> TrainResult:
     """Train a classifier and write the run folder, except for `export/`.
 
     Args:
-        args: the settings; to go on with a run, its own with `resume`, as `replace(args, resume=run)`.
+        args: the settings; with `resume`, those of the run that goes on.
 
     Raises:
         ValueError: for data, model or settings that do not work; the message says what to change.
         OSError: if the run folder is in use, or a file cannot be written.
         Interrupted: after SIGINT or SIGTERM, and a checkpoint.
     """
-    args = smoke_settings(args)
+    args = as_begun(smoke_settings(args))
     choice = ModelChoice.of(args)
     head = args.kappa if args.head == "cos" else "softmax"
     session = Session.open(args, f"{choice.name}-{head}", preprocessing_of(choice, pretrained=args.pretrained))
