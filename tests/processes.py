@@ -9,10 +9,6 @@ from tests.warm import interpreter
 
 ROOT = Path(__file__).parents[1]
 LIBRARIES = ("torch", "torchvision", "torch.distributed.tensor", "scipy.optimize", "pandas", "pyarrow", "tokenizers")
-# What training, evaluation and figures import when they begin; datasets reads its settings then, which are of offline
-# programs here.
-LAB = ("datasets", "sklearn.datasets", "sklearn.model_selection", "sklearn.linear_model", "sklearn.manifold")
-LAB += ("matplotlib.figure", "matplotlib.backends.backend_agg", "rich.console")
 STOCK = ("timm", "transformers.pipelines", "transformers.models.auto.modeling_auto")
 
 
@@ -22,8 +18,8 @@ def environment(**extra: str) -> dict[str, str]:
 
 
 def python() -> str:
-    """Return the path of an interpreter that has imported cosify, and what its lab needs."""
-    return interpreter("cosify.training", *LAB, base=stock_python())
+    """Return the path of an interpreter that has imported cosify."""
+    return interpreter("cosify.training", base=stock_python())
 
 
 def stock_python() -> str:
