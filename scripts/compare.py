@@ -237,7 +237,8 @@ def train_one(args: "TrainArguments", head: str, output: Path, keep: str | None)
     with tempfile.TemporaryDirectory(prefix="cosify-compare-") as aside:
         folder = Path(aside if keep is None else keep, f"{head}-{args.seed}")
         begun = (folder / "checkpoints").exists()
-        other = others(read_config(folder)["arguments"], smoke_settings(args)) if begun else []
+        args = smoke_settings(args)
+        other = others(read_config(folder)["arguments"], args) if begun else []
         if other:
             raise InputError(
                 f"{folder} was run with other {other}, expected those of this recipe; choose another --keep"

@@ -133,12 +133,27 @@ def test_settings_of_a_run_stay(tmp_path: Path) -> None:
     expected = replace(args, resume=run, output=None)
     assert as_begun(TrainArguments(resume=run)) == expected
     assert as_begun(replace(expected, data="elsewhere")) == replace(expected, data="elsewhere")
+    assert as_begun(replace(expected, batch_size=7)) == expected, "it depends on the number of processes"
     assert as_begun(args) is args
     message = "epochs is 4, but run .* was started with 3, expected settings as .*; drop epochs, kappa, or start"
     with pytest.raises(ValueError, match=message):
         as_begun(TrainArguments(kappa="30", epochs=4, resume=run))
     with pytest.raises(ValueError, match="was written with TrainArguments, expected FinetuneArguments"):
         as_begun(FinetuneArguments(resume=run))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"kappa": 20}, {"transform": {"scale": (0.5, 1.0)}}, {"schedule": "multistep", "decay_milestones": (1, 2)}],
+    ids=["number", "dict", "tuple"],
+)
+def test_settings_that_json_spells_in_another_way_are_the_same(settings: dict[str, Any], tmp_path: Path) -> None:
+    args = TrainArguments(data="digits", epochs=3, pipeline="workers", **settings)
+    config = {"script": "TrainArguments", "arguments": json.loads(json.dumps(resolved(args)))}
+    run = RunFolder.create(tmp_path / "run", config).path
+    expected = as_begun(TrainArguments(resume=str(run)))
+    assert as_begun(replace(args, resume=str(run))) == expected
+    assert as_begun(from_run(TrainArguments, run)) == replace(expected, output=str(run))
 
 
 def test_other_scripts_resume_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ from types import NoneType
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
 from cosify.errors import InputError, NotFoundError
-from cosify.settings import as_flag, check, is_key, types_of
+from cosify.settings import as_flag, as_type, check, is_key, types_of
 
 Settings = TypeVar("Settings")
 # Names in other programs that are not spelt like ours.
@@ -175,8 +175,7 @@ def from_run(kind: type[Settings], run: Path) -> Settings:
     """
     from cosify.training.resumed import arguments_of
 
-    settings = _checked(arguments_of(run, kind), kind, str(run / "config.json"))
-    return kind(**{**settings, "resume": str(run), "output": str(run), "overwrite": False})
+    return kind(**{**arguments_of(run, kind), "resume": str(run), "output": str(run), "overwrite": False})
 
 
 def read_yaml(path: Path, kind: type) -> dict[str, Any]:
@@ -252,45 +251,8 @@ def _checked(content: Mapping[str, Any], kind: type, where: str) -> dict[str, An
             raise InputError(
                 f"unknown key {key!r} in {where}, expected flags or recipe keys; {_suggest(str(key), kind)}"
             )
-        settings[key] = _as_type(key, value, known[key].type, where)
+        settings[key] = as_type(key, value, known[key].type, where)
     return settings
-
-
-def _as_type(key: str, value: Any, expected: Any, where: str) -> Any:
-    """Return `value` as the type of its field: YAML reads 5e-4 as text."""
-    if key == "model_kwargs" and isinstance(value, dict):
-        return [f"{name}={entry!r}" for name, entry in value.items()]
-    kinds = {get_origin(each) if get_origin(each) in (list, dict) else each for each in types_of(expected)}
-    if value is None and NoneType in kinds:
-        return None
-    if bool in kinds or isinstance(value, bool):
-        # Users write `no` for mixed_precision, which YAML reads as False.
-        fine = bool in kinds and isinstance(value, bool)
-        if key == "mixed_precision" and value is False:
-            return "no"
-    elif int in kinds:
-        fine = isinstance(value, int)
-    elif float in kinds:
-        try:
-            value, fine = float(value), True
-        except (TypeError, ValueError):
-            fine = False
-    elif list in kinds:
-        fine = isinstance(value, list)
-        if fine:
-            value = [_as_type(f"an entry of {key}", entry, get_args(expected)[0], where) for entry in value]
-    elif dict in kinds:
-        fine = isinstance(value, dict)
-    else:
-        fine = isinstance(value, (str, int, float))
-        value = str(value) if fine and get_origin(expected) is not Literal else value
-    if not fine:
-        choices = f"one of {', '.join(map(str, get_args(expected)))}" if get_origin(expected) is Literal else None
-        raise InputError(
-            f"{key} in {where} is {value!r}, expected {choices or getattr(expected, '__name__', expected)};"
-            f" {'put text in quotes, or ' if isinstance(value, bool) and str in kinds else ''}see --help-all"
-        )
-    return value
 
 
 def _suggest(name: str, kind: type) -> str:

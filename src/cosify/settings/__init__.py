@@ -18,6 +18,7 @@ from cosify.settings.rules import (
     types_of,
     wrong,
 )
+from cosify.settings.typed import as_type
 
 __all__ = [
     "ABOVE_0",
@@ -28,6 +29,7 @@ __all__ = [
     "SHARE",
     "Rule",
     "as_flag",
+    "as_type",
     "check",
     "command_line",
     "default_of",

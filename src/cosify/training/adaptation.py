@@ -24,7 +24,7 @@ from cosify.training.opener import open_model
 from cosify.training.progress import logger
 from cosify.training.result import TrainResult
 from cosify.training.resumed import as_begun
-from cosify.training.session import Session, smoke_settings
+from cosify.training.session import Session
 
 SCANNED = 2048  # training images whose kappa* under the start weights is reported
 
@@ -46,7 +46,7 @@ def cosify_pretrained(args: CosifyArguments) -> TrainResult:
         AccuracyDroppedError: if an evaluation is more than `max_drop` below the softmax model.
         Interrupted: after SIGINT or SIGTERM, and a checkpoint.
     """
-    args = as_begun(smoke_settings(args))
+    args = as_begun(args)
     model, preprocessing = open_model(args.model, args.image_size, smoke=args.smoke, seed=args.seed)
     if not is_timm(model):
         raise InputError(

@@ -12,7 +12,7 @@ from cosify.training.loop import fit
 from cosify.training.opener import open_model
 from cosify.training.result import TrainResult
 from cosify.training.resumed import as_begun
-from cosify.training.session import Session, smoke_settings
+from cosify.training.session import Session
 
 
 def finetune(args: FinetuneArguments) -> TrainResult:
@@ -29,7 +29,7 @@ def finetune(args: FinetuneArguments) -> TrainResult:
         OSError: if the run folder is in use, or a file cannot be written.
         Interrupted: after SIGINT or SIGTERM, and a checkpoint.
     """
-    args = as_begun(smoke_settings(args))
+    args = as_begun(args)
     model, preprocessing = open_model(args.model, args.image_size, head="linear", smoke=args.smoke, seed=args.seed)
     freeze_stages(model, blocks_of(args.blocks))  # more stages than there are must leave no folder
     head = args.kappa if args.head == "cos" else "softmax"

@@ -1,32 +1,37 @@
 """A run that goes on has the settings that it was started with."""
 
+import json
+from collections.abc import Mapping
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from cosify.errors import InputError
-from cosify.settings import default_of, resolved
+from cosify.settings import as_type, default_of, resolved
 from cosify.settings.training import RunArguments
 from cosify.training.run_folder import read_config
+from cosify.training.session import smoke_settings
 
 Arguments = TypeVar("Arguments", bound=RunArguments)
 
 
 def as_begun(args: Arguments) -> Arguments:
-    """Return the settings of a new run as they are; of one that goes on, those in its config.json.
+    """Return the settings of a run: of a new one those given, of one that goes on those in its config.json.
 
     Args:
-        args: the settings.  With `resume`, each is a default or what it was; the data may lie in another place.
+        args: the settings.  With `resume`, each is a default or what it was, but that the data may lie in another
+            place, and that the batch size of a process follows from the number of processes.
 
     Raises:
         ValueError: if others came, or `resume` is no run folder, or one of another command or another version.
     """
     if args.resume is None:
-        return args
+        return smoke_settings(args)  # type: ignore[no-any-return]
     usual = {entry.name: default_of(entry) for entry in fields(args)}
     begun = {**usual, **arguments_of(args.resume, type(args))}
-    ours = resolved(args)
-    others = [name for name, value in ours.items() if name != "data" and value not in (usual[name], begun[name])]
+    ours = _typed(json.loads(json.dumps(resolved(args))), type(args), "the settings")  # tuples are lists there
+    free = ("data", "batch_size")
+    others = [name for name, value in ours.items() if name not in free and value not in (usual[name], begun[name])]
     if others:
         name = others[0]
         raise InputError(
@@ -38,14 +43,14 @@ def as_begun(args: Arguments) -> Arguments:
 
 
 def arguments_of(run: Path | str, kind: Any) -> dict[str, Any]:
-    """Return the settings in a run's config.json, whose values are as they were written.
+    """Return the settings in a run's config.json.
 
     Args:
         run: run folder.
         kind: the command's settings.
 
     Raises:
-        ValueError: if it is no run folder, or one of another command or another version.
+        ValueError: if it is no run folder, or one of another command or another version, or a value is of another type.
     """
     config = read_config(run)
     if config["script"] != kind.__name__:
@@ -53,7 +58,7 @@ def arguments_of(run: Path | str, kind: Any) -> dict[str, Any]:
             f"run folder {run} was written with {config['script']}, expected {kind.__name__}; resume it with the"
             " command that began it"
         )
-    found: dict[str, Any] = config["arguments"]
+    found = config["arguments"]
     if not isinstance(found, dict):
         raise InputError(f"arguments in {Path(run) / 'config.json'} is no mapping, expected the settings of a run")
     unknown = sorted(set(found) - {entry.name for entry in fields(kind)})
@@ -61,4 +66,9 @@ def arguments_of(run: Path | str, kind: Any) -> dict[str, Any]:
         raise InputError(
             f"run folder {run} has the settings {unknown}, which this version lacks; use the one that began it"
         )
-    return found
+    return _typed(found, kind, str(Path(run) / "config.json"))
+
+
+def _typed(values: Mapping[str, Any], kind: Any, where: str) -> dict[str, Any]:
+    types = {entry.name: entry.type for entry in fields(kind)}
+    return {name: as_type(name, value, types[name], where) for name, value in values.items()}

@@ -5,7 +5,7 @@ from cosify.training.loop import fit
 from cosify.training.model import ModelChoice, build_model, preprocessing_of
 from cosify.training.result import TrainResult
 from cosify.training.resumed import as_begun
-from cosify.training.session import Session, smoke_settings
+from cosify.training.session import Session
 
 
 def train(args: TrainArguments) -> TrainResult:
@@ -19,7 +19,7 @@ def train(args: TrainArguments) -> TrainResult:
         OSError: if the run folder is in use, or a file cannot be written.
         Interrupted: after SIGINT or SIGTERM, and a checkpoint.
     """
-    args = as_begun(smoke_settings(args))
+    args = as_begun(args)
     choice = ModelChoice.of(args)
     head = args.kappa if args.head == "cos" else "softmax"
     session = Session.open(args, f"{choice.name}-{head}", preprocessing_of(choice, pretrained=args.pretrained))
