@@ -10,7 +10,6 @@ import timm
 import torch
 
 import cosify
-from cosify.console.parse import from_run
 from cosify.console.training import export
 from cosify.hub.export import fitted_kappa, holds_weights_of
 from cosify.training import TrainArguments, TrainResult, train
@@ -46,7 +45,7 @@ def test_a_run_that_is_resumed_after_its_end_leaves_what_was_fitted_since(
     folder = result.folder.export
     calibrated(folder)
     before = files_of(folder)
-    again = train(from_run(TrainArguments, result.folder.path))
+    again = train(TrainArguments(resume=str(result.folder.path)))
     with caplog.at_level(logging.INFO, "cosify"):
         export(again)
     assert files_of(folder) == before

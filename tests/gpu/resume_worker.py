@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 
-from cosify.console.parse import from_run
 from cosify.training import TrainArguments, train
 from cosify.training.loop import Run
 from cosify.training.result import TrainResult
@@ -54,7 +53,7 @@ def main(folder: Path) -> None:
     try:
         train(TrainArguments(**settings, output=str(folder / "part")))
     except _StopError:
-        hold(train(from_run(TrainArguments, folder / "part")), folder / "part.pt")
+        hold(train(TrainArguments(resume=str(folder / "part"))), folder / "part.pt")
 
 
 if __name__ == "__main__":

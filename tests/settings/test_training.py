@@ -1,7 +1,6 @@
 """Flags and YAML: what is read, what is refused, with which words."""
 
 import json
-import re
 import shlex
 from dataclasses import fields, replace
 from pathlib import Path
@@ -9,12 +8,14 @@ from typing import Any
 
 import pytest
 
+from cosify.commands.train import COMMAND as TRAIN
 from cosify.console import parse_arguments
 from cosify.settings import command_line, is_key, resolved
 from cosify.settings.evaluation import EvaluateArguments
 from cosify.settings.training import kappa_policy
 from cosify.training import CosifyArguments, FinetuneArguments, RunFolder, TrainArguments
 from cosify.training.model import SMALL_MODEL, ModelChoice, parse_model_kwargs, preprocessing_of
+from cosify.training.resumed import as_begun
 
 
 def yaml(folder: Path, text: str) -> str:
@@ -98,7 +99,6 @@ def test_yaml_text_stays_as_it_was_typed(tmp_path: Path) -> None:
         (["--image-size", "0"], "image_size is 0, expected at least 1, or nothing"),
         (["--lr", "0"], "lr is 0.0, expected a number above 0"),
         (["--lr", "nan"], "lr is nan, expected a number above 0"),
-        (["--resume", "/no/such/run"], "/no/such/run is no run folder"),
         (
             ["--resume", "x", "--lr", "1"],
             "resume takes every setting from the run's config.json, but ['--lr'] came too",
@@ -230,17 +230,14 @@ def test_what_a_model_expects() -> None:
         preprocessing_of(ModelChoice("resnet999_x", {}, None), pretrained=False)
 
 
-def test_resume_takes_the_settings_of_the_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_resume_takes_the_settings_of_the_run(tmp_path: Path) -> None:
     args = TrainArguments(lr=0.3, transform={"hflip": 0.0}, kappa="20", overwrite=True, output="elsewhere")
     config = {"script": "TrainArguments", "arguments": resolved(args), "world_size": 1}
     run = RunFolder.create(tmp_path / "run", config).path
-    expected = replace(args, overwrite=False, output=str(run), resume=str(run))
-    assert parse_arguments(TrainArguments, ["--resume", str(run)]) == expected
-    with pytest.raises(SystemExit):
-        parse_arguments(FinetuneArguments, ["--resume", str(run)])
-    assert "was written with TrainArguments, expected FinetuneArguments; resume it with the command" in (
-        capsys.readouterr().err
-    )
+    expected = replace(args, overwrite=False, output=None, resume=str(run))
+    assert as_begun(parse_arguments(TrainArguments, ["--resume", str(run)])) == expected
+    with pytest.raises(ValueError, match="with TrainArguments, expected FinetuneArguments; resume it with the command"):
+        as_begun(FinetuneArguments(resume=str(run)))
 
 
 @pytest.mark.parametrize(
@@ -251,13 +248,15 @@ def test_resume_takes_the_settings_of_the_run(tmp_path: Path, capsys: pytest.Cap
         ({"epochs": 0, "warmup_epochs": 0.0}, "epochs is 0, expected at least 1"),
     ],
 )
-def test_a_damaged_config_of_a_run_is_named(
-    arguments: Any, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_damaged_config_of_a_run_is_named(arguments: Any, message: str, tmp_path: Path) -> None:
     RunFolder.create(tmp_path / "run", {"script": "TrainArguments", "arguments": arguments, "world_size": 1})
-    with pytest.raises(SystemExit):
-        parse_arguments(TrainArguments, ["--resume", str(tmp_path / "run")])
-    assert re.search(message, capsys.readouterr().err)
+    with pytest.raises(ValueError, match=message):
+        as_begun(TrainArguments(resume=str(tmp_path / "run")))
+
+
+def test_a_run_that_is_none_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match="nowhere is no run folder"):
+        TRAIN.run(["--resume", str(tmp_path / "nowhere")])
 
 
 @pytest.mark.parametrize("blocks", ["some", "0", "-1", "1.5", "²"])

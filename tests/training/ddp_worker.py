@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 
-from cosify.console.parse import from_run
 from cosify.training import TrainArguments, train
 from cosify.training.loop import Run
 
@@ -37,7 +36,7 @@ def run(folder: Path, batch_size: int, stop_at: int = 0) -> None:
         output=str(folder / "run"),
     )
     if (folder / "run").exists():
-        args = from_run(TrainArguments, folder / "run")
+        args = TrainArguments(resume=str(folder / "run"))
     if stop_at:
         _end_after(stop_at)
     try:

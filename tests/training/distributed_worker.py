@@ -15,10 +15,10 @@ from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from cosify.console.parse import from_run
 from cosify.training import TrainArguments
 from cosify.training.loop import Run, fit
 from cosify.training.model import ModelChoice, build_model, preprocessing_of
+from cosify.training.resumed import as_begun
 from cosify.training.session import Session
 
 ARGUMENTS = TrainArguments(
@@ -69,7 +69,7 @@ def run(folder: Path, name: str, world_size: int, stop_at: int = 0) -> None:
     args = replace(ARGUMENTS, **RUNS[name])
     args = replace(args, batch_size=args.batch_size // world_size, output=str(folder / name))
     if (folder / name).exists():
-        args = from_run(TrainArguments, folder / name)
+        args = as_begun(TrainArguments(resume=str(folder / name)))
     choice = ModelChoice.of(args)
     session = Session.open(args, choice.name, preprocessing_of(choice, pretrained=False))
     if name.startswith("sharded"):

@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 
-from cosify.console.parse import from_run
 from cosify.training import TrainArguments, train
 from cosify.training.loop import Run
 
@@ -32,7 +31,7 @@ def start_or_resume(folder: str, epochs: int) -> None:
     torch.set_num_threads(1)
     path = Path(folder)
     new = replace(ARGUMENTS, epochs=epochs, save_every_steps=1, output=folder)
-    train(from_run(TrainArguments, path) if path.exists() else new)
+    train(TrainArguments(resume=str(path)) if path.exists() else new)
 
 
 def fill_the_disk(folder: str, step: int) -> None:

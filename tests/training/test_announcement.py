@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cosify.console.parse import from_run
 from cosify.heads.kappa_statistics import KappaSummary
 from cosify.training import Evaluation, FinetuneArguments, TrainArguments, finetune, train
 from cosify.training.announcement import warn_of_bad_start, warn_of_chance
@@ -64,7 +63,7 @@ def test_a_resumed_run_says_of_its_images_what_it_knows(tmp_path: Path, caplog: 
     small = {"model": "test_resnet", "epochs": 1, "batch_size": 8, "tracker": "none"}
     with caplog.at_level(logging.INFO, "cosify"):
         train(TrainArguments(data=str(data), image_size=32, output=str(tmp_path / "run"), **small))
-        train(from_run(TrainArguments, tmp_path / "run"))
+        train(TrainArguments(resume=str(tmp_path / "run")))
         grey = TrainArguments(data=str(data), image_size=32, output=str(tmp_path / "grey"), **small)
         train(replace(grey, model_kwargs=["in_chans=1"]))
     lines = (line for message in caplog.messages for line in message.splitlines())

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from cosify.console.parse import from_run
 from cosify.data import Preprocessing
 from cosify.data import open as opening
 from cosify.training import TrainArguments
 from cosify.training.data_record import from_main
+from cosify.training.resumed import as_begun
 from cosify.training.run_folder import read_config
 from cosify.training.seen_images import load_measured, told_leak
 from cosify.training.session import Session
@@ -26,7 +26,7 @@ def begin(data: Path, run: Path, **settings: Any) -> Session:
 
 
 def resume(run: Path) -> Session:
-    return Session.open(from_run(TrainArguments, run), "run", EXPECTS)
+    return Session.open(as_begun(TrainArguments(resume=str(run))), "run", EXPECTS)
 
 
 def test_other_data_are_refused_with_what_changed(tmp_path: Path) -> None:

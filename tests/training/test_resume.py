@@ -17,7 +17,6 @@ import timm
 import torch
 
 import cosify
-from cosify.console.parse import from_run
 from cosify.settings import resolved
 from cosify.training import (
     CosifyArguments,
@@ -111,7 +110,7 @@ def test_tensorboard_forgets_what_is_done_again(tmp_path: Path, monkeypatch: pyt
     events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     args = replace(ARGUMENTS, tracker="tensorboard", eval_every_steps=2, output=str(tmp_path))
     stop_at(monkeypatch, 9, lambda: train(args))  # its checkpoint is of step 6, its last evaluation of step 8
-    result = train(from_run(TrainArguments, tmp_path))
+    result = train(TrainArguments(resume=str(tmp_path)))
     found = events.EventAccumulator(str(result.folder.path / "trackers"))
     found.Reload()
     records = sorted(read_metrics(tmp_path) + read_metrics(tmp_path, "step"), key=lambda record: int(record["step"]))
@@ -121,7 +120,7 @@ def test_tensorboard_forgets_what_is_done_again(tmp_path: Path, monkeypatch: pyt
 
 def test_a_finished_run_resumes_to_its_result(tmp_path: Path) -> None:
     whole = train(replace(ARGUMENTS, export="last", output=str(tmp_path)))
-    again = train(from_run(TrainArguments, tmp_path))
+    again = train(TrainArguments(resume=str(tmp_path)))
     assert again.evaluation == whole.evaluation
     assert again.kappa == whole.kappa
 
@@ -151,9 +150,7 @@ def test_settings_that_json_spells_in_another_way_are_the_same(settings: dict[st
     args = TrainArguments(data="digits", epochs=3, pipeline="workers", **settings)
     config = {"script": "TrainArguments", "arguments": json.loads(json.dumps(resolved(args)))}
     run = RunFolder.create(tmp_path / "run", config).path
-    expected = as_begun(TrainArguments(resume=str(run)))
-    assert as_begun(replace(args, resume=str(run))) == expected
-    assert as_begun(from_run(TrainArguments, run)) == replace(expected, output=str(run))
+    assert as_begun(replace(args, resume=str(run))) == as_begun(TrainArguments(resume=str(run)))
 
 
 def test_other_scripts_resume_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -201,7 +198,7 @@ def test_an_early_stop_within_an_epoch_still_ends_the_epoch(tmp_path: Path, monk
     part = tmp_path / "part"
     stop_at(monkeypatch, 7, lambda: train(replace(args, output=str(part))))
     assert read_progress(part / "checkpoints" / "step-000000006" / "progress.json").done
-    rest = train(from_run(TrainArguments, part))
+    rest = train(TrainArguments(resume=str(part)))
     assert recorded(part) == recorded(tmp_path / "whole")
     (last,) = read_metrics(part)
     assert last["epoch"] == 1
@@ -214,7 +211,7 @@ def test_early_stop_ends_a_run_for_good(tmp_path: Path) -> None:
     result = train(args)
     stopped_after = len(read_metrics(tmp_path))
     assert stopped_after < 8
-    assert train(from_run(TrainArguments, tmp_path)).evaluation == result.evaluation
+    assert train(TrainArguments(resume=str(tmp_path))).evaluation == result.evaluation
     assert len(read_metrics(tmp_path)) == stopped_after
 
 
@@ -277,7 +274,7 @@ def test_a_full_disk_is_one_clear_error_and_keeps_the_last(step: int, kept: str,
     assert kept in message
     assert "resume with --resume" in message
     assert not list((tmp_path / "run" / "checkpoints").glob(".*")), "something half-written is left"
-    train(from_run(TrainArguments, tmp_path / "run"))
+    train(TrainArguments(resume=str(tmp_path / "run")))
     assert len(read_metrics(tmp_path / "run")) == 3
 
 
@@ -288,7 +285,7 @@ def test_a_damaged_checkpoint_is_named(tmp_path: Path, monkeypatch: pytest.Monke
     with pytest.raises(
         ValueError, match=r"checkpoint .*step-000000006 cannot be loaded .*, expected a whole one of the"
     ):
-        train(from_run(TrainArguments, tmp_path))
+        train(TrainArguments(resume=str(tmp_path)))
 
 
 @pytest.mark.slow
@@ -314,7 +311,7 @@ def test_a_batch_that_cannot_be_shared_is_refused(tmp_path: Path, monkeypatch: p
     with pytest.raises(
         ValueError, match=r"the run has 32 images in a batch of all processes, which 3 cannot share, exp"
     ):
-        _batch_size_of(from_run(TrainArguments, tmp_path), 3)
+        _batch_size_of(replace(args, resume=str(tmp_path)), 3)
 
 
 def test_an_earlier_run_stays_until_the_new_one_has_its_first_checkpoint(tmp_path: Path) -> None:

@@ -15,7 +15,6 @@ import torch
 from torch.distributed.checkpoint.filesystem import FileSystemWriter
 from torch.distributed.checkpoint.metadata import Metadata, TensorProperties, TensorStorageMetadata
 
-from cosify.console.parse import from_run
 from cosify.training import TrainArguments, read_metrics, train
 from cosify.training.safe_pickle import tensors_only
 from tests.training.resume_worker import ARGUMENTS
@@ -53,14 +52,14 @@ def test_no_file_of_a_checkpoint_is_executed(averaged: Path, as_torch: bool, tmp
             (newest / name).write_bytes(pickle.dumps(hostile, protocol=2))
         try:
             if name.startswith("random_states"):  # which no step depends on
-                train(from_run(TrainArguments, averaged))
+                train(TrainArguments(resume=str(averaged)))
             else:
                 with pytest.raises(ValueError, match=r"checkpoint .*step-000000010 cannot be loaded \(UnpicklingError"):
-                    train(from_run(TrainArguments, averaged))
+                    train(TrainArguments(resume=str(averaged)))
         finally:
             (newest / name).write_bytes(honest)
     assert not list(tmp_path.iterdir()), "code of the run folder ran"
-    train(from_run(TrainArguments, averaged))
+    train(TrainArguments(resume=str(averaged)))
     assert len(read_metrics(averaged)) == 1
 
 
@@ -72,7 +71,7 @@ def test_a_hostile_config_executes_nothing(averaged: Path, tmp_path: Path) -> No
     config["arguments"]["model_kwargs"] = [f"checkpoint_path={str(folder / 'weights.bin')!r}"]
     (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(ValueError, match="cannot be built"):
-        train(from_run(TrainArguments, folder))
+        train(TrainArguments(resume=str(folder)))
     assert not (tmp_path / "trace").exists()
 
 

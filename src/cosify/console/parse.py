@@ -1,4 +1,4 @@
-"""Checked settings, from words and flags, a recipe file, or the config.json of an earlier run."""
+"""Checked settings, from words and flags or a recipe file."""
 
 import argparse
 import difflib
@@ -10,7 +10,7 @@ from types import NoneType
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
 from cosify.errors import InputError, NotFoundError
-from cosify.settings import as_flag, as_type, check, is_key, types_of
+from cosify.settings import as_flag, as_types, check, is_key, types_of
 
 Settings = TypeVar("Settings")
 # Names in other programs that are not spelt like ours.
@@ -74,7 +74,7 @@ def parse_arguments(
                     f"resume takes every setting from the run's config.json, but {others} came too, expected --resume"
                     " alone; drop them, or start a new run"
                 )
-            return from_run(kind, Path(given["resume"]))
+            return kind(**given)
         config, pairs = given.pop("config", None), given.pop("set", [])
         settings = {} if config is None else read_yaml(Path(config), kind)
         if settings.get("resume") is not None:
@@ -163,21 +163,6 @@ def _reading(expected: Any) -> dict[str, Any]:
     return {"action": "store_true"} if kind is bool else {"type": kind}
 
 
-def from_run(kind: type[Settings], run: Path) -> Settings:
-    """Return the settings of an earlier run, set to resume it.
-
-    Args:
-        kind: the command's settings.
-        run: run folder.
-
-    Raises:
-        ValueError: if it is no run folder, or one of another command or another version.
-    """
-    from cosify.training.resumed import arguments_of
-
-    return kind(**{**arguments_of(run, kind), "resume": str(run), "output": str(run), "overwrite": False})
-
-
 def read_yaml(path: Path, kind: type) -> dict[str, Any]:
     """Return the settings in a YAML file.
 
@@ -244,15 +229,13 @@ def _texts(kind: type) -> set[str]:
 
 
 def _checked(content: Mapping[str, Any], kind: type, where: str) -> dict[str, Any]:
-    known = {entry.name: entry for entry in _fields(kind)}
-    settings = {}
-    for key, value in content.items():
+    known = {entry.name for entry in _fields(kind)}
+    for key in content:
         if key not in known:
             raise InputError(
                 f"unknown key {key!r} in {where}, expected flags or recipe keys; {_suggest(str(key), kind)}"
             )
-        settings[key] = as_type(key, value, known[key].type, where)
-    return settings
+    return as_types(content, kind, where)
 
 
 def _suggest(name: str, kind: type) -> str:

@@ -18,7 +18,7 @@ from cosify.settings.rules import (
     types_of,
     wrong,
 )
-from cosify.settings.typed import as_type
+from cosify.settings.typed import as_types
 
 __all__ = [
     "ABOVE_0",
@@ -29,7 +29,7 @@ __all__ = [
     "SHARE",
     "Rule",
     "as_flag",
-    "as_type",
+    "as_types",
     "check",
     "command_line",
     "default_of",

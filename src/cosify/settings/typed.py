@@ -1,5 +1,7 @@
 """Values of files as the types of settings."""
 
+from collections.abc import Mapping
+from dataclasses import fields
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin
 
@@ -7,18 +9,22 @@ from cosify.errors import InputError
 from cosify.settings.rules import types_of
 
 
-def as_type(key: str, value: Any, expected: Any, where: str) -> Any:
-    """Return a value of YAML or JSON as the type of its field: YAML reads 5e-4 as text.
+def as_types(values: Mapping[str, Any], kind: Any, where: str) -> dict[str, Any]:
+    """Return values of YAML or JSON as the types of their fields: YAML reads 5e-4 as text.
 
     Args:
-        key: name of the field.
-        value: what was read.
-        expected: annotation of the field.
+        values: what was read, by field.
+        kind: the settings, a dataclass that has these fields.
         where: the file, for the message.
 
     Raises:
-        ValueError: if it is of another type.
+        ValueError: if one is of another type.
     """
+    types = {entry.name: entry.type for entry in fields(kind)}
+    return {name: _as_type(name, value, types[name], where) for name, value in values.items()}
+
+
+def _as_type(key: str, value: Any, expected: Any, where: str) -> Any:
     if key == "model_kwargs" and isinstance(value, dict):
         return [f"{name}={entry!r}" for name, entry in value.items()]
     kinds = {get_origin(each) if get_origin(each) in (list, dict) else each for each in types_of(expected)}
@@ -39,7 +45,7 @@ def as_type(key: str, value: Any, expected: Any, where: str) -> Any:
     elif list in kinds:
         fine = isinstance(value, list)
         if fine:
-            value = [as_type(f"an entry of {key}", entry, get_args(expected)[0], where) for entry in value]
+            value = [_as_type(f"an entry of {key}", entry, get_args(expected)[0], where) for entry in value]
     elif dict in kinds:
         fine = isinstance(value, dict)
     else:

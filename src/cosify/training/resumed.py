@@ -1,13 +1,12 @@
 """A run that goes on has the settings that it was started with."""
 
 import json
-from collections.abc import Mapping
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from cosify.errors import InputError
-from cosify.settings import as_type, default_of, resolved
+from cosify.settings import as_types, default_of, resolved
 from cosify.settings.training import RunArguments
 from cosify.training.run_folder import read_config
 from cosify.training.session import smoke_settings
@@ -29,7 +28,7 @@ def as_begun(args: Arguments) -> Arguments:
         return smoke_settings(args)  # type: ignore[no-any-return]
     usual = {entry.name: default_of(entry) for entry in fields(args)}
     begun = {**usual, **arguments_of(args.resume, type(args))}
-    ours = _typed(json.loads(json.dumps(resolved(args))), type(args), "the settings")  # tuples are lists there
+    ours = as_types(json.loads(json.dumps(resolved(args))), type(args), "the settings")  # tuples are lists there
     free = ("data", "batch_size")
     others = [name for name, value in ours.items() if name not in free and value not in (usual[name], begun[name])]
     if others:
@@ -66,9 +65,4 @@ def arguments_of(run: Path | str, kind: Any) -> dict[str, Any]:
         raise InputError(
             f"run folder {run} has the settings {unknown}, which this version lacks; use the one that began it"
         )
-    return _typed(found, kind, str(Path(run) / "config.json"))
-
-
-def _typed(values: Mapping[str, Any], kind: Any, where: str) -> dict[str, Any]:
-    types = {entry.name: entry.type for entry in fields(kind)}
-    return {name: as_type(name, value, types[name], where) for name, value in values.items()}
+    return as_types(found, kind, str(Path(run) / "config.json"))
