@@ -27,7 +27,7 @@ def as_begun(args: Arguments) -> Arguments:
     if args.resume is None:
         return smoke_settings(args)  # type: ignore[no-any-return]
     usual = {entry.name: default_of(entry) for entry in fields(args)}
-    begun = {**usual, **arguments_of(args.resume, type(args))}
+    begun = {**usual, **_arguments_of(args.resume, type(args))}
     ours = as_types(json.loads(json.dumps(resolved(args))), type(args), "the settings")  # tuples are lists there
     free = ("data", "batch_size")
     others = [name for name, value in ours.items() if name not in free and value not in (usual[name], begun[name])]
@@ -41,16 +41,8 @@ def as_begun(args: Arguments) -> Arguments:
     return replace(args, **{name: begun[name] for name in ours if name not in moved})
 
 
-def arguments_of(run: Path | str, kind: Any) -> dict[str, Any]:
-    """Return the settings in a run's config.json.
-
-    Args:
-        run: run folder.
-        kind: the command's settings.
-
-    Raises:
-        ValueError: if it is no run folder, or one of another command or another version, or a value is of another type.
-    """
+def _arguments_of(run: str, kind: Any) -> dict[str, Any]:
+    """Return the settings in a run's config.json, as the types of the command's."""
     config = read_config(run)
     if config["script"] != kind.__name__:
         raise InputError(
