@@ -224,6 +224,17 @@ def test_overflow_does_not_poison_the_running_kappa(kappa: float | str, monkeypa
 
 
 @every_policy
+@pytest.mark.parametrize("size", [0.0, 1e-29])  # the squares of the second are zeros in float32
+def test_a_batch_without_length_leaves_a_head_that_can_be_loaded(kappa: float | str, size: float) -> None:
+    head = make("linear", kappa)
+    head(size * batch())
+    assert head.embedding_norm == head.start_norm
+    make("linear", kappa).load_state_dict(head.state_dict())
+    head(batch())
+    torch.testing.assert_close(head.embedding_norm, batch().norm(dim=1).mean(), msg="the first with a length sets it")
+
+
+@every_policy
 def test_empty_batch(kappa: float | str) -> None:
     head = trained("linear", kappa)
     before = head.kappa.clone()

@@ -82,6 +82,15 @@ def test_a_legend_has_fewer_columns_for_long_names() -> None:
     assert columns == [6, 2, 1]
 
 
+def test_names_that_are_longer_than_a_figure_is_wide_are_broken() -> None:
+    figure = new_figure(3, width=3)
+    handles = figure.subplots().plot([[0, 0], [1, 1]])
+    legend_below(figure, handles, ["yellow lady's slipper, " * 4, "short"])
+    figure.draw_without_rendering()
+    box = figure.legends[0].get_window_extent()
+    assert 0 <= box.x0 < box.x1 <= figure.bbox.width
+
+
 def test_save_replaces_the_file_only_when_it_is_complete(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     output = tmp_path / "figure.png"
     output.write_text("before")

@@ -113,7 +113,7 @@ class RunningKappa(nn.Module):
 
     @torch.no_grad()
     def record(self, embedding: Tensor, kappa: Tensor, counted: Tensor | None = None) -> None:
-        """Update the running means; a batch without samples that count, or with an overflow, leaves them alone.
+        """Update the running means; a batch without samples that count or without length, or too long, leaves them alone.
 
         A mean that has its start value has seen no batch yet: the first one sets it.
 
@@ -129,7 +129,7 @@ class RunningKappa(nn.Module):
         for running, values, start, momentum in moving:
             mean = mean_of_counted(values, counted)
             share = torch.where(running == start, 1.0, momentum).to(running.dtype)
-            running.lerp_(torch.where(mean < torch.inf, mean, running), share)
+            running.lerp_(torch.where((mean > 0) & (mean < torch.inf), mean, running), share)
         self.last_kappa = kappa.expand(embedding.shape[0]).contiguous()
 
     def check_statistics(self) -> None:

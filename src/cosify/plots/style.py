@@ -117,9 +117,10 @@ def finish(axis: Any, title: str = "", x: str = "", y: str = "", grid: str = "bo
 
 def legend_below(figure: Any, handles: Sequence[Any], labels: Sequence[str], **settings: Any) -> None:
     """Put one legend under all panels, in as many columns as the longest label leaves room for."""
-    labels = [label_of(label) for label in labels]
     width = figure.get_size_inches()[0]
-    columns = int(width / (CHARACTER * max(map(len, labels)) + 0.65))
+    labels = [wrapped(label_of(label), width - 0.8) for label in labels]
+    longest = max(len(line) for label in labels for line in label.splitlines())
+    columns = int(width / (CHARACTER * longest + 0.65))
     # As many in each row: three labels in columns of two leave a gap, not an error.
     rows = -(-len(labels) // max(1, min(columns, len(labels))))
     columns = -(-len(labels) // rows)
