@@ -19,9 +19,9 @@ from cosify.commands import evaluate, scan
 from cosify.data import load_splits, long_tailed
 from cosify.evaluation import FeatureCache, assess, scan_features, verdict
 from cosify.folders import model_name
+from cosify.models.config import RUN_MARK
 from cosify.plots.examples import data_uri
 from cosify.training import TrainArguments, train
-from cosify.training.run_folder import MARK
 from scripts import our_results, reproduce
 
 
@@ -45,7 +45,7 @@ def test_training_images_are_counted_in_the_run_and_else_in_the_data(tmp_path: P
     assert evaluate.trained_on("resnet18", digits)[1].tolist() == own
     assert evaluate.trained_on(str(tmp_path), digits)[1].tolist() == own  # an export
     (tmp_path / "metrics.jsonl").touch()
-    config = {MARK: 1, "script": "TrainArguments", "arguments": {}}
+    config = {RUN_MARK: 1, "script": "TrainArguments", "arguments": {}}
     (tmp_path / "config.json").write_text(json.dumps(config))
     assert evaluate.trained_on(str(tmp_path), digits)[1].tolist() == own  # a run of before
     counts = [100, 50, 20, 10, 9, 8, 7, 6, 5, 4]
@@ -216,6 +216,7 @@ def test_a_replaced_result_leaves_nothing_of_models_that_are_gone(tmp_path: Path
     evaluate.clear(tmp_path / "new", {"LS"})  # where there is nothing yet
 
 
+PUBLISHED = "resnet18_cifar.cos_ls_cifar100"
 REFUSED: dict[str, dict[str, Any]] = {
     "expected different words; write TITLE=MODEL": {"models": ["same=a", "same=b"]},
     r"titles are \['a b', 'a-b'\]": {"models": ["a b=a", "a-b=b"]},
@@ -225,8 +226,9 @@ REFUSED: dict[str, dict[str, Any]] = {
     r"classes \[10\] came": {"exclude_classes": [10]},
     "expected at most 10 different ones": {"classes": [3, 3]},
     "rejector is 'knn', expected one of z_max": {"rejector": "knn"},
-    "model 'm' is no folder to save a rejector in": {"rejector": "z_max"},
-    "model 'm' is no folder to save kappa in": {"calibrate": True},
+    f"model '{PUBLISHED}' is no folder to save a rejector in": {"models": [PUBLISHED], "rejector": "z_max"},
+    f"model '{PUBLISHED}' is no folder to save kappa in": {"models": [PUBLISHED], "calibrate": True},
+    "m is neither a folder here, nor a published backbone": {"rejector": "z_max", "calibrate": True},
 }
 
 

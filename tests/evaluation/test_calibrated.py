@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import timm
 import torch
+import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import nn
 
@@ -16,6 +17,7 @@ from cosify.errors import InputError
 from cosify.evaluation import FeatureCache, cache_features, calibrate
 from cosify.evaluation.feature_cache import CacheInfo, CacheKey
 from cosify.functional import cosine
+from cosify.heads.cosine_head import stock_rows
 from cosify.models.network_identity import model_digest
 
 TRUE_KAPPA = 15.0
@@ -82,6 +84,19 @@ def test_the_folder_holds_it_for_readers_with_and_without_cosify(tmp_path: Path)
     torch.testing.assert_close(
         state["fc.weight"].norm(dim=1) * model.fc.embedding_norm, torch.full((10,), found.kappa), rtol=1e-5, atol=0
     )
+
+
+def test_no_other_scale_is_better_for_readers_without_cosify() -> None:
+    model, features = drawn("ls")
+    model.fc.embedding_norm.fill_(3.0)  # as it may be after a training on other pictures
+    kappa = calibrate(model, features).kappa
+    embedding, labels = torch.from_numpy(np.array(features.embedding)), torch.from_numpy(features.labels)
+    stock = stock_rows(model.fc.weight.detach(), kappa, model.fc.embedding_norm)
+    nll = [float(F.cross_entropy(embedding @ (scale * stock).T, labels)) for scale in (0.9, 1.0, 1.1)]
+    assert nll[1] == min(nll)
+    with torch.no_grad():
+        cosines = model.fc.eval()(embedding)
+    assert float(F.cross_entropy(cosines, labels)) == pytest.approx(nll[1], abs=0.05)
 
 
 def test_features_of_before_are_of_another_model() -> None:

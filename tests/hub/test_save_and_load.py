@@ -19,7 +19,7 @@ from transformers import AutoModelForImageClassification, TimmWrapperConfig, Tim
 import cosify
 from cosify.extras import MissingExtraError
 from cosify.hub.export import holds_weights_of
-from cosify.hub.publish import check_rebuilt
+from cosify.hub.publish import check_rebuilt, folder_to_publish
 from cosify.integrations.cosified import CosifiedForImageClassification
 from cosify.models.network_identity import model_digest, same_network
 from tests.integrations.tiny_vit import vit
@@ -481,6 +481,10 @@ def test_a_run_opens_its_export(folder: Path) -> None:
     shutil.copytree(folder, run / "export")
     (run / "config.json").write_text('{"cosify_run": 1}')
     assert cosify.load(run).fc.kappa_spec == "ls"
+    shutil.rmtree(run / "export")
+    for opened in (cosify.load, cosify.Rejector.load, folder_to_publish):
+        with pytest.raises(ValueError, match=f"{run} is a run without an export, expected a model; a training"):
+            opened(run)
 
 
 def test_wrapped_models_are_named(tmp_path: Path) -> None:

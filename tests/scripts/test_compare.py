@@ -17,9 +17,9 @@ import pytest
 import cosify.training
 from cosify.data import Fingerprint, load_splits
 from cosify.errors import InputError
+from cosify.models.config import RUN_MARK
 from cosify.settings import resolved
 from cosify.training import TrainArguments
-from cosify.training.run_folder import MARK
 from scripts import compare
 from tests.processes import environment, python
 
@@ -68,7 +68,7 @@ def test_a_kept_run_goes_on_with_its_own_settings_alone(tmp_path: Path, monkeypa
     args, run = TrainArguments(data="synthetic", epochs=2), tmp_path / "ls-0"
     (run / "checkpoints").mkdir(parents=True)
     noted = {key: value for key, value in resolved(args).items() if key != "wait_minutes"}  # as if it were a new one
-    content = {MARK: 1, "script": "TrainArguments", "arguments": {**noted, "data": "elsewhere"}}
+    content = {RUN_MARK: 1, "script": "TrainArguments", "arguments": {**noted, "data": "elsewhere"}}
     (run / "config.json").write_text(json.dumps(content), encoding="utf-8")
     with pytest.raises(KeyboardInterrupt, match="ls-0"):
         compare.train_one(args, "ls", tmp_path, str(tmp_path))

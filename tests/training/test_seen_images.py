@@ -8,8 +8,8 @@ import pytest
 
 from cosify.data import Fingerprint, load_splits
 from cosify.errors import InputError
+from cosify.models.config import RUN_MARK
 from cosify.training.data_record import as_trained
-from cosify.training.run_folder import MARK
 from cosify.training.seen_images import config_of, load_measured, told_leak, told_part
 from tests.data.folders import image_folder, parquet_folder, picture
 
@@ -18,7 +18,12 @@ def run_on(folder: Path, data: str, **settings: Any) -> str:
     """Write the config.json of a run on DATA; return its folder."""
     columns = {name: settings.get(name) for name in ("image_column", "label_column")}
     fingerprint = Fingerprint.of_data(data, as_trained(load_splits(data, **columns), settings)).record()
-    record = {MARK: 1, "script": "TrainArguments", "arguments": {"data": data, **settings}, "fingerprint": fingerprint}
+    record = {
+        RUN_MARK: 1,
+        "script": "TrainArguments",
+        "arguments": {"data": data, **settings},
+        "fingerprint": fingerprint,
+    }
     folder.mkdir(parents=True)
     (folder / "config.json").write_text(json.dumps(record), encoding="utf-8")
     return str(folder)

@@ -82,6 +82,7 @@ def main(args: EvaluateArguments) -> None:
     check(args, models, len(splits.label_names), is_whole)
     # What cannot be opened, or has other classes, must cost no pass and leave no folder.
     opened = [open_model("" if args.smoke else spec, smoke=args.smoke) for _, spec in models]
+    refuse_homeless(args, models)
     for model, _ in opened:
         refuse_other_classes(num_classes_of(model), len(splits.label_names))
         check_label_names(model, splits.label_names)
@@ -174,6 +175,10 @@ def check(args: EvaluateArguments, models: list[tuple[str, str]], num_classes: i
             f"{what} needs training images, and {args.data!r} is one split, to measure on, expected DATA with a"
             " training split; drop :SPLIT or the option"
         )
+
+
+def refuse_homeless(args: EvaluateArguments, models: list[tuple[str, str]]) -> None:
+    """Raise a ValueError if what is fitted to a model that was opened has no folder to be saved in."""
     homeless = [spec for _, spec in models if not Path(spec).expanduser().is_dir()]
     if homeless and (args.rejector is not None or args.calibrate):
         what = "a rejector" if args.rejector is not None else "kappa"
@@ -267,13 +272,13 @@ def passes(
 
     if args.calibrate and find_heads(model):
         found = calibrate(model, cache("test", splits))
+        if run.shard.rank == 0:
+            save(model, saved_folder(spec))
         logger.info("%s: %r", title, found)
         if round(found.after.nll, 3) > round(found.before.nll, 3):  # as they are shown
             logger.warning("this kappa makes the probabilities of the other samples worse; fit it on more test images")
         if args.rejector is None and (saved_folder(spec) / REJECTOR).is_file():
             logger.warning("%s: its rejector was fitted with another kappa and is refused now; fit it anew", title)
-        if run.shard.rank == 0:
-            save(model, saved_folder(spec))
         run.wait()
         model = open_model(spec)[0].to(device)
         if run.shard.rank == 0:

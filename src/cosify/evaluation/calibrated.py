@@ -4,6 +4,7 @@ import warnings
 from dataclasses import dataclass, replace
 from functools import partial
 
+import torch.nn.functional as F
 from torch import nn
 
 from cosify.errors import InputError
@@ -12,6 +13,7 @@ from cosify.evaluation.feature_cache import FeatureCache, check_output
 from cosify.evaluation.rows import to_tensor
 from cosify.evaluation.split_half import fitted_and_measured
 from cosify.functional import cosine
+from cosify.functional.similarity import unit_rows
 from cosify.heads import CosineHead
 from cosify.models import linear_classifier
 from cosify.models.network_identity import model_digest
@@ -44,11 +46,12 @@ def calibrate(model: nn.Module, cache: FeatureCache) -> Calibrated:
     """Give a model's head the one kappa of least NLL, for evaluation; labels stay as they are.
 
     Guo et al., ICML 2017, with kappa in the place of 1 / T.  Fitted on half of each class, measured on the other.
-    `cosify.save` writes it into the folder: as `eval_kappa` for readers with cosify, in the norm of the class weights
-    for others.  A feature cache or rejector that was made before is then of another model: make it again.
+    `cosify.save` writes it into the folder as `eval_kappa` for readers with cosify; the norm of the class weights, for
+    others, is that of a stock layer's least NLL.  A feature cache or rejector that was made before is then of another
+    model: make it again.
 
     Args:
-        model: with one cosine head; its `eval_kappa` is set.
+        model: with one cosine head; its `eval_kappa` and `embedding_norm` are set.
         cache: features of this model, from `cache_features`, of samples that it was not trained on.
 
     Raises:
@@ -71,6 +74,9 @@ def calibrate(model: nn.Module, cache: FeatureCache) -> Calibrated:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the error below says it
         kappa = fit_kappa(partial(walk, cosine, embedding[fit], cache.weight), labels[fit])
+        # A stock layer divides by one norm where the head divides by each ||x||: which, is fitted as well.
+        rows = unit_rows(cache.weight) / head.embedding_norm.cpu()
+        stock_kappa = fit_kappa(partial(walk, F.linear, embedding[fit], rows), labels[fit])
     if not LEAST < kappa < MOST:
         raise InputError(
             f"no kappa from {LEAST} to {MOST} is the best for these {len(labels[fit])} samples: all of them are right,"
@@ -84,4 +90,6 @@ def calibrate(model: nn.Module, cache: FeatureCache) -> Calibrated:
     before = replace(calibration(others.logits(), labels[measured]), kappa=mean)
     after = calibration(walk(cosine, embedding[measured], cache.weight), labels[measured], kappa=kappa)
     head.eval_kappa = kappa
+    if LEAST < stock_kappa < MOST:
+        head.embedding_norm *= kappa / stock_kappa
     return Calibrated(kappa, before, after)

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 FORMAT = 1
 TENSORS = re.compile(r"rejector(-[0-9a-f]{16})?\.safetensors")  # each fit has a file of its own
 SAVED = tuple(name for name in SCORES if name != "knn")  # "knn" would need every training feature
+ROUNDING = 1e-4  # of the scores' range; the sums of another batch order change up to 6e-6 of it
 BATCH_SIZE = 64  # images of a list that are in memory at once
 
 
@@ -102,8 +103,12 @@ class Rejector:
             raise InputError("train and held_out are caches of different models, expected one; make both with the same")
         refuse_other_classes(held_out.info.num_classes, len(held_out.info.label_names))
         detector = SCORES[score].fit(train)
-        accepted = detector(held_out)[held_out.correct]
-        threshold = threshold_at(accepted, share)
+        scores = np.asarray(detector(held_out), dtype=np.float64)
+        accepted = scores[held_out.correct]
+        least = threshold_at(accepted, share)
+        # Below that score, not at it: the image that it is of may lose its last digits in another batch.
+        gap = (least - scores[scores < least]).min(initial=np.inf)
+        threshold = float(least - min(gap / 2, ROUNDING * (np.ptp(accepted) or abs(least))))
         return cls(score, threshold, share, len(accepted), held_out.info, held_out.weight, held_out.bias, detector)
 
     def save(self, folder: Path | str) -> Path:

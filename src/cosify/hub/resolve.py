@@ -19,7 +19,7 @@ from cosify.models import find_heads
 from cosify.models.binding import CONFIG, WEIGHTS, is_ours
 from cosify.models.build_limit import built_within, sizes_in
 from cosify.models.classifiers import owner_of_classifier
-from cosify.models.config import published_spec, read_config
+from cosify.models.config import is_run, published_spec, read_config
 from cosify.models.lite0 import LITE0, efficientnet_lite0_from_package
 from cosify.models.published import backbones, similar_names
 
@@ -84,9 +84,20 @@ def folder_of(source: str | Path, *more: str) -> Path:
 
 
 def saved_folder(path: str | Path) -> Path:
-    """Return the folder of config and weights: of a run its export."""
+    """Return the folder of config and weights: of a run its export.
+
+    Raises:
+        ValueError: if it is a run without an export.
+    """
     folder = Path(path).expanduser()
-    return folder / "export" if (folder / "export" / CONFIG).is_file() else folder
+    if (folder / "export" / CONFIG).is_file():
+        return folder / "export"
+    if is_run(folder):
+        raise InputError(
+            f"{path} is a run without an export, expected a model; a training that was stopped goes on with"
+            f" --resume {path} and writes one at its end"
+        )
+    return folder
 
 
 def _open_by_name(name: str, head: str | None) -> nn.Module:

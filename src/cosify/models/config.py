@@ -1,4 +1,4 @@
-"""Read the `cosify` key of a published folder's config.json."""
+"""What a folder's config.json says: whether it is a run's, and the `cosify` key of a saved model's."""
 
 import json
 from pathlib import Path
@@ -6,6 +6,9 @@ from typing import Any
 
 from cosify.errors import InputError, NotFoundError
 from cosify.heads import HeadSpec
+from cosify.models.binding import CONFIG
+
+RUN_MARK = "cosify_run"  # key of config.json that marks the folder of a run
 
 
 def read_config(file: str | Path) -> dict[str, Any]:
@@ -28,6 +31,15 @@ def read_config(file: str | Path) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise InputError(f"{file} holds a {type(config).__name__}, expected a JSON object")
     return config
+
+
+def is_run(folder: str | Path) -> bool:
+    """Return whether a folder's config.json is that of a run."""
+    try:
+        config = json.loads((Path(folder) / CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(config, dict) and RUN_MARK in config
 
 
 def published_spec(file: str | Path) -> HeadSpec | None:

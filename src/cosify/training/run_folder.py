@@ -20,9 +20,9 @@ from cosify.folders import (
     refuse_links_out,
     remove_own,
 )
+from cosify.models.config import RUN_MARK, is_run
 
 FORMAT = 1
-MARK = "cosify_run"  # key of config.json that marks a run folder
 OWN = (
     *("config.json", "metrics.jsonl", "environment.json", "kappa_trace.png", LOCK, ".*.new", "trackers/*"),
     *(where + left for where in ("", "export/", "features/*/") for left in ASIDE),
@@ -85,7 +85,7 @@ class RunFolder:
         try:
             for left in left_aside(place):  # of a process that was killed
                 with suppress(InputError):  # if it lives
-                    lock = locked(left) if _is_run(left) else None
+                    lock = locked(left) if is_run(left) else None
                     remove_own(left, OWN if lock is not None else ())
             folder = cls(new_folder_beside(place), path)
             weakref.finalize(folder, _drop, folder.path, os.getpid())
@@ -136,7 +136,7 @@ class RunFolder:
 
     def write_config(self, config: Mapping[str, Any]) -> None:
         """Write config.json: script, arguments and what they became."""
-        write_json(self.path / "config.json", {MARK: FORMAT, **config})
+        write_json(self.path / "config.json", {RUN_MARK: FORMAT, **config})
 
     def write_environment(self, environment: Mapping[str, Any]) -> None:
         """Write versions, commit and device to environment.json."""
@@ -162,7 +162,7 @@ class RunFolder:
 
 
 def _check_replaceable(path: Path, overwrite: bool) -> None:
-    if not _is_run(path):
+    if not is_run(path):
         found = sorted(entry.name for entry in path.iterdir())[:5]
         raise FileExistsError(
             f"run folder {path} holds {found}, which no run has written, expected a new or empty folder;"
@@ -183,14 +183,6 @@ def _check_replaceable(path: Path, overwrite: bool) -> None:
         )
 
 
-def _is_run(path: Path) -> bool:
-    try:
-        config = json.loads((path / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return False
-    return isinstance(config, dict) and MARK in config
-
-
 def _drop(aside: Path, process: int) -> None:
     """Remove the folder of a run that ended before it took its place."""
     if os.getpid() == process:
@@ -209,7 +201,7 @@ def read_config(path: Path | str) -> dict[str, Any]:
     file = Path(path) / "config.json"
     try:
         config: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        if isinstance(config, dict) and {MARK, "script", "arguments"} <= set(config):
+        if isinstance(config, dict) and {RUN_MARK, "script", "arguments"} <= set(config):
             return config
         found = f"{file} has the keys {sorted(config)[:8]}"
     except (OSError, ValueError, TypeError, RecursionError) as error:
