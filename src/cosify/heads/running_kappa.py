@@ -19,7 +19,7 @@ class RunningKappa(nn.Module):
 
     Attributes:
         kappa: buffer, scalar: the mean of the training batches' kappa, used in evaluation.
-        embedding_norm: buffer, scalar: the mean of ||x|| in training, or what `cosify.calibrate` fitted in its place; used
+        embedding_norm: buffer, scalar: the mean of ||x|| in training, or what `cosify.calibrate` fitted instead; used
             to export to a stock linear layer.
         log_kappa: parameter of shape [1] under the policy `"trainable"`, else None.
         last_kappa: kappa of the last training batch, [rows], detached; None before the first.  A row is a sample, a
