@@ -275,9 +275,9 @@ def lfw_lead(name: str, other: str) -> str:
     return our_results.over_folds([mine - others for mine, others in zip(*both, strict=True)])
 
 
-def lfw_seeds_lead(head: str, other: str) -> str:
+def lfw_seeds_lead(head: str, other: str, name: str = our_results.FACES) -> str:
     """Return how far a head is ahead of another on LFW, mean over seeds ± standard error, in percent."""
-    return paired(our_results.lfw_seeds(head), our_results.lfw_seeds(other))
+    return paired(our_results.lfw_seeds(head, name), our_results.lfw_seeds(other, name))
 
 
 def view2_lead() -> str:

@@ -30,6 +30,7 @@ from scripts.our_results import (
     FACES,
     FACES_LITE0,
     FOLDS,
+    LITE0_RUNS,
     LONG_TAIL,
     OURS,
     PUBLISHED,
@@ -125,15 +126,18 @@ def needed(target: str, args: ReproduceArguments) -> list[tuple[Path, list[str]]
         found.append((RESULTS / FACES / "table.json", ["python", "scripts/compare.py", *recipe, *heads]))
         for run in (f"{head}-{seed}" for head in FACE_HEADS for seed in SEEDS):
             found += verified(f"{FACES}/{run}", f"{FACES}/verification/{run}", [], args.lfw)
-        for head in FACE_HEADS:
-            ls_runs = (RESULTS / f"{FACES_LITE0}/verification/ls-0", SCRIPTS.parent / f"runs/{FACES_LITE0}/ls-0")
+        finetune = ["finetune", "--config", f"scripts/recipes/{FACES_LITE0}.yaml"]
+        for head, seed in LITE0_RUNS:
+            run = f"{FACES_LITE0}/{head}-{seed}"
+            ls_run = f"{FACES_LITE0}/ls-{seed}"
+            ls_runs = (RESULTS / ls_run.replace("/", "/verification/"), SCRIPTS.parent / "runs" / ls_run)
             kappa = twice_kappa(*ls_runs) if head == "2kappa" else head
-            command = ["finetune", "--config", f"scripts/recipes/{FACES_LITE0}.yaml", "--kappa", kappa]
-            found += verified(f"{FACES_LITE0}/{head}-0", f"{FACES_LITE0}/verification/{head}-0", command, args.lfw)
-        for head in ("ls", "60"):
-            command = ["finetune", "--config", f"scripts/recipes/{FACES_LITE0}.yaml", "--kappa", head]
-            run = f"{FACES_LITE0}/imprint-{head}-0"
-            found += verified(run, f"{FACES_LITE0}/imprint/{head}-0", [*command, "--set", "head_start=means"], args.lfw)
+            command = [*finetune, "--kappa", kappa, "--seed", str(seed)]
+            found += verified(run, f"{FACES_LITE0}/verification/{head}-{seed}", command, args.lfw)
+        for head, seed in ((head, seed) for head in ("ls", "60") for seed in (0, 1)):
+            command = [*finetune, "--kappa", head, "--seed", str(seed), "--set", "head_start=means"]
+            run = f"{FACES_LITE0}/imprint-{head}-{seed}"
+            found += verified(run, f"{FACES_LITE0}/imprint/{head}-{seed}", command, args.lfw)
         for run, head, fold in ((f"{VIEW2}/{head}-{fold}", head, fold) for head in VIEW2_HEADS for fold in FOLDS):
             command = ["train", "--config", f"scripts/recipes/{FACES}.yaml", "--data", f"runs/faces/lfw-{fold}"]
             found += verified(run, run, [*command, "--kappa", head, "--epochs", "4"], args.lfw)
