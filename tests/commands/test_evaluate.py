@@ -306,7 +306,7 @@ def test_a_scan_is_of_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_model_in_the_place_of_the_images_is_named(run: Path) -> None:
-    with pytest.raises(ValueError, match=rf"{run} is a model, expected images as the last word"):
+    with pytest.raises(ValueError, match=rf"{run} is a model or a run, expected images as the last word"):
         evaluate.main(evaluate.EvaluateArguments(models=["m"], data=str(run)))
 
 

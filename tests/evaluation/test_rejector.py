@@ -137,6 +137,17 @@ def test_accepts_the_share_of_right_answers_and_no_more(score: str, share: float
     assert 0 < lower < 1.01e-4 * float(right.max() - right.min())
 
 
+def test_one_score_that_is_out_of_all_bounds_does_not_move_the_threshold() -> None:
+    lengths = torch.tensor([1.0, 2.0, 3.0, 1e30])
+    held_out = make_cache(
+        embedding=torch.stack([torch.zeros(4), lengths], dim=1),
+        weight=torch.eye(2),
+        labels=torch.ones(4).long(),
+        kappa=5.0,
+    )
+    assert Rejector.fit("norm", None, held_out).threshold == pytest.approx(1.0, abs=2e-4)
+
+
 @pytest.mark.parametrize("score", SAVED)
 def test_an_image_alone_is_decided_as_in_its_batch(score: str) -> None:
     """As float32 sums over another batch move an embedding: the image at the threshold stays accepted."""

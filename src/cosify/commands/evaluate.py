@@ -63,6 +63,7 @@ def main(args: EvaluateArguments) -> None:
     from cosify.evaluation.transferability import check_task
     from cosify.hub.resolve import saved_folder
     from cosify.models.classifiers import num_classes_of
+    from cosify.models.config import is_run
     from cosify.plots import draw_figures, find_examples, write_report
     from cosify.training.data_record import from_main
     from cosify.training.environment import describe_environment
@@ -73,8 +74,10 @@ def main(args: EvaluateArguments) -> None:
     set_up_logging()
     if args.smoke:
         args = replace(args, models=["smoke"], data="synthetic", ood=["digits"], transfer=["digits"], num_lambdas=3)
-    if (saved_folder(args.data) / "config.json").is_file():
-        raise InputError(f"{args.data} is a model, expected images as the last word; write cosify evaluate MODEL DATA")
+    if is_run(args.data) or (saved_folder(args.data) / "config.json").is_file():
+        raise InputError(
+            f"{args.data} is a model or a run, expected images as the last word; write cosify evaluate MODEL DATA"
+        )
     models = titled(args.models)
     configs = {title: config_of(spec) for title, spec in models}
     columns = {"image_column": args.image_column, "label_column": args.label_column}

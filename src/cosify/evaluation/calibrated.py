@@ -90,6 +90,5 @@ def calibrate(model: nn.Module, cache: FeatureCache) -> Calibrated:
     before = replace(calibration(others.logits(), labels[measured]), kappa=mean)
     after = calibration(walk(cosine, embedding[measured], cache.weight), labels[measured], kappa=kappa)
     head.eval_kappa = kappa
-    if LEAST < stock_kappa < MOST:
-        head.embedding_norm *= kappa / stock_kappa
+    head.embedding_norm *= kappa / stock_kappa
     return Calibrated(kappa, before, after)

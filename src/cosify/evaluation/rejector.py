@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 FORMAT = 1
 TENSORS = re.compile(r"rejector(-[0-9a-f]{16})?\.safetensors")  # each fit has a file of its own
 SAVED = tuple(name for name in SCORES if name != "knn")  # "knn" would need every training feature
-ROUNDING = 1e-4  # of the scores' range; the sums of another batch order change up to 6e-6 of it
+ROUNDING = 1e-4  # of the scores' spread; the sums of another batch order change some 1e-5 of it
 BATCH_SIZE = 64  # images of a list that are in memory at once
 
 
@@ -108,7 +108,8 @@ class Rejector:
         least = threshold_at(accepted, share)
         # Below that score, not at it: the image that it is of may lose its last digits in another batch.
         gap = (least - scores[scores < least]).min(initial=np.inf)
-        threshold = float(least - min(gap / 2, ROUNDING * (np.ptp(accepted) or abs(least))))
+        room = max(ROUNDING * abs(np.median(accepted) - least), ROUNDING / 100 * abs(least))
+        threshold = float(least - min(gap / 2, room))
         return cls(score, threshold, share, len(accepted), held_out.info, held_out.weight, held_out.bias, detector)
 
     def save(self, folder: Path | str) -> Path:

@@ -114,7 +114,9 @@ class RunningKappa(nn.Module):
 
     @torch.no_grad()
     def record(self, embedding: Tensor, kappa: Tensor, counted: Tensor | None = None) -> None:
-        """Update the running means; a batch without samples that count, of length 0 or too long, leaves them alone.
+        """Update the running means; a batch without samples that count, or with an overflow, leaves them alone.
+
+        One of zeros, or too short for float32's squares, leaves the mean ||x|| alone, by which exports divide.
 
         A mean that has its start value has seen no batch yet: the first one sets it.
 

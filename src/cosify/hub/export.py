@@ -41,13 +41,13 @@ _ROUNDING = 1e-4  # of rows that were saved, loaded, and saved again, in float32
 def save(model: nn.Module, folder: str | Path, *, label_names: Sequence[str] | None = None) -> Path:
     """Write `config.json` and `model.safetensors`, for timm and transformers with the plugin and without.
 
-    A cosine head is stored as a stock layer: rows of one norm kappa / E||x||, bias zero.  Stock readers predict the
-    same labels; their probabilities are close only where ||x|| varies little.  Head settings and kappa stand under the
-    key `cosify` of `config.json`, where the plugin finds them.  To resume training, keep an ordinary checkpoint: the
-    norms of the rows, part of the effective learning rate, are not those of training.  A softmax head is stored as it
-    is; timm's own `save_for_hf` is not used for it: it notes `num_classes` twice, and transformers' TimmWrapper cannot
-    open that (timm 1.0.31, transformers 5.23).  A native transformers model takes the `preprocessor_config.json` along
-    that lies beside the weights it was opened with, in a folder or in the hub's cache.
+    A cosine head is stored as a stock layer: rows of one norm, kappa / E||x|| or what `calibrate` fitted, bias zero.
+    Stock readers predict the same labels; their probabilities are close only where ||x|| varies little.  Head settings
+    and kappa stand under the key `cosify` of `config.json`, where the plugin finds them.  To resume training, keep an
+    ordinary checkpoint: the norms of the rows, part of the effective learning rate, are not those of training.  A
+    softmax head is stored as it is; timm's own `save_for_hf` is not used for it: it notes `num_classes` twice, and
+    transformers' TimmWrapper cannot open that (timm 1.0.31, transformers 5.23).  A native transformers model takes the
+    `preprocessor_config.json` along that lies beside the weights it was opened with, in a folder or in the hub's cache.
 
     Args:
         model: a timm or transformers model with a cosine or a softmax head; not wrapped in DDP or `torch.compile`.

@@ -94,8 +94,8 @@ def saved_folder(path: str | Path) -> Path:
         return folder / "export"
     if is_run(folder):
         raise InputError(
-            f"{path} is a run without an export, expected a model; a training that was stopped goes on with"
-            f" --resume {path} and writes one at its end"
+            f"{path} is a run without an export, expected a model; a training writes one at its end, and goes on with"
+            f" --resume {path} if it was stopped"
         )
     return folder
 
