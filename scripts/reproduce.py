@@ -15,6 +15,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -128,13 +129,12 @@ def needed(target: str, args: ReproduceArguments) -> list[tuple[Path, list[str]]
             found += verified(f"{FACES}/{run}", f"{FACES}/verification/{run}", [], args.lfw)
         finetune = ["finetune", "--config", f"scripts/recipes/{FACES_LITE0}.yaml"]
         for head, seed in LITE0_RUNS:
-            run = f"{FACES_LITE0}/{head}-{seed}"
-            ls_run = f"{FACES_LITE0}/ls-{seed}"
-            ls_runs = (RESULTS / ls_run.replace("/", "/verification/"), SCRIPTS.parent / "runs" / ls_run)
+            run, ls_run = f"{FACES_LITE0}/{head}-{seed}", f"ls-{seed}"
+            ls_runs = (RESULTS / FACES_LITE0 / "verification" / ls_run, SCRIPTS.parent / "runs" / FACES_LITE0 / ls_run)
             kappa = twice_kappa(*ls_runs) if head == "2kappa" else head
             command = [*finetune, "--kappa", kappa, "--seed", str(seed)]
             found += verified(run, f"{FACES_LITE0}/verification/{head}-{seed}", command, args.lfw)
-        for head, seed in ((head, seed) for head in ("ls", "60") for seed in (0, 1)):
+        for head, seed in product(("ls", "60"), (0, 1)):
             command = [*finetune, "--kappa", head, "--seed", str(seed), "--set", "head_start=means"]
             run = f"{FACES_LITE0}/imprint-{head}-{seed}"
             found += verified(run, f"{FACES_LITE0}/imprint/{head}-{seed}", command, args.lfw)

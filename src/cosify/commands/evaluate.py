@@ -63,7 +63,6 @@ def main(args: EvaluateArguments) -> None:
     from cosify.evaluation.transferability import check_task
     from cosify.hub.resolve import saved_folder
     from cosify.models.classifiers import num_classes_of
-    from cosify.models.config import is_run
     from cosify.plots import draw_figures, find_examples, write_report
     from cosify.training.data_record import from_main
     from cosify.training.environment import describe_environment
@@ -74,7 +73,7 @@ def main(args: EvaluateArguments) -> None:
     set_up_logging()
     if args.smoke:
         args = replace(args, models=["smoke"], data="synthetic", ood=["digits"], transfer=["digits"], num_lambdas=3)
-    if is_run(args.data) or (saved_folder(args.data) / "config.json").is_file():
+    if any((Path(args.data).expanduser() / name).is_file() for name in ("config.json", "export/config.json")):
         raise InputError(
             f"{args.data} is a model or a run, expected images as the last word; write cosify evaluate MODEL DATA"
         )

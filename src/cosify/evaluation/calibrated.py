@@ -13,8 +13,8 @@ from cosify.evaluation.feature_cache import FeatureCache, check_output
 from cosify.evaluation.rows import to_tensor
 from cosify.evaluation.split_half import fitted_and_measured
 from cosify.functional import cosine
-from cosify.functional.similarity import unit_rows
 from cosify.heads import CosineHead
+from cosify.heads.cosine_head import stock_rows
 from cosify.models import linear_classifier
 from cosify.models.network_identity import model_digest
 
@@ -75,8 +75,8 @@ def calibrate(model: nn.Module, cache: FeatureCache) -> Calibrated:
         warnings.simplefilter("ignore")  # the error below says it
         kappa = fit_kappa(partial(walk, cosine, embedding[fit], cache.weight), labels[fit])
         # A stock layer divides by one norm where the head divides by each ||x||: which, is fitted as well.
-        rows = unit_rows(cache.weight) / head.embedding_norm.cpu()
-        stock_kappa = fit_kappa(partial(walk, F.linear, embedding[fit], rows), labels[fit])
+        stock = stock_rows(cache.weight, 1.0, head.embedding_norm.cpu())
+        stock_kappa = fit_kappa(partial(walk, F.linear, embedding[fit], stock), labels[fit])
     if not LEAST < kappa < MOST:
         raise InputError(
             f"no kappa from {LEAST} to {MOST} is the best for these {len(labels[fit])} samples: all of them are right,"

@@ -36,10 +36,9 @@ def read_config(file: str | Path) -> dict[str, Any]:
 def is_run(folder: str | Path) -> bool:
     """Return whether a folder's config.json is that of a run."""
     try:
-        config = json.loads((Path(folder) / CONFIG).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        return RUN_MARK in read_config(Path(folder) / CONFIG)
+    except (OSError, InputError):
         return False
-    return isinstance(config, dict) and RUN_MARK in config
 
 
 def published_spec(file: str | Path) -> HeadSpec | None:
