@@ -51,6 +51,7 @@ assert type(config) in mapping.keys(), type(config)
         run_python("-c", code)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "first",
     ["timm", "cosify", "cosify.models", "cosify.hub", "cosify.integrations.timm", "cosify.integrations.transformers"],
@@ -79,6 +80,7 @@ assert not {"torch", "timm", "numpy", "rich", "transformers"} & set(sys.modules)
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_the_model_type_is_known_to_who_imports_its_class_first() -> None:
     code = """
 from cosify.integrations.cosified import CosifiedConfig, CosifiedForImageClassification

@@ -80,6 +80,7 @@ def _start_state(run: Path) -> dict[str, torch.Tensor]:
     return load_file(run / "export" / "model.safetensors")
 
 
+@pytest.mark.slow
 def test_guard_rail_stops_with_a_message(softmax_run: Path, tmp_path: Path) -> None:
     args = CosifyArguments(
         model=str(softmax_run), data="synthetic", epochs=3, batch_size=32, lr=5.0, tracker="none",
@@ -181,6 +182,7 @@ def test_finetune_replaces_the_head_and_freezes(softmax_run: Path, tmp_path: Pat
     assert torch.equal(opened(images).argmax(1), result.model.eval()(images).argmax(1))
 
 
+@pytest.mark.slow
 def test_probe_of_an_export(softmax_run: Path, tmp_path: Path) -> None:
     printed = run_python("-m", "cosify", "probe", str(softmax_run), "synthetic", "--output", str(tmp_path / "probe"))
     assert "test accuracy" in printed

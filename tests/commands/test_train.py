@@ -33,6 +33,7 @@ def check_run(folder: Path) -> None:
     assert names == {*files, "checkpoints", "export", "trackers", ".lock"}
 
 
+@pytest.mark.slow
 def test_smoke_and_its_export_in_stock_timm(tmp_path: Path) -> None:
     printed = run_python(SCRIPT, "--smoke", "--batch-size", "64", "--output", str(tmp_path / "run"))
     check_run(tmp_path / "run")

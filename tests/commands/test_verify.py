@@ -42,6 +42,7 @@ def encoded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return bin_file(tmp_path_factory.mktemp("bin") / "pairs.bin", pictures, same.tolist())
 
 
+@pytest.mark.slow
 def test_a_bin_file_and_its_parquet_give_one_result(
     encoded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -90,6 +91,7 @@ def test_true_accepts_come_back_from_json_by_their_rates() -> None:
     assert from_json(Verification, json.loads(json.dumps(asdict(found)))) == found
 
 
+@pytest.mark.slow
 def test_earlier_results_and_foreign_files_stay(encoded: Path, tmp_path: Path) -> None:
     arguments: dict[str, Any] = {"model": MODEL, "data": str(encoded), "output": str(tmp_path)}
     (tmp_path / "verification.png").write_text("mine")

@@ -39,6 +39,7 @@ def calibrated(folder: Path) -> None:
         (folder / name).write_text("{}", encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_a_run_that_is_resumed_after_its_end_leaves_what_was_fitted_since(
     result: TrainResult, caplog: pytest.LogCaptureFixture
 ) -> None:

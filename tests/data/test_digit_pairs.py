@@ -37,6 +37,7 @@ def test_a_hundred_equally_frequent_classes(noisy: datasets.DatasetDict, name: s
     assert np.bincount(labels).tolist() == [num_images // 100] * 100
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["train", "test"])
 def test_halves_are_digits_of_the_same_split_and_spell_the_label(clean: datasets.DatasetDict, name: str) -> None:
     digit_of = {image.tobytes(): digit for image, digit in zip(*pixels_and_labels(digits()[name]), strict=True)}

@@ -172,6 +172,7 @@ def test_synthetic_pairs() -> None:
     assert (found.first != found.second).all()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not LFW.is_dir(), reason="../shared/data/lfw is not there")
 def test_every_pair_of_lfw_has_its_pictures() -> None:
     found = open_pairs(LFW, "lfw")

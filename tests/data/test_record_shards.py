@@ -33,6 +33,7 @@ def _cells(split: object) -> list[tuple[object, int]]:
     return [(row["image"].convert("RGB"), row["label"]) for row in split]  # type: ignore[attr-defined]
 
 
+@pytest.mark.slow
 def test_memory_is_that_of_a_group_of_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(record_shards, "ROWS_AT_ONCE", 10)
     large = png(0) + bytes(100_000)

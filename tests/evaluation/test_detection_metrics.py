@@ -299,6 +299,7 @@ def test_blocks_of_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found.auroc_interval.low < found.auroc < found.auroc_interval.high
 
 
+@pytest.mark.slow
 def test_coverage() -> None:
     truth = 0.5 * (1 + math.erf(1 / 2))  # AUROC of normal distributions one deviation apart
     covered = 0

@@ -65,6 +65,7 @@ def by_loops(cosine: Any, same: Any, num_folds: int, exact: bool) -> dict[str, A
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("thresholds", ["grid", "exact"])
 @pytest.mark.parametrize("kind", ["plain", "ties", "equal", "one fold without an error"])
 def test_it_is_what_loops_count(kind: str, thresholds: Any) -> None:

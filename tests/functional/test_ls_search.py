@@ -144,6 +144,7 @@ def test_inputs_of_low_precision_are_taken_as_they_are(name: str, kind: str) -> 
     assert_exact(embedding, weight, functional.ls_kappa(embedding, weight))
 
 
+@pytest.mark.slow
 @every_case
 def test_start_chunk_batch_and_route_change_nothing(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     embedding, weight = CASES[name]
@@ -215,6 +216,7 @@ def test_precision_of_products_is_read_however_it_was_set(
     assert {on_cpu, on_cuda} <= set(rounding.ROUNDING)
 
 
+@pytest.mark.slow
 @settings(max_examples=80, deadline=None)
 @given(
     num_rows=st.integers(1, 12),
@@ -296,6 +298,7 @@ def test_few_evaluations_from_the_start_of_another_batch(name: str, limit: float
     assert second.softmax is not None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("estimate", [functional.ls_kappa, functional.ml_kappa])
 def test_estimates_compile_to_one_graph(estimate: Callable[[Tensor, Tensor], Tensor]) -> None:
     torch.compiler.reset()

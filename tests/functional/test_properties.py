@@ -57,6 +57,7 @@ def test_no_gradient_through_estimates() -> None:
     assert not functional.rule_kappa(weight).requires_grad
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["random", "duplicated weights", "clusters"])
 @pytest.mark.parametrize("margin", [0.0, 0.35])
 @pytest.mark.parametrize("soft", [False, True])

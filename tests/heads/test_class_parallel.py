@@ -65,6 +65,7 @@ def ranks(folder: Path, world_size: int) -> Ranks:
     return [torch.load(folder / f"rank{rank}of{world_size}.pt") for rank in range(world_size)]
 
 
+@pytest.mark.slow
 @both_sizes
 @pytest.mark.parametrize("sizes", [(1,), (0, 1), (0,)])
 def test_few_samples_or_none(folder: Path, ranks: Ranks, world_size: int, sizes: tuple[int, ...]) -> None:

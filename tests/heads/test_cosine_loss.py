@@ -91,6 +91,7 @@ def test_value_and_gradients_equal_the_plain_path(
     assert_same(head.embedding_norm, expected_head.embedding_norm, "norm")
 
 
+@pytest.mark.slow
 @every_margin
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 @pytest.mark.parametrize("kappa", ["ls", "trainable", 8.0], ids=str)

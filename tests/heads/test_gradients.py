@@ -21,6 +21,7 @@ def made(kappa: float | str) -> tuple[CosineLinear, Tensor, Tensor]:
     return CosineLinear(8, 5, kappa=kappa).double(), torch.randn(6, 8, dtype=torch.float64), torch.arange(6) % 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [1, 6])
 @pytest.mark.parametrize("scale", [1.0, 1e20])
 def test_first_and_second_derivatives(size: int, scale: float) -> None:

@@ -83,6 +83,7 @@ def test_a_number_for_evaluation_is_of_its_classes(folder: Path) -> None:
     assert timm.create_model("test_resnet", head={"type": "cos", "eval_kappa": 4}, num_classes=7).fc.eval_kappa == 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["deit_tiny_distilled_patch16_224", "levit_128s", "dla46x_c", "efficientvim_m1"])
 def test_several_heads_and_convolutions_open_in_the_stock_model(name: str, tmp_path: Path) -> None:
     torch.manual_seed(0)

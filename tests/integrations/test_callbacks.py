@@ -107,6 +107,7 @@ def test_compiled_and_resumed(tmp_path: Path) -> None:
         assert kappas_of(row) == pytest.approx(expected([kappa]), rel=1e-6)
 
 
+@pytest.mark.slow
 def test_two_ranks_log_kappa_of_all_samples(tmp_path: Path) -> None:
     run_distributed("tests.integrations.callback_worker", tmp_path, 2)
     first, second = (json.loads((tmp_path / f"rank-{rank}.json").read_text()) for rank in (0, 1))
@@ -138,6 +139,7 @@ def test_heads_that_stay_untouched_are_named_once(
     assert not any("kappa_mean" in row for row in trainer.state.log_history)
 
 
+@pytest.mark.slow
 def test_the_name_is_lazy() -> None:
     code = "import sys, cosify; assert 'transformers' not in sys.modules; print(cosify.KappaCallback.__name__)"
     assert run_python("-c", code) == "KappaCallback\n"

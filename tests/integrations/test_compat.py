@@ -88,6 +88,7 @@ print(type(cosify.convert(model).fc).__name__)
 """
 
 
+@pytest.mark.slow
 def test_imports_without_any_private_name() -> None:
     names = [name for name in compat.NAMES if "._registry." not in name]  # without these timm has no models
     done = subprocess.run(

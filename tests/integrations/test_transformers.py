@@ -220,6 +220,7 @@ def test_other_labels_start_a_new_kappa(tmp_path: Path) -> None:
     assert logits_of(other).shape == (10, 3)
 
 
+@pytest.mark.slow
 def test_stock_transformers_reads_the_same_labels(tmp_path: Path) -> None:
     model = trained()
     cosify.save(model, tmp_path)

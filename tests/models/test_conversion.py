@@ -58,6 +58,7 @@ def images(model: nn.Module, num_rows: int = 2) -> torch.Tensor:
     return torch.randn(num_rows, *shape, generator=torch.Generator().manual_seed(1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", KINDS)
 def test_every_kind_of_classifier(name: str) -> None:
     """Weights kept, every head used, cosines bounded, reset and back; on meta, as most are not small."""
@@ -201,6 +202,7 @@ def test_unpickled_in_a_new_process_the_model_still_resets_to_cosine(tmp_path: o
     assert "CosineLinear" in run_python("-c", code)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["levit_128s", "repvit_m0_9", "efficientvit_m0", "shvit_s1"])
 @pytest.mark.filterwarnings("ignore::UserWarning")  # timm registers these models with its own notes
 def test_fuse_does_not_lose_the_head(name: str) -> None:

@@ -17,6 +17,7 @@ def test_edges() -> None:
     assert angle_edges({"a": np.array([7.0])})[[0, -1]].tolist() == [7, 8]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 4, 6])
 def test_figure(tmp_path: Path, drawn: Drawn, count: int) -> None:
     rng = np.random.default_rng(0)

@@ -35,6 +35,7 @@ def test_bars(tmp_path: Path, drawn: Drawn) -> None:
     assert drawn.legend() == ["softmax", "ls"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("scores", "rotation", "texts"), [(2, 0, 12), (6, 90, 36), (9, None, 0)])
 def test_many_bars(tmp_path: Path, drawn: Drawn, scores: int, rotation: int | None, texts: int) -> None:
     values = {f"score {index}": {name: (0.9, 0.89, 0.91) for name in NAMES} for index in range(scores)}
@@ -87,6 +88,7 @@ def test_edges_hold_each_group_however_small() -> None:
     assert common_edges({"a": np.ones(5)})[[0, -1]].tolist() == [0.5, 1.5]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 4, 6])
 def test_histograms(tmp_path: Path, drawn: Drawn, count: int) -> None:
     rng = np.random.default_rng(1)

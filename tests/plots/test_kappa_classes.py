@@ -69,6 +69,7 @@ def test_by_class_errors(tmp_path: Path, kappa: Any, labels: Any, show: int, mes
         plot_kappa_by_class(kappa, labels, ["cat", "dog"], tmp_path / "classes.png", show=show)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 4, 6])
 def test_histogram(tmp_path: Path, drawn: Drawn, count: int) -> None:
     rng = np.random.default_rng(1)

@@ -53,6 +53,7 @@ def test_curves_are_those_of_the_file(tmp_path: Path, monkeypatch: pytest.Monkey
     assert kappa.get_title() == "kappa of training samples"
 
 
+@pytest.mark.slow
 def test_panels_under_each_other_read_on_a_narrow_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _, figure = draw(tmp_path / "r", record(1), record(2), monkeypatch=monkeypatch)
     path = plot_kappa_trace(tmp_path / "r", tmp_path / "stacked.png", stacked=True)
@@ -62,6 +63,7 @@ def test_panels_under_each_other_read_on_a_narrow_page(tmp_path: Path, monkeypat
     assert max(tops) - min(tops) < 0.1  # side by side
 
 
+@pytest.mark.slow
 def test_edges_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _, figure = draw(tmp_path / "r", record(1, kappa_high_edge=0.18), monkeypatch=monkeypatch)
     assert "(18.0% at high edge of the grid)" in figure.axes[2].get_title()
@@ -70,6 +72,7 @@ def test_edges_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert figure.axes[2].get_title() == "kappa of training samples"
 
 
+@pytest.mark.slow
 def test_a_kappa_that_all_samples_share_is_a_line_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     histogram = [0] * 20
     histogram[17] = 100

@@ -29,6 +29,7 @@ def pairs(kind: str) -> tuple[Any, Any]:
     return np.clip(np.random.default_rng(0).normal(low + gap * same, spread), -1, 1), same
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_figure(kind: str, tmp_path: Path, drawn: Drawn) -> None:
     cosine, same = pairs(kind)

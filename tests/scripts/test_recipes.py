@@ -208,6 +208,7 @@ def test_keys_are_the_scripts_and_differ_from_its_defaults(
     assert f"unknown key 'epoch' in {copy}, expected flags or recipe keys" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @each_recipe
 def test_network_gives_logits_of_its_classes(header: Header) -> None:
     args = header.parse()

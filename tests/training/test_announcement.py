@@ -156,6 +156,7 @@ def test_a_run_with_a_bad_start_says_so_once(
     assert sum("begins badly" in message for message in caplog.messages) == 1
 
 
+@pytest.mark.slow
 def test_a_program_without_logging_sees_the_lines(tmp_path: Path) -> None:
     program = (
         "from cosify.training import TrainArguments, train;"

@@ -57,6 +57,7 @@ def by_signal(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Interrupts, "agreed", lambda self, step: 15 if step == 12 else 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("settings", "interrupt", "number", "kept"),
     [

@@ -61,6 +61,7 @@ def losses(settings: dict[str, Any], output: Path) -> list[float]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RUNS)
 def test_losses_are_the_golden_ones(name: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     found, file = losses(RUNS[name], tmp_path / "run"), FOLDER / f"{name}.json"

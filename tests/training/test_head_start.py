@@ -68,6 +68,7 @@ def test_refused_where_there_is_no_whole_cosine_weight(arguments: tuple[Any, dic
         kind(**settings, head_start="means")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kappa", ["softmax", "ls", "20", "trainable"])
 def test_a_probe_fits_the_features_and_changes_the_classifier_alone(tmp_path: Path, kappa: str) -> None:
     session, model = opened(tmp_path, kappa)
@@ -88,6 +89,7 @@ def test_a_probe_fits_the_features_and_changes_the_classifier_alone(tmp_path: Pa
     assert loss() < 0.6 * random
 
 
+@pytest.mark.slow
 def test_a_probe_sees_as_many_features_as_memory_has_room_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -107,6 +109,7 @@ def test_ranks_begin_alike(tmp_path: Path) -> None:
     assert not torch.equal(first["probe"], first["means"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("head", ["linear", "cos"])
 def test_a_classifier_that_is_a_convolution(tmp_path: Path, head: str) -> None:
     session, _ = opened(tmp_path, "20")
@@ -136,6 +139,7 @@ class WithTokens(nn.Module):
         return self.network.fc(features) + self.aux(tokens).mean(dim=1)  # type: ignore[operator]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["means", "probe"])
 def test_classifiers_of_each_token_stay_as_they_are(tmp_path: Path, how: Any, caplog: pytest.LogCaptureFixture) -> None:
     session, network = opened(tmp_path, "20")
@@ -165,6 +169,7 @@ def test_too_few_images_are_told_as_ever(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_probe_sees_the_classes_as_training_does(tmp_path: Path) -> None:
     """Under balance "logits" its loss has the classes' shares in it: features without use give even weights."""
     args = TrainArguments(

@@ -179,6 +179,7 @@ def test_image_folder(tmp_path: Path) -> None:
     assert result.data.pipeline == "workers"
 
 
+@pytest.mark.slow
 def test_cifar100(tmp_path: Path) -> None:
     if not CIFAR100.is_dir():
         pytest.skip(f"{CIFAR100} is not there")

@@ -106,6 +106,7 @@ def test_it_ends_bit_equal(
     assert left == {f"step-{whole.data.num_train // (32 * args.accumulate) * 3:09d}", "best.safetensors"}
 
 
+@pytest.mark.slow
 def test_tensorboard_forgets_what_is_done_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     args = replace(ARGUMENTS, tracker="tensorboard", eval_every_steps=2, output=str(tmp_path))
@@ -153,6 +154,7 @@ def test_settings_that_json_spells_in_another_way_are_the_same(settings: dict[st
     assert as_begun(replace(args, resume=str(run))) == as_begun(TrainArguments(resume=str(run)))
 
 
+@pytest.mark.slow
 def test_other_scripts_resume_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(session, "SMOKE_EPOCHS", 4)
     args = FinetuneArguments(smoke=True, batch_size=64, tracker="none", blocks="1", head="cos")
@@ -191,6 +193,7 @@ def _save_start(folder: Path, seed: int, mean: float) -> None:
     cosify.save(model, folder, label_names=[str((index + seed) % 10) for index in range(10)])
 
 
+@pytest.mark.slow
 def test_an_early_stop_within_an_epoch_still_ends_the_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     often = {"eval_every_steps": 2, "eval_every_epochs": 2, "save_every_steps": 2}
     args = replace(ARGUMENTS, lr=1e-6, early_stop_evaluations=1, **often)
@@ -266,6 +269,7 @@ def test_random_kills_lose_nothing(tmp_path: Path) -> None:
     assert recorded(folder) == recorded(tmp_path / "whole")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("step", "kept"), [(3, "there is none before it"), (12, "step-000000010 before it is kept")])
 def test_a_full_disk_is_one_clear_error_and_keeps_the_last(step: int, kept: str, tmp_path: Path) -> None:
     run_python("-m", "tests.training.resume_worker", str(tmp_path / "run"), str(step))
@@ -314,6 +318,7 @@ def test_a_batch_that_cannot_be_shared_is_refused(tmp_path: Path, monkeypatch: p
         _batch_size_of(replace(args, resume=str(tmp_path)), 3)
 
 
+@pytest.mark.slow
 def test_an_earlier_run_stays_until_the_new_one_has_its_first_checkpoint(tmp_path: Path) -> None:
     run = tmp_path / "run"
     args = replace(ARGUMENTS, epochs=1, output=str(run))
