@@ -284,7 +284,7 @@ def test_export_with_dynamic_batch(kind: str, kappa: float | str, eval_kappa: st
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("kappa", "eval_kappa"), [("trainable", "running"), *((name, "sample") for name in SPECS)])
+@pytest.mark.parametrize(("kappa", "eval_kappa"), [("ls", "running"), *((name, "sample") for name in SPECS)])
 @pytest.mark.filterwarnings(
     "ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning"
 )  # onnx exporter
