@@ -9,7 +9,7 @@ unexport PYTHONDONTWRITEBYTECODE  # every program would compile torch anew
 demo: $(VENV)/installed
 	$(PYTHON) scripts/demo.py
 
-# The fast tests; all of them with TESTS= (on two cores ten to twenty minutes).
+# The fast tests; all of them with TESTS= (on two cores ten to 25 minutes).
 TESTS = not slow and not gpu
 test: $(VENV)/installed
 	$(PYTHON) -m pytest -n 2 --dist worksteal -m "$(TESTS)"
