@@ -22,9 +22,9 @@ SPECS: list[float | str] = [*POLICIES, 12.5]
 HEADS = {"linear": CosineLinear, "conv": CosineConv1x1}
 
 every_policy = pytest.mark.parametrize("kappa", SPECS, ids=str)
-every_trace = pytest.mark.parametrize(  # which takes seconds
-    "kappa", [*(pytest.param(name, marks=pytest.mark.slow) for name in POLICIES), 12.5], ids=str
-)
+# Tracing takes seconds.  The running kappa is a buffer whatever the policy ("sample" has that of `trainable`), and a
+# convolution goes the way of the linear head once its input is flat.
+EVALUATED: list[tuple[float | str, str]] = [("ls", "running"), *((name, "sample") for name in SPECS)]
 both_heads = pytest.mark.parametrize("kind", HEADS)
 
 
@@ -257,8 +257,10 @@ def test_gradient_checkpointing(kappa: float | str) -> None:
     assert y.grad.isfinite().all()
 
 
-@every_trace
-@both_heads
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("kind", "kappa"), [*(("linear", name) for name in SPECS), ("conv", "ls"), ("conv", 12.5)], ids=str
+)
 def test_compile_fullgraph(kind: str, kappa: float | str) -> None:
     torch.compiler.reset()
     eager, x = make(kind, kappa), batch(kind)
@@ -271,9 +273,11 @@ def test_compile_fullgraph(kind: str, kappa: float | str) -> None:
     torch.testing.assert_close(compiled(x), eager.eval()(x))
 
 
-@every_trace
-@both_heads
-@pytest.mark.parametrize("eval_kappa", ["running", "sample"])
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("kind", "kappa", "eval_kappa"),
+    [*(("linear", *case) for case in EVALUATED), ("conv", "ls", "running"), ("conv", "ls", "sample")],
+)
 def test_export_with_dynamic_batch(kind: str, kappa: float | str, eval_kappa: str) -> None:
     head = trained(kind, kappa, eval_kappa=eval_kappa).eval()
     program = torch.export.export(head, (batch(kind),), dynamic_shapes=({0: torch.export.Dim("batch", min=2)},))
@@ -283,7 +287,7 @@ def test_export_with_dynamic_batch(kind: str, kappa: float | str, eval_kappa: st
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("kappa", "eval_kappa"), [("ls", "running"), *((name, "sample") for name in SPECS)])
+@pytest.mark.parametrize(("kappa", "eval_kappa"), EVALUATED)
 @pytest.mark.filterwarnings(
     "ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning"
 )  # onnx exporter
