@@ -31,6 +31,17 @@ def clustered(
     return own + torch.nn.functional.normalize(embedding, dim=1), weight
 
 
+def cone(num_rows: int, num_classes: int, dim: int, seed: int, cosine: float = 0.6) -> tuple[Tensor, Tensor]:
+    """Classes around one direction, at that cosine; features at 20 to 70 degrees from the first of them."""
+    noise, weight = (torch.nn.functional.normalize(rows, dim=1) for rows in random(num_rows, num_classes, dim, seed))
+    axis = torch.nn.functional.normalize(torch.ones(dim), dim=0)
+    weight = cosine * axis + (1 - cosine**2) ** 0.5 * weight
+    own = torch.nn.functional.normalize(weight[:num_rows], dim=1)
+    aside = torch.nn.functional.normalize(noise - (noise * own).sum(1, keepdim=True) * own, dim=1)
+    angle = torch.deg2rad(torch.linspace(20, 70, num_rows)).unsqueeze(1)
+    return angle.cos() * own + angle.sin() * aside, weight
+
+
 def problems() -> dict[str, tuple[Tensor, Tensor]]:
     embedding, weight = random(6, 8, 5, seed=1)
     zero_embedding, zero_weight = embedding.clone(), weight.clone()

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from cosify import functional
 from cosify.functional import ls
-from cosify.functional.search import Scan, blocks, certified, rounding
+from cosify.functional.search import Scan, blocks, certified, rounding, softmax
 from cosify.functional.search.bounds import SpanBounds, bound_above, bound_below
 from cosify.functional.search.softmax import others
 from tests import geometry, reference
@@ -115,6 +115,17 @@ def test_a_device_that_is_looked_at_once_gives_the_same(
     expected = functional.ls_kappa(embedding, weight)
     monkeypatch.setattr(certified, "READ_FREELY", ())
     assert torch.equal(functional.ls_kappa(embedding, weight, start=start), expected)
+
+
+def test_long_sums_are_added_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    embedding, weight = geometry.planted(24, 1000, 64, 40.0, seed=3)
+    scan, kappa = Scan.of(embedding, weight, chunk=400), functional.kappa_grid()[6:12].unsqueeze(1)
+    expected, _ = scan.evaluate(kappa)
+    monkeypatch.setattr(softmax, "LONGEST_SUM", 150)
+    found, _ = scan.evaluate(kappa)
+    assert not torch.equal(found.rest_mean, expected.rest_mean), "added in another order"
+    torch.testing.assert_close(found.rest_mean, expected.rest_mean, rtol=0, atol=1e-6)
+    torch.testing.assert_close(found.energy, expected.energy, rtol=0, atol=1e-6)
 
 
 def test_few_unsettled_samples_are_evaluated_everywhere_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -51,6 +51,24 @@ def batches() -> list[tuple[Tensor, Tensor]]:
     return made
 
 
+def test_a_replayed_evaluation_sees_a_new_weight() -> None:
+    x, weight = (rows.to(DEVICE) for rows in geometry.random(24, 100, 32, seed=1))
+    head = head_of(weight, 16.0).eval()
+    graph, side = torch.cuda.CUDAGraph(), torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.no_grad():
+        with torch.cuda.stream(side):
+            for _ in range(WARM_UP):
+                head(x)
+        torch.cuda.current_stream().wait_stream(side)
+        with torch.cuda.graph(graph):
+            logits = head(x)
+        for new in (weight, weight.flip(0) * torch.linspace(0.2, 5, 100, device=DEVICE).unsqueeze(1)):
+            head.load_state_dict({**head.state_dict(), "weight": new})
+            graph.replay()
+            torch.testing.assert_close(logits, head(x))
+
+
 @pytest.mark.parametrize(
     ("kappa", "by_loss"), [(16.0, False), ("trainable", False), ("ls", False), (16.0, True)], ids=str
 )

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cosify.heads import CosineConv1x1, CosineHead, CosineLinear
+from cosify.heads import CosineConv1x1, CosineHead, CosineLinear, CosineSoftmaxLoss, class_norms
 
 X = torch.randn(5, 8, generator=torch.Generator().manual_seed(0))
 OTHER = torch.randn(6, 8, generator=torch.Generator().manual_seed(1))
@@ -95,6 +95,40 @@ def test_norms_are_kept() -> None:
     assert head._class_norms._kept is first is not None
     head.eval()
     assert head._class_norms._kept is None
+
+
+def test_the_loss_forgets_them_as_a_fused_step_changes_no_version() -> None:
+    head = CosineLinear(8, 6).eval()
+    loss = CosineSoftmaxLoss(head)
+    for _ in range(2):
+        check(head)
+        loss(X, torch.arange(5))
+        assert head._class_norms._kept is None
+
+
+def test_a_cuda_graph_keeps_none_and_each_stream_has_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    head = CosineLinear(8, 6).eval()
+    with monkeypatch.context() as patch:
+        patch.setattr(class_norms, "_is_captured", lambda weight: True)
+        check(head)
+        assert head._class_norms._kept is None
+    check(head)
+    first = head._class_norms._kept
+    monkeypatch.setattr(class_norms, "_stream_of", lambda weight: 1)
+    check(head)
+    assert head._class_norms._kept is not first is not None
+
+
+def test_torch_may_swap_the_weight_of_a_load() -> None:
+    head = CosineLinear(8, 6).eval()
+    check(head)
+    torch.__future__.set_swap_module_params_on_conversion(True)
+    try:
+        head.load_state_dict({**head.state_dict(), "weight": OTHER})
+    finally:
+        torch.__future__.set_swap_module_params_on_conversion(False)
+    assert torch.equal(head.weight, OTHER)
+    check(head)
 
 
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda head: pickle.loads(pickle.dumps(head))])

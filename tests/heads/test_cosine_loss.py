@@ -11,6 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 from cosify import functional
 from cosify.functional import ls
+from cosify.functional.checks import values_unseen
 from cosify.functional.margin import Margin
 from cosify.functional.search import blocks
 from cosify.heads import (
@@ -161,6 +162,20 @@ def test_ignored_and_weighted_samples() -> None:
     assert nothing.item() == 0
     assert x.grad.isfinite().all()
     assert CosineSoftmaxLoss(head, ignore_index=7)(embedding, torch.full_like(labels, 7)).item() == 0
+
+
+@pytest.mark.parametrize("kind", [CosineLinear, ClassParallelCosineLinear])
+@pytest.mark.parametrize("wrong", [-1, 60, 999])
+def test_a_wrong_label_that_nobody_looks_at_makes_the_loss_nan(kind: type[CosineHead], wrong: int) -> None:
+    embedding, weight, labels = problem()
+    head = kind(weight.shape[1], len(weight))
+    kappa = head.kappa.clone()
+    for weights in (None, torch.rand(24), torch.ones(24, dtype=torch.int64)):
+        with values_unseen():  # as on a GPU
+            assert CosineSoftmaxLoss(head)(embedding, labels, weights).isfinite()
+            assert CosineSoftmaxLoss(head)(embedding, labels.index_fill(0, torch.tensor(3), wrong), weights).isnan()
+        assert head.kappa.isfinite()
+    assert head.kappa != kappa
 
 
 @every_policy

@@ -8,8 +8,10 @@ from unittest.mock import patch
 
 import torch
 from accelerate import Accelerator
+from torch.func import functional_call
 
 from cosify.functional import float64, kappa_grid, ls, ls_kappa
+from cosify.heads import CosineLinear
 from cosify.training import TrainArguments
 from cosify.training.loop import Run
 from cosify.training.model import ModelChoice, build_model, preprocessing_of
@@ -80,6 +82,14 @@ def main(folder: Path) -> None:
         assert isinstance(there, StandIn)
         assert torch.equal(there.cpu(), ls_kappa(embedding, weight))
         assert torch.equal(kappa_grid(device=DEVICE).cpu(), kappa_grid())
+        # A head that has seen a batch on the CPU: where the next search starts has not moved with it.
+        head = CosineLinear(16, 300)
+        head(embedding)
+        kappa = head.last_kappa
+        moved = {"weight": weight, "kappa": head.kappa, "embedding_norm": head.embedding_norm}
+        functional_call(head, {name: value.detach().to(DEVICE) for name, value in moved.items()}, embedding.to(DEVICE))
+        assert kappa is not head.last_kappa is not None
+        assert torch.equal(head.last_kappa.cpu(), ls_kappa(embedding, weight))
 
 
 if __name__ == "__main__":

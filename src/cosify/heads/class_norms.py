@@ -22,8 +22,10 @@ class ClassNorms:
     """1 / ||w_c|| of the rows of a weight, computed again when the weight has changed.
 
     A step, a load, a move or an average of weights changes the weight's version, address or object.  A write past
-    autograd, through `weight.data`, changes none of these.  So the head also forgets its norms with every `train()`,
-    `eval()`, move and pass that may be one of training, and on the CPU some numbers of every row are compared.
+    autograd, through `weight.data`, changes none of these, nor does a step of a fused optimiser.  So the head also
+    forgets its norms with every `train()`, `eval()`, move, load and pass that may be one of training, and on the CPU
+    some numbers of every row are compared.  A CUDA stream does not see the norms of another one, and a CUDA graph
+    computes its own each time it runs.
     """
 
     _kept: _Kept | None = None
@@ -42,7 +44,9 @@ class ClassNorms:
         Raises:
             ValueError: if a weight on the CPU is not finite.
         """
-        state = (weight._version, weight.data_ptr(), weight.dtype, dtype)
+        if _is_captured(weight):
+            return _inverse_norms(weight, dtype)
+        state = (weight._version, weight.data_ptr(), weight.dtype, dtype, _stream_of(weight))
         kept = self._kept  # once: another thread may forget it
         if (
             kept is None
@@ -55,9 +59,21 @@ class ClassNorms:
                 # A step below d lands in every row, each time in another column.
                 some = rows.reshape(-1)[:: max(1, min(1 + rows.numel() // SAMPLES, rows.shape[1] - 1))]
                 numbers = (some, some.clone()) if rows.device.type == "cpu" else ()
-                inverse, _ = inverse_norms(rows, dtype, "weight")
-                kept = self._kept = _Kept(weakref.ref(weight), state, inverse, numbers)
+                kept = self._kept = _Kept(weakref.ref(weight), state, _inverse_norms(weight, dtype), numbers)
         return kept.inverse
 
     def __getstate__(self) -> None:
         """Be copied and pickled without the norms: the copy's weight is another one."""
+
+
+def _inverse_norms(weight: Tensor, dtype: torch.dtype) -> Tensor:
+    inverse, _ = inverse_norms(weight.detach().flatten(1), dtype, "weight")
+    return inverse
+
+
+def _is_captured(weight: Tensor) -> bool:
+    return weight.is_cuda and torch.cuda.is_current_stream_capturing()
+
+
+def _stream_of(weight: Tensor) -> int | None:
+    return torch.cuda.current_stream(weight.device).cuda_stream if weight.is_cuda else None

@@ -122,6 +122,7 @@ class CosineHead(RunningKappa):
         running, last = self.kappa.float(), self.last_kappa
         if last is None or len(last) == 0 or values_hidden():  # a graph takes the route that needs no start
             last = running.reshape(1)
+        last = last.to(running.device)  # the head may have moved since
         estimate = self.policy.estimate(Geometry(scan, num_classes, running, last, counted))
         return Estimate(estimate.kappa.reshape(-1), estimate.softmax)
 
@@ -140,6 +141,11 @@ class CosineHead(RunningKappa):
         """Set the mode, and forget the kept norms of the classes."""
         self._class_norms.forget()
         return super().train(mode)
+
+    def _load_from_state_dict(self, *args: Any) -> None:
+        """Load, and forget the kept norms of the classes, without which torch may swap the weight for another one."""
+        self._class_norms.forget()
+        super()._load_from_state_dict(*args)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "CosineHead":
         """Move or cast, and forget the kept norms of the classes."""

@@ -77,12 +77,14 @@ class CosineSoftmaxLoss(nn.Module):
             sample_weight: [B], from 0 on; the mean is divided by its sum.
 
         Returns:
-            Scalar, float32 (float64 for float64 inputs); 0 if no sample counts.
+            Scalar, float32 (float64 for float64 inputs); 0 if no sample counts.  NaN for a label out of range where
+            no value is read, on a GPU.
 
         Raises:
             ValueError: if shapes do not fit, or a CPU input is not finite or out of range.
         """
         head = self.head
+        head._class_norms.forget()  # a pass that may be one of training
         embedding, labels, weights = head.gathered(embedding, *self._checked(embedding, labels, sample_weight))
         weight, index, num_classes = head.classes_of(labels)
         with full_precision(embedding.device), fusing(self.fused and head.process_group is None):
@@ -102,7 +104,7 @@ class CosineSoftmaxLoss(nn.Module):
             return chunked_loss(embedding, weight, kappa, scan, state, self.margin, *smoothing, weights, room)
 
     def _checked(self, embedding: Tensor, labels: Tensor, sample_weight: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Return labels with -1 for those to ignore, and the weight of each sample, 0 for these."""
+        """Return labels, -1 for none, and the weight of each sample: 0 for one to ignore, NaN for a wrong label."""
         check_shapes(embedding, self.head.weight.flatten(1))
         num_rows, num_classes = len(embedding), self.head.num_classes
         if labels.is_floating_point() or labels.dtype == torch.bool or labels.shape != (num_rows,):
@@ -112,22 +114,19 @@ class CosineSoftmaxLoss(nn.Module):
             )
         labels = labels.long()  # -100 is 156 among uint8
         ignored = labels == self.ignore_index
-        if values_visible(labels):
-            wrong = ((labels < 0) | (labels >= num_classes)) & ~ignored
-            if bool(wrong.any()):
-                raise InputError(
-                    f"{int(wrong.sum())} of {num_rows} labels out of range, such as {int(labels[wrong][0])}, expected 0"
-                    f" to {num_classes - 1}, or {self.ignore_index} to leave a sample out; re-index the labels"
-                )
-        labels = labels.masked_fill(ignored, -1)
-        if sample_weight is None:
-            return labels, (~ignored).float()
-        weights = sample_weight.detach()
+        wrong = ((labels < 0) | (labels >= num_classes)) & ~ignored
+        if values_visible(labels) and bool(wrong.any()):
+            raise InputError(
+                f"{int(wrong.sum())} of {num_rows} labels out of range, such as {int(labels[wrong][0])}, expected 0 to"
+                f" {num_classes - 1}, or {self.ignore_index} to leave a sample out; re-index the labels"
+            )
+        weights = torch.ones_like(labels, dtype=torch.float32) if sample_weight is None else sample_weight.detach()
         if weights.shape != (num_rows,):
             raise InputError(f"sample_weight has shape {list(weights.shape)}, expected [{num_rows}], one for each row")
         if values_visible(weights) and not bool((weights.isfinite() & (weights >= 0)).all()):
             raise InputError("sample_weight holds NaN, infinity or negative numbers, expected weights from 0 on")
-        return labels, weights.masked_fill(ignored, 0.0)
+        weights = torch.where(wrong, torch.nan, weights.masked_fill(ignored, 0.0))
+        return labels.masked_fill(ignored | wrong, -1), weights
 
     def extra_repr(self) -> str:
         """Show margins and smoothing."""

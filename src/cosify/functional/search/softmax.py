@@ -18,6 +18,8 @@ from cosify.functional.search.target import Labelled, Target
 from cosify.functional.similarity import powers
 
 FLOOR = -2.0  # below any cosine: the maximum over no class at all
+# Classes that one product adds up: a GPU may do so one by one, with an error in float32 that grows with their number.
+LONGEST_SUM = 1 << 13
 
 
 @dataclass(frozen=True)
@@ -217,12 +219,20 @@ def _of_block(every: Tensor, num_sums: int, block: Block, nearest: Tensor) -> tu
     return mass, share if block.factor is None else share.mul_(block.factor)
 
 
+def _added(total: Tensor | None, share: Tensor, rows: Tensor) -> Tensor:
+    """Return share @ rows, [m, c] by [c, d], added to a total if there is one."""
+    for part, some_rows in zip(share.split(LONGEST_SUM, dim=1), rows.split(LONGEST_SUM), strict=True):
+        total = part @ some_rows if total is None else total.addmm_(part, some_rows)
+    assert total is not None
+    return total
+
+
 @fused
 def _first_sums(every: Tensor, num_sums: int, block: Block) -> _Sums:
     """Return the sums over the first classes."""
     nearest = block.cosine.amax(dim=1).clamp_min_(FLOOR)
     mass, share = _of_block(every, num_sums, block, nearest)
-    return _Sums(nearest, mass, share @ block.rows)
+    return _Sums(nearest, mass, _added(None, share, block.rows))
 
 
 @fused
@@ -231,7 +241,7 @@ def _more_sums(sums: _Sums, every: Tensor, num_sums: int, block: Block) -> _Sums
     nearest = torch.maximum(sums.nearest, block.cosine.amax(dim=1))
     mass, share = _of_block(every, num_sums, block, nearest)
     shrink = (every * (sums.nearest - nearest)).exp_()
-    total = sums.total.mul_(shrink[:num_sums].reshape(-1, 1)).addmm_(share, block.rows)
+    total = _added(sums.total.mul_(shrink[:num_sums].reshape(-1, 1)), share, block.rows)
     return _Sums(nearest, torch.addcmul(mass, sums.mass, shrink), total)
 
 
