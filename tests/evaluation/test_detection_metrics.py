@@ -170,6 +170,8 @@ def test_inputs_are_left_alone_and_may_be_of_any_kind() -> None:
     positive, negative = [3, 1, 2], torch.tensor([0.5, 2.0], dtype=torch.float32)
     assert measure(positive, negative) == measure(np.array(positive, dtype=np.float32), negative.tolist())
     assert (positive, negative.tolist()) == ([3, 1, 2], [0.5, 2.0])
+    low = negative.to(torch.bfloat16).requires_grad_()
+    assert measure(torch.tensor(positive), low) == measure(positive, negative)
 
 
 def test_random_scores_have_the_base_rate_as_ap() -> None:

@@ -284,10 +284,15 @@ def test_adapters_are_refused(tmp_path: Path) -> None:
     class Adapter(nn.Linear):  # as PEFT leaves them in a model that was not merged
         __module__ = "peft.tuners.lora.layer"
 
+    class PeftModel(nn.Module):
+        __module__ = "peft.peft_model"
+
     model = timm.create_model("test_resnet", head="cos", num_classes=3)
     model.layer1.adapter = Adapter(2, 2)
     with pytest.raises(ValueError, match=r"layer1.adapter is an adapter of PEFT, .* merge_and_unload\(\)"):
         cosify.save(model, tmp_path / "out")
+    with pytest.raises(ValueError, match=r"^PeftModel is an adapter of PEFT, .* merge_and_unload\(\)"):
+        cosify.save(PeftModel(), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 

@@ -4,7 +4,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+from cosify.evaluation import long_tail_accuracy
 from cosify.plots import ClassAccuracies, plot_class_sizes
 from tests.plots.drawing import NAMES, Drawn, check_file, check_inside
 
@@ -30,6 +32,16 @@ def test_few_classes_and_single_groups(tmp_path: Path, drawn: Drawn, counts: lis
     found = ClassAccuracies(np.array(counts), np.full(len(counts), 0.5))
     check_file(plot_class_sizes({"a": found}, tmp_path / "a.png"), tmp_path / "a.png")
     check_inside(drawn[-1])
+
+
+def test_what_long_tail_accuracy_returns_can_be_drawn(tmp_path: Path, drawn: Drawn) -> None:
+    counts = torch.tensor([20, 60])  # within a decade, where only minor ticks have numbers
+    found = long_tail_accuracy(torch.tensor([0, 1, 0]), torch.tensor([0, 1, 1]), counts)
+    plot_class_sizes({"net": ClassAccuracies(counts, found.by_class)}, tmp_path / "a.png")
+    (axis,) = drawn.axes
+    assert axis.get_lines()[0].get_xydata().tolist() == [[20, 100], [60, 50]]
+    numbers = [label.get_text() for label in axis.get_xticklabels(minor=True)]
+    assert {"20", "60"} <= set(numbers), numbers
 
 
 def test_nothing_to_draw_is_refused(tmp_path: Path) -> None:

@@ -114,6 +114,18 @@ def test_histograms(tmp_path: Path, drawn: Drawn, count: int) -> None:
         assert len({patch.get_linestyle() for patch in axis.patches}) == 3
 
 
+@pytest.mark.parametrize(("count", "length"), [(1, 200), (2, 60), (2, 120)])
+def test_a_group_with_a_long_name_leaves_room_for_the_curves(
+    tmp_path: Path, drawn: Drawn, count: int, length: int
+) -> None:
+    groups = {"correct": np.arange(9.0), "x" * length: np.arange(9.0) + 3}
+    plot_score_histograms(dict.fromkeys(NAMES[:count], groups), tmp_path / "hist.png", score="z_max")
+    check_inside(drawn[-1])
+    for index in range(count):
+        assert drawn.axes[index].get_window_extent().height > 150, "pixels"
+        assert "".join(drawn.legend(index)[1].split()) == f"{'x' * length}(n=9)"
+
+
 @pytest.mark.parametrize(
     ("panels", "message"),
     [

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cosify.errors import InputError
+from cosify.evaluation.rows import to_float64
 
 RESAMPLES = 1000
 CONFIDENCE = 0.95
@@ -120,7 +121,7 @@ def threshold_at(scores: ArrayLike, share: float) -> float:
 
 
 def _scores(name: str, scores: ArrayLike) -> Floats:
-    found = np.asarray(scores, dtype=np.float64)
+    found = to_float64(scores)
     if found.ndim != 1 or len(found) == 0:
         raise InputError(
             f"{name} scores have shape {list(found.shape)}, expected [N] with N at least 1; metrics need samples of"

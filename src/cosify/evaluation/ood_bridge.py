@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from cosify.evaluation.feature_cache import FeatureCache
-from cosify.evaluation.rows import to_tensor
+from cosify.evaluation.rows import to_float64, to_tensor
 
 OUTLIER = -1  # label of outliers in pytorch-ood
 
@@ -25,10 +25,10 @@ def to_outlier_scores(accept: ArrayLike, reject: ArrayLike) -> tuple[Tensor, Ten
     Returns:
         Scores [N + M], float64, larger for outliers, and labels, 0 and -1.
     """
-    scores = np.concatenate([np.asarray(accept, dtype=np.float64), np.asarray(reject, dtype=np.float64)])
-    labels = torch.zeros(len(scores), dtype=torch.int64)
-    labels[len(np.asarray(accept)) :] = OUTLIER
-    return torch.from_numpy(-scores), labels
+    accepted, rejected = to_float64(accept), to_float64(reject)
+    labels = torch.zeros(len(accepted) + len(rejected), dtype=torch.int64)
+    labels[len(accepted) :] = OUTLIER
+    return torch.from_numpy(-np.concatenate([accepted, rejected])), labels
 
 
 def pytorch_ood_score(detector: Any, cache: FeatureCache, train: FeatureCache | None = None) -> NDArray[np.float64]:

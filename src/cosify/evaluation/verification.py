@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cosify.errors import InputError
+from cosify.evaluation.rows import to_float64
 
 RATES = (1e-2, 1e-3, 1e-4)  # false accepts; those that a list of pairs is too short for are left out
 # insightface's arcface_torch/eval/verification.py looks at squared distances of unit features, 2 - 2 cosine.
@@ -104,7 +105,7 @@ def verify_pairs(
 
 
 def _checked(cosine: ArrayLike, same: ArrayLike, num_folds: int) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    cosines, truth = np.asarray(cosine, dtype=np.float64), np.asarray(same)
+    cosines, truth = to_float64(cosine), np.asarray(same)
     if cosines.ndim != 1 or truth.shape != cosines.shape or truth.dtype != np.bool_:
         raise InputError(
             f"cosine has shape {list(cosines.shape)} and same {list(truth.shape)} of {truth.dtype}, expected [N] and"

@@ -64,6 +64,12 @@ def save(model: nn.Module, folder: str | Path, *, label_names: Sequence[str] | N
         OSError: if the folder cannot be written; no file is left half-written.
     """
     outer, model = model, unwrap_cosified(model)
+    adapted = [name for name, module in model.named_modules() if type(module).__module__.partition(".")[0] == "peft"]
+    if adapted:
+        raise InputError(
+            f"{adapted[0] or type(model).__name__} is an adapter of PEFT, which a reader of the folder would not build,"
+            " expected the layers of the model alone; save what merge_and_unload() of the PEFT model returns"
+        )
     if hasattr(model, "_orig_mod") or not (is_timm(model) or is_transformers(model)):
         raise TypeError(
             f"{type(model).__name__} is neither a timm nor a transformers model; unwrap it first (model.module of DDP,"
@@ -75,12 +81,6 @@ def save(model: nn.Module, folder: str | Path, *, label_names: Sequence[str] | N
         raise InputError(
             f"{type(model).__name__} has no classifier (num_classes=0), expected a cosine or a softmax head; call"
             " cosify.convert(model, num_classes=...) before saving it"
-        )
-    adapted = [name for name, module in owner.named_modules() if type(module).__module__.partition(".")[0] == "peft"]
-    if adapted:
-        raise InputError(
-            f"{adapted[0]} is an adapter of PEFT, which a reader of the folder would not build, expected the layers of"
-            " the model alone; save what merge_and_unload() of the PEFT model returns"
         )
     num_classes = num_classes_of(owner if is_timm(owner) else model)
     for name, head in heads.items():

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cosify.errors import InputError
+from cosify.evaluation.rows import to_float64
 
 Floats = NDArray[np.float64]
 
@@ -37,7 +38,7 @@ def finite(name: str, values: ArrayLike, shape: str = "[N]", *, empty: bool = Fa
     Raises:
         ValueError: for another shape, NaN or infinity, or no values unless `empty`.
     """
-    array = np.asarray(values, dtype=np.float64)
+    array = to_float64(values)
     if array.ndim != shape.count(",") + 1:
         raise InputError(f"{name} has shape {list(array.shape)}, expected {shape}; reshape it")
     if array.size == 0 and not empty:

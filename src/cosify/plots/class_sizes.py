@@ -3,13 +3,13 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike
 
 from cosify.errors import InputError
 from cosify.evaluation.long_tail import FEW, MANY
+from cosify.evaluation.rows import to_float64
 from cosify.plots.checks import check_some
 from cosify.plots.style import finish, label_of, legend_below, look, new_figure, save
 
@@ -25,8 +25,8 @@ class ClassAccuracies:
         accuracy: [C], in [0, 1]; NaN for a class without test images.
     """
 
-    train_counts: NDArray[Any]
-    accuracy: NDArray[np.float64]
+    train_counts: ArrayLike
+    accuracy: ArrayLike
 
 
 def plot_class_sizes(models: Mapping[str, ClassAccuracies], output: Path | str) -> Path:
@@ -42,15 +42,18 @@ def plot_class_sizes(models: Mapping[str, ClassAccuracies], output: Path | str) 
     Raises:
         ValueError: if there is no model, or a model has no class with training images and an accuracy.
     """
+    from matplotlib.ticker import LogFormatter
+
     check_some("models", models)
     figure = new_figure(3.6)
     axis = figure.subplots()
     smallest, largest = np.inf, 0.0
     for number, (name, found) in enumerate(models.items()):
-        known = ~np.isnan(found.accuracy) & (found.train_counts > 0)
+        counts, accuracy = to_float64(found.train_counts), to_float64(found.accuracy)
+        known = ~np.isnan(accuracy) & (counts > 0)
         if not known.any():
             raise InputError(f"{name} has no class with training images and an accuracy, expected one; leave it out")
-        sizes, values = found.train_counts[known], 100 * found.accuracy[known]
+        sizes, values = counts[known], 100 * accuracy[known]
         style = look(number)
         axis.plot(sizes, values, ".", color=style.colour, alpha=0.25, markersize=4)
         parts = np.array_split(np.argsort(sizes, kind="stable"), min(GROUPS, len(sizes)))
@@ -60,6 +63,7 @@ def plot_class_sizes(models: Mapping[str, ClassAccuracies], output: Path | str) 
         smallest, largest = min(smallest, *sizes), max(largest, *sizes)
     axis.set_xscale("log")
     axis.xaxis.set_major_formatter("{x:g}")
+    axis.xaxis.set_minor_formatter(LogFormatter())  # within a decade
     low, high = smallest / 1.2, largest * 1.2
     axis.axvspan(low, min(FEW, high), color="0.5", alpha=0.12, linewidth=0)
     axis.axvspan(max(MANY, low), max(MANY, high), color="0.5", alpha=0.06, linewidth=0)

@@ -137,9 +137,15 @@ def plot_score_histograms(panels: Mapping[str, Mapping[str, ArrayLike]], output:
     order = list(dict.fromkeys(group for groups in scores.values() for group in groups))
     rows, columns = grid_of(len(scores), most=2)
     width = width_of(columns)
-    label = max(len(f"{group} (n = {len(array)})") for groups in scores.values() for group, array in groups.items())
-    legend_columns = 2 if columns == 1 and 2 * (label * CHARACTER + 0.6) < width else 1
-    figure = new_figure(rows * (2.5 + 0.16 * -(-len(order) // legend_columns)) + 0.3, width)
+    labels = {
+        model: {group: wrapped(f"{group} (n = {len(array)})", width / columns - 0.9) for group, array in groups.items()}
+        for model, groups in scores.items()
+    }
+    legends = ["\n".join(of_model.values()).splitlines() for of_model in labels.values()]
+    longest = max(len(line) for lines in legends for line in lines)
+    legend_columns = 2 if columns == 1 and 2 * (longest * CHARACTER + 0.6) < width else 1
+    most_lines = max(map(len, legends))
+    figure = new_figure(rows * (2.5 + 0.16 * -(-most_lines // legend_columns)) + 0.3, width)
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for axis, (model, groups) in zip(axes, scores.items(), strict=False):
         edges = common_edges(groups)
@@ -151,7 +157,7 @@ def plot_score_histograms(panels: Mapping[str, Mapping[str, ArrayLike]], output:
                 color=style.colour,
                 linestyle=style.line,
                 linewidth=1.6,
-                label=label_of(f"{group} (n = {len(array)})"),
+                label=label_of(labels[model][group]),
             )
         axis.set_ylim(bottom=0)
         finish(axis, wrapped(model, width / columns - 0.6), score, "density")

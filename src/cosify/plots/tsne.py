@@ -109,10 +109,11 @@ def _unit_rows(name: str, rows: ArrayLike) -> Floats:
             f"{name} has shape {list(array.shape)}, expected [N, d] with N >= {FEWEST_SAMPLES} and d >= 2; take more"
             " samples"
         )
-    norms = np.linalg.norm(array, axis=1, keepdims=True)
-    if not norms.all():
+    largest = np.abs(array).max(axis=1, keepdims=True)
+    if not largest.all():
         raise InputError(
-            f"{name} has {int((norms == 0).sum())} zero rows, expected none; they have no angle, drop them"
+            f"{name} has {int((largest == 0).sum())} zero rows, expected none; they have no angle, drop them"
         )
-    unit: Floats = array / norms
+    scaled = np.ldexp(array, -np.frexp(largest)[1])  # by a power of two: no square overflows, no digit changes
+    unit: Floats = scaled / np.linalg.norm(scaled, axis=1, keepdims=True)
     return unit
