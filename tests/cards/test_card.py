@@ -234,15 +234,6 @@ def test_the_command_of_the_card_is_that_of_the_run(base: Path, root: Path) -> N
     assert first == again
 
 
-def test_commands_of_others_keep_no_folders() -> None:
-    typed = "python scripts/evaluate.py 'a b=/x/y' /z --data /d/cifar --ood /d/o:test u/v --seed 1 --output /o"
-    expected = "cosify evaluate N --data cifar --ood o:test v --seed 1"
-    assert evaluation_command({"command": typed}, "N") == expected
-    assert evaluation_command({"command": typed.replace("'a b", "--models 'a b")}, "N") == expected
-    short = "cosify evaluate 'a b=/x/y' /z /d/cifar --ood /d/o:test u/v --seed 1 --output /o --overwrite"
-    assert evaluation_command({"command": short}, "N") == expected.replace("--data ", "")
-
-
 @pytest.mark.parametrize(
     ("typed", "expected"),
     [

@@ -3,7 +3,6 @@
 import re
 import shlex
 from collections.abc import Mapping
-from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -68,28 +67,13 @@ def evaluation_command(record: Mapping[str, Any], name: str) -> str:
     """Return the command of an evaluation for one model alone.
 
     Args:
-        record: its evaluation.json; that of an early version has no settings, only the command as it was typed.
+        record: its evaluation.json.
         name: of the model.
     """
-    if "arguments" not in record:
-        return _typed_for_others(record["command"], name)
     arguments = {key: value for key, value in record["arguments"].items() if key not in ("models", "data")}
     arguments |= {key: [data_for_others(each) for each in arguments[key]] for key in ("ood", "transfer")}
     program = ["cosify", "evaluate", name, data_for_others(record["arguments"]["data"])]
     return command_line(program, EvaluateArguments, arguments)
-
-
-def _typed_for_others(command: str, name: str) -> str:
-    program = 2  # cosify evaluate, or python scripts/evaluate.py
-    words = list(takewhile(lambda word: not word.startswith("--"), shlex.split(command)[program:]))
-    flags = shlex.split(command)[program + len(words) :]
-    data = words[-1:] if len(words) > 1 and "--data" not in flags else []
-    kept, flag = [], ""
-    for word in flags:
-        flag = word if word.startswith("--") else flag
-        if flag not in ("--models", "--output", "--overwrite"):
-            kept.append(word if word == flag else Path(word).name)
-    return shlex.join(["cosify", "evaluate", name, *(Path(word).name for word in data), *kept])
 
 
 def comparison_command(protocol: Mapping[str, Any], start: str, name: str, data: str) -> str:
