@@ -54,7 +54,7 @@ def test_training_images_are_counted_in_the_run_and_else_in_the_data(tmp_path: P
 
 
 @pytest.mark.slow
-def test_a_report_of_two_models(run: Path, tmp_path: Path) -> None:
+def test_a_report_of_two_models(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     arguments = evaluate.EvaluateArguments(
         models=[f"LS={run}", f"again={run / 'export'}"],
         data="digits",
@@ -105,7 +105,9 @@ def test_a_report_of_two_models(run: Path, tmp_path: Path) -> None:
     assert decision.score == pytest.approx(float(in_batch), rel=1e-5)  # float32, of one image and of many
 
     made = (tmp_path / "features" / "LS" / "test" / "bank.json").stat().st_mtime_ns
+    monkeypatch.setattr("cosify.plots.draw_figures", lambda *_: [])  # which takes seconds
     evaluate.main(replace(arguments, overwrite=True))
+    assert not (tmp_path / "figures").exists(), "figures of the result before are left"
     assert (tmp_path / "features" / "LS" / "test" / "bank.json").stat().st_mtime_ns == made
     assert json.loads((tmp_path / "evaluation.json").read_text(encoding="utf-8")) == record
 
