@@ -17,7 +17,7 @@ class Decision:
     Attributes:
         name: of the class.
         label: index of the class of the largest logit.
-        score: larger for more confident samples.
+        score: larger for more confident samples; of `msp` the log of the largest probability.
         accept: whether the score reaches the threshold.
         threshold: least score that is accepted.
     """
