@@ -256,6 +256,11 @@ def test_the_command_of_an_evaluation_follows_from_its_settings(typed: str, expe
     parse_arguments(EvaluateArguments, shlex.split(command)[2:], words=words)
 
 
+def test_an_evaluation_without_settings_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"evaluation\.json has no settings, expected those .*; evaluate again"):
+        evaluation_command({"command": "cosify evaluate a digits"}, "N")
+
+
 def test_lists_keep_their_name_in_the_command_of_a_run() -> None:
     run = {"script": "TrainArguments", "arguments": {"data": "lists/Places_LT@/home/me/places", "model": "m"}}
     assert run_for_others(run)["arguments"]["data"] == "Places_LT"

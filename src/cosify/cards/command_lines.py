@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cosify.data import BUILT_IN, base_and_split, name_of
+from cosify.errors import InputError
 from cosify.settings import as_flag, command_line
 from cosify.settings.evaluation import EvaluateArguments
 from cosify.training import CosifyArguments, FinetuneArguments, TrainArguments
@@ -69,7 +70,12 @@ def evaluation_command(record: Mapping[str, Any], name: str) -> str:
     Args:
         record: its evaluation.json.
         name: of the model.
+
+    Raises:
+        ValueError: if an earlier version wrote it, without the settings.
     """
+    if "arguments" not in record:
+        raise InputError("evaluation.json has no settings, expected those of an evaluation; evaluate again")
     arguments = {key: value for key, value in record["arguments"].items() if key not in ("models", "data")}
     arguments |= {key: [data_for_others(each) for each in arguments[key]] for key in ("ood", "transfer")}
     program = ["cosify", "evaluate", name, data_for_others(record["arguments"]["data"])]

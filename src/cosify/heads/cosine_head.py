@@ -37,7 +37,6 @@ class CosineHead(RunningKappa):
         weight = dense(weight)
         if self._is_plain_evaluation(embedding):
             return self._evaluated(embedding, weight)
-        self._class_norms.forget()
 
         def kappa_of(scan: Scan | None) -> Tensor:
             kappa = self.batch_kappa(scan, self.num_classes).kappa
@@ -117,6 +116,7 @@ class CosineHead(RunningKappa):
             num_classes: C, over all processes.
             counted: [B] bool, the samples that count in a statistic of the whole batch; default: all.
         """
+        self._class_norms.forget()  # a step may follow
         if scan is None or not self._estimates():
             return Estimate(self.single_kappa(self.training).reshape(1).clone())  # the buffer changes within this step
         running, last = self.kappa.float(), self.last_kappa

@@ -84,7 +84,6 @@ class CosineSoftmaxLoss(nn.Module):
             ValueError: if shapes do not fit, or a CPU input is not finite or out of range.
         """
         head = self.head
-        head._class_norms.forget()  # a pass that may be one of training
         embedding, labels, weights = head.gathered(embedding, *self._checked(embedding, labels, sample_weight))
         weight, index, num_classes = head.classes_of(labels)
         with full_precision(embedding.device), fusing(self.fused and head.process_group is None):
