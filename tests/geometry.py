@@ -15,9 +15,13 @@ def random(num_rows: int, num_classes: int, dim: int, seed: int) -> tuple[Tensor
 def planted(num_rows: int, num_classes: int, dim: int, angle_deg: float, seed: int) -> tuple[Tensor, Tensor]:
     noise, weight = random(num_rows, num_classes, dim, seed)
     own = torch.nn.functional.normalize(weight[torch.arange(num_rows) % num_classes], dim=1)
+    return 7 * at_angle(torch.deg2rad(torch.tensor(angle_deg)), own, noise), weight
+
+
+def at_angle(angle: Tensor, own: Tensor, noise: Tensor) -> Tensor:
+    """Return rows at that angle to the unit rows `own`, each in the plane of its noise."""
     noise = noise - (noise * own).sum(1, keepdim=True) * own
-    angle = torch.deg2rad(torch.tensor(angle_deg))
-    return 7 * (angle.cos() * own + angle.sin() * torch.nn.functional.normalize(noise, dim=1)), weight
+    return angle.cos() * own + angle.sin() * torch.nn.functional.normalize(noise, dim=1)
 
 
 def clustered(
@@ -37,9 +41,7 @@ def cone(num_rows: int, num_classes: int, dim: int, seed: int, cosine: float = 0
     axis = torch.nn.functional.normalize(torch.ones(dim), dim=0)
     weight = cosine * axis + (1 - cosine**2) ** 0.5 * weight
     own = torch.nn.functional.normalize(weight[:num_rows], dim=1)
-    aside = torch.nn.functional.normalize(noise - (noise * own).sum(1, keepdim=True) * own, dim=1)
-    angle = torch.deg2rad(torch.linspace(20, 70, num_rows)).unsqueeze(1)
-    return angle.cos() * own + angle.sin() * aside, weight
+    return at_angle(torch.deg2rad(torch.linspace(20, 70, num_rows)).unsqueeze(1), own, noise), weight
 
 
 def problems() -> dict[str, tuple[Tensor, Tensor]]:

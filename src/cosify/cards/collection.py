@@ -178,9 +178,10 @@ def add_evaluation(evaluation: Path, title: str, folder: Path) -> None:
             " again with --overwrite"
         )
     refuse_other_data(evaluation, read_json(folder / RUN), record, cache.info)
+    command = evaluation_command(record, folder.name)
     plot_reliability({folder.name: measured_confidence(cache)}, folder / RELIABILITY)
     published = {
-        "command": evaluation_command(record, folder.name),
+        "command": command,
         "environment": record["environment"],
         "measured": asdict(Measured.of_folder(folder)),
         "models": models,

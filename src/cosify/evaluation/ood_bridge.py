@@ -50,7 +50,7 @@ def pytorch_ood_score(detector: Any, cache: FeatureCache, train: FeatureCache | 
             if train is not None and detector.requires_fit:
                 getattr(detector, f"fit_{kind}")(torch.cat([*blocks(train)]), to_tensor(train.labels))
             found = getattr(detector, f"predict_{kind}")(torch.cat([*blocks(cache)]))
-            return -np.asarray(found.detach().double().cpu().numpy())
+            return -to_float64(found)
     raise TypeError(
         f"{type(detector).__name__} takes neither features nor logits, expected a detector of pytorch-ood with"
         " predict_features or predict_logits, such as Mahalanobis(None) or MaxLogit(None)"

@@ -45,7 +45,7 @@ class ClassNorms:
             ValueError: if a weight on the CPU is not finite.
         """
         if _is_captured(weight):
-            return _inverse_norms(weight, dtype)
+            return inverse_norms(weight.detach().flatten(1), dtype, "weight")[0]
         state = (weight._version, weight.data_ptr(), weight.dtype, dtype, _stream_of(weight))
         kept = self._kept  # once: another thread may forget it
         if (
@@ -59,16 +59,12 @@ class ClassNorms:
                 # A step below d lands in every row, each time in another column.
                 some = rows.reshape(-1)[:: max(1, min(1 + rows.numel() // SAMPLES, rows.shape[1] - 1))]
                 numbers = (some, some.clone()) if rows.device.type == "cpu" else ()
-                kept = self._kept = _Kept(weakref.ref(weight), state, _inverse_norms(weight, dtype), numbers)
+                inverse, _ = inverse_norms(rows, dtype, "weight")
+                kept = self._kept = _Kept(weakref.ref(weight), state, inverse, numbers)
         return kept.inverse
 
     def __getstate__(self) -> None:
         """Be copied and pickled without the norms: the copy's weight is another one."""
-
-
-def _inverse_norms(weight: Tensor, dtype: torch.dtype) -> Tensor:
-    inverse, _ = inverse_norms(weight.detach().flatten(1), dtype, "weight")
-    return inverse
 
 
 def _is_captured(weight: Tensor) -> bool:

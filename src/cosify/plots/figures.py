@@ -185,7 +185,7 @@ def _by_class(subject: Subject) -> ClassAccuracies:
     counts = subject.train_counts
     assert counts is not None
     predictions, labels = to_tensor(subject.test.predictions), to_tensor(subject.test.labels)
-    return ClassAccuracies(counts.numpy(), np.array(long_tail_accuracy(predictions, labels, counts).by_class))
+    return ClassAccuracies(counts, long_tail_accuracy(predictions, labels, counts).by_class)
 
 
 def _of_scores(subjects: Sequence[Subject], folder: Path) -> list[Figure]:
